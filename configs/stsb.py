@@ -1,0 +1,35 @@
+"""MiniLM-sized or larger BERT on STS-B: how alike two sentences are, from 0 to 5.
+
+python -m jaxtune.main --config=configs/stsb.py --workdir=runs/stsb
+"""
+
+from ml_collections import ConfigDict
+
+from jaxtune.config import default_config
+
+
+def get_config() -> ConfigDict:
+    """The recipe."""
+    config = default_config()
+    config.task = "regression"
+    config.model.path = "google-bert/bert-base-uncased"
+    config.data.path = "mteb/stsbenchmark-sts"
+    config.data.text_columns = ("sentence1", "sentence2")
+    config.data.label_column = "score"
+    # The benchmark's original files have no header, and the last two fields only now and then.
+    config.data.column_names = (
+        "genre",
+        "filename",
+        "year",
+        "id",
+        "score",
+        "sentence1",
+        "sentence2",
+        "source1",
+        "source2",
+    )
+    config.data.max_length = 128
+    config.optimizer.learning_rate = 5e-5
+    config.train.num_epochs = 4
+    config.train.batch_size = 32
+    return config

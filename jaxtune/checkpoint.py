@@ -1,0 +1,135 @@
+"""Checkpoints of a run: the train state and the loop's few numbers, written by Orbax.
+
+Two are kept: the newest, to go on from, and the best. A frozen parameter is in neither.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+from orbax.checkpoint import v1 as ocp
+
+from jaxtune.errors import UserError
+from jaxtune.state import TrainState
+from jaxtune.types import Params
+
+
+class Progress(NamedTuple):
+    """What the loop carries from step to step besides the train state.
+
+    Attributes:
+      best_step: step of the best evaluation so far; -1 before the first.
+      best_value: its score.
+      bad_evals: evaluations since then that were not better.
+      loss_total: sum of the training losses since the last line of the log.
+      loss_weight: sum of their weights.
+    """
+
+    best_step: int = -1
+    best_value: float = 0.0
+    bad_evals: int = 0
+    loss_total: float = 0.0
+    loss_weight: float = 0.0
+
+
+class KeepNewestAndBest:
+    """Orbax's preservation policy for the two checkpoints that a run needs."""
+
+    def __init__(self, best_step: int = -1) -> None:
+        """Starts with the best step of a resumed run."""
+        self.best_step = best_step
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """True for the last and the best; called by Orbax after each save."""
+        del context
+        newest = max(checkpoint.step for checkpoint in checkpoints)
+        return [checkpoint.step in (newest, self.best_step) for checkpoint in checkpoints]
+
+
+class Checkpoints:
+    """The checkpoints of one folder; a context manager that waits for writing to end."""
+
+    def __init__(self, folder: Path) -> None:
+        """Opens the folder, which need not exist; what an interrupted save left is removed."""
+        self._policy = KeepNewestAndBest()
+        self._checkpointer = ocp.training.Checkpointer(
+            folder.absolute(), preservation_policy=self._policy, cleanup_tmp_directories=True
+        )
+        self.folder = folder
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Waits until everything is on disk."""
+        self._checkpointer.close()
+
+    @property
+    def latest_step(self) -> int | None:
+        """Step of the newest checkpoint; None where there is none."""
+        latest = self._checkpointer.latest
+        return None if latest is None else latest.step
+
+    def save(self, state: TrainState, progress: Progress) -> None:
+        """Writes a checkpoint in the background; it counts only once it is whole.
+
+        Args:
+          state: at the step that names the checkpoint. It is copied, since the next step may
+            donate its arrays.
+          progress: written beside it.
+        """
+        step = int(state.step)
+        if any(checkpoint.step == step for checkpoint in self._checkpointer.checkpoints):
+            return  # a resumed run is back where it was; the same bits are there already
+        self._policy.best_step = progress.best_step
+        self._checkpointer.save_async(
+            step,
+            jax.tree.map(jnp.copy, _storable(state)),
+            force=True,
+            custom_metadata=progress._asdict(),
+        )
+
+    def restore_latest(self, like: TrainState) -> tuple[TrainState, Progress]:
+        """The newest checkpoint.
+
+        Args:
+          like: a state of the wanted structure, shapes and shardings.
+
+        Raises:
+          UserError: the checkpoint does not fit, or is damaged.
+        """
+        step = self.latest_step
+        assert step is not None, "there is no checkpoint"
+        state = self._load(step, like)
+        progress = Progress(**self._checkpointer.metadata(step).custom_metadata)
+        self._policy.best_step = progress.best_step
+        return state, progress
+
+    def restore_params(self, step: int, like: TrainState) -> Params:
+        """The trainable parameters of the checkpoint at `step`."""
+        self._checkpointer.wait()
+        return self._load(step, like).params
+
+    def _load(self, step: int, like: TrainState) -> TrainState:
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _storable(like)
+        )
+        try:
+            stored = self._checkpointer.load(step, abstract_state=abstract)
+        except Exception as error:  # Orbax raises whatever the damage leads to
+            first = str(error).splitlines()[0] if str(error) else ""
+            raise UserError(
+                f"the checkpoint {self.folder / str(step)} cannot be read or does not fit this"
+                f" model: {type(error).__name__}: {first[:300]}. Remove that folder to go on from"
+                " the one before, or use another --workdir."
+            ) from None
+        key = jax.random.wrap_key_data(stored.key, impl=jax.random.key_impl(like.key))
+        return stored._replace(key=key)
+
+
+def _storable(state: TrainState) -> TrainState:
+    """The state with its key as plain numbers."""
+    return state._replace(key=jax.random.key_data(state.key))

@@ -1,0 +1,30 @@
+"""Shared by the two commands: errors as one message, and no chatter from libraries."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+
+from jaxtune.errors import UserError
+
+
+def run_command(main: Callable[[list[str]], None], argv: list[str]) -> int:
+    """Runs a command and returns its exit status; a mistake of the person's is one message."""
+    _quiet()
+    try:
+        main(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _quiet() -> None:
+    """Drops what libraries say that nobody here can act on."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(orbax|flax|transformers|huggingface_hub)\b")

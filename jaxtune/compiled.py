@@ -1,0 +1,40 @@
+"""A step compiled once for each batch shape, with the count and the seconds."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+class Compiled:
+    """Calls a pure step through programs compiled ahead, one for each shape of the batch.
+
+    Attributes:
+      seconds: spent in tracing and compiling so far.
+    """
+
+    def __init__(self, step: Callable[..., Any], donate_argnums: tuple[int, ...] = ()) -> None:
+        """Nothing is compiled yet.
+
+        Args:
+          step: its last argument is the batch.
+          donate_argnums: arguments whose memory the outputs may take.
+        """
+        self._jitted = jax.jit(step, donate_argnums=donate_argnums)
+        self._programs: dict[tuple[int, ...], Any] = {}
+        self.seconds = 0.0
+
+    def __call__(self, *args: Any) -> Any:
+        """Runs the step; compiles first if the batch has a new shape."""
+        shape = args[-1]["input_ids"].shape
+        if shape not in self._programs:
+            start = time.perf_counter()
+            self._programs[shape] = self._jitted.lower(*args).compile()
+            self.seconds += time.perf_counter() - start
+        return self._programs[shape](*args)
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The batch shapes [b, t] compiled so far."""
+        return sorted(self._programs)

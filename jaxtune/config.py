@@ -1,0 +1,250 @@
+"""Config files, command-line overrides, and their validation, before anything is loaded.
+
+A config is an `ml_collections.ConfigDict` with the fields of `jaxtune.settings.Settings`; its
+file defines `get_config()`. A run's own `config.json` is a config file too.
+"""
+
+import ast
+import dataclasses
+import importlib.util
+import json
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from jaxtune.errors import UserError, nearest
+from jaxtune.settings import Settings
+
+
+def default_config() -> ConfigDict:
+    """A locked ConfigDict with every setting at its default; unset ones keep their type."""
+
+    def section(settings: Any) -> ConfigDict:
+        node = ConfigDict()
+        for name, hint in _hints(type(settings)).items():
+            value = getattr(settings, name)
+            if dataclasses.is_dataclass(value):
+                node[name] = section(value)
+            elif type(None) in typing.get_args(hint):
+                (kind,) = (arg for arg in typing.get_args(hint) if arg is not type(None))
+                node[name] = config_dict.placeholder(kind)
+                node[name] = value
+            else:
+                node[name] = value
+        return node
+
+    return section(Settings()).lock()
+
+
+def load_config(file: str, overrides: Mapping[str, str]) -> Settings:
+    """Reads a config file, applies overrides and validates the result.
+
+    Args:
+      file: a Python file that defines `get_config()`, or a JSON file such as a run's config.json.
+      overrides: text by dotted field name, such as {"optimizer.learning_rate": "3e-5"}. `None`
+        unsets; a tuple is written a,b or ('a', 'b').
+
+    Raises:
+      UserError: no such file or field, a value of another type or out of range.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise UserError(f"--config={file}: there is no such file.")
+    values = _read_json(path) if path.suffix == ".json" else _run_python(path)
+    for name, text in overrides.items():
+        *parents, last = name.split(".")
+        hint = _find_hint(name)
+        node = values
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = _parse(f"config.{name}", text, hint)
+    settings = _build(Settings, values, "config")
+    validate(settings)
+    return settings
+
+
+def validate(settings: Settings) -> None:
+    """Checks ranges and what fields ask of each other.
+
+    Raises:
+      UserError: names the first field that is wrong, its value and what was expected.
+    """
+    data, train, optimizer = settings.data, settings.train, settings.optimizer
+
+    def check(good: bool, field: str, value: Any, expected: str) -> None:
+        if not good:
+            raise UserError(f"config.{field} is {value!r}: expected {expected}.")
+
+    check(bool(settings.model.path), "model.path", settings.model.path, "a folder or a hub id")
+    check(bool(data.path), "data.path", data.path, "a file, a folder or a hub id of a dataset")
+    check(
+        len(data.text_columns) in (1, 2), "data.text_columns", data.text_columns, "one or two names"
+    )
+    check(data.max_length >= 3, "data.max_length", data.max_length, "at least 3 tokens")
+    check(data.validation_size > 0, "data.validation_size", data.validation_size, "more than 0")
+    check(
+        data.test_size is None or data.test_size > 0,
+        "data.test_size",
+        data.test_size,
+        "None or > 0",
+    )
+    check(
+        0 <= optimizer.warmup_fraction <= 1,
+        "optimizer.warmup_fraction",
+        optimizer.warmup_fraction,
+        "a share between 0 and 1",
+    )
+    for name in ("learning_rate", "weight_decay", "clip_norm", "eps"):
+        value = getattr(optimizer, name)
+        low = value is None or value > 0 or (value == 0 and name == "weight_decay")
+        check(low, f"optimizer.{name}", value, "a positive number")
+    for name in ("b1", "b2", "momentum"):
+        value = getattr(optimizer, name)
+        check(0 <= value < 1, f"optimizer.{name}", value, "a number from 0 up to, not with, 1")
+    for name in ("num_epochs", "batch_size", "eval_batch_size", "log_every_steps"):
+        check(getattr(train, name) >= 1, f"train.{name}", getattr(train, name), "at least 1")
+    for name in ("num_steps", "eval_every_steps", "checkpoint_every_steps", "patience"):
+        value = getattr(train, name)
+        check(value is None or value >= 1, f"train.{name}", value, "None or at least 1")
+    for name in ("max_train_examples", "max_eval_examples"):
+        value = getattr(data, name)
+        check(value is None or value >= 1, f"data.{name}", value, "None or at least 1")
+    check(settings.seed >= 0, "seed", settings.seed, "at least 0")
+    check(data.split_seed >= 0, "data.split_seed", data.split_seed, "at least 0")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}.") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds a {type(values).__name__}, expected an object.")
+    return values
+
+
+def _run_python(path: Path) -> dict[str, Any]:
+    spec = importlib.util.spec_from_file_location("jaxtune_config_file", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--config={path}: expected a .py file with get_config(), or a .json file.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"{path} defines no get_config().")
+        return module.get_config().to_dict()
+    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, ImportError) as error:
+        text = str(error).strip("'\"")
+        raise UserError(f"{path} is not a good config: {type(error).__name__}: {text}") from None
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _find_hint(name: str) -> Any:
+    """The type of a dotted field name."""
+    kind: Any = Settings
+    so_far = "config"
+    for part in name.split("."):
+        if not dataclasses.is_dataclass(kind):
+            raise UserError(f"{so_far} is a value; it has no field {part!r}.")
+        hints = _hints(typing.cast(type, kind))
+        if part not in hints:
+            raise UserError(_unknown(so_far, part, hints))
+        so_far, kind = f"{so_far}.{part}", hints[part]
+    if dataclasses.is_dataclass(kind):
+        fields = ", ".join(_hints(typing.cast(type, kind)))
+        raise UserError(f"{so_far} is a section; set one of its fields: {fields}.")
+    return kind
+
+
+def _unknown(section: str, name: str, known: Mapping[str, Any]) -> str:
+    return f"{section} has no field {name!r}; it has {', '.join(known)}.{nearest(name, known)}"
+
+
+def _parse(field: str, text: str, hint: Any) -> Any:
+    """Text from the command line as a value of the field's type."""
+    kinds = _kinds(hint)
+    if type(None) in kinds and text.lower() in ("none", "null"):
+        return None
+    if bool in kinds and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        if kind in kinds:
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+    if tuple in kinds:
+        try:
+            value = ast.literal_eval(text)
+            return (value,) if isinstance(value, str) else tuple(value)
+        except (ValueError, SyntaxError, TypeError):
+            return tuple(part.strip() for part in text.split(",") if part.strip())
+    if str in kinds or typing.get_origin(hint) is typing.Literal:
+        return text
+    raise UserError(f"{field} is {text!r}: expected {_spell(hint)}.")
+
+
+def _build(kind: type, values: Mapping[str, Any], section: str) -> Any:
+    """A settings dataclass from nested dicts; every name and type is checked."""
+    hints = _hints(kind)
+    for name in values:
+        if name not in hints:
+            raise UserError(_unknown(section, name, hints))
+    built = {}
+    for name, value in values.items():
+        field, hint = f"{section}.{name}", hints[name]
+        if dataclasses.is_dataclass(hint):
+            if not isinstance(value, Mapping):
+                raise UserError(f"{field} is {value!r}: expected a section.")
+            built[name] = _build(typing.cast(type, hint), value, field)
+        else:
+            built[name] = _check(field, value, hint)
+    return kind(**built)
+
+
+def _check(field: str, value: Any, hint: Any) -> Any:
+    if typing.get_origin(hint) is typing.Literal:
+        options = typing.get_args(hint)
+        if value not in options:
+            raise UserError(
+                f"config.{field.removeprefix('config.')} is {value!r}: expected one of"
+                f" {', '.join(options)}.{nearest(str(value), options)}"
+            )
+        return value
+    kinds = _kinds(hint)
+    if isinstance(value, list):  # JSON has no tuples
+        value = tuple(value)
+    if isinstance(value, int) and not isinstance(value, bool) and float in kinds:
+        value = float(value)
+    good = isinstance(value, tuple(kinds)) and not (isinstance(value, bool) and bool not in kinds)
+    if good and isinstance(value, tuple):
+        good = all(isinstance(item, str) for item in value)
+    if good and isinstance(value, float):
+        good = value == value and abs(value) != float("inf")
+    if not good:
+        raise UserError(f"{field} is {value!r}: expected {_spell(hint)}.")
+    return value
+
+
+def _kinds(hint: Any) -> list[type]:
+    """The plain types that a hint admits."""
+    args = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return [
+        typing.get_origin(arg) or arg
+        for arg in args
+        if typing.get_origin(arg) is not typing.Literal
+    ]
+
+
+def _spell(hint: Any) -> str:
+    """A type in words."""
+    words = {int: "a whole number", float: "a number", str: "text", tuple: "names joined by commas"}
+    words |= {bool: "true or false", type(None): "None"}
+    return " or ".join(words[kind] for kind in _kinds(hint))

@@ -1,0 +1,148 @@
+"""From examples of any length to batches of a few fixed shapes.
+
+The order is a function of (seed, epoch), and a batch of the order's position, so the pipeline has
+no state of its own: a run that is resumed at step n makes the same batch n.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from jaxtune.data.examples import Examples
+
+_MULTIPLE = 8  # lengths are multiples of it, which the vector units of CPUs and GPUs like
+
+
+class BatchIndex(NamedTuple):
+    """Which examples a batch holds, and the length that they are padded to."""
+
+    indices: Int[np.ndarray, " n"]
+    length: int
+
+
+def choose_lengths(lengths: Int[np.ndarray, " n"], num_shapes: int) -> tuple[int, ...]:
+    """Chooses the padded lengths that leave the least padding.
+
+    Dynamic programming over the histogram of lengths, rounded up to multiples of 8: with the
+    longest first j lengths covered by k shapes at a cost of the tokens they are padded to.
+
+    Args:
+      lengths: tokens of each example.
+      num_shapes: at most so many lengths are chosen.
+
+    Returns:
+      Increasing lengths in tokens; the last one holds the longest example.
+    """
+    rounded = -(-lengths // _MULTIPLE)
+    candidates, counts = np.unique(rounded, return_counts=True)
+    below = np.concatenate([[0], np.cumsum(counts)])  # examples shorter than candidate j
+    n = len(candidates)
+    cost = np.full((num_shapes + 1, n + 1), np.inf)
+    cost[:, 0] = 0.0
+    previous = np.zeros((num_shapes + 1, n + 1), np.int64)
+    for k in range(1, num_shapes + 1):
+        for j in range(1, n + 1):
+            padded = cost[k - 1, :j] + candidates[j - 1] * (below[j] - below[:j])
+            previous[k, j] = np.argmin(padded)
+            cost[k, j] = padded[previous[k, j]]
+    chosen, j = [], n
+    for k in range(num_shapes, 0, -1):
+        if j == 0:
+            break
+        chosen.append(int(candidates[j - 1]) * _MULTIPLE)
+        j = previous[k, j]
+    return tuple(sorted(chosen))
+
+
+def train_order(
+    lengths: Int[np.ndarray, " n"], shapes: Sequence[int], batch_size: int, seed: int, epoch: int
+) -> list[BatchIndex]:
+    """The batches of one epoch: every example once, in ceil(n / batch_size) batches.
+
+    Examples are shuffled, gathered by padded length, and the batches shuffled again. The few that
+    do not fill a batch of their length share one with longer examples.
+
+    Args:
+      lengths: tokens of each example.
+      shapes: padded lengths, increasing, from `choose_lengths`.
+      batch_size: examples in every batch but the ragged one.
+      seed: of the run.
+      epoch: from 0.
+    """
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
+    bucket = np.searchsorted(shapes, lengths)
+    order = rng.permutation(len(lengths))
+    batches, rest = [], []
+    for b, length in enumerate(shapes):
+        members = order[bucket[order] == b]
+        full = len(members) // batch_size * batch_size
+        batches += [BatchIndex(part, length) for part in members[:full].reshape(-1, batch_size)]
+        rest.append(members[full:])
+    left = np.concatenate(rest)  # ordered by padded length
+    for start in range(0, len(left), batch_size):
+        part = left[start : start + batch_size]
+        batches.append(BatchIndex(part, int(shapes[bucket[part[-1]]])))
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def eval_order(
+    lengths: Int[np.ndarray, " n"], shapes: Sequence[int], batch_size: int
+) -> list[BatchIndex]:
+    """Batches of like lengths, shortest first; every example once."""
+    order = np.argsort(lengths, kind="stable")
+    parts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    longest = [lengths[part[-1]] for part in parts]
+    return [
+        BatchIndex(part, int(shapes[np.searchsorted(shapes, length)]))
+        for part, length in zip(parts, longest, strict=True)
+    ]
+
+
+def collate(
+    examples: Examples, index: BatchIndex, batch_size: int, pad_token_id: int
+) -> dict[str, np.ndarray]:
+    """Pads the examples of a batch to its length, and a ragged batch to its full size.
+
+    Args:
+      examples: n examples.
+      index: which of them, and the padded length.
+      batch_size: rows of the batch; those past the examples have weight 0.
+      pad_token_id: fills `input_ids`.
+
+    Returns:
+      int32 `input_ids`, `attention_mask` and `token_type_ids` [b t]; float32 `weight` [b], 1 for an
+      example and 0 for filling; `labels` [b] where the examples have them.
+    """
+    shape = (batch_size, index.length)
+    input_ids = np.full(shape, pad_token_id, np.int32)
+    token_type_ids = np.zeros(shape, np.int32)
+    attention_mask = np.zeros(shape, np.int32)
+    attention_mask[:, 0] = 1  # a row of filling attends to one token, so that no softmax is empty
+    for row, i in enumerate(index.indices):
+        span = slice(examples.offsets[i], examples.offsets[i + 1])
+        size = span.stop - span.start
+        input_ids[row, :size] = examples.input_ids[span]
+        token_type_ids[row, :size] = examples.token_type_ids[span]
+        attention_mask[row, :size] = 1
+    weight = np.zeros(batch_size, np.float32)
+    weight[: len(index.indices)] = 1.0
+    batch = {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "token_type_ids": token_type_ids,
+        "weight": weight,
+    }
+    if examples.labels is not None:
+        labels = np.zeros(batch_size, examples.labels.dtype)
+        labels[: len(index.indices)] = examples.labels[index.indices]
+        batch["labels"] = labels
+    return batch
+
+
+def padding_waste(order: Sequence[BatchIndex], lengths: np.ndarray, batch_size: int) -> float:
+    """Share of the computed tokens that are padding, 0 to 1."""
+    computed = sum(index.length * batch_size for index in order)
+    real = sum(int(lengths[index.indices].sum()) for index in order)
+    return 1.0 - real / computed if computed else 0.0

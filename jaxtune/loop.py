@@ -1,0 +1,295 @@
+"""The training loop: the only place with jit, files, clocks and signals."""
+
+import contextlib
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxtune import atomic, export, summary, trees
+from jaxtune.checkpoint import Checkpoints, Progress
+from jaxtune.compiled import Compiled
+from jaxtune.data import batches
+from jaxtune.errors import UserError
+from jaxtune.evaluate import all_scores, predict_all
+from jaxtune.loggers import MetricsLog
+from jaxtune.report import Report
+from jaxtune.run import Run, prepare
+from jaxtune.settings import Settings, differences, to_json
+from jaxtune.state import TrainState
+from jaxtune.step import StepInfo, make_eval_step, make_train_step
+from jaxtune.types import Params
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; its checkpoint is written.
+
+    Attributes:
+      signum: the signal.
+    """
+
+    def __init__(self, signum: int, step: int) -> None:
+        """Says how to go on."""
+        self.signum = signum
+        name = signal.Signals(signum).name
+        super().__init__(f"stopped by {name} at step {step}; the same command goes on from there.")
+
+
+class Fit(NamedTuple):
+    """What the loop brings back.
+
+    Attributes:
+      state: after the last step.
+      progress: which step was best.
+      seconds: of training steps, without compiling and evaluating.
+      examples: trained on in those seconds.
+      tokens: real ones among them, without padding.
+      first_step: 0, or the step that a resumed run went on from.
+    """
+
+    state: TrainState
+    progress: Progress
+    seconds: float
+    examples: int
+    tokens: int
+    first_step: int
+
+
+def train(settings: Settings, workdir: Path, report: Report) -> dict[str, Any]:
+    """Trains, evaluates and exports one run; an interrupted one goes on where it was.
+
+    Args:
+      settings: validated.
+      workdir: gets `config.json`, `metrics.jsonl`, `results.json`, `checkpoints/` and `model/`.
+      report: where a person reads along.
+
+    Returns:
+      What `results.json` holds.
+
+    Raises:
+      UserError: bad input, or a workdir that holds another run.
+      Interrupted: a signal came; the checkpoint is written.
+    """
+    start = time.perf_counter()
+    run = prepare(settings, report)
+    _claim(workdir, run.settings)
+    report.table("jaxtune", summary.start_rows(run, workdir))
+    train_step = Compiled(
+        make_train_step(run.pretrained.apply_fn, run.task.loss_fn, run.tx), donate_argnums=(0,)
+    )
+    eval_step = Compiled(make_eval_step(run.pretrained.apply_fn, run.task.metrics_fn))
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        fit = _fit(run, workdir, report, checkpoints, train_step, eval_step)
+        best = fit.state.params
+        if fit.progress.best_step != int(fit.state.step):
+            best = checkpoints.restore_params(fit.progress.best_step, fit.state)
+    scores = {
+        split: _evaluate(run, best, split, eval_step, report)
+        for split in ("validation", "test")
+        if split in run.examples
+    }
+    card = {
+        "task": run.task.name,
+        "text_columns": list(run.settings.data.text_columns),
+        "label_column": run.settings.data.label_column,
+        "max_length": run.settings.data.max_length,
+        "base_model": run.settings.model.path,
+        "base_sha256": run.settings.model.sha256,
+    }
+    params = trees.merge(best, run.frozen)
+    export.export_model(workdir / "model", run.pretrained, params, run.tokenizer, run.task, card)
+    results = summary.results(run, fit, scores, train_step, eval_step, time.perf_counter() - start)
+    atomic.write_atomic(workdir / "results.json", json.dumps(results, indent=2) + "\n")
+    report.table("done", summary.end_rows(results, workdir))
+    return results
+
+
+def _fit(
+    run: Run,
+    workdir: Path,
+    report: Report,
+    checkpoints: Checkpoints,
+    train_step: Compiled,
+    eval_step: Compiled,
+) -> Fit:
+    """Steps from the newest checkpoint, or from 0, to the last step or an early stop."""
+    settings, state, progress = run.settings.train, run.init_state(), Progress()
+    if checkpoints.latest_step is not None:
+        state, progress = checkpoints.restore_latest(state)
+        report.line(f"going on from the checkpoint at step {int(state.step)}")
+    step = first_step = int(state.step)
+    log = MetricsLog(workdir / "metrics.jsonl", resume_step=step)
+    waiting: list[StepInfo] = []
+    seconds, examples, tokens = 0.0, 0, 0
+    stream = _batches(run, step)
+    with _signals() as received, report.bar("training", run.num_steps, step) as update:
+        while step < run.num_steps and not _is_over(progress, settings.patience):
+            index, batch = next(stream)
+            begin, compiling = time.perf_counter(), train_step.seconds
+            state, info = train_step(state, run.frozen, batch)
+            waiting.append(info)
+            step += 1
+            log_now = step % settings.log_every_steps == 0 or step == run.num_steps
+            eval_now, save_now = _due(run, step)
+            # One step is computed while the next batch is made; nothing runs further ahead.
+            while len(waiting) > (0 if log_now or eval_now or save_now or received else 1):
+                progress = _add_loss(progress, waiting.pop(0))
+            seconds += time.perf_counter() - begin - (train_step.seconds - compiling)
+            examples, tokens = examples + len(index.indices), tokens + _tokens(run, index)
+            update(1)
+            if log_now:
+                loss = progress.loss_total / progress.loss_weight
+                log.write(
+                    step, _train_row(run, step, loss, float(info.grad_norm), tokens / seconds)
+                )
+                progress = progress._replace(loss_total=0.0, loss_weight=0.0)
+                update(0, f"loss {loss:.4f}")
+            if eval_now:
+                scores = _evaluate(run, state.params, "validation", eval_step, report)
+                progress = _judge(run, progress, step, scores[run.best_metric])
+                log.write(step, {f"validation/{name}": value for name, value in scores.items()})
+                report.line(_evaluation_line(run, step, scores, progress))
+            if eval_now or save_now or received:
+                checkpoints.save(state, progress)
+            if received:
+                raise Interrupted(received[0], step)
+    log.close()
+    return Fit(state, progress, seconds, examples, tokens, first_step)
+
+
+def _batches(run: Run, step: int) -> Iterator[tuple[batches.BatchIndex, dict[str, np.ndarray]]]:
+    """The batches from `step` on, a function of the seed and the step alone."""
+    settings, examples = run.settings, run.examples["train"]
+    size = settings.train.batch_size
+    epoch, position = divmod(step, run.steps_per_epoch)
+    while True:
+        order = batches.train_order(examples.lengths, run.lengths, size, settings.seed, epoch)
+        for index in order[position:]:
+            yield index, batches.collate(examples, index, size, run.tokenizer.pad_token_id)
+        epoch, position = epoch + 1, 0
+
+
+def _due(run: Run, step: int) -> tuple[bool, bool]:
+    """Whether to evaluate, and whether to save a checkpoint, after `step` steps."""
+    settings = run.settings.train
+    every = settings.eval_every_steps or run.steps_per_epoch
+    save_every = settings.checkpoint_every_steps
+    evaluate = step % every == 0 or step == run.num_steps
+    return evaluate, save_every is not None and step % save_every == 0
+
+
+def _evaluate(
+    run: Run, params: Params, split: str, eval_step: Compiled, report: Report
+) -> dict[str, float]:
+    """All scores of one split."""
+    examples = run.examples[split]
+    with report.bar(f"evaluating {split}", len(examples.lengths)) as update:
+        means, outputs = predict_all(
+            lambda batch: eval_step(params, run.frozen, batch),
+            examples,
+            run.lengths,
+            run.settings.train.eval_batch_size,
+            run.tokenizer.pad_token_id,
+            update,
+        )
+    assert examples.labels is not None
+    return all_scores(run.task, means, outputs, examples.labels)
+
+
+def _judge(run: Run, progress: Progress, step: int, value: float) -> Progress:
+    """Takes note of a new best score, or of one more evaluation without one.
+
+    A score that is NaN never beats one that is not; the first evaluation is always the best.
+    """
+    sign = 1.0 if run.task.higher_is_better[run.best_metric] else -1.0
+    first = progress.best_step < 0
+    better = sign * value > sign * progress.best_value or progress.best_value != progress.best_value
+    if first or (better and value == value):
+        return progress._replace(best_step=step, best_value=value, bad_evals=0)
+    return progress._replace(bad_evals=progress.bad_evals + 1)
+
+
+def _is_over(progress: Progress, patience: int | None) -> bool:
+    return patience is not None and progress.bad_evals >= patience
+
+
+def _add_loss(progress: Progress, info: StepInfo) -> Progress:
+    total, weight = jax.device_get(info.loss)
+    return progress._replace(
+        loss_total=progress.loss_total + float(total),
+        loss_weight=progress.loss_weight + float(weight),
+    )
+
+
+def _train_row(run: Run, step: int, loss: float, norm: float, rate: float) -> dict[str, Any]:
+    if not np.isfinite(loss):
+        raise UserError(
+            f"the training loss is {loss} at step {step}. Lower config.optimizer.learning_rate, set"
+            " config.optimizer.clip_norm, or use config.precision.compute_dtype=float32; the last"
+            " checkpoint is kept."
+        )
+    return {
+        "epoch": step / run.steps_per_epoch,
+        "train/loss": loss,
+        "train/grad_norm": norm,
+        "train/learning_rate": float(run.schedule(step - 1)),
+        "train/tokens_per_second": rate,
+    }
+
+
+def _evaluation_line(run: Run, step: int, scores: dict[str, float], progress: Progress) -> str:
+    values = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+    best = "  (best so far)" if progress.best_step == step else ""
+    return f"step {step}/{run.num_steps}  epoch {step / run.steps_per_epoch:.2f}  {values}{best}"
+
+
+def _tokens(run: Run, index: batches.BatchIndex) -> int:
+    return int(run.examples["train"].lengths[index.indices].sum())
+
+
+def _claim(workdir: Path, settings: Settings) -> None:
+    """Writes config.json, or checks that the folder's run has the same one."""
+    file = workdir / "config.json"
+    if not file.exists():
+        if (workdir / "checkpoints").exists():
+            raise UserError(
+                f"{workdir} holds checkpoints but no config.json. Use another --workdir."
+            )
+        atomic.write_atomic(file, to_json(settings))
+        return
+    try:
+        old = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file} is not valid JSON: {error}. Use another --workdir.") from None
+    changed = differences(old, json.loads(to_json(settings)))
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run with another config: {'; '.join(changed[:5])}. Use another"
+            " --workdir, or the same config to go on."
+        )
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM in a list; a second one acts at once."""
+    received: list[int] = []
+    old: dict[int, Any] = {}
+
+    def note(signum: int, frame: Any) -> None:
+        del frame
+        received.append(signum)
+        signal.signal(signum, old[signum])
+
+    with contextlib.suppress(ValueError):  # not the main thread: its owner handles signals
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            old[signum] = signal.signal(signum, note)
+    try:
+        yield received
+    finally:
+        for signum, handler in old.items():
+            signal.signal(signum, handler)

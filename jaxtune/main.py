@@ -1,0 +1,69 @@
+"""The command line: `python -m jaxtune.main --config=configs/agnews.py --workdir=runs/agnews`."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from jaxtune.cli import run_command
+from jaxtune.config import load_config
+from jaxtune.errors import UserError
+
+_PREFIX = "--config."
+
+
+def main(argv: list[str]) -> None:
+    """Trains, or with `--mode=eval` scores a saved model.
+
+    Args:
+      argv: without the program's name. `--config.a.b=value` overrides a field of the config.
+
+    Raises:
+      UserError: bad input.
+    """
+    arguments, overrides = parse(argv)
+    settings = load_config(arguments.config, overrides)
+    # The heavy imports wait until the config has been found good.
+    from jaxtune.report import Report
+
+    report = Report()
+    if arguments.mode == "eval":
+        from jaxtune.scoring import score
+
+        scores = score(settings, Path(arguments.workdir), report)
+        report.line(json.dumps(scores))
+        return
+    from jaxtune.loop import Interrupted, train
+
+    try:
+        train(settings, Path(arguments.workdir), report)
+    except Interrupted as stop:
+        report.line(str(stop))
+        raise SystemExit(128 + stop.signum) from None
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+    """Splits the command line into its own flags and the overrides by field name."""
+    parser = argparse.ArgumentParser(prog="python -m jaxtune.main", allow_abbrev=False)
+    parser.add_argument(
+        "--config", required=True, help="a file with get_config(), or a config.json"
+    )
+    parser.add_argument("--workdir", required=True, help="folder of the run; made if absent")
+    parser.add_argument("--mode", choices=("train", "eval"), default="train")
+    rest, overrides = [], {}
+    words = iter(argv)
+    for word in words:
+        if not word.startswith(_PREFIX):
+            rest.append(word)
+            continue
+        name, equals, value = word.removeprefix(_PREFIX).partition("=")
+        if not equals:
+            value = next(words, None)
+            if value is None:
+                raise UserError(f"{word} has no value: write {word}=VALUE.")
+        overrides[name] = value
+    return parser.parse_args(rest), overrides
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))

@@ -1,0 +1,306 @@
+"""Loading a pretrained model: from a folder or a hub id to a module and its parameters."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtune import paths
+from jaxtune.errors import UserError
+from jaxtune.models import convert, registry
+from jaxtune.models.registry import Family
+from jaxtune.models.weights import Weights, open_weights
+from jaxtune.types import ApplyFn, Params
+
+
+class LoadReport(NamedTuple):
+    """What became of each tensor.
+
+    Attributes:
+      loaded: leaves that came from the files.
+      new: newly initialised parts, each with the reason.
+      unused: tensors in the files that no leaf took.
+    """
+
+    loaded: tuple[str, ...]
+    new: dict[str, str]
+    unused: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """One line for each of the three."""
+        new = "; ".join(f"{part} ({reason})" for part, reason in self.new.items())
+        unused = sorted({re.split(r"[./]", name)[0] for name in self.unused})
+        return [
+            f"loaded: {len(self.loaded)} tensors",
+            f"newly initialised: {new or 'nothing'}",
+            f"unused: {len(self.unused)} tensors" + (f" ({', '.join(unused)})" if unused else ""),
+        ]
+
+
+class Pretrained(NamedTuple):
+    """A model ready to train or to predict.
+
+    Attributes:
+      apply_fn: the pure function of parameters and batch.
+      params: nested dicts of float32 arrays, all of them.
+      module: the Linen module behind `apply_fn`.
+      config: the family's frozen config.
+      family: names and conversions of the family.
+      hf_config: the parsed `config.json`.
+      class_names: of the head, in the order of its outputs; empty for a regression.
+      report: what was loaded, new and unused.
+      folder: where the files are.
+      sha256: of the weight files.
+    """
+
+    apply_fn: ApplyFn
+    params: Params
+    module: nn.Module
+    config: Any
+    family: Family
+    hf_config: dict[str, Any]
+    class_names: tuple[str, ...]
+    report: LoadReport
+    folder: Path
+    sha256: str
+
+
+def load_pretrained(
+    path: str | Path,
+    *,
+    class_names: Sequence[str] | None = None,
+    num_outputs: int | None = None,
+    key: jax.Array | None = None,
+    compute_dtype: Any = jnp.float32,
+    revision: str | None = None,
+    sha256: str | None = None,
+) -> Pretrained:
+    """Loads an encoder with a sequence-classification head.
+
+    The files' own head is kept if its classes are the wanted ones (then in the files' order);
+    otherwise the head is new, which the report says with the reason. Without `class_names` and
+    `num_outputs` the files must bring a head.
+
+    Args:
+      path: a folder in the transformers layout, or a hub id (the only case that uses a network).
+      class_names: of a classification, at least two.
+      num_outputs: of a regression (1), instead of `class_names`.
+      key: draws a new head; without it a new head is an error.
+      compute_dtype: dtype of the products, float32 or bfloat16. Parameters are float32.
+      revision: branch, tag or commit on the hub.
+      sha256: the expected digest of the weight files; None does not check.
+
+    Raises:
+      UserError: a missing folder or file, pickled weights, another architecture, a wrong digest,
+        or a tensor that is missing or has another shape, named with both shapes.
+    """
+    folder, family, config, hf_config = read_config(path, revision)
+    weights = open_weights(folder)
+    digest = _check_digest(weights, sha256)
+    saved_names = head_names(hf_config)
+    names, reason = _choose_head(saved_names, hf_config, class_names, num_outputs)
+    outputs = len(names) or 1
+    module = family.make_module(config, outputs, compute_dtype)
+    shapes = paths.flatten(registry.parameter_shapes(module))
+    plan, report = _plan(shapes, weights, family, folder, reason)
+    if report.new and key is None:
+        raise UserError(
+            f"{folder} has no usable head: {'; '.join(report.new.values())}. Fine-tune it first, or"
+            " give `key` to draw a new head."
+        )
+    flat = {leaf: _read(leaf, name, weights) for leaf, name in plan.items()}
+    if report.new:
+        flat |= _draw(module, [leaf for leaf in shapes if leaf not in plan], key)
+    params = paths.unflatten({leaf: jnp.asarray(flat[leaf]) for leaf in shapes})
+    apply_fn = registry.make_apply(module)
+    return Pretrained(
+        apply_fn, params, module, config, family, hf_config, names, report, folder, digest
+    )
+
+
+def read_config(
+    path: str | Path, revision: str | None = None
+) -> tuple[Path, Family, Any, dict[str, Any]]:
+    """What a model is, before its weights: (folder, family, frozen config, parsed config.json).
+
+    Raises:
+      UserError: as `load_pretrained` does for folders and architectures.
+    """
+    folder = find_folder(path, revision)
+    source = folder / "config.json"
+    hf_config = read_json(source)
+    family = registry.find_family(hf_config, str(source))
+    return folder, family, family.config_from_hf(hf_config, str(source)), hf_config
+
+
+def find_folder(path: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a path, or of a hub id after its files were fetched."""
+    text = str(path)
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise UserError(f"model path {text} is a file, expected a folder with config.json.")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", text):
+        raise UserError(f"model path {text} does not exist, and is not a hub id (owner/name).")
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
+    try:
+        fetched = Path(snapshot_download(text, revision=revision, allow_patterns=patterns))
+        if not list(fetched.glob("*.safetensors")):
+            patterns = ["flax_model.msgpack"]
+            snapshot_download(text, revision=revision, allow_patterns=patterns)
+    except Exception as error:  # the hub client's errors share no base class
+        raise UserError(
+            f"model path {text} is no local folder, and as a hub id it could not be fetched:"
+            f" {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}."
+            " Check the name and the network, or set config.model.path to a local folder."
+        ) from None
+    return fetched
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+      UserError: no such file, or not a JSON object.
+    """
+    if not file.exists():
+        raise UserError(f"{file.parent} is no model folder: it has no {file.name}.")
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not valid JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{file} holds a {type(value).__name__}, expected a JSON object.")
+    return value
+
+
+def head_names(hf_config: dict[str, Any]) -> tuple[str, ...]:
+    """Class names in the order of the outputs; LABEL_i where the config gives none."""
+    id2label = hf_config.get("id2label")
+    if id2label:
+        return tuple(str(id2label[k]) for k in sorted(id2label, key=int))
+    return tuple(f"LABEL_{i}" for i in range(hf_config.get("num_labels", 2)))
+
+
+def is_regression(hf_config: dict[str, Any]) -> bool:
+    """Whether the saved head predicts a number."""
+    problem = hf_config.get("problem_type")
+    return problem == "regression" or (problem is None and len(head_names(hf_config)) == 1)
+
+
+def _choose_head(
+    saved: tuple[str, ...],
+    hf_config: dict[str, Any],
+    wanted: Sequence[str] | None,
+    num_outputs: int | None,
+) -> tuple[tuple[str, ...], str | None]:
+    """The class names, and why the saved head cannot be used (None if it can)."""
+    saved_regression = is_regression(hf_config)
+    if num_outputs is not None:
+        why = "the files hold a classifier" if not saved_regression else None
+        return (), why
+    if wanted is None:
+        return (() if saved_regression else saved), None
+    names = tuple(wanted)
+    generic = tuple(f"LABEL_{i}" for i in range(len(names)))
+    if not saved_regression and set(saved) == set(names):
+        return saved, None
+    if saved == generic and names == tuple(str(i) for i in range(len(names))):
+        return names, None
+    return names, f"the files' head has other classes: {', '.join(saved[:5])}"
+
+
+def _plan(
+    shapes: dict[str, Any], weights: Weights, family: Family, folder: Path, head_reason: str | None
+) -> tuple[dict[str, str], LoadReport]:
+    """Which tensor each leaf is read from; all shapes are checked before anything is read."""
+    found = {leaf: _source_name(leaf, weights, family) for leaf in shapes}
+    new: dict[str, str] = {}
+    for part in family.head_modules:
+        leaves = [leaf for leaf in shapes if leaf.startswith(f"{part}/")]
+        if all(found[leaf] is None for leaf in leaves):
+            new[part] = "not in the files"
+        elif part == family.head_modules[-1] and head_reason is not None:
+            new[part] = head_reason
+    plan = {}
+    for leaf, shape in shapes.items():
+        if any(leaf.startswith(f"{part}/") for part in new):
+            continue
+        name = found[leaf]
+        if name is None:
+            raise UserError(
+                f"{folder}: the tensor {convert.torch_name(leaf)} of shape"
+                f" {_stored_shape(leaf, shape.shape, weights)} is missing from"
+                f" {', '.join(file.name for file in weights.files)}."
+            )
+        expected = _stored_shape(leaf, shape.shape, weights)
+        if weights.shapes[name] != expected:
+            raise UserError(
+                f"{folder}: the tensor {name} has shape {weights.shapes[name]}, but config.json"
+                f" asks for {expected}."
+            )
+        plan[leaf] = name
+    used = set(plan.values())
+    unused = tuple(
+        name for name in weights.shapes if name not in used and not re.search(family.buffers, name)
+    )
+    return plan, LoadReport(tuple(plan), new, unused)
+
+
+def _source_name(leaf: str, weights: Weights, family: Family) -> str | None:
+    """The file's name for a leaf, with or without the backbone's prefix; None if absent."""
+    stem = leaf.removeprefix(f"{family.backbone}/")
+    for candidate in (leaf, stem):
+        if weights.layout == "flax":
+            spellings = [candidate]
+        else:
+            spellings = [convert.torch_name(candidate), convert.old_torch_name(candidate)]
+        for name in spellings:
+            if name is not None and name in weights.shapes:
+                return name
+    return None
+
+
+def _stored_shape(leaf: str, shape: tuple[int, ...], weights: Weights) -> tuple[int, ...]:
+    return convert.torch_shape(leaf, shape) if weights.layout == "torch" else shape
+
+
+def _read(leaf: str, name: str, weights: Weights) -> np.ndarray:
+    value = weights.read(name)
+    value = convert.from_torch(leaf, value) if weights.layout == "torch" else value
+    return np.asarray(value, np.float32)
+
+
+def _draw(module: nn.Module, leaves: list[str], key: jax.Array | None) -> dict[str, jax.Array]:
+    """Fresh values for some leaves; the compiler drops the drawing of all others."""
+
+    def draw(k: jax.Array) -> dict[str, jax.Array]:
+        flat = paths.flatten(registry.init_params(module, k))
+        return {leaf: flat[leaf] for leaf in leaves}
+
+    return jax.jit(draw)(key)
+
+
+def _check_digest(weights: Weights, expected: str | None) -> str:
+    digest = hashlib.sha256()
+    for file in weights.files:
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
+    found = digest.hexdigest()
+    if expected is not None and found != expected:
+        raise UserError(
+            f"{weights.files[0].parent}: the weights have sha256 {found}, expected {expected}."
+            " Fetch them again, or correct config.model.sha256."
+        )
+    return found

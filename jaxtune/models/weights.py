@@ -1,0 +1,109 @@
+"""Weight files of a model folder: what tensors they hold, and reading one at a time."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from jaxtune import paths
+from jaxtune.errors import UserError
+
+
+class Weights(NamedTuple):
+    """The tensors of a folder's weight files, not yet read.
+
+    Attributes:
+      shapes: shape by tensor name, as the file spells it.
+      read: gives the tensor of that name, in the file's dtype.
+      layout: `torch` (names joined by dots, kernels [out, in]) or `flax` (slashes, [in, out]).
+      files: the files, in a stable order.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    read: Callable[[str], np.ndarray]
+    layout: Literal["torch", "flax"]
+    files: tuple[Path, ...]
+
+
+def open_weights(folder: Path) -> Weights:
+    """Opens the weight files of a folder in the transformers layout.
+
+    `model.safetensors` is preferred, then its sharded form with an index, then
+    `flax_model.msgpack`.
+
+    Raises:
+      UserError: no such file, a damaged one, or only pickled weights.
+    """
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    flax_file = folder / "flax_model.msgpack"
+    if single.exists():
+        return _open_safetensors((single,))
+    if index.exists():
+        return _open_safetensors(_shards(index))
+    if flax_file.exists():
+        return _open_msgpack(flax_file)
+    pickled = sorted(file.name for file in folder.glob("*.bin"))
+    if pickled:
+        raise UserError(
+            f"{folder} holds only {', '.join(pickled)}, which is a pickle: loading one can run any"
+            " code, so jaxtune does not. Convert it to safetensors once, where torch is installed:"
+            " AutoModel.from_pretrained(folder).save_pretrained(folder)."
+        )
+    raise UserError(
+        f"{folder} holds no weights: expected model.safetensors, model.safetensors.index.json or"
+        f" flax_model.msgpack, found {_listing(folder)}."
+    )
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(weight_map.values()))
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{index} is not an index of shards: {error!r}. Fetch it again.") from None
+    files = tuple(index.parent / Path(name).name for name in names)
+    for file in files:
+        if not file.exists():
+            raise UserError(f"{index} names the shard {file.name}, which is not in the folder.")
+    return files
+
+
+def _open_safetensors(files: tuple[Path, ...]) -> Weights:
+    from safetensors import SafetensorError, safe_open
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    homes = {}
+    for file in files:
+        try:
+            handle = safe_open(file, framework="np")
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"{file} is damaged or is not a safetensors file: {error}. Fetch it again."
+            ) from None
+        for name in handle.keys():  # noqa: SIM118 (a handle is not a dict)
+            shapes[name] = tuple(handle.get_slice(name).get_shape())
+            homes[name] = handle
+    return Weights(shapes, lambda name: homes[name].get_tensor(name), "torch", files)
+
+
+def _open_msgpack(file: Path) -> Weights:
+    from flax.serialization import msgpack_restore
+
+    try:
+        flat = paths.flatten(msgpack_restore(file.read_bytes()))
+        shapes = {name: tuple(value.shape) for name, value in flat.items()}
+    except Exception as error:  # the decoder raises whatever the damaged bytes lead to
+        raise UserError(
+            f"{file} is damaged or is not a Flax msgpack file: {error!r}. Fetch it again."
+        ) from None
+    return Weights(shapes, lambda name: np.asarray(flat[name]), "flax", (file,))
+
+
+def _listing(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    return (
+        ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        or "nothing"
+    )

@@ -1,0 +1,90 @@
+"""What a person sees: the summary at the start, progress with the time left, the end."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+
+class Report:
+    """Writes to one console. Where that is no terminal there is no bar, only lines."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        """Writes to standard output unless another console is given."""
+        width = None if sys.stdout.isatty() else 100
+        self.console = console or Console(highlight=False, width=width)
+
+    def line(self, text: str) -> None:
+        """One line of plain text."""
+        self.console.print(text, markup=False)
+
+    def table(self, title: str, rows: Iterable[tuple[str, Any]]) -> None:
+        """Names and values, one pair a row."""
+        table = Table(
+            title=title, title_justify="left", show_header=False, box=None, padding=(0, 2)
+        )
+        for name, value in rows:
+            table.add_row(Text(name), Text(str(value)))
+        self.console.print(table)
+
+    @contextlib.contextmanager
+    def bar(self, name: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+        """A progress bar with the time left; call what it yields with `advance` and `note`."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        disable = not self.console.is_terminal
+        with Progress(*columns, console=self.console, transient=True, disable=disable) as progress:
+            task = progress.add_task(name, total=total, completed=done, note="")
+
+            def update(advance: int = 1, note: str | None = None) -> None:
+                fields = {} if note is None else {"note": note}
+                progress.update(task, advance=advance, **fields)
+
+            yield update
+
+    def track(self, name: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
+        """A wrapper that shows the progress of iterating over something with a length."""
+
+        def wrap(items: Any) -> Iterator[Any]:
+            with self.bar(name, len(items)) as update:
+                for item in items:
+                    yield item
+                    update()
+
+        return wrap
+
+
+def human_bytes(count: float) -> str:
+    """For example 91.2 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def human_seconds(seconds: float) -> str:
+    """For example 2 min 05 s."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"

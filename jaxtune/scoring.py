@@ -1,0 +1,56 @@
+"""`--mode=eval`: the scores of a saved model on labelled data."""
+
+from pathlib import Path
+
+from jaxtune.data.text import read_text_data, tokenize_splits
+from jaxtune.errors import UserError
+from jaxtune.loggers import finite
+from jaxtune.report import Report
+from jaxtune.saved import open_saved, outputs_of
+from jaxtune.settings import Settings
+
+
+def score(settings: Settings, workdir: Path, report: Report) -> dict[str, dict[str, float | None]]:
+    """Scores a saved model on the validation and test splits of the config's data.
+
+    Args:
+      settings: `model.path` is scored where `workdir` holds no `model/` of its own.
+      workdir: of a finished run; nothing is written to it.
+      report: where a person reads along.
+
+    Returns:
+      Scores by name, by split; None where one is undefined.
+
+    Raises:
+      UserError: no saved model, or data that does not fit it.
+    """
+    own = workdir / "model"
+    folder = str(own) if own.is_dir() else settings.model.path
+    data = read_text_data(settings.data, regression=settings.task == "regression")
+    saved = open_saved(folder, settings.precision.compute_dtype, settings.data.max_length)
+    report.line(f"scoring {folder}")
+    if saved.task.name != settings.task:
+        raise UserError(
+            f"{folder} is a model of {saved.task.name}, but config.task is {settings.task}."
+        )
+    names = saved.pretrained.class_names
+    for name in data.class_names:
+        if name not in names:
+            raise UserError(
+                f"{settings.data.path} has the class {name!r}, but {folder} knows only"
+                f" {', '.join(names[:20])}."
+            )
+    del data.splits["train"]
+    examples = tokenize_splits(
+        data, saved.tokenizer, saved.max_length, names, report.track("tokenizing")
+    )
+    for note in data.notes:
+        report.line(note)
+    found = {}
+    for split, part in examples.items():
+        outputs = outputs_of(saved, part, settings.train.eval_batch_size, report, split)
+        assert part.labels is not None
+        scores = saved.task.scores_fn(outputs, part.labels)
+        found[split] = {name: finite(value) for name, value in scores.items()}
+        report.table(split, [(name, f"{value:.4f}") for name, value in scores.items()])
+    return found

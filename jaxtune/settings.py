@@ -1,0 +1,181 @@
+"""Every setting of a run: its name, its type, its default and its meaning, in one place.
+
+`jaxtune.config` turns these into the ConfigDict that config files fill and the command line
+overrides; the code below it takes these frozen dataclasses. None means: not set.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """Where the pretrained weights are.
+
+    Attributes:
+      path: a folder in the transformers layout, or a hub id.
+      revision: branch, tag or commit of a hub id.
+      sha256: expected digest of the weight files (joined in the order of their names).
+    """
+
+    path: str = ""
+    revision: str | None = None
+    sha256: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """Where the texts are and how they become batches.
+
+    Attributes:
+      path: a file (csv, tsv, json lines, parquet), a folder of them with splits by file name, or
+        the hub id of a dataset.
+      name: a configuration of a hub dataset.
+      sha256: expected digest of the local data files (joined in the order of their names).
+      encoding: of csv, tsv and json files.
+      column_names: for csv and tsv files without a header row.
+      text_columns: one, or two for pairs.
+      label_column: class or number.
+      max_length: tokens of an example, special ones included; longer ones are cut.
+      max_train_examples: a random subset (stratified by class) of so many.
+      max_eval_examples: the same for each of validation and test.
+      validation_size: where the data has no validation split, so much of the training split is
+        held out; a share if below 1, else a number of rows.
+      test_size: the same where the data has no test split; None goes without.
+      split_seed: of the splits and subsets, apart from the run's own seed.
+      layout: `bucketed` pads to one of a few lengths chosen from the data, `padded` to one.
+    """
+
+    path: str = ""
+    name: str | None = None
+    sha256: str | None = None
+    encoding: str = "utf-8"
+    column_names: tuple[str, ...] = ()
+    text_columns: tuple[str, ...] = ("text",)
+    label_column: str = "label"
+    max_length: int = 128
+    max_train_examples: int | None = None
+    max_eval_examples: int | None = None
+    validation_size: float = 0.1
+    test_size: float | None = None
+    split_seed: int = 0
+    layout: Literal["bucketed", "padded"] = "bucketed"
+
+
+@dataclasses.dataclass(frozen=True)
+class TuningSettings:
+    """What is trained.
+
+    Attributes:
+      name: `full` or `last_layers`.
+      num_layers: of `last_layers`: how many, counted from the output.
+    """
+
+    name: str = "full"
+    num_layers: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerSettings:
+    """How it is updated.
+
+    Attributes:
+      name: `adamw` or `sgd`.
+      learning_rate: the peak.
+      schedule: after the warm-up: `linear` or `cosine` down to 0, or `constant`.
+      warmup_fraction: share of all steps in which the rate rises from 0.
+      weight_decay: not on biases and LayerNorm.
+      clip_norm: largest global norm of the gradient; None does not clip.
+      b1: AdamW's first decay.
+      b2: AdamW's second decay.
+      eps: AdamW's epsilon.
+      momentum: of SGD.
+    """
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 5e-5
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_fraction: float = 0.1
+    weight_decay: float = 0.01
+    clip_norm: float | None = 1.0
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    momentum: float = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """How long, and when to look.
+
+    Attributes:
+      num_epochs: passes over the training data.
+      num_steps: optimizer steps, instead of `num_epochs` where set.
+      batch_size: examples a step.
+      eval_batch_size: examples a step of evaluation and prediction.
+      log_every_steps: one line of metrics.jsonl for so many steps.
+      eval_every_steps: None evaluates at the end of every epoch.
+      checkpoint_every_steps: besides the checkpoint at every evaluation; None for none.
+      best_metric: chooses the best checkpoint; None takes the task's own (accuracy, pearson).
+      patience: stop after so many evaluations without a better one; None never stops early.
+    """
+
+    num_epochs: int = 3
+    num_steps: int | None = None
+    batch_size: int = 32
+    eval_batch_size: int = 64
+    log_every_steps: int = 10
+    eval_every_steps: int | None = None
+    checkpoint_every_steps: int | None = None
+    best_metric: str | None = None
+    patience: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PrecisionSettings:
+    """Number formats.
+
+    Attributes:
+      compute_dtype: of the products; weights, moments, softmax, LayerNorm statistics and loss are
+        float32 in any case.
+    """
+
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """One run.
+
+    Attributes:
+      task: `classification` or `regression`.
+      seed: of the new head, the order of the data and dropout.
+    """
+
+    task: Literal["classification", "regression"] = "classification"
+    seed: int = 0
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    tuning: TuningSettings = TuningSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    train: TrainSettings = TrainSettings()
+    precision: PrecisionSettings = PrecisionSettings()
+
+
+def to_json(settings: Settings) -> str:
+    """The resolved settings, as a run's config.json holds them."""
+    return json.dumps(dataclasses.asdict(settings), indent=2) + "\n"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The fields in which two nested dicts differ, as `a.b was 1, is 2`."""
+    found = []
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            found.append(f"{prefix}{name} was {before!r}, is {after!r}")
+    return found

@@ -1,0 +1,55 @@
+"""Regression of one number on a text or a pair of texts."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxtune.losses import squared_error
+from jaxtune.tasks.task import Task
+from jaxtune.types import Batch, Mean
+
+
+def batch_metrics(outputs: Float[Array, "b 1"], batch: Batch) -> dict[str, Mean]:
+    """The squared error of a batch, as sum and weight."""
+    return {"loss": squared_error(outputs, batch)}
+
+
+def scores(outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Pearson and Spearman correlation, by SciPy, and the mean squared error, by scikit-learn.
+
+    Args:
+      outputs: predictions, float32 [n 1].
+      labels: targets, float32 [n].
+
+    Returns:
+      `pearson` and `spearman`, NaN where predictions or targets are all the same; `mse`.
+    """
+    from scipy import stats
+    from sklearn import metrics
+
+    predicted, targets = outputs[:, 0].astype(np.float64), labels.astype(np.float64)
+    constant = np.ptp(predicted) == 0 or np.ptp(targets) == 0
+    return {
+        "pearson": float("nan") if constant else float(stats.pearsonr(predicted, targets)[0]),
+        "spearman": float("nan") if constant else float(stats.spearmanr(predicted, targets)[0]),
+        "mse": float(metrics.mean_squared_error(targets, predicted)),
+    }
+
+
+def decode(outputs: np.ndarray, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The predicted number: `value`."""
+    del class_names
+    return [{"value": float(value)} for value in outputs[:, 0]]
+
+
+REGRESSION = Task(
+    name="regression",
+    problem_type="regression",
+    loss_fn=squared_error,
+    metrics_fn=batch_metrics,
+    scores_fn=scores,
+    best_metric="pearson",
+    higher_is_better={"pearson": True, "spearman": True, "mse": False, "loss": False},
+    decode=decode,
+)

@@ -1,0 +1,63 @@
+"""The shapes of data that every layer shares. Axes: b batch, t tokens, d features, c classes."""
+
+from typing import Any, NamedTuple, Protocol
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+Params = Any
+"""A nested dict of arrays; in a split tree a leaf may be None, a hole."""
+
+Batch = dict[str, Array]
+"""Named arrays that share axis b. `weight` (float32 [b]) is 0 for rows that only fill the shape."""
+
+PRNGKey = Key[Array, ""]
+
+
+class Mean(NamedTuple):
+    """A mean that has not been divided yet, so that sums over batches and devices stay exact.
+
+    Two of them are added leaf by leaf; divide once, last, with `value`.
+    """
+
+    total: Float[Array, ""]
+    weight: Float[Array, ""]
+
+    @property
+    def value(self) -> Float[Array, ""]:
+        """Total / weight; NaN where nothing was weighed."""
+        return self.total / self.weight
+
+
+class ApplyFn(Protocol):
+    """Any pure function from parameters and a batch to outputs."""
+
+    def __call__(
+        self, params: Params, batch: Batch, *, key: PRNGKey | None, train: bool
+    ) -> Float[Array, "b c"]: ...
+
+
+class LossFn(Protocol):
+    """The sum of the losses of a batch and the sum of their weights."""
+
+    def __call__(self, outputs: Float[Array, "b c"], batch: Batch) -> Mean: ...
+
+
+def weighted_mean(values: Float[Array, "..."], weight: Float[Array, "..."]) -> Mean:
+    """Reduces values and weights of one shape to a Mean, in float32."""
+    values, weight = values.astype(jnp.float32), weight.astype(jnp.float32)
+    return Mean(jnp.sum(values * weight), jnp.sum(weight))
+
+
+__all__ = [
+    "ApplyFn",
+    "Array",
+    "Batch",
+    "Float",
+    "Int",
+    "LossFn",
+    "Mean",
+    "PRNGKey",
+    "Params",
+    "weighted_mean",
+]
