@@ -55,7 +55,7 @@ class Checkpoints:
         """Opens the folder, which need not exist; what an interrupted save left is removed."""
         self._policy = KeepNewestAndBest()
         self._checkpointer = ocp.training.Checkpointer(
-            folder.absolute(), preservation_policy=self._policy, cleanup_tmp_directories=True
+            str(folder.absolute()), preservation_policy=self._policy, cleanup_tmp_directories=True
         )
         self.folder = folder
 
@@ -104,7 +104,8 @@ class Checkpoints:
         step = self.latest_step
         assert step is not None, "there is no checkpoint"
         state = self._load(step, like)
-        progress = Progress(**self._checkpointer.metadata(step).custom_metadata)
+        saved: Any = self._checkpointer.metadata(step).custom_metadata
+        progress = Progress(**saved)
         self._policy.best_step = progress.best_step
         return state, progress
 

@@ -26,7 +26,7 @@ from jaxtune.step import StepInfo, make_eval_step, make_train_step
 from jaxtune.types import Params
 
 
-class Interrupted(Exception):
+class InterruptedRunError(Exception):
     """A signal asked the run to stop; its checkpoint is written.
 
     Attributes:
@@ -73,7 +73,7 @@ def train(settings: Settings, workdir: Path, report: Report) -> dict[str, Any]:
 
     Raises:
       UserError: bad input, or a workdir that holds another run.
-      Interrupted: a signal came; the checkpoint is written.
+      InterruptedRunError: a signal came; the checkpoint is written.
     """
     start = time.perf_counter()
     run = prepare(settings, report)
@@ -157,7 +157,7 @@ def _fit(
             if eval_now or save_now or received:
                 checkpoints.save(state, progress)
             if received:
-                raise Interrupted(received[0], step)
+                raise InterruptedRunError(received[0], step)
     log.close()
     return Fit(state, progress, seconds, examples, tokens, first_step)
 
@@ -237,7 +237,7 @@ def _train_row(run: Run, step: int, loss: float, norm: float, rate: float) -> di
         "epoch": step / run.steps_per_epoch,
         "train/loss": loss,
         "train/grad_norm": norm,
-        "train/learning_rate": float(run.schedule(step - 1)),
+        "train/learning_rate": float(np.asarray(run.schedule(step - 1))),
         "train/tokens_per_second": rate,
     }
 

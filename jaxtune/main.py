@@ -33,11 +33,11 @@ def main(argv: list[str]) -> None:
         scores = score(settings, Path(arguments.workdir), report)
         report.line(json.dumps(scores))
         return
-    from jaxtune.loop import Interrupted, train
+    from jaxtune.loop import InterruptedRunError, train
 
     try:
         train(settings, Path(arguments.workdir), report)
-    except Interrupted as stop:
+    except InterruptedRunError as stop:
         report.line(str(stop))
         raise SystemExit(128 + stop.signum) from None
 

@@ -5,7 +5,7 @@ parameter has no moment, no decay and no share in the clip norm.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import jax
@@ -113,7 +113,7 @@ def make_optimizer(
     leaves = zip(paths.leaf_names(labels), jax.tree.leaves(labels), strict=True)
     keys = [(group, not re.search(no_decay, leaf)) for leaf, group in leaves]
     scales = rate_scale or {}
-    chains = {
+    chains: dict[Hashable, optax.GradientTransformation] = {
         _chain_name(key): chain(scales.get(key[0], 1.0), weight_decay if key[1] else 0.0)
         for key in sorted(set(keys))
     }

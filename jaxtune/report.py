@@ -56,8 +56,9 @@ class Report:
             task = progress.add_task(name, total=total, completed=done, note="")
 
             def update(advance: int = 1, note: str | None = None) -> None:
-                fields = {} if note is None else {"note": note}
-                progress.update(task, advance=advance, **fields)
+                progress.update(task, advance=advance)
+                if note is not None:
+                    progress.update(task, note=note)
 
             yield update
 

@@ -34,13 +34,17 @@ class ApplyFn(Protocol):
 
     def __call__(
         self, params: Params, batch: Batch, *, key: PRNGKey | None, train: bool
-    ) -> Float[Array, "b c"]: ...
+    ) -> Float[Array, "b c"]:
+        """Outputs of a batch; `key` feeds dropout where `train` is true."""
+        ...
 
 
 class LossFn(Protocol):
     """The sum of the losses of a batch and the sum of their weights."""
 
-    def __call__(self, outputs: Float[Array, "b c"], batch: Batch) -> Mean: ...
+    def __call__(self, outputs: Float[Array, "b c"], batch: Batch) -> Mean:
+        """Both sums, in float32."""
+        ...
 
 
 def weighted_mean(values: Float[Array, "..."], weight: Float[Array, "..."]) -> Mean:

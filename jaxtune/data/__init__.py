@@ -1,0 +1,1 @@
+"""Data: from files and hub datasets to batches of a few shapes."""

@@ -72,7 +72,8 @@ def train_order(
       epoch: from 0.
     """
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
-    bucket = np.searchsorted(shapes, lengths)
+    padded = np.asarray(shapes)
+    bucket = np.searchsorted(padded, lengths)
     order = rng.permutation(len(lengths))
     batches, rest = [], []
     for b, length in enumerate(shapes):
@@ -83,7 +84,7 @@ def train_order(
     left = np.concatenate(rest)  # ordered by padded length
     for start in range(0, len(left), batch_size):
         part = left[start : start + batch_size]
-        batches.append(BatchIndex(part, int(shapes[bucket[part[-1]]])))
+        batches.append(BatchIndex(part, int(padded[bucket[part[-1]]])))
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
@@ -93,10 +94,9 @@ def eval_order(
     """Batches of like lengths, shortest first; every example once."""
     order = np.argsort(lengths, kind="stable")
     parts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    longest = [lengths[part[-1]] for part in parts]
+    padded = np.asarray(shapes)
     return [
-        BatchIndex(part, int(shapes[np.searchsorted(shapes, length)]))
-        for part, length in zip(parts, longest, strict=True)
+        BatchIndex(part, int(padded[np.searchsorted(padded, lengths[part[-1]])])) for part in parts
     ]
 
 

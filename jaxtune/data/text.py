@@ -122,8 +122,9 @@ def _check(table: Table, settings: DataSettings, names: tuple[str, ...]) -> Text
 def _complete(
     parts: dict[str, TextRows], settings: DataSettings, classes: bool, notes: list[str]
 ) -> dict[str, TextRows]:
-    """Splits off the test and validation rows that the source does not bring. Test comes first,
-    so that it is the same whatever the size of validation.
+    """Splits off the test and validation rows that the source does not bring.
+
+    Test comes first, so that it is the same whatever the size of validation.
     """
     wanted = {"test": settings.test_size, "validation": settings.validation_size}
     for offset, (split, size) in enumerate(wanted.items()):

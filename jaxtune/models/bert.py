@@ -84,7 +84,7 @@ class Embeddings(nn.Module):
     """Sum of word, position and token-type embeddings, then LayerNorm and dropout."""
 
     config: BertConfig
-    dtype: jnp.dtype
+    dtype: Any
 
     @nn.compact
     def __call__(
@@ -112,7 +112,7 @@ class Attention(nn.Module):
     """Self-attention and its residual."""
 
     config: BertConfig
-    dtype: jnp.dtype
+    dtype: Any
 
     @nn.compact
     def __call__(
@@ -134,7 +134,7 @@ class Intermediate(nn.Module):
     """The widening half of the feed-forward block."""
 
     config: BertConfig
-    dtype: jnp.dtype
+    dtype: Any
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t f"]:
@@ -148,7 +148,7 @@ class Layer(nn.Module):
     """One encoder layer: attention, then the feed-forward block, each with its residual."""
 
     config: BertConfig
-    dtype: jnp.dtype
+    dtype: Any
 
     @nn.compact
     def __call__(
@@ -164,7 +164,7 @@ class LayerCollection(nn.Module):
     """The layers, named by their index."""
 
     config: BertConfig
-    dtype: jnp.dtype
+    dtype: Any
 
     def setup(self) -> None:
         """Makes the layers `0`, `1`, and so on."""
@@ -191,7 +191,7 @@ class Encoder(nn.Module):
     """Holds the layers under the name `layer`."""
 
     config: BertConfig
-    dtype: jnp.dtype
+    dtype: Any
 
     def setup(self) -> None:
         """Makes the layers."""
@@ -213,7 +213,7 @@ class Pooler(nn.Module):
     """`tanh(x_0 W + b)` of the first token."""
 
     config: BertConfig
-    dtype: jnp.dtype
+    dtype: Any
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b d"]:
@@ -227,7 +227,7 @@ class Bert(nn.Module):
     """The encoder in parts that can run alone: `embed`, `run_layers` and `pool`."""
 
     config: BertConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: Any = jnp.float32
 
     def setup(self) -> None:
         """Makes the parts."""
@@ -264,7 +264,7 @@ class BertForSequenceClassification(nn.Module):
 
     config: BertConfig
     num_outputs: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: Any = jnp.float32
 
     def setup(self) -> None:
         """Makes the encoder and the head."""
@@ -307,7 +307,7 @@ class BertForSequenceClassification(nn.Module):
         return self.head(x, train)
 
 
-def _residual(config: BertConfig, dtype: jnp.dtype) -> DenseResidualNorm:
+def _residual(config: BertConfig, dtype: Any) -> DenseResidualNorm:
     return DenseResidualNorm(
         config.hidden_size,
         config.hidden_dropout_prob,

@@ -5,6 +5,7 @@ the products are computed in. Softmax and the statistics of LayerNorm are always
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -36,7 +37,7 @@ class SelfAttention(nn.Module):
     num_heads: int
     dropout_rate: float
     initializer_range: float
-    dtype: jnp.dtype
+    dtype: Any
 
     @nn.compact
     def __call__(
@@ -65,7 +66,7 @@ class DenseResidualNorm(nn.Module):
     dropout_rate: float
     layer_norm_eps: float
     initializer_range: float
-    dtype: jnp.dtype
+    dtype: Any
 
     @nn.compact
     def __call__(
@@ -77,12 +78,12 @@ class DenseResidualNorm(nn.Module):
         return layer_norm(self.layer_norm_eps, self.dtype)(residual + y)
 
 
-def dense(features: int, initializer_range: float, dtype: jnp.dtype, name: str | None) -> nn.Dense:
+def dense(features: int, initializer_range: float, dtype: Any, name: str | None) -> nn.Dense:
     """`x W + b` with weights drawn from N(0, initializer_range^2)."""
     init = nn.initializers.normal(initializer_range)
     return nn.Dense(features, dtype=dtype, kernel_init=init, name=name)
 
 
-def layer_norm(eps: float, dtype: jnp.dtype) -> nn.LayerNorm:
+def layer_norm(eps: float, dtype: Any) -> nn.LayerNorm:
     """LayerNorm over the last axis; mean and variance in float32, the variance in two passes."""
     return nn.LayerNorm(epsilon=eps, dtype=dtype, use_fast_variance=False, name="LayerNorm")

@@ -54,11 +54,11 @@ def find_family(hf_config: Mapping[str, Any], source: str) -> Family:
     Raises:
       UserError: a model_type that jaxtune does not have, or none.
     """
-    model_type = hf_config.get("model_type")
+    model_type = str(hf_config.get("model_type"))
     if model_type not in FAMILIES:
         raise UserError(
             f"{source}: model_type is {model_type!r}, but jaxtune loads"
-            f" {', '.join(FAMILIES)}.{nearest(str(model_type), FAMILIES)}"
+            f" {', '.join(FAMILIES)}.{nearest(model_type, FAMILIES)}"
         )
     return FAMILIES[model_type]
 
@@ -70,7 +70,8 @@ def make_apply(module: nn.Module) -> ApplyFn:
         params: Params, batch: Batch, *, key: PRNGKey | None, train: bool
     ) -> Float[Array, "b c"]:
         rngs = {"dropout": key} if train and key is not None else None
-        return module.apply({"params": params}, batch, train, rngs=rngs)
+        outputs: Any = module.apply({"params": params}, batch, train, rngs=rngs)
+        return outputs
 
     return apply_fn
 

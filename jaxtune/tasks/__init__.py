@@ -1,0 +1,1 @@
+"""Tasks: loss, metrics and decoding, one file each."""

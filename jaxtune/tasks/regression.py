@@ -29,10 +29,13 @@ def scores(outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     from sklearn import metrics
 
     predicted, targets = outputs[:, 0].astype(np.float64), labels.astype(np.float64)
+    pearson: Any = stats.pearsonr
     constant = np.ptp(predicted) == 0 or np.ptp(targets) == 0
     return {
-        "pearson": float("nan") if constant else float(stats.pearsonr(predicted, targets)[0]),
-        "spearman": float("nan") if constant else float(stats.spearmanr(predicted, targets)[0]),
+        "pearson": float("nan") if constant else float(pearson(predicted, targets).statistic),
+        "spearman": float("nan")
+        if constant
+        else float(stats.spearmanr(predicted, targets).statistic),
         "mse": float(metrics.mean_squared_error(targets, predicted)),
     }
 

@@ -1,0 +1,1 @@
+"""Tuning strategies: what is trained, one file each."""
