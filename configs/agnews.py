@@ -1,4 +1,14 @@
-"""BERT-base on AG News: news in four classes, 120,000 for training and 7,600 for the test."""
+"""BERT-base on AG News: news in four classes, 120,000 for training and 7,600 for the test.
+
+    python -m jaxtune.main --config=configs/agnews.py --workdir=runs/agnews
+
+The rate, batch and epochs are those of Sun et al. 2019, How to Fine-Tune BERT for Text
+Classification (section 5.1: base rate 2e-5, warm-up 10%, 4 epochs, batch 24; there about 94.7% on
+the test). It wants an accelerator: 25 minutes on one that trains 300 examples/s. On a CPU, point it
+at a small model and at fewer rows:
+
+    --config.model.path=FOLDER --config.data.path=FOLDER --config.train.num_epochs=1
+"""
 
 from ml_collections import ConfigDict
 
@@ -16,5 +26,6 @@ def get_config() -> ConfigDict:
     config.data.max_length = 128
     config.optimizer.learning_rate = 2e-5
     config.train.num_epochs = 4
-    config.train.batch_size = 32
+    config.train.batch_size = 24
+    config.train.best_metric = "accuracy"
     return config

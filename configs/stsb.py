@@ -1,4 +1,4 @@
-"""MiniLM-sized or larger BERT on STS-B: how alike two sentences are, from 0 to 5.
+"""BERT-base on STS-B: how alike two sentences are, from 0 to 5 (regression on pairs).
 
 python -m jaxtune.main --config=configs/stsb.py --workdir=runs/stsb
 """

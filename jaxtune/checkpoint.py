@@ -57,6 +57,7 @@ class Checkpoints:
         self._checkpointer = ocp.training.Checkpointer(
             str(folder.absolute()), preservation_policy=self._policy, cleanup_tmp_directories=True
         )
+        self._writing: Any = None
         self.folder = folder
 
     def __enter__(self) -> Self:
@@ -65,7 +66,10 @@ class Checkpoints:
 
     def __exit__(self, *error: object) -> None:
         """Waits until everything is on disk."""
-        self._checkpointer.close()
+        try:
+            self._wait()
+        finally:
+            self._checkpointer.close()
 
     @property
     def latest_step(self) -> int | None:
@@ -84,8 +88,9 @@ class Checkpoints:
         step = int(state.step)
         if any(checkpoint.step == step for checkpoint in self._checkpointer.checkpoints):
             return  # a resumed run is back where it was; the same bits are there already
+        self._wait()
         self._policy.best_step = progress.best_step
-        self._checkpointer.save_async(
+        self._writing = self._checkpointer.save_async(
             step,
             jax.tree.map(jnp.copy, _storable(state)),
             force=True,
@@ -104,31 +109,48 @@ class Checkpoints:
         step = self.latest_step
         assert step is not None, "there is no checkpoint"
         state = self._load(step, like)
-        saved: Any = self._checkpointer.metadata(step).custom_metadata
+        saved: Any = self._checkpointer.metadata(step).custom_metadata or {}
+        if set(saved) != set(Progress._fields):  # Orbax gives {} for metadata it cannot read
+            raise self._error(step, "its metadata is damaged")
         progress = Progress(**saved)
         self._policy.best_step = progress.best_step
         return state, progress
 
     def restore_params(self, step: int, like: TrainState) -> Params:
         """The trainable parameters of the checkpoint at `step`."""
-        self._checkpointer.wait()
         return self._load(step, like).params
 
     def _load(self, step: int, like: TrainState) -> TrainState:
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _storable(like)
         )
+        self._wait()
         try:
             stored = self._checkpointer.load(step, abstract_state=abstract)
         except Exception as error:  # Orbax raises whatever the damage leads to
-            first = str(error).splitlines()[0] if str(error) else ""
-            raise UserError(
-                f"the checkpoint {self.folder / str(step)} cannot be read or does not fit this"
-                f" model: {type(error).__name__}: {first[:300]}. Remove that folder to go on from"
-                " the one before, or use another --workdir."
+            cause: BaseException = error
+            while cause.__cause__ or cause.__context__:  # it is wrapped in several others
+                cause = cause.__cause__ or cause.__context__ or cause
+            first = next(iter(str(cause).splitlines()), "")
+            raise self._error(
+                step, f"{type(cause).__name__}: {first[:300].rstrip(' .:')}"
             ) from None
+        if jax.tree.structure(stored) != jax.tree.structure(abstract):
+            raise self._error(step, "it holds other parameters")
         key = jax.random.wrap_key_data(stored.key, impl=jax.random.key_impl(like.key))
         return stored._replace(key=key)
+
+    def _wait(self) -> None:
+        """Until the last save is on disk; what went wrong in it is raised here."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()  # which also ends the thread of that save
+
+    def _error(self, step: int, reason: str) -> UserError:
+        return UserError(
+            f"the checkpoint {self.folder / str(step)} cannot be read or does not fit this model:"
+            f" {reason}. Remove that folder to go on from the one before, or use another --workdir."
+        )
 
 
 def _storable(state: TrainState) -> TrainState:

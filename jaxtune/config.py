@@ -8,6 +8,10 @@ import ast
 import dataclasses
 import importlib.util
 import json
+import math
+import os
+import re
+import traceback
 import types
 import typing
 from collections.abc import Mapping
@@ -51,10 +55,11 @@ def load_config(file: str, overrides: Mapping[str, str]) -> Settings:
     Raises:
       UserError: no such file or field, a value of another type or out of range.
     """
-    path = Path(file)
+    path = Path(os.path.expanduser(file))
     if not path.is_file():
         raise UserError(f"--config={file}: there is no such file.")
     values = _read_json(path) if path.suffix == ".json" else _run_python(path)
+    _build(Settings, values, "config")  # so that only sections are overridden within
     for name, text in overrides.items():
         *parents, last = name.split(".")
         hint = _find_hint(name)
@@ -113,7 +118,7 @@ def validate(settings: Settings) -> None:
     for name in ("max_train_examples", "max_eval_examples"):
         value = getattr(data, name)
         check(value is None or value >= 1, f"data.{name}", value, "None or at least 1")
-    check(settings.seed >= 0, "seed", settings.seed, "at least 0")
+    check(0 <= settings.seed < 2**32, "seed", settings.seed, "0 to 2**32 - 1")
     check(data.split_seed >= 0, "data.split_seed", data.split_seed, "at least 0")
 
 
@@ -136,10 +141,41 @@ def _run_python(path: Path) -> dict[str, Any]:
         spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):
             raise UserError(f"{path} defines no get_config().")
-        return module.get_config().to_dict()
-    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, ImportError) as error:
-        text = str(error).strip("'\"")
-        raise UserError(f"{path} is not a good config: {type(error).__name__}: {text}") from None
+        config = module.get_config()
+    except _FILE_ERRORS as error:
+        raise UserError(_fault(path, error)) from None
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"{path}: get_config() returns a {type(config).__name__}, expected a ConfigDict: change"
+            " what jaxtune.config.default_config() gives, and return it."
+        )
+    return config.to_dict()
+
+
+_FILE_ERRORS = (
+    *(AttributeError, LookupError, TypeError, ValueError, ArithmeticError),
+    *(NameError, SyntaxError, ImportError, OSError),
+)
+"""What a mistake in a config file raises."""
+
+
+def _fault(path: Path, error: Exception) -> str:
+    """What is wrong in a config file, and on which line."""
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == str(path)
+    ]
+    place = f"{path} line {lines[-1]}" if lines else str(path)
+    inner: Any = error
+    while inner.args and isinstance(inner.args[0], Exception):  # ml_collections wraps a KeyError
+        inner = inner.args[0]
+    text = " ".join(str(inner.args[0] if isinstance(inner, KeyError) else inner).split())
+    unknown = re.match(r'Key "(\w+)" does not exist', text)
+    if unknown:  # what follows is the reprs of all other fields
+        known = re.findall(r"'(\w+)': ", text)
+        return f"{place}: {_unknown('the section', unknown[1], dict.fromkeys(known))}"
+    return f"{place}: found an error in the config file: {type(error).__name__}: {text}"
 
 
 def _hints(kind: type) -> dict[str, Any]:
@@ -222,7 +258,7 @@ def _check(field: str, value: Any, hint: Any) -> Any:
     if isinstance(value, list):  # JSON has no tuples
         value = tuple(value)
     if isinstance(value, int) and not isinstance(value, bool) and float in kinds:
-        value = float(value)
+        value = float(value) if abs(value) < 2**1023 else math.inf
     good = isinstance(value, tuple(kinds)) and not (isinstance(value, bool) and bool not in kinds)
     if good and isinstance(value, tuple):
         good = all(isinstance(item, str) for item in value)

@@ -1,6 +1,7 @@
 """Writing a model folder that transformers loads unchanged."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtune import paths
 from jaxtune.atomic import replace_folder
 from jaxtune.models import convert
-from jaxtune.models.pretrained import Pretrained
+from jaxtune.models.pretrained import Pretrained, read_json
 from jaxtune.tasks.task import Task
 from jaxtune.types import Params
 
@@ -49,6 +50,7 @@ def export_model(
         save_file(dict(sorted(tensors.items())), fresh / "model.safetensors", {"format": "pt"})
         text = json.dumps(_config(pretrained, task), indent=2, ensure_ascii=False) + "\n"
         (fresh / "config.json").write_text(text, encoding="utf-8")
+        shutil.copymode(fresh / "config.json", fresh / "model.safetensors")  # was 0600
         tokenizer.save_pretrained(fresh)
         text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
         (fresh / _CARD).write_text(text, encoding="utf-8")
@@ -57,9 +59,13 @@ def export_model(
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The folder's `jaxtune.json`; empty where another tool wrote the folder."""
+    """The folder's `jaxtune.json`; empty where another tool wrote the folder.
+
+    Raises:
+      UserError: it is damaged.
+    """
     file = folder / _CARD
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return read_json(file) if file.exists() else {}
 
 
 def _config(pretrained: Pretrained, task: Task) -> dict[str, Any]:

@@ -127,7 +127,8 @@ def _fit(
     waiting: list[StepInfo] = []
     seconds, examples, tokens = 0.0, 0, 0
     stream = _batches(run, step)
-    with _signals() as received, report.bar("training", run.num_steps, step) as update:
+    bar = report.bar("training", run.num_steps, step)
+    with _signals() as received, contextlib.closing(log), bar as update:
         while step < run.num_steps and not _is_over(progress, settings.patience):
             index, batch = next(stream)
             begin, compiling = time.perf_counter(), train_step.seconds
@@ -158,7 +159,6 @@ def _fit(
                 checkpoints.save(state, progress)
             if received:
                 raise InterruptedRunError(received[0], step)
-    log.close()
     return Fit(state, progress, seconds, examples, tokens, first_step)
 
 
@@ -260,18 +260,31 @@ def _claim(workdir: Path, settings: Settings) -> None:
             raise UserError(
                 f"{workdir} holds checkpoints but no config.json. Use another --workdir."
             )
-        atomic.write_atomic(file, to_json(settings))
+        try:
+            atomic.write_atomic(file, to_json(settings))
+        except OSError as error:
+            raise UserError(
+                f"--workdir={workdir} cannot be written to: {error.strerror}. Expected a folder,"
+                " which is made if absent. Use another --workdir."
+            ) from None
         return
-    try:
-        old = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file} is not valid JSON: {error}. Use another --workdir.") from None
-    changed = differences(old, json.loads(to_json(settings)))
+    changed = differences(_read_old(file), json.loads(to_json(settings)))
     if changed:
         raise UserError(
             f"{workdir} holds a run with another config: {'; '.join(changed[:5])}. Use another"
             " --workdir, or the same config to go on."
         )
+
+
+def _read_old(file: Path) -> dict[str, Any]:
+    """The config.json of an earlier run in the same folder."""
+    try:
+        old = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise UserError(f"{file} is not valid JSON: {error}. Use another --workdir.") from None
+    if not isinstance(old, dict):
+        raise UserError(f"{file} is not the config of a run. Use another --workdir.")
+    return old
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def main(argv: list[str]) -> None:
     """
     arguments, overrides = parse(argv)
     settings = load_config(arguments.config, overrides)
+    workdir = Path(os.path.expanduser(arguments.workdir))  # no shell expands --workdir=~/runs
     # The heavy imports wait until the config has been found good.
     from jaxtune.report import Report
 
@@ -30,13 +32,13 @@ def main(argv: list[str]) -> None:
     if arguments.mode == "eval":
         from jaxtune.scoring import score
 
-        scores = score(settings, Path(arguments.workdir), report)
+        scores = score(settings, workdir, report)
         report.line(json.dumps(scores))
         return
     from jaxtune.loop import InterruptedRunError, train
 
     try:
-        train(settings, Path(arguments.workdir), report)
+        train(settings, workdir, report)
     except InterruptedRunError as stop:
         report.line(str(stop))
         raise SystemExit(128 + stop.signum) from None

@@ -4,6 +4,7 @@ import argparse
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,10 +24,16 @@ def main(argv: list[str]) -> None:
       UserError: bad input.
     """
     arguments = _parse(argv)
-    output = Path(arguments.output)
+    output = Path(os.path.expanduser(arguments.output))
     if output.suffix not in _OUTPUTS:
         raise UserError(f"--output={output}: expected a name that ends in .jsonl or .csv.")
-    source = Path(arguments.input)
+    if output.is_dir() or (output.parent.exists() and not output.parent.is_dir()):
+        raise UserError(f"--output={output}: expected a file in a folder, which is made if absent.")
+    for name, least in (("batch_size", 1), ("max_length", 3)):
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name}={value}: expected at least {least}.")
+    source = Path(os.path.expanduser(arguments.input))
     if not source.is_file():
         siblings = [p.name for p in source.parent.iterdir()] if source.parent.is_dir() else []
         raise UserError(f"--input={source}: there is no such file.{nearest(source.name, siblings)}")
@@ -65,14 +72,11 @@ def read_texts(source: Path, columns: Sequence[str], encoding: str) -> list[tupl
       UserError: names the file, the line and the column of what is wrong.
     """
     from jaxtune.data import labels
-    from jaxtune.data.files import read_file
+    from jaxtune.data.files import read_file, read_lines
     from jaxtune.data.table import Table
 
     if source.suffix == ".txt":
-        try:
-            lines = source.read_text(encoding=encoding).splitlines()
-        except UnicodeDecodeError as error:
-            raise UserError(f"{source} is not {encoding}: {error}. Set --encoding.") from None
+        lines = read_lines(str(source), encoding)
         if not lines:
             raise UserError(f"{source} is empty: expected one text a line.")
         table = Table({"text": lines}, str(source), range(1, len(lines) + 1), {})

@@ -95,6 +95,8 @@ def prepare(settings: Settings, report: Report) -> Run:
         pretrained.class_names,
         report.track("tokenizing"),
     )
+    for part in examples.values():
+        check_tokens(part, config, folder)
     strategy = make_strategy(settings.tuning.name, _strategy_fields(settings))
     labels = partition.label(strategy, pretrained.params)
     _, frozen = partition.partition(pretrained.params, labels)
@@ -108,10 +110,11 @@ def prepare(settings: Settings, report: Report) -> Run:
         data=dataclasses.replace(settings.data, sha256=data.sha256),
     )
     num_lengths = NUM_LENGTHS if settings.data.layout == "bucketed" else 1
-    lengths = batches.choose_lengths(examples["train"].lengths, num_lengths)
+    limit = config.max_position_embeddings
+    lengths = batches.choose_lengths(examples["train"].lengths, num_lengths, limit)
     longest = max(int(part.lengths.max()) for part in examples.values())
     if longest > lengths[-1]:  # evaluation may meet a longer example than training did
-        lengths = (*lengths[:-1], batches.choose_lengths(_one(longest), 1)[0])
+        lengths = (*lengths[:-1], batches.choose_lengths(_one(longest), 1, limit)[0])
     return Run(
         resolved,
         task,
@@ -146,6 +149,22 @@ def check_vocabulary(tokenizer: Any, vocab_size: int, folder: Path) -> None:
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, but the model has {vocab_size}"
             " word embeddings. They do not belong together."
         )
+
+
+def check_tokens(examples: Examples, config: Any, folder: Path) -> None:
+    """Refuses tokens and token types outside the model's tables, which XLA would not report."""
+    tables = {
+        "input_ids": (examples.input_ids, "vocab_size", config.vocab_size),
+        "token_type_ids": (examples.token_type_ids, "type_vocab_size", config.type_vocab_size),
+    }
+    for name, (values, field, size) in tables.items():
+        most = int(values.max(initial=0))
+        if most >= size:
+            raise UserError(
+                f"{folder}: the tokenizer gives {name} up to {most}, but config.json has {field}"
+                f" {size}: expected at most {size - 1}. The tokenizer and the model do not belong"
+                " together, or the model takes no pairs of texts."
+            )
 
 
 _HEAD_STREAM = 2**31  # no step number reaches it, so no step shares its key with the new head

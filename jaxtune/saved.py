@@ -15,7 +15,7 @@ from jaxtune.evaluate import predict_all
 from jaxtune.export import read_card
 from jaxtune.models.pretrained import Pretrained, is_regression, load_pretrained
 from jaxtune.report import Report
-from jaxtune.run import NUM_LENGTHS, check_max_length, check_vocabulary
+from jaxtune.run import NUM_LENGTHS, check_max_length, check_tokens, check_vocabulary
 from jaxtune.step import make_predict_step
 from jaxtune.tasks.classification import CLASSIFICATION
 from jaxtune.tasks.regression import REGRESSION
@@ -83,8 +83,13 @@ def outputs_of(
       batch_size: examples a step.
       report: shows the bar.
       name: of what is predicted, for the bar.
+
+    Raises:
+      UserError: a token that the model has no embedding for.
     """
-    lengths = batches.choose_lengths(examples.lengths, NUM_LENGTHS)
+    check_tokens(examples, saved.pretrained.config, saved.pretrained.folder)
+    limit = saved.pretrained.config.max_position_embeddings
+    lengths = batches.choose_lengths(examples.lengths, NUM_LENGTHS, limit)
     with report.bar(f"predicting {name}", len(examples.lengths)) as update:
         _, outputs = predict_all(
             lambda batch: saved.step(saved.pretrained.params, batch),

@@ -30,10 +30,14 @@ def init_state(params: Params, tx: optax.GradientTransformation, key: PRNGKey) -
     """A state at step 0.
 
     Args:
-      params: the trainable parameters, None where frozen. They are copied, so that a step that
-        donates the state leaves the caller's arrays alone.
+      params: the trainable parameters, None where frozen.
       tx: the optimizer that the step will use.
       key: the root key.
+
+    Parameters and key are copied, so that a step that donates the state leaves the caller's
+    arrays alone.
     """
     params = jax.tree.map(jnp.copy, params)
+    data = jnp.copy(jax.random.key_data(key))
+    key = jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), key)

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxtune import trees
+from jaxtune.errors import UserError
 from jaxtune.state import TrainState
 from jaxtune.types import ApplyFn, Batch, LossFn, Mean, Params, PRNGKey
 
@@ -50,11 +51,13 @@ def make_train_step(
       tx: an optimizer over the trainable tree, as `make_optimizer` builds.
       num_microbatches: the batch is cut into this many equal parts, one after the other, so that
         only one part's activations are alive. Axis b must be a multiple of it.
-      axis_name: the device axis under `pmap` or `vmap`; None for one program (jit).
+      axis_name: the device axis under `pmap` or `vmap`; None for one program (jit). Under
+        `shard_map` pass it `check_vma=False`, or the gradients are summed over the axis twice.
 
     Returns:
       A pure function. `frozen` is the other half of the parameters and is never changed, so jit
-      may donate the state (argument 0) but must not donate `frozen`.
+      may donate the state (argument 0) but must not donate `frozen`. It raises a UserError at
+      tracing where `num_microbatches` does not divide the batch.
     """
 
     def summed_loss(
@@ -83,7 +86,7 @@ def make_train_step(
         grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        info = StepInfo(loss, optax.global_norm(grads))
+        info = StepInfo(loss, optax.tree.norm(grads))
         return TrainState(state.step + 1, params, opt_state, state.key), info
 
     return train_step
@@ -125,6 +128,12 @@ def _accumulate(
     num_microbatches: int,
 ) -> tuple[Mean, Params]:
     """Adds losses and gradients over equal parts of the batch, one part at a time."""
+    rows = jax.tree.leaves(batch)[0].shape[0]
+    if rows % num_microbatches:
+        raise UserError(
+            f"{num_microbatches} microbatches do not divide a batch of {rows} rows: expected a"
+            " number that divides it. Change num_microbatches or the batch size."
+        )
     parts = jax.tree.map(
         lambda x: x.reshape(num_microbatches, -1, *x.shape[1:]),  # [b ...] -> [n b/n ...]
         batch,

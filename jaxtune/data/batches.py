@@ -22,7 +22,9 @@ class BatchIndex(NamedTuple):
     length: int
 
 
-def choose_lengths(lengths: Int[np.ndarray, " n"], num_shapes: int) -> tuple[int, ...]:
+def choose_lengths(
+    lengths: Int[np.ndarray, " n"], num_shapes: int, limit: int | None = None
+) -> tuple[int, ...]:
     """Chooses the padded lengths that leave the least padding.
 
     Dynamic programming over the histogram of lengths, rounded up to multiples of 8: with the
@@ -31,6 +33,7 @@ def choose_lengths(lengths: Int[np.ndarray, " n"], num_shapes: int) -> tuple[int
     Args:
       lengths: tokens of each example.
       num_shapes: at most so many lengths are chosen.
+      limit: the positions that the model has, where they are no multiple of 8; no length is more.
 
     Returns:
       Increasing lengths in tokens; the last one holds the longest example.
@@ -53,7 +56,7 @@ def choose_lengths(lengths: Int[np.ndarray, " n"], num_shapes: int) -> tuple[int
             break
         chosen.append(int(candidates[j - 1]) * _MULTIPLE)
         j = previous[k, j]
-    return tuple(sorted(chosen))
+    return tuple(sorted(min(length, limit or length) for length in chosen))
 
 
 def train_order(
@@ -81,7 +84,7 @@ def train_order(
         full = len(members) // batch_size * batch_size
         batches += [BatchIndex(part, length) for part in members[:full].reshape(-1, batch_size)]
         rest.append(members[full:])
-    left = np.concatenate(rest)  # ordered by padded length
+    left = np.concatenate([*rest, order[:0]])  # ordered by padded length; none of no examples
     for start in range(0, len(left), batch_size):
         part = left[start : start + batch_size]
         batches.append(BatchIndex(part, int(padded[bucket[part[-1]]])))

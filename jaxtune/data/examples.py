@@ -11,6 +11,7 @@ from jaxtyping import Int
 from jaxtune.errors import UserError
 
 _CHUNK = 2000  # texts tokenized at a time, so that progress can be shown
+_EXPECTED = "Expected tokenizer.json, or vocab.txt, with tokenizer_config.json."
 
 
 class Examples(NamedTuple):
@@ -53,8 +54,12 @@ def load_tokenizer(folder: Path) -> Any:
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(
             f"{folder} has no tokenizer that transformers can load: {str(error).splitlines()[0]}"
-            " Expected tokenizer.json, or vocab.txt, with tokenizer_config.json."
+            f" {_EXPECTED}"
         ) from None
+    # Without its vocabulary transformers builds one of special tokens alone, and says nothing.
+    files = tokenizer.vocab_files_names.values()
+    if not any((folder / file).is_file() for file in files):
+        raise UserError(f"{folder} has no tokenizer: none of {', '.join(files)}. {_EXPECTED}")
     if tokenizer.pad_token_id is None:
         raise UserError(f"{folder}: the tokenizer has no padding token; set one in its files.")
     return tokenizer

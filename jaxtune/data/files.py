@@ -108,6 +108,16 @@ def declared_names(features: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     }
 
 
+def read_lines(path: str, encoding: str) -> list[str]:
+    r"""The lines of a text file, ended by `\n`, `\r\n` or `\r`; blank ones at the end are ignored.
+
+    Raises:
+        UserError: the file cannot be read or decoded; the message has file, line and remedy.
+    """
+    text = _unify_line_ends(_text(path, encoding)).rstrip("\n")
+    return text.split("\n") if text else []
+
+
 # --- Text -----------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """A path or hub name to one Table per split: which file, folder or dataset holds what."""
 
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -60,7 +61,7 @@ def load_tables(
     read = partial(read_file, encoding=encoding, column_names=column_names, required=required)
     if not path:  # Path("") would be the current folder.
         raise UserError("config.data: found no path, but expected a file, a folder or a hub name.")
-    local = Path(path).expanduser()
+    local = Path(os.path.expanduser(path))  # Path.expanduser raises for an unknown ~name
     if local.is_dir():
         splits = _split_files(path, local, name)
         return {split: _read_parts(path, files, read) for split, files in splits.items()}

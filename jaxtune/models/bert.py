@@ -55,9 +55,12 @@ def config_from_hf(hf_config: Mapping[str, Any], source: str) -> BertConfig:
     fields = {field.name: field for field in dataclasses.fields(BertConfig)}
     values = {name: hf_config[name] for name in fields if hf_config.get(name) is not None}
     for name, value in values.items():
-        wanted = str if name == "hidden_act" else int if fields[name].type is int else (int, float)
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            raise UserError(f"{source}: {name} is {value!r}, expected {fields[name].type}.")
+        kind = fields[name].type
+        wanted = str if kind is str else int if kind is int else (int, float)
+        good = isinstance(value, wanted) and not isinstance(value, bool)
+        if not good or (kind is int and value < 1):
+            expected = {str: "text", int: "a whole number from 1"}.get(kind, "a number")
+            raise UserError(f"{source}: {name} is {value!r}, expected {expected}.")
     config = BertConfig(**values)
     if config.hidden_act not in ACTIVATIONS:
         raise UserError(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -137,13 +138,20 @@ def read_config(
     source = folder / "config.json"
     hf_config = read_json(source)
     family = registry.find_family(hf_config, str(source))
+    try:
+        head_names(hf_config)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f'{source}: expected id2label such as {{"0": NAME, "1": NAME}}, or num_labels as a'
+            f" whole number: {error}."
+        ) from None
     return folder, family, family.config_from_hf(hf_config, str(source)), hf_config
 
 
 def find_folder(path: str | Path, revision: str | None = None) -> Path:
     """The local folder of a path, or of a hub id after its files were fetched."""
     text = str(path)
-    folder = Path(text).expanduser()
+    folder = Path(os.path.expanduser(text))  # Path.expanduser raises for an unknown ~name
     if folder.is_dir():
         return folder
     if folder.exists():
@@ -212,8 +220,10 @@ def _choose_head(
     if wanted is None:
         return (() if saved_regression else saved), None
     names = tuple(wanted)
+    if saved_regression:
+        return names, "the files hold a regression"
     generic = tuple(f"LABEL_{i}" for i in range(len(names)))
-    if not saved_regression and set(saved) == set(names):
+    if sorted(saved) == sorted(names):
         return saved, None
     if saved == generic and names == tuple(str(i) for i in range(len(names))):
         return names, None

@@ -60,10 +60,10 @@ def open_weights(folder: Path) -> Weights:
 def _shards(index: Path) -> tuple[Path, ...]:
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(weight_map.values()))
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        names = sorted({Path(name).name for name in weight_map.values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{index} is not an index of shards: {error!r}. Fetch it again.") from None
-    files = tuple(index.parent / Path(name).name for name in names)
+    files = tuple(index.parent / name for name in names)
     for file in files:
         if not file.exists():
             raise UserError(f"{index} names the shard {file.name}, which is not in the folder.")

@@ -29,15 +29,16 @@ def scores(outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
     Returns:
       `accuracy`; `macro_f1`, the mean of F1 over the classes that occur in labels or predictions;
-      `mcc`, from -1 to 1.
+      `mcc`, from -1 to 1, and 0 where labels and predictions are all one class.
     """
     from sklearn import metrics
 
     predicted = np.argmax(outputs, axis=-1)
+    one_class = np.ptp(np.concatenate([labels, predicted])) == 0  # of which scikit-learn warns
     return {
         "accuracy": float(metrics.accuracy_score(labels, predicted)),
         "macro_f1": float(metrics.f1_score(labels, predicted, average="macro")),
-        "mcc": float(metrics.matthews_corrcoef(labels, predicted)),
+        "mcc": 0.0 if one_class else float(metrics.matthews_corrcoef(labels, predicted)),
     }
 
 

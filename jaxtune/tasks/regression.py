@@ -16,27 +16,28 @@ def batch_metrics(outputs: Float[Array, "b 1"], batch: Batch) -> dict[str, Mean]
 
 
 def scores(outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Pearson and Spearman correlation, by SciPy, and the mean squared error, by scikit-learn.
+    """Pearson and Spearman correlation, by SciPy, and the mean squared error.
 
     Args:
       outputs: predictions, float32 [n 1].
       labels: targets, float32 [n].
 
     Returns:
-      `pearson` and `spearman`, NaN where predictions or targets are all the same; `mse`.
+      `pearson` and `spearman`, NaN where predictions or targets are all the same or not finite;
+      `mse`.
     """
     from scipy import stats
-    from sklearn import metrics
 
     predicted, targets = outputs[:, 0].astype(np.float64), labels.astype(np.float64)
     pearson: Any = stats.pearsonr
-    constant = np.ptp(predicted) == 0 or np.ptp(targets) == 0
+    # One of them has no spread, or training has diverged.
+    undefined = not np.isfinite(predicted).all() or not np.ptp(predicted) or not np.ptp(targets)
     return {
-        "pearson": float("nan") if constant else float(pearson(predicted, targets).statistic),
+        "pearson": float("nan") if undefined else float(pearson(predicted, targets).statistic),
         "spearman": float("nan")
-        if constant
+        if undefined
         else float(stats.spearmanr(predicted, targets).statistic),
-        "mse": float(metrics.mean_squared_error(targets, predicted)),
+        "mse": float(np.mean((predicted - targets) ** 2)),
     }
 
 

@@ -17,7 +17,7 @@ class Task(NamedTuple):
       problem_type: as transformers spells it in `config.json`.
       loss_fn: sum of losses and of weights of a batch.
       metrics_fn: sums and weights that add up over batches, by name; `loss` is one of them.
-      scores_fn: (outputs [n c], labels [n], number of classes) -> all scores, by name.
+      scores_fn: (outputs [n c], labels [n]) -> all scores, by name.
       best_metric: the score that chooses the best checkpoint where the config names none.
       higher_is_better: direction by score name.
       decode: (outputs [n c], class names) -> one JSON-like record for each row.

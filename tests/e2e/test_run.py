@@ -1,0 +1,285 @@
+"""Whole runs on a tiny model: what they write, killing and resuming, the best step, prediction."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from jaxtune import main, predict
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def config(tmp_path, golden, tiny_data) -> Path:
+    """A config file for the tiny model and data: 3 epochs of 11 steps, dropout on."""
+    file = tmp_path / "config.py"
+    file.write_text(
+        f"""
+from jaxtune.config import default_config
+
+def get_config():
+    config = default_config()
+    config.model.path = {str(golden / "odd")!r}
+    config.data.path = {str(tiny_data)!r}
+    config.data.max_length = 16
+    config.data.layout = "padded"
+    config.train.batch_size = 8
+    config.train.log_every_steps = 4
+    config.optimizer.learning_rate = 3e-3
+    return config
+"""
+    )
+    return file
+
+
+def run(config, workdir, *more):
+    main.main([f"--config={config}", f"--workdir={workdir}", *more])
+    return json.loads((workdir / "results.json").read_text())
+
+
+def rows(file):
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def steady(log):
+    """The log without what a clock measured."""
+    return [{k: v for k, v in row.items() if "per_second" not in k} for row in log]
+
+
+def same_weights(one, other):
+    first, second = (load_file(folder / "model" / "model.safetensors") for folder in (one, other))
+    assert first.keys() == second.keys()
+    return all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_learns_and_writes_everything(config, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    results = run(config, workdir, "--config.train.num_epochs=12", "--config.data.layout=bucketed")
+    assert results["scores"]["test"]["accuracy"] > 0.8  # three classes
+    assert results["steps"] == 132
+    assert results["compile_seconds"] > 0
+    assert results["peak_memory_bytes"] > 1e6
+    assert results["tokens_per_second"] > results["examples_per_second"] > 0
+    names = {path.name for path in workdir.iterdir()}
+    assert names == {"config.json", "metrics.jsonl", "results.json", "checkpoints", "model"}
+    log = rows(workdir / "metrics.jsonl")
+    assert [row["step"] for row in log if "train/loss" in row] == [*range(4, 133, 4)]
+    assert [row["step"] for row in log if "validation/accuracy" in row] == [*range(11, 133, 11)]
+    saved = json.loads((workdir / "config.json").read_text())
+    assert saved["train"]["num_epochs"] == 12
+    assert len(saved["model"]["sha256"]) == len(saved["data"]["sha256"]) == 64
+    model = json.loads((workdir / "model" / "config.json").read_text())
+    assert model["id2label"] == {"0": "bad", "1": "good", "2": "so"}
+    shown = capsys.readouterr().out
+    assert "newly initialised: classifier (the files' head has other classes" in shown
+    assert "trainable" in shown
+    assert "Traceback" not in shown
+
+
+def test_same_seed_same_bits_and_another_seed_others(config, tmp_path):
+    runs = [tmp_path / name for name in "abc"]
+    for workdir, seed in zip(runs, (5, 5, 6), strict=True):
+        run(config, workdir, f"--config.seed={seed}")
+    assert same_weights(runs[0], runs[1])
+    assert steady(rows(runs[0] / "metrics.jsonl")) == steady(rows(runs[1] / "metrics.jsonl"))
+    assert not same_weights(runs[0], runs[2])
+
+
+def test_the_resolved_config_alone_reproduces_the_run(config, tmp_path):
+    run(config, tmp_path / "first")
+    run(tmp_path / "first" / "config.json", tmp_path / "second")
+    assert same_weights(tmp_path / "first", tmp_path / "second")
+
+
+LONG = ["--config.train.checkpoint_every_steps=7", "--config.train.num_epochs=12"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_killed_and_started_again_ends_with_the_same_bits(config, tmp_path, how):
+    workdir = tmp_path / "killed"
+    command = [sys.executable, "-m", "jaxtune.main", f"--config={config}", f"--workdir={workdir}"]
+    process = subprocess.Popen(
+        [*command, *LONG], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+    )
+    wait_for_step(workdir / "metrics.jsonl", 16, process)
+    process.send_signal(how)
+    output, _ = process.communicate(timeout=60)
+    assert not (workdir / "results.json").exists(), "it was killed too late to show anything"
+    if how != signal.SIGKILL:
+        assert process.returncode == 128 + how
+        assert "the same command goes on from there" in output
+        assert "Traceback" not in output
+    done = run(config, workdir, *LONG)
+    assert 0 < done["resumed_from_step"] < done["steps"] == 132
+    run(config, tmp_path / "whole", *LONG)
+    assert same_weights(tmp_path / "whole", workdir)
+    whole, again = (steady(rows(tmp_path / name / "metrics.jsonl")) for name in ("whole", "killed"))
+    assert whole == again
+
+
+def wait_for_step(log, step, process):
+    """Until the log reaches a step that is no epoch's end."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        lines = log.read_text().splitlines() if log.exists() else []
+        if lines and json.loads(lines[-1])["step"] >= step and json.loads(lines[-1])["step"] % 11:
+            return
+        time.sleep(0.005)
+    raise AssertionError("the run never got there")
+
+
+def test_a_finished_run_started_again_gives_the_same_results(config, tmp_path):
+    first = run(config, tmp_path / "run")
+    again = run(config, tmp_path / "run")
+    assert again["scores"] == first["scores"]
+    assert again["steps"] == first["steps"]
+    assert again["compiled_train_shapes"] == []
+
+
+def test_the_best_step_is_exported_and_patience_stops(config, tmp_path):
+    workdir = tmp_path / "run"
+    more = [
+        "--config.train.best_metric=loss",
+        "--config.train.patience=2",
+        "--config.train.eval_every_steps=4",
+        "--config.train.num_epochs=30",
+        "--config.optimizer.learning_rate=0.05",  # it gets worse after the first steps
+    ]
+    results = run(config, workdir, *more)
+    losses = {
+        row["step"]: row["validation/loss"]
+        for row in rows(workdir / "metrics.jsonl")
+        if "validation/loss" in row
+    }
+    best = min(losses, key=lambda step: losses[step])
+    assert results["best_step"] == best
+    assert results["stopped_early"]
+    assert results["steps"] == best + 2 * 4
+    assert results["scores"]["validation"]["loss"] == losses[best]
+    kept = {path.name for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()}
+    assert kept == {str(best), str(results["steps"])}
+
+
+def test_last_layers_leaves_the_rest_as_it_was(config, tmp_path, golden):
+    tuning = ["--config.tuning.name=last_layers", "--config.tuning.num_layers=1"]
+    run(config, tmp_path / "run", *tuning)
+    before = load_file(golden / "odd" / "model.safetensors")
+    after = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    for name, value in before.items():
+        trained = "layer.2." in name or "pooler" in name or "classifier" in name
+        if not name.endswith("key.bias"):
+            assert np.array_equal(value, after[name]) != trained, name
+
+
+def test_padded_and_bucketed_layouts_score_the_same(config, tmp_path):
+    run(config, tmp_path / "run", "--config.train.num_epochs=1")
+    command = [f"--config={config}", f"--workdir={tmp_path / 'run'}", "--mode=eval"]
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    for layout, size in (("padded", 5), ("bucketed", 64)):
+        sizes = [f"--config.data.layout={layout}", f"--config.train.eval_batch_size={size}"]
+        scores = scores_of([*command, *sizes])
+        for split in ("validation", "test"):
+            for name, value in scores[split].items():
+                assert value == pytest.approx(results["scores"][split][name], abs=1e-6)
+
+
+def scores_of(command):
+    """What `--mode=eval` prints in its last line."""
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxtune.main", *command],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_predict_labels_files_of_every_kind(config, tmp_path):
+    run(config, tmp_path / "run", "--config.train.num_epochs=1")
+    texts = ["love this great film", "hate, bad", "it is a car"]
+    inputs = {
+        "new.txt": "\n".join(texts) + "\n",
+        "new.jsonl": "".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(texts)),
+        "new.csv": "id,text\n" + "".join(f'{i},"{t}"\n' for i, t in enumerate(texts)),
+    }
+    found = {}
+    for name, content in inputs.items():
+        (tmp_path / name).write_text(content)
+        for suffix in (".jsonl", ".csv"):
+            output = tmp_path / f"{name}{suffix}"
+            model = f"--model={tmp_path / 'run' / 'model'}"
+            predict.main([model, f"--input={tmp_path / name}", f"--output={output}"])
+            found[name, suffix] = read_predictions(output)
+    first = found["new.txt", ".jsonl"]
+    assert all(records == first for records in found.values())
+    assert len(first) == 3
+    for record in first:
+        assert record.keys() == {"label", "probabilities"}
+        assert list(record["probabilities"]) == ["bad", "good", "so"]
+        assert sum(record["probabilities"].values()) == pytest.approx(1)
+        assert record["label"] == max(record["probabilities"], key=record["probabilities"].get)
+
+
+def read_predictions(file):
+    if file.suffix == ".jsonl":
+        return rows(file)
+    with file.open(newline="") as stream:
+        records = list(csv.DictReader(stream))
+    return [record | {"probabilities": json.loads(record["probabilities"])} for record in records]
+
+
+def test_regression_on_pairs(tmp_path, golden, write_csv):
+    rng = np.random.default_rng(0)
+    words = ["good", "bad", "film", "car", "great", "poor", "cat", "dog"]
+    table = []
+    for _ in range(90):
+        pair = [" ".join(rng.choice(words, size=rng.integers(1, 5))) for _ in range(2)]
+        table.append((*pair, "good" in pair[0] or "great" in pair[0]))
+    table = list({row[:2]: (*row[:2], float(row[2]) * 5) for row in table}.values())
+    data = write_csv(tmp_path / "pairs.csv", table, header=("one", "two", "score"))
+    overrides = {
+        "task": "regression",
+        "model.path": golden / "odd",
+        "data.path": data,
+        "data.text_columns": "one,two",
+        "data.label_column": "score",
+        "data.max_length": 20,
+        "data.test_size": 20,
+        "optimizer.learning_rate": 0.01,
+        "train.num_epochs": 8,
+    }
+    config = tmp_path / "config.py"
+    config.write_text("from jaxtune.config import default_config as get_config\n")
+    more = [f"--config.{name}={value}" for name, value in overrides.items()]
+    results = run(config, tmp_path / "run", *more)
+    assert results["scores"]["test"].keys() == {"loss", "pearson", "spearman", "mse"}
+    assert results["scores"]["test"]["pearson"] > 0.5
+    output = tmp_path / "out.jsonl"
+    source = write_csv(tmp_path / "new.csv", [r[:2] for r in table[:4]], header=("one", "two"))
+    predict.main([f"--model={tmp_path / 'run/model'}", f"--input={source}", f"--output={output}"])
+    assert [record.keys() for record in rows(output)] == [{"value"}] * 4
+
+
+def test_nothing_is_said_that_is_not_for_the_person(config, tmp_path):
+    command = [sys.executable, "-m", "jaxtune.main", f"--config={config}"]
+    done = subprocess.run(
+        [*command, f"--workdir={tmp_path / 'run'}", "--config.train.num_epochs=1"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONWARNINGS": "default"},
+    )
+    assert done.stderr == ""
+    assert "arning" not in done.stdout

@@ -1,0 +1,25 @@
+"""The README's Python runs as it stands, on the tiny model."""
+
+import re
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_library_example_runs_and_learns(golden, capsys):
+    text = README.read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert '"runs/quickstart/model"' in code
+    code = code.replace('"runs/quickstart/model"', repr(str(golden / "odd")))
+    exec(code, {})
+    loss = float(re.search(r"loss ([\d.]+), gradient norm", capsys.readouterr().out)[1])
+    assert loss < 0.6  # ln 2 = 0.69 is what knowing nothing gives
+
+
+def test_files_and_commands_that_it_names_exist():
+    text = README.read_text(encoding="utf-8")
+    root = README.parent
+    for name in re.findall(r"\]\(([\w/.]+)\)", text) + re.findall(
+        r"--config=(configs/\w+\.py)", text
+    ):
+        assert (root / name).exists(), name

@@ -1,0 +1,144 @@
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special, stats
+from sklearn import metrics
+
+from jaxtune.errors import UserError
+from jaxtune.tasks import classification, regression
+from jaxtune.tasks.registry import TASKS, find_task
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("classes", [2, 5])
+def test_classification_scores_are_those_of_scikit_learn(seed, classes):
+    rng = np.random.default_rng(seed)
+    outputs = rng.normal(size=(40, classes)).astype(np.float32)
+    labels = rng.integers(0, classes, 40).astype(np.int32)
+    predicted = [max(range(classes), key=lambda c, row=row: row[c]) for row in outputs]
+    scores = classification.scores(outputs, labels)
+    assert scores["accuracy"] == pytest.approx(np.mean(np.array(predicted) == labels))
+    f1 = [metrics.f1_score(labels == c, np.array(predicted) == c) for c in range(classes)]
+    assert scores["macro_f1"] == pytest.approx(np.mean(f1))
+    assert scores["mcc"] == pytest.approx(np.corrcoef(*_one_hot(labels, predicted))[0, 1])
+
+
+def _one_hot(labels, predicted):
+    """Matthews' correlation is Pearson's of the centred indicator matrices."""
+    a, b = (np.eye(5)[np.asarray(x)] for x in (labels, predicted))
+    return (a - a.mean(0)).ravel(), (b - b.mean(0)).ravel()
+
+
+@pytest.mark.parametrize(
+    ("labels", "predicted", "accuracy", "macro_f1", "mcc"),
+    [
+        ([0, 0, 1, 1], [1, 1, 1, 1], 0.5, 1 / 3, 0.0),  # constant predictions
+        ([1, 1, 1], [1, 1, 1], 1.0, 1.0, 0.0),  # a single class everywhere
+        ([2], [0], 0.0, 0.0, 0.0),  # one example
+        ([0, 1], [0, 1], 1.0, 1.0, 1.0),  # class 2 is in neither and does not count
+    ],
+)
+def test_classification_scores_at_the_edges(labels, predicted, accuracy, macro_f1, mcc):
+    outputs = np.eye(3, dtype=np.float32)[predicted]
+    scores = classification.scores(outputs, np.array(labels, np.int32))
+    assert scores == pytest.approx({"accuracy": accuracy, "macro_f1": macro_f1, "mcc": mcc})
+    assert all(type(value) is float for value in scores.values())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_classification_batch_metrics_are_weighted_sums(seed):
+    rng = np.random.default_rng(seed)
+    outputs = rng.normal(size=(12, 3)).astype(np.float32)
+    batch = {
+        "labels": rng.integers(0, 3, 12).astype(np.int32),
+        "weight": rng.choice([0.0, 1.0], 12).astype(np.float32),
+    }
+    found = classification.batch_metrics(jnp.asarray(outputs), batch)
+    used = batch["weight"] > 0
+    correct = outputs[used].argmax(1) == batch["labels"][used]
+    assert float(found["accuracy"].total) == correct.sum()
+    assert float(found["accuracy"].weight) == used.sum()
+    loss = metrics.log_loss(
+        batch["labels"][used], special.softmax(outputs[used], 1), labels=range(3)
+    )
+    assert float(found["loss"].value) == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e4, 1e30])
+def test_classification_decode_gives_probabilities(spread):
+    outputs = (spread * np.random.default_rng(0).normal(size=(20, 3))).astype(np.float32)
+    names = ("no", "maybe", "yes")
+    records = classification.decode(outputs, names)
+    expected = special.softmax(outputs.astype(np.float64), axis=1)
+    for row, record, probabilities in zip(outputs, records, expected, strict=True):
+        assert record["label"] == names[int(np.argmax(row))]
+        assert tuple(record["probabilities"]) == names
+        assert list(record["probabilities"].values()) == pytest.approx(probabilities.tolist())
+        assert math.fsum(record["probabilities"].values()) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_classification_decode_refuses_other_numbers_of_names():
+    with pytest.raises(ValueError, match="zip"):
+        classification.decode(np.zeros((1, 3), np.float32), ("no", "maybe"))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_regression_scores_are_those_of_scipy(seed):
+    rng = np.random.default_rng(seed)
+    outputs = rng.normal(size=(40, 1)).astype(np.float32)
+    labels = np.round(rng.normal(size=40) + outputs[:, 0], 1).astype(np.float32)  # with ties
+    scores = regression.scores(outputs, labels)
+    assert scores["pearson"] == pytest.approx(np.corrcoef(outputs[:, 0], labels)[0, 1], rel=1e-6)
+    ranks = [stats.rankdata(x) for x in (outputs[:, 0], labels)]
+    assert scores["spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
+    assert scores["mse"] == pytest.approx(np.mean((outputs[:, 0] - labels) ** 2), rel=1e-5)
+    assert all(type(value) is float for value in scores.values())
+
+
+@pytest.mark.parametrize(
+    ("predicted", "labels"), [([1, 1, 1], [1, 2, 3]), ([1, 2, 3], [2, 2, 2]), ([1], [2])]
+)
+def test_regression_correlations_of_constants_are_nan(predicted, labels):
+    scores = regression.scores(
+        np.array(predicted, np.float32)[:, None], np.array(labels, np.float32)
+    )
+    assert math.isnan(scores["pearson"])
+    assert math.isnan(scores["spearman"])
+    assert scores["mse"] == pytest.approx(np.mean((np.array(predicted) - labels) ** 2))
+
+
+def test_regression_scores_of_nearly_constant_predictions_do_not_warn():
+    predicted = np.array([[1.0], [1.0], [np.nextafter(np.float32(1), np.float32(2))]], np.float32)
+    scores = regression.scores(predicted, np.array([1, 2, 3], np.float32))
+    assert set(scores) == {"pearson", "spearman", "mse"}
+
+
+def test_regression_scores_of_diverged_outputs_are_nan():
+    scores = regression.scores(np.full((3, 1), np.nan, np.float32), np.arange(3, dtype=np.float32))
+    assert all(math.isnan(value) for value in scores.values())
+
+
+def test_regression_batch_metrics_and_decode():
+    outputs = np.array([[1.5], [2.0], [9.0]], np.float32)
+    batch = {"labels": np.array([1, 2, 0], np.float32), "weight": np.array([1, 1, 0], np.float32)}
+    loss = regression.batch_metrics(jnp.asarray(outputs), batch)["loss"]
+    assert (float(loss.total), float(loss.weight)) == (0.25, 2.0)
+    assert regression.decode(outputs, ()) == [{"value": 1.5}, {"value": 2.0}, {"value": 9.0}]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_is_whole(name):
+    task = find_task(name)
+    assert task.name == name
+    assert task.best_metric in task.higher_is_better
+    assert task.higher_is_better["loss"] is False
+    outputs = np.random.default_rng(0).normal(size=(6, 1 if name == "regression" else 2))
+    scores = task.scores_fn(outputs.astype(np.float32), np.array([0, 1, 0, 1, 1, 0]))
+    assert {*scores, "loss"} == set(task.higher_is_better)
+
+
+def test_find_task_refuses_an_unknown_name():
+    with pytest.raises(UserError, match=r"config.task is 'regresion'.*Nearest: regression"):
+        find_task("regresion")

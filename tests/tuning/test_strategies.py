@@ -1,0 +1,129 @@
+import dataclasses
+
+import jax
+import pytest
+
+from jaxtune import paths
+from jaxtune.errors import UserError
+from jaxtune.tuning import partition
+from jaxtune.tuning.full import Full
+from jaxtune.tuning.last_layers import LastLayers
+from jaxtune.tuning.partition import FROZEN, TRAINABLE
+from jaxtune.tuning.registry import STRATEGIES, make_strategy
+
+LEAF = jax.ShapeDtypeStruct((2, 3), "float32")
+
+
+def bert_tree(num_layers):
+    """Names as in BERT; of each part one leaf, with a trap for patterns that search too widely."""
+    names = ["bert/embeddings/LayerNorm/scale", "bert/embeddings/word_embeddings/embedding"]
+    for i in range(num_layers):
+        names += [f"bert/encoder/layer/{i}/attention/self/query/kernel"]
+        names += [f"bert/encoder/layer/{i}/output/LayerNorm/bias"]
+    names += ["bert/pooler/dense/kernel", "classifier/bias", "classifier/kernel"]
+    return paths.unflatten(dict.fromkeys(names, LEAF))
+
+
+def trained(strategy, tree):
+    labels = partition.label(strategy, tree)
+    assert jax.tree.structure(labels) == jax.tree.structure(tree)
+    assert set(jax.tree.leaves(labels)) <= {FROZEN, TRAINABLE}
+    return {name for name, label in paths.flatten(labels).items() if label != FROZEN}
+
+
+def test_full_trains_every_leaf():
+    tree = bert_tree(3)
+    assert trained(Full(), tree) == set(paths.leaf_names(tree))
+
+
+# Eleven layers, because as strings 10 comes before 2.
+@pytest.mark.parametrize("num_layers", [0, 1, 2, 10, 11])
+def test_last_layers_trains_the_top_layers_pooler_and_head(num_layers):
+    tree = bert_tree(11)
+    top = [f"/layer/{i}/" for i in range(11 - num_layers, 11)]
+    expected = {
+        name
+        for name in paths.leaf_names(tree)
+        if name.startswith(("bert/pooler", "classifier")) or any(part in name for part in top)
+    }
+    assert len(expected) == 3 + 2 * num_layers
+    assert trained(LastLayers(num_layers), tree) == expected
+
+
+def test_last_layers_takes_patterns_for_other_names():
+    tree = {
+        "embed": {"table": LEAF},
+        "blocks_0": {"w": LEAF},
+        "blocks_1": {"w": LEAF},
+        "out": {"w": LEAF},
+    }
+    strategy = LastLayers(1, layers=r"^blocks_(\d+)/", below=r"^embed/")
+    assert trained(strategy, tree) == {"blocks_1/w", "out/w"}
+
+
+@pytest.mark.parametrize("num_layers", [-1, 4])
+def test_last_layers_refuses_a_number_out_of_range(num_layers):
+    message = f"num_layers is {num_layers}, but the model has 3 layers: expected 0 to 3"
+    with pytest.raises(UserError, match=message):
+        LastLayers(num_layers).labels(bert_tree(3))
+
+
+def test_last_layers_refuses_a_tree_without_layers():
+    with pytest.raises(UserError, match=r"no parameter matches.*Set `layers` to a regex"):
+        LastLayers(1).labels({"blocks": {"0": {"w": LEAF}}})
+
+
+def test_label_refuses_a_strategy_that_freezes_everything():
+    everything = LastLayers(0, below=".")
+    with pytest.raises(UserError, match=r"LastLayers\(num_layers=0.*nothing to train"):
+        partition.label(everything, bert_tree(2))
+
+
+def test_group_sizes_counts_scalars_by_label():
+    tree = bert_tree(2)
+    labels = partition.label(LastLayers(1), tree)
+    assert partition.group_sizes(tree, labels) == {FROZEN: 6 * 4, TRAINABLE: 6 * 5}
+
+
+def test_trainable_labels_have_the_structure_of_the_trainable_parameters():
+    tree = bert_tree(2)
+    labels = partition.label(LastLayers(1), tree)
+    params, frozen = partition.partition(tree, labels)
+    assert jax.tree.structure(partition.trainable_labels(labels)) == jax.tree.structure(params)
+    assert set(paths.leaf_names(params)) | set(paths.leaf_names(frozen)) == set(
+        paths.leaf_names(tree)
+    )
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_strategies_are_frozen_data(name):
+    strategy = make_strategy(name, {"num_layers": None if name == "full" else 2})
+    assert strategy == make_strategy(name, {"num_layers": None if name == "full" else 2})
+    assert hash(strategy) is not None
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        strategy.num_layers = 3
+
+
+def test_make_strategy_builds_from_the_fields_that_are_set():
+    assert make_strategy("full", {"num_layers": None}) == Full()
+    assert make_strategy("last_layers", {"num_layers": 0}) == LastLayers(0)
+    assert make_strategy("last_layers", {"num_layers": 2, "below": "x"}) == LastLayers(2, below="x")
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("last_layer", {}, r"tuning.name is 'last_layer'.*full, last_layers.*Nearest: last_layers"),
+        ("last_layers", {}, r"config.tuning.num_layers must be set.*'last_layers'"),
+        ("last_layers", {"num_layers": None}, "num_layers must be set"),
+        (
+            "full",
+            {"num_layers": 2},
+            r"num_layers is set, but the strategy 'full' has no num_layers",
+        ),
+        ("full", {"num_layers": 0}, "num_layers is set"),
+    ],
+)
+def test_make_strategy_refuses(name, fields, message):
+    with pytest.raises(UserError, match=message):
+        make_strategy(name, fields)
