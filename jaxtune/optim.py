@@ -93,7 +93,8 @@ def make_optimizer(
       float32 parameter.
 
     Raises:
-      UserError: an unknown name.
+      UserError: an unknown name or group.
+
     Source: Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization, algorithm 2.
     """
 
@@ -113,6 +114,13 @@ def make_optimizer(
     leaves = zip(paths.leaf_names(labels), jax.tree.leaves(labels), strict=True)
     keys = [(group, not re.search(no_decay, leaf)) for leaf, group in leaves]
     scales = rate_scale or {}
+    groups = {group for group, _ in keys}
+    for group in scales:
+        if group not in groups:
+            raise UserError(
+                f"rate_scale names the group {group!r}, but the labels have {', '.join(groups)}."
+                f"{nearest(group, groups)}"
+            )
     chains: dict[Hashable, optax.GradientTransformation] = {
         _chain_name(key): chain(scales.get(key[0], 1.0), weight_decay if key[1] else 0.0)
         for key in sorted(set(keys))
@@ -124,7 +132,7 @@ def make_optimizer(
 
 def _chain_name(key: tuple[str, bool]) -> str:
     group, decayed = key
-    return group if decayed else f"{group}_no_decay"
+    return f"{'decayed' if decayed else 'plain'}_{group}"
 
 
 def _clip(clip_norm: float) -> optax.GradientTransformation:

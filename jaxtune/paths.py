@@ -49,7 +49,7 @@ def match(rules: Rules, tree: Any) -> Any:
         earlier rule took), or a leaf is matched by no rule.
     """
     names = leaf_names(tree)
-    compiled = [(_compile(pattern), value) for pattern, value in rules]
+    compiled = [(compile_pattern(pattern), value) for pattern, value in rules]
     for regex, _ in compiled:
         if not any(regex.search(name) for name in names):
             raise UserError(
@@ -77,7 +77,12 @@ def _name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _compile(pattern: str) -> re.Pattern[str]:
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """A regex from a person, compiled.
+
+    Raises:
+      UserError: it is none.
+    """
     try:
         return re.compile(pattern)
     except re.error as error:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,18 +38,18 @@ def main(argv: list[str]) -> None:
     if not source.is_file():
         siblings = [p.name for p in source.parent.iterdir()] if source.parent.is_dir() else []
         raise UserError(f"--input={source}: there is no such file.{nearest(source.name, siblings)}")
-    import time
-
+    # The heavy imports wait until the arguments have been found good.
     from jaxtune.data.examples import tokenize
+    from jaxtune.export import read_card
+    from jaxtune.models.pretrained import find_folder
     from jaxtune.report import Report, human_seconds
     from jaxtune.saved import open_saved, outputs_of
 
     report = Report()
+    card = read_card(find_folder(arguments.model))
+    names = arguments.text_columns.split(",") if arguments.text_columns else None
+    texts = read_texts(source, names or card.get("text_columns", ()), arguments.encoding)
     saved = open_saved(arguments.model, arguments.compute_dtype, arguments.max_length)
-    columns = tuple(arguments.text_columns.split(",")) if arguments.text_columns else ()
-    texts = read_texts(
-        source, columns or tuple(saved.card.get("text_columns", ())), arguments.encoding
-    )
     start = time.perf_counter()
     examples, cut = tokenize(saved.tokenizer, texts, saved.max_length, report.track("tokenizing"))
     if cut:

@@ -85,7 +85,7 @@ def outputs_of(
       name: of what is predicted, for the bar.
 
     Raises:
-      UserError: a token that the model has no embedding for.
+      UserError: a token that the model has no embedding for, or outputs that are not finite.
     """
     check_tokens(examples, saved.pretrained.config, saved.pretrained.folder)
     limit = saved.pretrained.config.max_position_embeddings
@@ -98,5 +98,10 @@ def outputs_of(
             batch_size,
             saved.tokenizer.pad_token_id,
             update,
+        )
+    if not np.isfinite(outputs).all():
+        raise UserError(
+            f"{saved.pretrained.folder} gives outputs that are not finite: its weights are damaged,"
+            " or too large for the compute dtype."
         )
     return outputs

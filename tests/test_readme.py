@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands, on the tiny model."""
+"""The README's Python runs as it stands, on the quickstart's base model."""
 
 import re
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 README = Path(__file__).parents[1] / "README.md"
 
 
-def test_the_library_example_runs_and_learns(golden, capsys):
+def test_the_library_example_runs_and_learns(minilm, capsys):
     text = README.read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert '"runs/quickstart/model"' in code
-    code = code.replace('"runs/quickstart/model"', repr(str(golden / "odd")))
+    code = code.replace('"runs/quickstart/model"', repr(str(minilm)))
     exec(code, {})
     loss = float(re.search(r"loss ([\d.]+), gradient norm", capsys.readouterr().out)[1])
-    assert loss < 0.6  # ln 2 = 0.69 is what knowing nothing gives
+    assert loss < 0.1  # ln 2 = 0.69 is what knowing nothing gives
 
 
 def test_files_and_commands_that_it_names_exist():

@@ -30,13 +30,12 @@ def scores(outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
     predicted, targets = outputs[:, 0].astype(np.float64), labels.astype(np.float64)
     pearson: Any = stats.pearsonr
+    spearman: Any = stats.spearmanr
     # One of them has no spread, or training has diverged.
     undefined = not np.isfinite(predicted).all() or not np.ptp(predicted) or not np.ptp(targets)
     return {
         "pearson": float("nan") if undefined else float(pearson(predicted, targets).statistic),
-        "spearman": float("nan")
-        if undefined
-        else float(stats.spearmanr(predicted, targets).statistic),
+        "spearman": float("nan") if undefined else float(spearman(predicted, targets).statistic),
         "mse": float(np.mean((predicted - targets) ** 2)),
     }
 

@@ -1,7 +1,6 @@
 """Partial fine-tuning: the top layers and the head are trained, all below is frozen."""
 
 import dataclasses
-import re
 from typing import Any
 
 import jax
@@ -36,15 +35,18 @@ class LastLayers:
           UserError: the tree has no such layers, or fewer than `num_layers`.
         """
         names = paths.leaf_names(params)
-        layers = [
-            int(m.group(1)) if (m := re.search(self.layers, name)) else None for name in names
-        ]
+        pattern, below = paths.compile_pattern(self.layers), paths.compile_pattern(self.below)
+        if pattern.groups < 1:
+            raise UserError(f"LastLayers: the regex {self.layers!r} has no group for the index.")
+        layers = [int(m.group(1)) if (m := pattern.search(name)) else None for name in names]
         found = {layer for layer in layers if layer is not None}
-        if not found:
-            raise UserError(
-                f"tuning last_layers: no parameter matches {self.layers!r}."
-                f"{nearest(self.layers, names)} Set `layers` to a regex for this model's names."
-            )
+        for field, matched in (("layers", found), ("below", any(map(below.search, names)))):
+            if not matched:
+                regex = getattr(self, field)
+                raise UserError(
+                    f"LastLayers: no parameter matches {regex!r}.{nearest(regex, names)}"
+                    f" Set `{field}` to a regex for this model's names."
+                )
         total = max(found) + 1
         if not 0 <= self.num_layers <= total:
             raise UserError(
@@ -53,8 +55,7 @@ class LastLayers:
             )
         labels = [
             FROZEN
-            if re.search(self.below, name)
-            or (layer is not None and layer < total - self.num_layers)
+            if below.search(name) or (layer is not None and layer < total - self.num_layers)
             else TRAINABLE
             for name, layer in zip(names, layers, strict=True)
         ]

@@ -3,6 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from jaxtune.data import examples as module
 from jaxtune.data.examples import Examples, load_tokenizer, tokenize
@@ -102,6 +103,8 @@ def opinionated(odd, tmp_path):
         "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]",
     }  # fmt: skip
     file.write_text(json.dumps(content), encoding="utf-8")
+    own = Tokenizer.from_file(str(file)).encode("the cat and the dog ran")
+    assert (len(own.ids), sum(own.attention_mask)) == (12, 4)
     return folder
 
 
@@ -115,6 +118,14 @@ def test_the_files_own_truncation_and_padding_are_ignored(tokenizer, opinionated
         assert rows_of(found) == rows_of(expected)
         assert types_of(found) == types_of(expected)
         assert cut == expected_cut
+
+
+@pytest.mark.parametrize(("max_length", "length", "cuts"), [(64, 62, 0), (62, 62, 0), (41, 41, 1)])
+def test_the_model_max_length_of_the_tokenizer_is_ignored(tokenizer, max_length, length, cuts):
+    assert tokenizer.model_max_length == 41
+    found, cut = tokenize(tokenizer, [("a " * 60,)], max_length)
+    assert found.lengths.tolist() == [length]
+    assert cut == cuts
 
 
 def test_one_call_leaves_nothing_to_the_next(tokenizer):

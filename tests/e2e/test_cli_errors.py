@@ -418,7 +418,7 @@ def list_for_a_run_config(world):
 
 
 def damaged_checkpoint(world):
-    (world.workdir / "checkpoints" / "2" / "state" / "manifest.ocdbt").write_bytes(b"x")
+    (world.workdir / "checkpoints" / "2" / "state" / "_METADATA").write_bytes(b"x")
     return world.train()
 
 

@@ -223,8 +223,9 @@ def test_the_gradient_is_that_of_full_where_there_is_one(model_name, which):
     assert found.keys() == trainable
     size = max(np.abs(g).max() for g in full.values())
     for name, g in found.items():
-        scale = max(np.abs(full[name]).max(), 1e-3 * size)
-        np.testing.assert_allclose(g / scale, full[name] / scale, rtol=0, atol=1e-6, err_msg=name)
+        # Relative to the largest entry of the leaf, or of all where it is nothing but rounding.
+        scale = size if name.endswith(KEY_BIAS) else np.abs(full[name]).max()
+        np.testing.assert_allclose(g / scale, full[name] / scale, rtol=0, atol=5e-6, err_msg=name)
 
 
 @for_every_model
@@ -245,14 +246,19 @@ def test_clipping_measures_the_trainable_leaves_alone(model_name, which):
         jax.tree.structure(params), list(gradient(model_name, which).values())
     )
     norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in jax.tree.leaves(grads)))
-    for clip, factor in ((2 * norm, 1.0), (norm / 4, 0.25)):
-        tx = make_optimizer(
-            "sgd", optax.constant_schedule(1.0), wanted,
-            weight_decay=0.0, clip_norm=float(clip), momentum=0.0,
-        )  # fmt: skip
-        updates, _ = jax.jit(tx.update)(grads, tx.init(params), params)
-        jax.tree.map(
-            lambda u, g, f=factor: np.testing.assert_allclose(u, -f * g, rtol=1e-5, atol=1e-7),
-            updates,
-            grads,
-        )
+    clips = {1.0: 2 * norm, 0.25: norm / 4}  # factor -> largest norm
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def clipped(grads):
+        found = {}
+        for factor, clip in clips.items():
+            tx = make_optimizer(
+                "sgd", optax.constant_schedule(1.0), wanted,
+                weight_decay=0.0, clip_norm=float(clip), momentum=0.0,
+            )  # fmt: skip
+            found[factor], _ = tx.update(grads, tx.init(params), params)
+        return found
+
+    for factor, updates in clipped(grads).items():
+        for update, g in zip(jax.tree.leaves(updates), jax.tree.leaves(grads), strict=True):
+            np.testing.assert_allclose(update, -factor * g, rtol=1e-5, atol=1e-7)
