@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from jaxtune.types import Batch
+
 
 class Compiled:
     """Calls a pure step through programs compiled ahead, one for each shape of the batch.
@@ -33,6 +35,10 @@ class Compiled:
             self._programs[shape] = self._jitted.lower(*args).compile()
             self.seconds += time.perf_counter() - start
         return self._programs[shape](*args)
+
+    def knows(self, batch: Batch) -> bool:
+        """Whether the program for this batch's shape is compiled."""
+        return batch["input_ids"].shape in self._programs
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:

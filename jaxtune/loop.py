@@ -131,6 +131,10 @@ def _fit(
     with _signals() as received, contextlib.closing(log), bar as update:
         while step < run.num_steps and not _is_over(progress, settings.patience):
             index, batch = next(stream)
+            if not train_step.knows(batch):
+                update(
+                    0, f"compiling for batches of {' x '.join(map(str, batch['input_ids'].shape))}"
+                )
             begin, compiling = time.perf_counter(), train_step.seconds
             state, info = train_step(state, run.frozen, batch)
             waiting.append(info)

@@ -182,9 +182,25 @@ def with_more(state):
     return state._replace(params=params)
 
 
+def without(state):
+    return state._replace(params={"x": state.params["x"], "y": {"z": None, "frozen": None}})
+
+
+def in_half_precision(state):
+    return state._replace(params=jax.tree.map(lambda x: x.astype(jnp.bfloat16), state.params))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
-    [(lambda state: make_state(size=4), "(4,)"), (with_more, "")],
+    [
+        (
+            lambda state: make_state(size=4),
+            "mu/x is float32[3] in it, but the model's is float32[4]",
+        ),
+        (without, "params/y/z is float32[] in it, but the model's is absent"),
+        (with_more, "params/y/frozen is absent in it, but the model's is float32[2]"),
+        (in_half_precision, "params/x is float32[3] in it, but the model's is bfloat16[3]"),
+    ],
 )
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, change, words):
     save(tmp_path, (5, 5))

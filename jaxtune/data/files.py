@@ -49,19 +49,19 @@ def read_file(
     at the end are ignored.
 
     Args:
-        path: The file; `~` is expanded.
-        encoding: The character set of a text file, as Python names it.
-        column_names: The columns of a csv or tsv file without a header. A file is taken to have
-            one if its first row holds all of `required` (of `column_names` if that is empty).
-            Without one, a row may leave out fields after the required ones; they are None.
-        required: The columns that the file, and each JSON record, must have.
+      path: The file; `~` is expanded.
+      encoding: The character set of a text file, as Python names it.
+      column_names: The columns of a csv or tsv file without a header. A file is taken to have
+        one if its first row holds all of `required` (of `column_names` if that is empty).
+        Without one, a row may leave out fields after the required ones; they are None.
+      required: The columns that the file, and each JSON record, must have.
 
     Returns:
-        The table, with at least one row.
+      The table, with at least one row.
 
     Raises:
-        UserError: the file cannot be read or decoded, has no records, lacks a required column, or
-            is malformed. The message has file, line, what was found and expected, and the remedy.
+      UserError: the file cannot be read or decoded, has no records, lacks a required column, or
+        is malformed. The message has file, line, what was found and expected, and the remedy.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
@@ -89,9 +89,9 @@ def from_arrow(
     """Turns an Arrow table into a Table of Python values, with rows numbered from 1.
 
     Args:
-        arrow: Any columns; n rows.
-        class_names: As in Table.
-        source: As in Table.
+      arrow: Any columns; n rows.
+      class_names: As in Table.
+      source: As in Table.
     """
     columns = {name: arrow.column(name).to_pylist() for name in arrow.column_names}
     return Table(columns, source, range(1, arrow.num_rows + 1), class_names)
@@ -112,7 +112,7 @@ def read_lines(path: str, encoding: str) -> list[str]:
     r"""The lines of a text file, ended by `\n`, `\r\n` or `\r`; blank ones at the end are ignored.
 
     Raises:
-        UserError: the file cannot be read or decoded; the message has file, line and remedy.
+      UserError: the file cannot be read or decoded; the message has file, line and remedy.
     """
     text = _unify_line_ends(_text(path, encoding)).rstrip("\n")
     return text.split("\n") if text else []

@@ -24,14 +24,14 @@ def class_names(train: Table, name: str) -> tuple[str, ...]:
     by value if all are integers, so that 10 follows 9. The order of the rows plays no part.
 
     Args:
-        train: The training table.
-        name: The label column.
+      train: The training table.
+      name: The label column.
 
     Returns:
-        At least two distinct names.
+      At least two distinct names.
 
     Raises:
-        UserError: there is no such column, a row has no label, or there are fewer than two.
+      UserError: there is no such column, a row has no label, or there are fewer than two.
     """
     labels = _labels(train, name)
     names = train.class_names.get(name) or _sorted_labels(set(labels))
@@ -51,15 +51,15 @@ def encode_classes(table: Table, name: str, names: Sequence[str]) -> Int32[np.nd
     classes in different orders.
 
     Args:
-        table: n rows.
-        name: The label column.
-        names: The classes, from `class_names` of the training table.
+      table: n rows.
+      name: The label column.
+      names: The classes, from `class_names` of the training table.
 
     Returns:
-        int32 [n], each in [0, len(names)).
+      int32 [n], each in [0, len(names)).
 
     Raises:
-        UserError: there is no such column, a row has no label, or one that is not in `names`.
+      UserError: there is no such column, a row has no label, or one that is not in `names`.
     """
     index = {class_name: i for i, class_name in enumerate(names)}
     encoded = np.empty(num_rows(table), np.int32)
@@ -80,14 +80,14 @@ def encode_targets(table: Table, name: str) -> Float32[np.ndarray, " n"]:
     """The regression target of each row.
 
     Args:
-        table: n rows.
-        name: The column of targets: numbers, or strings that hold one, in any unit.
+      table: n rows.
+      name: The column of targets: numbers, or strings that hold one, in any unit.
 
     Returns:
-        float32 [n], all finite.
+      float32 [n], all finite.
 
     Raises:
-        UserError: there is no such column, or a row's value is not a finite number.
+      UserError: there is no such column, or a row's value is not a finite number.
     """
     targets = np.empty(num_rows(table), np.float32)
     limit = float(np.finfo(np.float32).max)  # A float64 beyond it would become infinite.
@@ -111,8 +111,8 @@ def has_targets(table: Table, name: str) -> bool:
     how test sets withhold their labels.
 
     Args:
-        table: n rows.
-        name: The label column, of classes or of regression targets.
+      table: n rows.
+      name: The label column, of classes or of regression targets.
     """
     if name not in table.columns:
         return False
@@ -127,15 +127,15 @@ def text_rows(table: Table, columns: Sequence[str]) -> list[tuple[str, ...]]:
     """The texts of each row, unchanged.
 
     Args:
-        table: n rows.
-        columns: One text column, or two for pairs.
+      table: n rows.
+      columns: One text column, or two for pairs.
 
     Returns:
-        n tuples of len(columns) strings.
+      n tuples of len(columns) strings.
 
     Raises:
-        UserError: not one or two columns, no such column, or a value that is not a string with at
-            least one character other than white space.
+      UserError: not one or two columns, no such column, or a value that is not a string with at
+        least one character other than white space.
     """
     if len(columns) not in (1, 2):
         raise UserError(

@@ -43,20 +43,20 @@ def load_tables(
     what has the form of its names (`name` or `owner/name`) is ever looked up there.
 
     Args:
-        path: A file, a folder or a hub name.
-        name: The subfolder of a folder, or the configuration of a hub dataset. A folder without
-            such a subfolder is taken to be the configuration itself.
-        encoding: As in `read_file`.
-        column_names: As in `read_file`.
-        required: The columns that every split must have, as in `read_file`. A column that the
-            test split may lack does not belong here.
+      path: A file, a folder or a hub name.
+      name: The subfolder of a folder, or the configuration of a hub dataset. A folder without
+        such a subfolder is taken to be the configuration itself.
+      encoding: As in `read_file`.
+      column_names: As in `read_file`.
+      required: The columns that every split must have, as in `read_file`. A column that the
+        test split may lack does not belong here.
 
     Returns:
-        "train", always, and "validation" and "test" where the source has them.
+      "train", always, and "validation" and "test" where the source has them.
 
     Raises:
-        UserError: there is no such source, it has no train split, the files of a split are
-            ambiguous, or a file is malformed. The message names the files and the remedy.
+      UserError: there is no such source, it has no train split, the files of a split are
+        ambiguous, or a file is malformed. The message names the files and the remedy.
     """
     read = partial(read_file, encoding=encoding, column_names=column_names, required=required)
     if not path:  # Path("") would be the current folder.
@@ -79,8 +79,8 @@ def from_dataset(dataset: "datasets.Dataset", source: str) -> Table:
     """Turns a `datasets.Dataset` into a Table; images and the like stay as they are stored.
 
     Args:
-        dataset: n rows; its ClassLabel features become `class_names`.
-        source: The name for messages, `hub-name[split]`.
+      dataset: n rows; its ClassLabel features become `class_names`.
+      source: The name for messages, `hub-name[split]`.
     """
     arrow = dataset.with_format("arrow")[:]  # Follows select() and shuffle(), decodes nothing.
     return from_arrow(arrow, declared_names(dataset.features), source)

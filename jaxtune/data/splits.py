@@ -25,20 +25,20 @@ def split_off(
     what such a class cannot give is shared among the others.
 
     Args:
-        keys: n hashable keys, equal for rows that must stay together (say, of the same text).
-        strata: Class of each row, integer [n]; None draws from all rows alike. A group whose
-            rows differ in class counts for the class of most of them.
-        size: How many rows to hold out: a count if it is an int, a fraction of n if a float.
-        seed: Non-negative; the same seed gives the same split on every machine.
+      keys: n hashable keys, equal for rows that must stay together (say, of the same text).
+      strata: Class of each row, integer [n]; None draws from all rows alike. A group whose
+        rows differ in class counts for the class of most of them.
+      size: How many rows to hold out: a count if it is an int, a fraction of n if a float.
+      seed: Non-negative; the same seed gives the same split on every machine.
 
     Returns:
-        Indices of the rows kept and of those held out, int64, ascending. The total is exact, and
-        each class at most one off its share, as long as there are rows without duplicates to fill
-        up with; else both are off by at most the largest group.
+      Indices of the rows kept and of those held out, int64, ascending. The total is exact, and
+      each class at most one off its share, as long as there are rows without duplicates to fill
+      up with; else both are off by at most the largest group.
 
     Raises:
-        UserError: `size` is not between 0 and n, fewer rows than classes on either side, or too
-            many duplicates.
+      UserError: `size` is not between 0 and n, fewer rows than classes on either side, or too
+        many duplicates.
     """
     n = len(keys)
     wanted = _count(size, n)
@@ -68,16 +68,16 @@ def subsample(
     """A random subset of the rows in which every class has its share.
 
     Args:
-        num_rows: n.
-        strata: Class of each row, integer [n]; None draws from all rows alike.
-        size: How many rows to draw; None, or n and more, takes them all.
-        seed: Non-negative; the same seed gives the same subset on every machine.
+      num_rows: n.
+      strata: Class of each row, integer [n]; None draws from all rows alike.
+      size: How many rows to draw; None, or n and more, takes them all.
+      seed: Non-negative; the same seed gives the same subset on every machine.
 
     Returns:
-        int64 [min(size, n)], ascending. Each class's number is at most one off its exact share.
+      int64 [min(size, n)], ascending. Each class's number is at most one off its exact share.
 
     Raises:
-        UserError: `size` is less than 1.
+      UserError: `size` is less than 1.
     """
     if size is None or size >= num_rows:
         return np.arange(num_rows, dtype=np.int64)

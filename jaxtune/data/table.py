@@ -14,15 +14,15 @@ class Table(NamedTuple):
     """Columns of equal length and where each row stands in its source.
 
     Attributes:
-        columns: Name -> values [n]. str from csv and tsv, JSON values from json lines, Python
-            values from parquet and the hub.
-        source: The file path as the user gave it, or `hub-name[split]`.
-        rows: 1-based place of each row [n] in its file: the line on which the record starts
-            (csv, tsv, json), or the number of the row (parquet, hub).
-        class_names: Column -> names of its classes, for columns that the source itself declares
-            as a ClassLabel; such a column holds indices into the names.
-        files: The file of each row [n], for a table put together from several; else empty, and
-            every row is from `source`.
+      columns: Name -> values [n]. str from csv and tsv, JSON values from json lines, Python
+        values from parquet and the hub.
+      source: The file path as the user gave it, or `hub-name[split]`.
+      rows: 1-based place of each row [n] in its file: the line on which the record starts
+        (csv, tsv, json), or the number of the row (parquet, hub).
+      class_names: Column -> names of its classes, for columns that the source itself declares
+        as a ClassLabel; such a column holds indices into the names.
+      files: The file of each row [n], for a table put together from several; else empty, and
+        every row is from `source`.
     """
 
     columns: dict[str, list[Any]]
@@ -41,7 +41,7 @@ def take(table: Table, indices: Iterable[int]) -> Table:
     """The rows at `indices` (0-based, any order, repeats allowed), places included.
 
     Raises:
-        IndexError: an index is outside the table.
+      IndexError: an index is outside the table.
     """
     indices = [int(i) for i in indices]
     return table._replace(
@@ -63,7 +63,7 @@ def column(table: Table, name: str) -> list[Any]:
     """The values [n] of the column `name`.
 
     Raises:
-        UserError: there is no such column; names the columns there are and the nearest.
+      UserError: there is no such column; names the columns there are and the nearest.
     """
     check_columns(table.columns, (name,), table.source)
     return table.columns[name]
@@ -75,7 +75,7 @@ def check_columns(
     """Checks that every required column is among those found at `place` (a file, or its line).
 
     Raises:
-        UserError: names the missing columns, those found, the nearest and the remedy.
+      UserError: names the missing columns, those found, the nearest and the remedy.
     """
     found = list(found)
     missing = [name for name in required if name not in found]
@@ -93,11 +93,11 @@ def concatenate(tables: Sequence[Table], source: str) -> Table:
     """Puts tables with the same columns one after the other; each row keeps its file and place.
 
     Args:
-        tables: At least one table.
-        source: The name of the whole, for messages about no row in particular.
+      tables: At least one table.
+      source: The name of the whole, for messages about no row in particular.
 
     Raises:
-        UserError: the columns, or the class names declared for one, differ between tables.
+      UserError: the columns, or the class names declared for one, differ between tables.
     """
     first = tables[0]
     for other in tables[1:]:

@@ -58,7 +58,7 @@ def config_from_hf(hf_config: Mapping[str, Any], source: str) -> BertConfig:
         kind = fields[name].type
         wanted = str if kind is str else int if kind is int else (int, float)
         good = isinstance(value, wanted) and not isinstance(value, bool)
-        if not good or (isinstance(value, int) and value < 1):
+        if not good or (kind is int and int(value) < 1):
             expected = {str: "text", int: "a whole number from 1"}.get(kind, "a number")
             raise UserError(f"{source}: {name} is {value!r}, expected {expected}.")
     config = BertConfig(**values)

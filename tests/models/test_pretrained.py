@@ -274,6 +274,11 @@ def test_absent_model_type(make_folder):
     assert "jaxtune loads bert" in message(make_folder(drop=["model_type"]))
 
 
+def test_a_rate_may_be_a_whole_number(make_folder):
+    config = load_pretrained(make_folder(hidden_dropout_prob=0, classifier_dropout=0)).config
+    assert (config.hidden_dropout_prob, config.classifier_dropout) == (0, 0)
+
+
 def test_absent_fields_have_berts_defaults(make_folder):
     text = message(make_folder(drop=["vocab_size"]))
     assert "has shape (101, 36), but config.json asks for (30522, 36)" in text
