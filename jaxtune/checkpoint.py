@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import jax
-import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from jaxtune import paths
@@ -82,8 +81,8 @@ class Checkpoints:
         """Writes a checkpoint in the background; it counts only once it is whole.
 
         Args:
-          state: at the step that names the checkpoint. It is copied, since the next step may
-            donate its arrays.
+          state: at the step that names the checkpoint. The next step may donate its arrays: Orbax
+            holds the values once this returns.
           progress: written beside it.
         """
         step = int(state.step)
@@ -93,7 +92,7 @@ class Checkpoints:
         self._policy.best_step = progress.best_step
         self._writing = self._checkpointer.save_async(
             step,
-            jax.tree.map(jnp.copy, _storable(state)),
+            _storable(state),
             force=True,
             custom_metadata=progress._asdict(),
         )

@@ -28,7 +28,7 @@ class Report:
 
     def line(self, text: str) -> None:
         """One line of plain text."""
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def table(self, title: str, rows: Iterable[tuple[str, Any]]) -> None:
         """Names and values, one pair a row."""
