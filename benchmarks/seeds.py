@@ -1,4 +1,4 @@
-"""The test scores of a config over several seeds, beside a bag-of-words baseline on the same rows.
+"""The scores of a config over several seeds, beside a bag-of-words baseline on the same rows.
 
     python benchmarks/seeds.py --config=configs/quickstart.py --seeds=0,1,2 --workdir=runs/seeds
 
@@ -41,8 +41,11 @@ def main() -> None:
         start = time.perf_counter()
         subprocess.run(command, check=True)
         results = json.loads((folder / "results.json").read_text())
-        split = "test" if "test" in results["scores"] else "validation"
-        row = {f"{split} {name}": value for name, value in results["scores"][split].items()}
+        row = {
+            f"{split} {name}": value
+            for split, scores in results["scores"].items()
+            for name, value in scores.items()
+        }
         row |= {
             "wall seconds": time.perf_counter() - start,
             "compile seconds": results["compile_seconds"],

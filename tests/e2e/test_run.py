@@ -181,6 +181,27 @@ def test_last_layers_leaves_the_rest_as_it_was(config, tmp_path, golden):
             assert np.array_equal(value, after[name]) != trained, name
 
 
+def test_the_other_choices_train_too(config, tmp_path):
+    choices = {
+        "optimizer.name": "sgd",
+        "optimizer.schedule": "cosine",
+        "optimizer.learning_rate": 0.05,
+        "optimizer.clip_norm": None,
+        "precision.compute_dtype": "bfloat16",
+        "train.num_steps": 60,  # in the midst of the sixth epoch
+        "train.eval_every_steps": 25,
+    }
+    workdir = tmp_path / "run"
+    results = run(config, workdir, *[f"--config.{name}={value}" for name, value in choices.items()])
+    assert results["steps"] == 60
+    log = rows(workdir / "metrics.jsonl")
+    assert [row["step"] for row in log if "validation/loss" in row] == [25, 50, 60]
+    losses = [row["train/loss"] for row in log if "train/loss" in row]
+    assert losses[-1] < losses[0]
+    weights = load_file(workdir / "model" / "model.safetensors")
+    assert {value.dtype for value in weights.values()} == {np.dtype("float32")}
+
+
 def test_padded_and_bucketed_layouts_score_the_same(config, tmp_path):
     run(config, tmp_path / "run", "--config.train.num_epochs=1")
     command = [f"--config={config}", f"--workdir={tmp_path / 'run'}", "--mode=eval"]
