@@ -1,12 +1,10 @@
 """A step compiled once for each batch shape, with the count and the seconds."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-
-from jaxtune.types import Batch
 
 
 class Compiled:
@@ -36,7 +34,7 @@ class Compiled:
             self.seconds += time.perf_counter() - start
         return self._programs[shape](*args)
 
-    def knows(self, batch: Batch) -> bool:
+    def knows(self, batch: Mapping[str, Any]) -> bool:
         """Whether the program for this batch's shape is compiled."""
         return batch["input_ids"].shape in self._programs
 
