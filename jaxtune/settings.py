@@ -69,12 +69,17 @@ class TuningSettings:
     """What is trained.
 
     Attributes:
-      name: `full` or `last_layers`.
-      num_layers: of `last_layers`: how many, counted from the output.
+      name: `full`, `head`, `last_layers`, `first_layers_frozen`, `embeddings_frozen`, `bitfit`,
+        `layernorm` or `rules`.
+      num_layers: of `last_layers`: how many are trained, counted from the output; of
+        `first_layers_frozen`: how many are frozen, counted from the input.
+      rules: of `rules`: ordered `REGEX=frozen` and `REGEX=trainable` over parameter names; the
+        first match decides.
     """
 
     name: str = "full"
     num_layers: int | None = None
+    rules: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

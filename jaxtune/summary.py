@@ -1,5 +1,6 @@
 """The numbers of a run in words: before the first step, and after the last."""
 
+import dataclasses
 import resource
 import sys
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
     total = trees.count(pretrained.params)
     count = trees.count(trainable)
     rows += [
-        ("tuning", _fields(settings.tuning.name, num_layers=settings.tuning.num_layers)),
+        ("tuning", _fields(**dataclasses.asdict(settings.tuning))),
         (
             "trainable",
             f"{count:,} of {total:,} parameters ({count / total:.1%}), {_size(trainable)}",
@@ -149,7 +150,7 @@ def _shapes(run: Run) -> str:
 
 
 def _fields(name: str, **fields: Any) -> str:
-    given = ", ".join(f"{key}={value}" for key, value in fields.items() if value is not None)
+    given = ", ".join(f"{key}={value}" for key, value in fields.items() if value not in (None, ()))
     return f"{name} ({given})" if given else name
 
 

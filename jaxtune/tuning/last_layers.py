@@ -5,8 +5,7 @@ from typing import Any
 
 import jax
 
-from jaxtune import paths
-from jaxtune.errors import UserError, nearest
+from jaxtune.tuning.depth import BELOW, LAYERS, check_count, depths
 from jaxtune.tuning.partition import FROZEN, TRAINABLE
 from jaxtune.types import Params
 
@@ -25,8 +24,8 @@ class LastLayers:
     """
 
     num_layers: int
-    layers: str = r"(?:^|/)layer/(\d+)/"
-    below: str = r"(?:^|/)embeddings/"
+    layers: str = LAYERS
+    below: str = BELOW
 
     def labels(self, params: Params) -> Any:
         """FROZEN for the lower layers and what lies below them, TRAINABLE for the rest.
@@ -34,29 +33,8 @@ class LastLayers:
         Raises:
           UserError: the tree has no such layers, or fewer than `num_layers`.
         """
-        names = paths.leaf_names(params)
-        pattern, below = paths.compile_pattern(self.layers), paths.compile_pattern(self.below)
-        if pattern.groups < 1:
-            raise UserError(f"LastLayers: the regex {self.layers!r} has no group for the index.")
-        layers = [int(m.group(1)) if (m := pattern.search(name)) else None for name in names]
-        found = {layer for layer in layers if layer is not None}
-        for field, matched in (("layers", found), ("below", any(map(below.search, names)))):
-            if not matched:
-                regex = getattr(self, field)
-                raise UserError(
-                    f"LastLayers: no parameter matches {regex!r}.{nearest(regex, names)}"
-                    f" Set `{field}` to a regex for this model's names."
-                )
-        total = max(found) + 1
-        if not 0 <= self.num_layers <= total:
-            raise UserError(
-                f"config.tuning.num_layers is {self.num_layers}, but the model has {total} layers:"
-                f" expected 0 to {total}."
-            )
-        labels = [
-            FROZEN
-            if below.search(name) or (layer is not None and layer < total - self.num_layers)
-            else TRAINABLE
-            for name, layer in zip(names, layers, strict=True)
-        ]
+        found, total = depths(params, self.layers, self.below)
+        check_count(self.num_layers, total)
+        lowest = total - self.num_layers
+        labels = [TRAINABLE if d is None or d >= lowest else FROZEN for d in found]
         return jax.tree.unflatten(jax.tree.structure(params), labels)

@@ -5,11 +5,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxtune.errors import UserError, nearest
+from jaxtune.tuning.bitfit import BitFit
+from jaxtune.tuning.embeddings_frozen import EmbeddingsFrozen
+from jaxtune.tuning.first_layers_frozen import FirstLayersFrozen
 from jaxtune.tuning.full import Full
+from jaxtune.tuning.head import Head
 from jaxtune.tuning.last_layers import LastLayers
+from jaxtune.tuning.layernorm import LayerNorm
 from jaxtune.tuning.partition import Strategy
+from jaxtune.tuning.rules import Rules
 
-STRATEGIES: Mapping[str, type] = {"full": Full, "last_layers": LastLayers}
+STRATEGIES: Mapping[str, type] = {
+    "full": Full,
+    "head": Head,
+    "last_layers": LastLayers,
+    "first_layers_frozen": FirstLayersFrozen,
+    "embeddings_frozen": EmbeddingsFrozen,
+    "bitfit": BitFit,
+    "layernorm": LayerNorm,
+    "rules": Rules,
+}
 
 
 def make_strategy(name: str, fields: Mapping[str, Any]) -> Strategy:
@@ -17,8 +32,8 @@ def make_strategy(name: str, fields: Mapping[str, Any]) -> Strategy:
 
     Args:
       name: a key of STRATEGIES.
-      fields: values by field name; None means not set, and fields of other strategies may be
-        present as long as they are None.
+      fields: values by field name; None and () mean not set, and fields of other strategies may
+        be present as long as they are not set.
 
     Raises:
       UserError: an unknown name, a field that is missing, or one that the strategy does not have.
@@ -30,7 +45,7 @@ def make_strategy(name: str, fields: Mapping[str, Any]) -> Strategy:
         )
     strategy = STRATEGIES[name]
     known = {field.name: field for field in dataclasses.fields(strategy)}
-    given = {key: value for key, value in fields.items() if value is not None}
+    given = {key: value for key, value in fields.items() if value not in (None, ())}
     for key in given:
         if key not in known:
             raise UserError(f"config.tuning.{key} is set, but the strategy {name!r} has no {key}.")

@@ -24,7 +24,7 @@ def stsb(folder, tiny_data):
     folder.mkdir()
     rng = np.random.default_rng(0)
     words = ["good", "bad", "film", "car", "great", "poor", 'the "']
-    header = "index	genre	filename	year	old_index	source1	source2	sentence1	sentence2	score"
+    header = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2"
     for name, count in (("train", 60), ("dev", 20)):
         lines = [header]
         for i in range(count):

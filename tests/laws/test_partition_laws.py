@@ -1,5 +1,6 @@
 """What holds for every strategy, on jaxtune's BERT and on a model with other names."""
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +18,7 @@ from jaxtune.optim import make_optimizer
 from jaxtune.state import init_state
 from jaxtune.step import make_train_step
 from jaxtune.tuning import partition
-from jaxtune.tuning.full import Full
-from jaxtune.tuning.last_layers import LastLayers
-from jaxtune.tuning.registry import STRATEGIES
+from jaxtune.tuning.registry import STRATEGIES, make_strategy
 
 ODD = Path(__file__).parents[1] / "golden" / "bert" / "odd"
 LAYERS = 3  # of both models
@@ -31,7 +30,7 @@ class Model(NamedTuple):
     apply_fn: Any
     params: Any
     batch: Any
-    names: dict[str, str]  # of LastLayers
+    names: dict[str, str]  # the strategies' regexes, where the names are not BERT's
 
 
 class Trained(NamedTuple):
@@ -87,16 +86,35 @@ def toy():
         "labels": rng.integers(0, 3, 6).astype(np.int32),
         "weight": np.array([1, 1, 1, 0, 1, 0.5], np.float32),
     }
-    names = {"layers": r"^blocks/block_(\d+)/", "below": r"^embed/"}
+    names = {
+        "layers": r"^blocks/block_(\d+)/",
+        "below": r"^embed/",
+        "head": r"^out/",
+        "norms": r"^blocks/block_1/w$",  # it has none: any part will do
+    }
     return Model(apply_fn, params, batch, names)
 
 
 MODELS = {"bert": bert, "toy": toy}
-NUM_LAYERS = {"full": None, "none": 0, "one": 1, "all": LAYERS}
+INSTANCES = {
+    "full": ("full", {}),
+    "head": ("head", {}),
+    "none": ("last_layers", {"num_layers": 0}),
+    "one": ("last_layers", {"num_layers": 1}),
+    "all": ("last_layers", {"num_layers": LAYERS}),
+    "upper": ("first_layers_frozen", {"num_layers": 2}),
+    "no_embeddings": ("embeddings_frozen", {}),
+    "bitfit": ("bitfit", {}),
+    "layernorm": ("layernorm", {}),
+    "rules": ("rules", {"rules": ("bias$=frozen", "(layer/|block_)1/=trainable", ".*=frozen")}),
+}
 
 
 def strategy_of(which, model):
-    return Full() if which == "full" else LastLayers(NUM_LAYERS[which], **model.names)
+    name, fields = INSTANCES[which]
+    known = {field.name for field in dataclasses.fields(STRATEGIES[name])}
+    names = {field: regex for field, regex in model.names.items() if field in known}
+    return make_strategy(name, fields | names)
 
 
 @functools.cache
@@ -160,12 +178,11 @@ def gradient(model_name, which):
 
 
 for_every_model = pytest.mark.parametrize("model_name", MODELS)
-for_every_strategy = pytest.mark.parametrize("which", NUM_LAYERS)
+for_every_strategy = pytest.mark.parametrize("which", INSTANCES)
 
 
 def test_the_instances_cover_every_strategy():
-    used = {type(strategy_of(which, toy())) for which in NUM_LAYERS}
-    assert used == set(STRATEGIES.values())
+    assert {name for name, _ in INSTANCES.values()} == set(STRATEGIES)
 
 
 @for_every_model
@@ -230,11 +247,12 @@ def test_the_gradient_is_that_of_full_where_there_is_one(model_name, which):
 
 @for_every_model
 def test_a_step_of_fewer_layers_computes_less(model_name):
-    flops = [train(model_name, which).flops for which in ("none", "one", "full")]
-    if None in flops:
+    order = ("head", "none", "one", "upper", "full")
+    flops = {which: train(model_name, which).flops for which in order}
+    if None in flops.values():
         pytest.skip("this backend does not count operations")
-    assert flops[0] < flops[1] < flops[2]
-    assert flops[1] < 0.8 * flops[2]
+    assert list(flops.values()) == sorted(flops.values())
+    assert flops["upper"] == flops["one"] < 0.8 * flops["full"]  # of three layers: the same leaves
 
 
 @for_every_model

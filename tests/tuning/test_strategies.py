@@ -6,10 +6,16 @@ import pytest
 from jaxtune import paths
 from jaxtune.errors import UserError
 from jaxtune.tuning import partition
+from jaxtune.tuning.bitfit import BitFit
+from jaxtune.tuning.embeddings_frozen import EmbeddingsFrozen
+from jaxtune.tuning.first_layers_frozen import FirstLayersFrozen
 from jaxtune.tuning.full import Full
+from jaxtune.tuning.head import Head
 from jaxtune.tuning.last_layers import LastLayers
+from jaxtune.tuning.layernorm import LayerNorm
 from jaxtune.tuning.partition import FROZEN, TRAINABLE
 from jaxtune.tuning.registry import STRATEGIES, make_strategy
+from jaxtune.tuning.rules import Rules
 
 LEAF = jax.ShapeDtypeStruct((2, 3), "float32")
 
@@ -97,8 +103,11 @@ def test_trainable_labels_have_the_structure_of_the_trainable_parameters():
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_strategies_are_frozen_data(name):
-    strategy = make_strategy(name, {"num_layers": None if name == "full" else 2})
-    assert strategy == make_strategy(name, {"num_layers": None if name == "full" else 2})
+    needed = {"num_layers": 2, "rules": (".*=trainable",)}
+    known = {field.name for field in dataclasses.fields(STRATEGIES[name])}
+    fields = {key: value for key, value in needed.items() if key in known}
+    strategy = make_strategy(name, fields)
+    assert strategy == make_strategy(name, fields)
     assert hash(strategy) is not None
     with pytest.raises(dataclasses.FrozenInstanceError):
         strategy.num_layers = 3
@@ -113,7 +122,11 @@ def test_make_strategy_builds_from_the_fields_that_are_set():
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
-        ("last_layer", {}, r"tuning.name is 'last_layer'.*full, last_layers.*Nearest: last_layers"),
+        (
+            "last_layer",
+            {},
+            r"tuning.name is 'last_layer'.*full, head, last_layers.*Nearest: last_layers",
+        ),
         ("last_layers", {}, r"config.tuning.num_layers must be set.*'last_layers'"),
         ("last_layers", {"num_layers": None}, "num_layers must be set"),
         (
@@ -127,3 +140,74 @@ def test_make_strategy_builds_from_the_fields_that_are_set():
 def test_make_strategy_refuses(name, fields, message):
     with pytest.raises(UserError, match=message):
         make_strategy(name, fields)
+
+
+def named(tree, *parts):
+    return {name for name in paths.leaf_names(tree) if any(part in name for part in parts)}
+
+
+def test_head_trains_the_classifier_alone():
+    tree = bert_tree(3)
+    assert trained(Head(), tree) == {"classifier/bias", "classifier/kernel"}
+
+
+def test_bitfit_trains_biases_and_head():
+    tree = bert_tree(3)
+    biases = {name for name in paths.leaf_names(tree) if name.endswith("/bias")}
+    assert trained(BitFit(), tree) == biases | {"classifier/kernel"}
+
+
+def test_layernorm_trains_norms_and_head():
+    tree = bert_tree(3)
+    assert trained(LayerNorm(), tree) == named(tree, "LayerNorm", "classifier")
+
+
+def test_embeddings_frozen_trains_all_else():
+    tree = bert_tree(3)
+    everything = set(paths.leaf_names(tree))
+    assert trained(EmbeddingsFrozen(), tree) == everything - named(tree, "embeddings")
+
+
+@pytest.mark.parametrize("num_layers", [0, 1, 2, 10, 11])
+def test_first_layers_frozen_is_last_layers_counted_from_the_input(num_layers):
+    tree = bert_tree(11)
+    expected = trained(LastLayers(11 - num_layers), tree)
+    assert trained(FirstLayersFrozen(num_layers), tree) == expected
+
+
+def test_rules_take_the_first_match():
+    tree = bert_tree(3)
+    rules = Rules(
+        ("classifier/bias=frozen", "classifier=trainable", "layer/2/=trainable", "=frozen")
+    )
+    assert trained(rules, tree) == named(tree, "layer/2/", "classifier/kernel")
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        (("classifier",), r"found 'classifier', expected REGEX=frozen or REGEX=trainable"),
+        (("classifier=thawed",), r"found 'classifier=thawed'"),
+        (("clasifier=trainable", ".*=frozen"), r"matches none of the .* parameters"),
+        (("classifier=trainable",), r"no rule matches the parameter 'bert/embeddings"),
+        (("[=frozen",), r"is not a regular expression"),
+    ],
+)
+def test_wrong_rules(rules, message):
+    with pytest.raises(UserError, match=message):
+        partition.label(Rules(rules), bert_tree(3))
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [Head("nothing"), BitFit(head="nothing"), LayerNorm(norms="nothing"), EmbeddingsFrozen("none")],
+)
+def test_a_regex_that_matches_nothing_is_an_error(strategy):
+    with pytest.raises(UserError, match="matches none of the"):
+        partition.label(strategy, bert_tree(3))
+
+
+@pytest.mark.parametrize("layers", [r"layer/\d+/", r"(layer)/\d+/"])
+def test_a_regex_without_the_index_is_an_error(layers):
+    with pytest.raises(UserError, match="has no group for a layer's index"):
+        partition.label(FirstLayersFrozen(1, layers=layers), bert_tree(3))

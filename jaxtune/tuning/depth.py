@@ -1,0 +1,55 @@
+"""Where each parameter stands between input and output, read off its name."""
+
+from jaxtune import paths
+from jaxtune.errors import UserError, nearest
+from jaxtune.types import Params
+
+LAYERS = r"(?:^|/)layer/(\d+)/"
+"""Names of the encoder's layers in jaxtune's models; the group is the index."""
+
+BELOW = r"(?:^|/)embeddings/"
+"""Names of what lies below the first layer."""
+
+
+def depths(params: Params, layers: str, below: str) -> tuple[list[int | None], int]:
+    """The depth of each leaf.
+
+    Args:
+      params: any tree; only names are read.
+      layers: a regex whose first group is a layer's index, counted from the input.
+      below: a regex for what lies below the first layer.
+
+    Returns:
+      (depths, number of layers). A depth is -1 below the first layer, an index in a layer, and
+      None above the last; the order is that of `jax.tree.leaves`.
+
+    Raises:
+      UserError: a regex that is none, has no group of digits, or matches no parameter.
+    """
+    names = paths.leaf_names(params)
+    pattern, lower = paths.compile_pattern(layers), paths.compile_pattern(below)
+    found: list[int | None] = []
+    for name in names:
+        match = pattern.search(name)
+        if match and not (pattern.groups and (match[1] or "").isdigit()):
+            raise UserError(f"the regex {layers!r} has no group for a layer's index in {name!r}.")
+        found.append(int(match[1]) if match else -1 if lower.search(name) else None)
+    for field, regex, matched in (
+        ("layers", layers, any(depth is not None and depth >= 0 for depth in found)),
+        ("below", below, any(map(lower.search, names))),
+    ):
+        if not matched:
+            raise UserError(
+                f"no parameter matches {regex!r}.{nearest(regex, names)} Set `{field}` to a regex"
+                " for this model's names."
+            )
+    return found, 1 + max(depth for depth in found if depth is not None)
+
+
+def check_count(num_layers: int, total: int) -> None:
+    """Refuses a number of layers that the model does not have."""
+    if not 0 <= num_layers <= total:
+        raise UserError(
+            f"config.tuning.num_layers is {num_layers}, but the model has {total} layers: expected"
+            f" 0 to {total}."
+        )

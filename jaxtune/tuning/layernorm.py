@@ -1,0 +1,34 @@
+"""LayerNorm tuning: scales and biases of the normalisation layers, and the head, are trained."""
+
+import dataclasses
+from typing import Any
+
+from jaxtune import paths
+from jaxtune.tuning.head import HEAD
+from jaxtune.tuning.partition import FROZEN, TRAINABLE
+from jaxtune.types import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNorm:
+    """Trains every normalisation layer and the head.
+
+    Source: Qi, Liu et al. 2022, Parameter-Efficient Tuning on Layer Normalization for Pre-trained
+    Language Models.
+
+    Attributes:
+      norms: a regex for the parameters of the normalisation layers.
+      head: a regex for the parameters of the head.
+    """
+
+    norms: str = r"(?:^|/)LayerNorm/"
+    head: str = HEAD
+
+    def labels(self, params: Params) -> Any:
+        """TRAINABLE for normalisation layers and head, FROZEN for the rest.
+
+        Raises:
+          UserError: one of the two matches no parameter.
+        """
+        rules = ((self.norms, TRAINABLE), (self.head, TRAINABLE), (".*", FROZEN))
+        return paths.match(rules, params)
