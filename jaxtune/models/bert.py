@@ -275,7 +275,8 @@ class BertForSequenceClassification(nn.Module):
         rate = c.classifier_dropout
         self.bert = Bert(c, self.dtype)
         self.dropout = nn.Dropout(c.hidden_dropout_prob if rate is None else rate)
-        self.classifier = dense(self.num_outputs, c.initializer_range, jnp.float32, name=None)
+        at_least_float32 = jnp.promote_types(self.dtype, jnp.float32)
+        self.classifier = dense(self.num_outputs, c.initializer_range, at_least_float32, None)
 
     def embed(self, batch: Batch, train: bool = False) -> Float[Array, "b t d"]:
         """The input of layer 0."""

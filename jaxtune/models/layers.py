@@ -1,7 +1,7 @@
 """Transformer parts whose mathematics several families share.
 
 Parameter names are those of the Hugging Face Flax models. Parameters are float32; `dtype` is what
-the products are computed in. Softmax and the statistics of LayerNorm are always float32.
+the products are computed in. Softmax and the statistics of LayerNorm are float32 at least.
 """
 
 from collections.abc import Callable, Mapping
@@ -53,7 +53,7 @@ class SelfAttention(nn.Module):
 
         query, key, value = project("query"), project("key"), project("value")
         scores = jnp.einsum("bqhk,bshk->bhqs", query / head_dim**0.5, key)  # [b h t t]
-        scores = scores.astype(jnp.float32) + bias
+        scores = scores.astype(jnp.promote_types(self.dtype, jnp.float32)) + bias
         probs = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
         probs = nn.Dropout(self.dropout_rate)(probs, deterministic=not train)
         return jnp.einsum("bhqs,bshk->bqhk", probs, value).reshape(b, t, d)
