@@ -20,10 +20,11 @@ from jaxtune.evaluate import all_scores, predict_all
 from jaxtune.loggers import MetricsLog
 from jaxtune.report import Report
 from jaxtune.run import Run, prepare
-from jaxtune.settings import Settings, differences, to_json
+from jaxtune.settings import Settings
 from jaxtune.state import TrainState
 from jaxtune.step import StepInfo, make_eval_step, make_train_step
 from jaxtune.types import Params
+from jaxtune.workdir import check_workdir, claim_workdir
 
 
 class InterruptedRunError(Exception):
@@ -76,8 +77,9 @@ def train(settings: Settings, workdir: Path, report: Report) -> dict[str, Any]:
       InterruptedRunError: a signal came; the checkpoint is written.
     """
     start = time.perf_counter()
+    check_workdir(workdir, settings)
     run = prepare(settings, report)
-    _claim(workdir, run.settings)
+    claim_workdir(workdir, run.settings)
     report.table("jaxtune", summary.start_rows(run, workdir))
     train_step = Compiled(
         make_train_step(run.pretrained.apply_fn, run.task.loss_fn, run.tx), donate_argnums=(0,)
@@ -254,41 +256,6 @@ def _evaluation_line(run: Run, step: int, scores: dict[str, float], progress: Pr
 
 def _tokens(run: Run, index: batches.BatchIndex) -> int:
     return int(run.examples["train"].lengths[index.indices].sum())
-
-
-def _claim(workdir: Path, settings: Settings) -> None:
-    """Writes config.json, or checks that the folder's run has the same one."""
-    file = workdir / "config.json"
-    if not file.exists():
-        if (workdir / "checkpoints").exists():
-            raise UserError(
-                f"{workdir} holds checkpoints but no config.json. Use another --workdir."
-            )
-        try:
-            atomic.write_atomic(file, to_json(settings))
-        except OSError as error:
-            raise UserError(
-                f"--workdir={workdir} cannot be written to: {error.strerror}. Expected a folder,"
-                " which is made if absent. Use another --workdir."
-            ) from None
-        return
-    changed = differences(_read_old(file), json.loads(to_json(settings)))
-    if changed:
-        raise UserError(
-            f"{workdir} holds a run with another config: {'; '.join(changed[:5])}. Use another"
-            " --workdir, or the same config to go on."
-        )
-
-
-def _read_old(file: Path) -> dict[str, Any]:
-    """The config.json of an earlier run in the same folder."""
-    try:
-        old = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise UserError(f"{file} is not valid JSON: {error}. Use another --workdir.") from None
-    if not isinstance(old, dict):
-        raise UserError(f"{file} is not the config of a run. Use another --workdir.")
-    return old
 
 
 @contextlib.contextmanager

@@ -1,0 +1,67 @@
+"""The folder of a run: one config for life, so that going on never mixes two runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jaxtune.atomic import write_atomic
+from jaxtune.errors import UserError
+from jaxtune.settings import Settings, differences, to_json
+
+_REMEDY = "Use another --workdir"
+
+
+def check_workdir(workdir: Path, settings: Settings) -> None:
+    """Refuses a folder that holds a run with another config.
+
+    A digest that is not set yet is taken to be the old one, so this can be asked before anything
+    is loaded.
+
+    Raises:
+      UserError: names the fields that differ, or what is wrong with the folder.
+    """
+    file = workdir / "config.json"
+    if not file.exists():
+        if (workdir / "checkpoints").exists():
+            raise UserError(f"{workdir} holds checkpoints but no config.json. {_REMEDY}.")
+        return
+    old, new = _read(file), json.loads(to_json(settings))
+    for section in ("model", "data"):
+        if new[section]["sha256"] is None and isinstance(old.get(section), dict):
+            new[section]["sha256"] = old[section].get("sha256")
+    changed = differences(old, new)
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run with another config: {'; '.join(changed[:5])}. {_REMEDY}, or"
+            " the same config to go on."
+        )
+
+
+def claim_workdir(workdir: Path, settings: Settings) -> None:
+    """Writes the resolved config.json; if there is one, the two must agree.
+
+    Raises:
+      UserError: as `check_workdir`, or the folder cannot be written to.
+    """
+    check_workdir(workdir, settings)
+    file = workdir / "config.json"
+    if file.exists():
+        return
+    try:
+        write_atomic(file, to_json(settings))
+    except OSError as error:
+        raise UserError(
+            f"--workdir={workdir} cannot be written to: {error.strerror}. Expected a folder, which"
+            f" is made if absent. {_REMEDY}."
+        ) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The config.json of an earlier run in the same folder."""
+    try:
+        old = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise UserError(f"{file} is not valid JSON: {error}. {_REMEDY}.") from None
+    if not isinstance(old, dict):
+        raise UserError(f"{file} is not the config of a run. {_REMEDY}.")
+    return old

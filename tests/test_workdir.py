@@ -1,0 +1,38 @@
+import dataclasses
+
+import pytest
+
+from jaxtune.errors import UserError
+from jaxtune.settings import DataSettings, ModelSettings, Settings
+from jaxtune.workdir import check_workdir, claim_workdir
+
+ASKED = Settings(model=ModelSettings(path="m"), data=DataSettings(path="d"))
+RESOLVED = dataclasses.replace(
+    ASKED,
+    model=ModelSettings(path="m", sha256="1" * 64),
+    data=DataSettings(path="d", sha256="2" * 64),
+)
+
+
+def test_the_same_config_goes_on_before_and_after_the_digests_are_known(tmp_path):
+    check_workdir(tmp_path / "run", ASKED)
+    claim_workdir(tmp_path / "run", RESOLVED)
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    check_workdir(tmp_path / "run", ASKED)
+    claim_workdir(tmp_path / "run", RESOLVED)
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_another_config_is_refused_before_anything_is_loaded(tmp_path):
+    claim_workdir(tmp_path, RESOLVED)
+    other = dataclasses.replace(ASKED, seed=3)
+    with pytest.raises(UserError, match="seed was 0, is 3"):
+        check_workdir(tmp_path, other)
+
+
+@pytest.mark.parametrize("section", ["model", "data"])
+def test_other_files_under_the_same_name_are_refused(tmp_path, section):
+    claim_workdir(tmp_path, RESOLVED)
+    changed = dataclasses.replace(getattr(RESOLVED, section), sha256="3" * 64)
+    with pytest.raises(UserError, match=rf"{section}\.sha256 was '.*', is '333"):
+        claim_workdir(tmp_path, dataclasses.replace(RESOLVED, **{section: changed}))
