@@ -25,6 +25,7 @@ def stsb(folder, tiny_data):
     rng = np.random.default_rng(0)
     words = ["good", "bad", "film", "car", "great", "poor", 'the "']
     header = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2"
+    header += "\tsentence1\tsentence2\tscore"
     for name, count in (("train", 60), ("dev", 20)):
         lines = [header]
         for i in range(count):
