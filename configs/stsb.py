@@ -31,5 +31,5 @@ def get_config() -> ConfigDict:
     config.data.max_length = 128
     config.optimizer.learning_rate = 5e-5
     config.train.num_epochs = 4
-    config.train.batch_size = 32
+    config.train.batch_size = 16
     return config
