@@ -1,6 +1,10 @@
 """BERT-base on STS-B: how alike two sentences are, from 0 to 5 (regression on pairs).
 
-python -m jaxtune.main --config=configs/stsb.py --workdir=runs/stsb
+    python -m jaxtune.main --config=configs/stsb.py --workdir=runs/stsb
+
+Batch, rate and epochs are from the grid of Devlin et al. 2019, BERT, appendix A.3, whose BERT-base
+has a Spearman correlation of 0.858 on the test split. Small models fit too: all-MiniLM-L6-v2 takes
+about ten minutes on two CPU cores with --config.model.path=FOLDER.
 """
 
 from ml_collections import ConfigDict
