@@ -4,7 +4,7 @@
 
 Batch, rate and epochs are from the grid of Devlin et al. 2019, BERT, appendix A.3, whose BERT-base
 has a Spearman correlation of 0.858 on the test split. Small models fit too: all-MiniLM-L6-v2 takes
-about ten minutes on two CPU cores with --config.model.path=FOLDER.
+a quarter of an hour on two CPU cores with --config.model.path=FOLDER.
 """
 
 from ml_collections import ConfigDict
