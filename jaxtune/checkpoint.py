@@ -38,7 +38,7 @@ class KeepNewestAndBest:
     """Orbax's preservation policy for the two checkpoints that a run needs."""
 
     def __init__(self, best_step: int = -1) -> None:
-        """Starts with the best step of a resumed run."""
+        """Keeps the checkpoint of `best_step` besides the newest; -1 keeps the newest alone."""
         self.best_step = best_step
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
@@ -112,9 +112,7 @@ class Checkpoints:
         saved: Any = self._checkpointer.metadata(step).custom_metadata or {}
         if set(saved) != set(Progress._fields):  # Orbax gives {} for metadata it cannot read
             raise self._error(step, "its metadata is damaged")
-        progress = Progress(**saved)
-        self._policy.best_step = progress.best_step
-        return state, progress
+        return state, Progress(**saved)
 
     def restore_params(self, step: int, like: TrainState) -> Params:
         """The trainable parameters of the checkpoint at `step`."""

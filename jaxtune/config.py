@@ -7,7 +7,6 @@ file defines `get_config()`. A run's own `config.json` is a config file too.
 import ast
 import dataclasses
 import importlib.util
-import json
 import math
 import os
 import re
@@ -21,6 +20,7 @@ from typing import Any
 from ml_collections import ConfigDict, config_dict
 
 from jaxtune.errors import UserError, nearest
+from jaxtune.reading import read_json_object
 from jaxtune.settings import Settings
 
 
@@ -58,7 +58,7 @@ def load_config(file: str, overrides: Mapping[str, str]) -> Settings:
     path = Path(os.path.expanduser(file))
     if not path.is_file():
         raise UserError(f"--config={file}: there is no such file.")
-    values = _read_json(path) if path.suffix == ".json" else _run_python(path)
+    values = read_json_object(path) if path.suffix == ".json" else _run_python(path)
     _build(Settings, values, "config")  # so that only sections are overridden within
     for name, text in overrides.items():
         *parents, last = name.split(".")
@@ -120,16 +120,6 @@ def validate(settings: Settings) -> None:
         check(value is None or value >= 1, f"data.{name}", value, "None or at least 1")
     check(0 <= settings.seed < 2**32, "seed", settings.seed, "0 to 2**32 - 1")
     check(data.split_seed >= 0, "data.split_seed", data.split_seed, "at least 0")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}.") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds a {type(values).__name__}, expected an object.")
-    return values
 
 
 def _run_python(path: Path) -> dict[str, Any]:
@@ -250,8 +240,8 @@ def _check(field: str, value: Any, hint: Any) -> Any:
         options = typing.get_args(hint)
         if value not in options:
             raise UserError(
-                f"config.{field.removeprefix('config.')} is {value!r}: expected one of"
-                f" {', '.join(options)}.{nearest(str(value), options)}"
+                f"{field} is {value!r}: expected one of {', '.join(options)}."
+                f"{nearest(str(value), options)}"
             )
         return value
     kinds = _kinds(hint)
@@ -263,7 +253,7 @@ def _check(field: str, value: Any, hint: Any) -> Any:
     if good and isinstance(value, tuple):
         good = all(isinstance(item, str) for item in value)
     if good and isinstance(value, float):
-        good = value == value and abs(value) != float("inf")
+        good = math.isfinite(value)
     if not good:
         raise UserError(f"{field} is {value!r}: expected {_spell(hint)}.")
     return value

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxtune import optim
@@ -14,6 +15,7 @@ from jaxtune.data.examples import Examples, load_tokenizer
 from jaxtune.data.text import read_text_data, tokenize_splits
 from jaxtune.errors import UserError, nearest
 from jaxtune.models.pretrained import Pretrained, load_pretrained, read_config
+from jaxtune.models.registry import parameter_shapes
 from jaxtune.report import Report
 from jaxtune.settings import Settings
 from jaxtune.state import TrainState, init_state
@@ -36,7 +38,7 @@ class Run(NamedTuple):
       tokenizer: from the model's folder.
       examples: by split.
       lengths: padded lengths in tokens, increasing.
-      labels: FROZEN or group name for each parameter.
+      trainable: the trainable parameters at step 0, None where frozen.
       frozen: the frozen parameters, None where trainable.
       tx: the optimizer of the trainable ones.
       schedule: learning rate by step.
@@ -52,7 +54,7 @@ class Run(NamedTuple):
     tokenizer: Any
     examples: dict[str, Examples]
     lengths: tuple[int, ...]
-    labels: Any
+    trainable: Params
     frozen: Params
     tx: optax.GradientTransformation
     schedule: optax.Schedule
@@ -63,8 +65,7 @@ class Run(NamedTuple):
 
     def init_state(self) -> TrainState:
         """The state at step 0."""
-        trainable, _ = partition.partition(self.pretrained.params, self.labels)
-        return init_state(trainable, self.tx, jax.random.key(self.settings.seed))
+        return init_state(self.trainable, self.tx, jax.random.key(self.settings.seed))
 
 
 def prepare(settings: Settings, report: Report) -> Run:
@@ -75,19 +76,23 @@ def prepare(settings: Settings, report: Report) -> Run:
     """
     task = find_task(settings.task)
     best_metric = _check_metric(task, settings.train.best_metric)
-    folder, _, config, _ = read_config(settings.model.path, settings.model.revision)
+    strategy = make_strategy(settings.tuning.name, _strategy_fields(settings))
+    folder, family, config, _ = read_config(settings.model.path, settings.model.revision)
     check_max_length(settings.data.max_length, config.max_position_embeddings, folder)
     data = read_text_data(settings.data, regression=not _is_classification(task))
     tokenizer = load_tokenizer(folder)
+    check_vocabulary(tokenizer, config.vocab_size, folder)
+    dtype = jnp.dtype(settings.precision.compute_dtype)
+    shapes = parameter_shapes(family.make_module(config, len(data.class_names) or 1, dtype))
+    labels = partition.label(strategy, shapes)
     pretrained = load_pretrained(
         folder,
         class_names=data.class_names if _is_classification(task) else None,
         num_outputs=None if _is_classification(task) else 1,
         key=jax.random.fold_in(jax.random.key(settings.seed), _HEAD_STREAM),
-        compute_dtype=jnp.dtype(settings.precision.compute_dtype),
+        compute_dtype=dtype,
         sha256=settings.model.sha256,
     )
-    check_vocabulary(tokenizer, config.vocab_size, folder)
     examples = tokenize_splits(
         data,
         tokenizer,
@@ -97,9 +102,7 @@ def prepare(settings: Settings, report: Report) -> Run:
     )
     for part in examples.values():
         check_tokens(part, config, folder)
-    strategy = make_strategy(settings.tuning.name, _strategy_fields(settings))
-    labels = partition.label(strategy, pretrained.params)
-    _, frozen = partition.partition(pretrained.params, labels)
+    trainable, frozen = partition.partition(pretrained.params, labels)
     train_size = len(examples["train"].lengths)
     steps_per_epoch = -(-train_size // settings.train.batch_size)
     num_steps = settings.train.num_steps or settings.train.num_epochs * steps_per_epoch
@@ -114,7 +117,7 @@ def prepare(settings: Settings, report: Report) -> Run:
     lengths = batches.choose_lengths(examples["train"].lengths, num_lengths, limit)
     longest = max(int(part.lengths.max()) for part in examples.values())
     if longest > lengths[-1]:  # evaluation may meet a longer example than training did
-        lengths = (*lengths[:-1], batches.choose_lengths(_one(longest), 1, limit)[0])
+        lengths = (*lengths[:-1], batches.choose_lengths(np.array([longest]), 1, limit)[0])
     return Run(
         resolved,
         task,
@@ -122,7 +125,7 @@ def prepare(settings: Settings, report: Report) -> Run:
         tokenizer,
         examples,
         lengths,
-        labels,
+        trainable,
         frozen,
         tx,
         schedule,
@@ -168,10 +171,6 @@ def check_tokens(examples: Examples, config: Any, folder: Path) -> None:
 
 
 _HEAD_STREAM = 2**31  # no step number reaches it, so no step shares its key with the new head
-
-
-def _one(length: int) -> Any:
-    return jnp.array([length]).__array__()
 
 
 def _is_classification(task: Task) -> bool:

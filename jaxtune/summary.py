@@ -16,7 +16,6 @@ from jaxtune.data import batches
 from jaxtune.loggers import finite
 from jaxtune.report import human_bytes, human_seconds
 from jaxtune.run import Run
-from jaxtune.tuning import partition
 
 
 def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
@@ -24,17 +23,18 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
     settings, pretrained = run.settings, run.pretrained
     rows = [("model", f"{settings.model.path} ({pretrained.family.model_type})")]
     rows += [("", line) for line in pretrained.report.lines()]
-    trainable, frozen = partition.partition(pretrained.params, run.labels)
-    total = trees.count(pretrained.params)
-    count = trees.count(trainable)
+    total, count = trees.count(pretrained.params), trees.count(run.trainable)
     rows += [
         ("tuning", _fields(**dataclasses.asdict(settings.tuning))),
         (
             "trainable",
-            f"{count:,} of {total:,} parameters ({count / total:.1%}), {_size(trainable)}",
+            f"{count:,} of {total:,} parameters ({count / total:.1%}), {_size(run.trainable)}",
         ),
-        ("frozen", f"{trees.count(frozen):,} parameters, {_size(frozen)}"),
-        ("optimizer", f"{_optimizer(run)}, {_size(_state_shapes(run))} of state"),
+        ("frozen", f"{trees.count(run.frozen):,} parameters, {_size(run.frozen)}"),
+        (
+            "optimizer",
+            f"{_optimizer(run)}, {_size(jax.eval_shape(run.tx.init, run.trainable))} of state",
+        ),
         ("precision", f"{settings.precision.compute_dtype} products, float32 weights"),
         ("data", settings.data.path),
     ]
@@ -65,7 +65,6 @@ def results(
     seconds: float,
 ) -> dict[str, Any]:
     """What results.json holds; None for what is unknown or not a number."""
-    trainable, _ = partition.partition(run.pretrained.params, run.labels)
     step = int(fit.state.step)
     return {
         "task": run.task.name,
@@ -87,7 +86,7 @@ def results(
         "compiled_train_shapes": train_step.shapes,
         "compiled_eval_shapes": eval_step.shapes,
         "peak_memory_bytes": peak_memory_bytes(),
-        "trainable_parameters": trees.count(trainable),
+        "trainable_parameters": trees.count(run.trainable),
         "parameters": trees.count(run.pretrained.params),
         "classes": list(run.pretrained.class_names),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
@@ -135,11 +134,6 @@ def _optimizer(run: Run) -> str:
     clip = f", clip {o.clip_norm}" if o.clip_norm else ""
     warm = f"warm-up {o.warmup_fraction:.0%}"
     return f"{o.name}, {o.schedule} from {o.learning_rate:g}, {warm}, decay {o.weight_decay}{clip}"
-
-
-def _state_shapes(run: Run) -> Any:
-    trainable, _ = partition.partition(run.pretrained.params, run.labels)
-    return jax.eval_shape(run.tx.init, trainable)
 
 
 def _shapes(run: Run) -> str:

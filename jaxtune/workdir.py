@@ -2,10 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from jaxtune.atomic import write_atomic
 from jaxtune.errors import UserError
+from jaxtune.reading import read_json_object
 from jaxtune.settings import Settings, differences, to_json
 
 _REMEDY = "Use another --workdir"
@@ -25,7 +25,7 @@ def check_workdir(workdir: Path, settings: Settings) -> None:
         if (workdir / "checkpoints").exists():
             raise UserError(f"{workdir} holds checkpoints but no config.json. {_REMEDY}.")
         return
-    old, new = _read(file), json.loads(to_json(settings))
+    old, new = read_json_object(file, f"{_REMEDY}."), json.loads(to_json(settings))
     for section in ("model", "data"):
         if new[section]["sha256"] is None and isinstance(old.get(section), dict):
             new[section]["sha256"] = old[section].get("sha256")
@@ -54,14 +54,3 @@ def claim_workdir(workdir: Path, settings: Settings) -> None:
             f"--workdir={workdir} cannot be written to: {error.strerror}. Expected a folder, which"
             f" is made if absent. {_REMEDY}."
         ) from None
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """The config.json of an earlier run in the same folder."""
-    try:
-        old = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise UserError(f"{file} is not valid JSON: {error}. {_REMEDY}.") from None
-    if not isinstance(old, dict):
-        raise UserError(f"{file} is not the config of a run. {_REMEDY}.")
-    return old

@@ -1,6 +1,5 @@
 """From a data source to the splits of a text task: rows first, tokens once the model is known."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from jaxtune.data import labels, sources, splits
 from jaxtune.data.examples import Examples, tokenize
 from jaxtune.data.table import Table
 from jaxtune.errors import UserError
+from jaxtune.reading import sha256_of
 from jaxtune.settings import DataSettings
 
 
@@ -156,10 +156,7 @@ def _check_digest(tables: dict[str, Table], settings: DataSettings) -> str | Non
     files = sorted({file for table in tables.values() for file in table.files or [table.source]})
     if not all(Path(file).expanduser().is_file() for file in files):
         return None  # the hub's
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(Path(file).expanduser().read_bytes())
-    found = digest.hexdigest()
+    found = sha256_of(Path(file).expanduser() for file in files)
     if settings.sha256 is not None and found != settings.sha256:
         raise UserError(
             f"{settings.path}: the data has sha256 {found}, expected {settings.sha256}. Fetch it"

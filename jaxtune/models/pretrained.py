@@ -1,7 +1,5 @@
 """Loading a pretrained model: from a folder or a hub id to a module and its parameters."""
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -18,6 +16,7 @@ from jaxtune.errors import UserError
 from jaxtune.models import convert, registry
 from jaxtune.models.registry import Family
 from jaxtune.models.weights import Weights, open_weights
+from jaxtune.reading import read_json_object, sha256_of
 from jaxtune.types import ApplyFn, Params
 
 
@@ -183,13 +182,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """
     if not file.exists():
         raise UserError(f"{file.parent} is no model folder: it has no {file.name}.")
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not valid JSON: {error}.") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{file} holds a {type(value).__name__}, expected a JSON object.")
-    return value
+    return read_json_object(file)
 
 
 def head_names(hf_config: dict[str, Any]) -> tuple[str, ...]:
@@ -302,12 +295,7 @@ def _draw(module: nn.Module, leaves: list[str], key: jax.Array | None) -> dict[s
 
 
 def _check_digest(weights: Weights, expected: str | None) -> str:
-    digest = hashlib.sha256()
-    for file in weights.files:
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 22):
-                digest.update(chunk)
-    found = digest.hexdigest()
+    found = sha256_of(weights.files)
     if expected is not None and found != expected:
         raise UserError(
             f"{weights.files[0].parent}: the weights have sha256 {found}, expected {expected}."

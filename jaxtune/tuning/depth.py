@@ -1,7 +1,12 @@
 """Where each parameter stands between input and output, read off its name."""
 
+from typing import Any
+
+import jax
+
 from jaxtune import paths
 from jaxtune.errors import UserError, nearest
+from jaxtune.tuning.partition import FROZEN, TRAINABLE
 from jaxtune.types import Params
 
 LAYERS = r"(?:^|/)layer/(\d+)/"
@@ -44,6 +49,18 @@ def depths(params: Params, layers: str, below: str) -> tuple[list[int | None], i
                 " for this model's names."
             )
     return found, 1 + max(depth for depth in found if depth is not None)
+
+
+def train_from(params: Params, found: list[int | None], lowest: int) -> Any:
+    """TRAINABLE for the layers from `lowest` on and what stands above them, FROZEN below.
+
+    Args:
+      params: the tree that is labelled.
+      found: the depth of each leaf, from `depths`.
+      lowest: index of the lowest layer that is trained.
+    """
+    labels = [TRAINABLE if depth is None or depth >= lowest else FROZEN for depth in found]
+    return jax.tree.unflatten(jax.tree.structure(params), labels)
 
 
 def check_count(num_layers: int, total: int) -> None:

@@ -3,10 +3,7 @@
 import dataclasses
 from typing import Any
 
-import jax
-
-from jaxtune.tuning.depth import BELOW, LAYERS, check_count, depths
-from jaxtune.tuning.partition import FROZEN, TRAINABLE
+from jaxtune.tuning.depth import BELOW, LAYERS, check_count, depths, train_from
 from jaxtune.types import Params
 
 
@@ -32,5 +29,4 @@ class FirstLayersFrozen:
         """
         found, total = depths(params, self.layers, self.below)
         check_count(self.num_layers, total)
-        labels = [FROZEN if d is not None and d < self.num_layers else TRAINABLE for d in found]
-        return jax.tree.unflatten(jax.tree.structure(params), labels)
+        return train_from(params, found, self.num_layers)

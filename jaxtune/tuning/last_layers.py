@@ -3,10 +3,7 @@
 import dataclasses
 from typing import Any
 
-import jax
-
-from jaxtune.tuning.depth import BELOW, LAYERS, check_count, depths
-from jaxtune.tuning.partition import FROZEN, TRAINABLE
+from jaxtune.tuning.depth import BELOW, LAYERS, check_count, depths, train_from
 from jaxtune.types import Params
 
 
@@ -35,6 +32,4 @@ class LastLayers:
         """
         found, total = depths(params, self.layers, self.below)
         check_count(self.num_layers, total)
-        lowest = total - self.num_layers
-        labels = [TRAINABLE if d is None or d >= lowest else FROZEN for d in found]
-        return jax.tree.unflatten(jax.tree.structure(params), labels)
+        return train_from(params, found, total - self.num_layers)

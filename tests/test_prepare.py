@@ -1,0 +1,54 @@
+"""What is wrong with config, data or tokenizer is said before any weight is looked for."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+
+from jaxtune.errors import UserError
+from jaxtune.report import Report
+from jaxtune.run import prepare
+from jaxtune.settings import DataSettings, ModelSettings, Settings, TuningSettings
+
+
+@pytest.fixture
+def no_weights(tmp_path, golden):
+    """A model folder without its weights, which any reading of them would report."""
+    folder = tmp_path / "model"
+    shutil.copytree(golden / "odd", folder)
+    (folder / "model.safetensors").unlink()
+    return folder
+
+
+def asked(folder, data, **fields):
+    settings = Settings(
+        model=ModelSettings(path=str(folder)), data=DataSettings(path=str(data), max_length=16)
+    )
+    return dataclasses.replace(settings, **fields)
+
+
+def test_only_then_weights_are_missed(no_weights, tiny_data):
+    with pytest.raises(UserError, match="holds no weights"):
+        prepare(asked(no_weights, tiny_data), Report())
+
+
+@pytest.mark.parametrize(
+    ("tuning", "message"),
+    [
+        (TuningSettings("last_layers", num_layers=9), "num_layers is 9, but the model has 3"),
+        (TuningSettings("last_layers"), "num_layers must be set"),
+        (TuningSettings("rules", rules=("nothing=frozen",)), "matches none of the"),
+    ],
+)
+def test_the_strategy_is_checked_first(no_weights, tiny_data, tuning, message):
+    with pytest.raises(UserError, match=message):
+        prepare(asked(no_weights, tiny_data, tuning=tuning), Report())
+
+
+def test_the_tokenizer_is_checked_first(no_weights, tiny_data):
+    file = no_weights / "config.json"
+    config = json.loads(file.read_text()) | {"vocab_size": 90}
+    file.write_text(json.dumps(config))
+    with pytest.raises(UserError, match="tokens, but the model has 90 word embeddings"):
+        prepare(asked(no_weights, tiny_data), Report())
