@@ -26,7 +26,9 @@ def read_json_object(file: Path, remedy: str = "Correct the file.") -> dict[str,
     except ValueError as error:  # not JSON, or not UTF-8
         raise UserError(f"{file} is not valid JSON: {error}. {remedy}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{file} holds a JSON {type(value).__name__}, expected an object. {remedy}")
+        raise UserError(
+            f"{file} holds a {type(value).__name__}, expected an object of JSON. {remedy}"
+        )
     return value
 
 
