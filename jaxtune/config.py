@@ -34,7 +34,7 @@ def default_config() -> ConfigDict:
             if dataclasses.is_dataclass(value):
                 node[name] = section(value)
             elif type(None) in typing.get_args(hint):
-                (kind,) = (arg for arg in typing.get_args(hint) if arg is not type(None))
+                kind, *_ = (k for k in (*_kinds(hint), str) if k is not type(None))
                 node[name] = config_dict.placeholder(kind)
                 node[name] = value
             else:
@@ -212,7 +212,7 @@ def _parse(field: str, text: str, hint: Any) -> Any:
             return (value,) if isinstance(value, str) else tuple(value)
         except (ValueError, SyntaxError, TypeError):
             return tuple(part.strip() for part in text.split(",") if part.strip())
-    if str in kinds or typing.get_origin(hint) is typing.Literal:
+    if str in kinds or _options(hint):
         return text
     raise UserError(f"{field} is {text!r}: expected {_spell(hint)}.")
 
@@ -236,15 +236,14 @@ def _build(kind: type, values: Mapping[str, Any], section: str) -> Any:
 
 
 def _check(field: str, value: Any, hint: Any) -> Any:
-    if typing.get_origin(hint) is typing.Literal:
-        options = typing.get_args(hint)
+    kinds, options = _kinds(hint), _options(hint)
+    if options and (value is not None or type(None) not in kinds):
         if value not in options:
             raise UserError(
                 f"{field} is {value!r}: expected one of {', '.join(options)}."
                 f"{nearest(str(value), options)}"
             )
         return value
-    kinds = _kinds(hint)
     if isinstance(value, list):  # JSON has no tuples
         value = tuple(value)
     if isinstance(value, int) and not isinstance(value, bool) and float in kinds:
@@ -259,14 +258,25 @@ def _check(field: str, value: Any, hint: Any) -> Any:
     return value
 
 
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the hint alone."""
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if is_union else (hint,)
+
+
 def _kinds(hint: Any) -> list[type]:
     """The plain types that a hint admits."""
-    args = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     return [
         typing.get_origin(arg) or arg
-        for arg in args
+        for arg in _alternatives(hint)
         if typing.get_origin(arg) is not typing.Literal
     ]
+
+
+def _options(hint: Any) -> tuple[str, ...]:
+    """The words that a hint admits, if it names them."""
+    literals = [arg for arg in _alternatives(hint) if typing.get_origin(arg) is typing.Literal]
+    return tuple(word for literal in literals for word in typing.get_args(literal))
 
 
 def _spell(hint: Any) -> str:

@@ -70,16 +70,37 @@ class TuningSettings:
 
     Attributes:
       name: `full`, `head`, `last_layers`, `first_layers_frozen`, `embeddings_frozen`, `bitfit`,
-        `layernorm` or `rules`.
+        `layernorm`, `rules`, `gradual`, `lora`, `ia3`, `adapter` or `prefix`; several joined by
+        `+` train what any of them trains, such as `lora+layernorm`.
       num_layers: of `last_layers`: how many are trained, counted from the output; of
         `first_layers_frozen`: how many are frozen, counted from the input.
       rules: of `rules`: ordered `REGEX=frozen` and `REGEX=trainable` over parameter names; the
         first match decides.
+      targets: of `lora`, `ia3`, `adapter` and `prefix`: regexes over the names of the matrices
+        that they act on.
+      rank: of `lora`: inner dimension of the low-rank term; 8 if unset.
+      alpha: of `lora`: the term is scaled by alpha / rank; 16 if unset.
+      dropout: of `lora`: rate on the term's input; 0 if unset.
+      use_rslora: of `lora`: scale by alpha / sqrt(rank).
+      use_dora: of `lora`: train the length of each column too.
+      placement: of `adapter`: `houlsby` (after attention and feed-forward) or `pfeiffer` (after
+        feed-forward); `pfeiffer` if unset.
+      bottleneck_size: of `adapter`: inner dimension; 64 if unset.
+      prefix_length: of `prefix`: tokens put before keys and values; 16 if unset.
     """
 
     name: str = "full"
     num_layers: int | None = None
     rules: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    rank: int | None = None
+    alpha: float | None = None
+    dropout: float | None = None
+    use_rslora: bool | None = None
+    use_dora: bool | None = None
+    placement: Literal["houlsby", "pfeiffer"] | None = None
+    bottleneck_size: int | None = None
+    prefix_length: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

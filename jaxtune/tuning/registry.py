@@ -12,8 +12,10 @@ from jaxtune.tuning.full import Full
 from jaxtune.tuning.head import Head
 from jaxtune.tuning.last_layers import LastLayers
 from jaxtune.tuning.layernorm import LayerNorm
+from jaxtune.tuning.lora import Lora
 from jaxtune.tuning.partition import Strategy
 from jaxtune.tuning.rules import Rules
+from jaxtune.tuning.union import Union
 
 STRATEGIES: Mapping[str, type] = {
     "full": Full,
@@ -24,6 +26,7 @@ STRATEGIES: Mapping[str, type] = {
     "bitfit": BitFit,
     "layernorm": LayerNorm,
     "rules": Rules,
+    "lora": Lora,
 }
 
 
@@ -31,25 +34,32 @@ def make_strategy(name: str, fields: Mapping[str, Any]) -> Strategy:
     """Builds the strategy `name` from the fields that belong to it.
 
     Args:
-      name: a key of STRATEGIES.
+      name: a key of STRATEGIES, or several joined by `+` for their union.
       fields: values by field name; None and () mean not set, and fields of other strategies may
         be present as long as they are not set.
 
     Raises:
       UserError: an unknown name, a field that is missing, or one that the strategy does not have.
     """
-    if name not in STRATEGIES:
-        raise UserError(
-            f"config.tuning.name is {name!r}: expected one of {', '.join(STRATEGIES)}."
-            f"{nearest(name, STRATEGIES)}"
-        )
-    strategy = STRATEGIES[name]
-    known = {field.name: field for field in dataclasses.fields(strategy)}
+    parts = name.split("+")
+    for part in parts:
+        if part not in STRATEGIES:
+            raise UserError(
+                f"config.tuning.name is {name!r}: expected one of {', '.join(STRATEGIES)}, or"
+                f" several joined by +.{nearest(part, STRATEGIES)}"
+            )
     given = {key: value for key, value in fields.items() if value not in (None, ())}
+    known = {part: {field.name for field in dataclasses.fields(STRATEGIES[part])} for part in parts}
     for key in given:
-        if key not in known:
+        if not any(key in names for names in known.values()):
             raise UserError(f"config.tuning.{key} is set, but the strategy {name!r} has no {key}.")
-    for key, field in known.items():
-        if field.default is dataclasses.MISSING and key not in given:
-            raise UserError(f"config.tuning.{key} must be set for the strategy {name!r}.")
-    return strategy(**given)
+    strategies = []
+    for part in parts:
+        for field in dataclasses.fields(STRATEGIES[part]):
+            if field.default is dataclasses.MISSING and field.name not in given:
+                raise UserError(
+                    f"config.tuning.{field.name} must be set for the strategy {part!r}."
+                )
+        own = {key: value for key, value in given.items() if key in known[part]}
+        strategies.append(STRATEGIES[part](**own))
+    return strategies[0] if len(strategies) == 1 else Union(tuple(strategies))
