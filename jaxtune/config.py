@@ -107,6 +107,9 @@ def validate(settings: Settings) -> None:
         value = getattr(optimizer, name)
         low = value is None or value > 0 or (value == 0 and name == "weight_decay")
         check(low, f"optimizer.{name}", value, "a positive number")
+    decay = optimizer.layer_decay
+    good = decay is None or 0 < decay <= 1
+    check(good, "optimizer.layer_decay", decay, "None or a factor above 0 and at most 1")
     for name in ("b1", "b2", "momentum"):
         value = getattr(optimizer, name)
         check(0 <= value < 1, f"optimizer.{name}", value, "a number from 0 up to, not with, 1")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxtune import atomic, export, summary, trees
+from jaxtune import atomic, export, stages, summary, trees
 from jaxtune.checkpoint import Checkpoints, Progress
 from jaxtune.compiled import Compiled
 from jaxtune.data import batches
@@ -21,8 +21,10 @@ from jaxtune.loggers import MetricsLog
 from jaxtune.report import Report
 from jaxtune.run import Run, prepare
 from jaxtune.settings import Settings
-from jaxtune.state import TrainState
-from jaxtune.step import StepInfo, make_eval_step, make_train_step
+from jaxtune.stages import Stage
+from jaxtune.step import StepInfo, make_eval_step
+from jaxtune.tuning import adapters
+from jaxtune.tuning.partition import Staged
 from jaxtune.types import Params
 from jaxtune.workdir import check_workdir, claim_workdir
 
@@ -45,16 +47,18 @@ class Fit(NamedTuple):
     """What the loop brings back.
 
     Attributes:
-      state: after the last step.
+      stage: after the last step.
       progress: which step was best.
+      programs: the compiled training step of each stage that ran.
       seconds: of training steps, without compiling and evaluating.
       examples: trained on in those seconds.
       tokens: real ones among them, without padding.
       first_step: 0, or the step that a resumed run went on from.
     """
 
-    state: TrainState
+    stage: Stage
     progress: Progress
+    programs: list[Compiled]
     seconds: float
     examples: int
     tokens: int
@@ -81,17 +85,16 @@ def train(settings: Settings, workdir: Path, report: Report) -> dict[str, Any]:
     run = prepare(settings, report)
     claim_workdir(workdir, run.settings)
     report.table("jaxtune", summary.start_rows(run, workdir))
-    train_step = Compiled(
-        make_train_step(run.pretrained.apply_fn, run.task.loss_fn, run.tx), donate_argnums=(0,)
-    )
-    eval_step = Compiled(make_eval_step(run.pretrained.apply_fn, run.task.metrics_fn))
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        fit = _fit(run, workdir, report, checkpoints, train_step, eval_step)
-        best = fit.state.params
-        if fit.progress.best_step != int(fit.state.step):
-            best = checkpoints.restore_params(fit.progress.best_step, fit.state)
+    eval_step = Compiled(make_eval_step(run.apply_fn, run.task.metrics_fn))
+    base = {"model": run.settings.model.path, "sha256": str(run.settings.model.sha256)}
+    with Checkpoints(workdir / "checkpoints", base) as checkpoints:
+        fit = _fit(run, workdir, report, checkpoints, eval_step)
+        best = fit.stage
+        if fit.progress.best_step != int(best.state.step):
+            best, _ = stages.restore(run, checkpoints, fit.progress.best_step)
+    params = stages.assemble(best)
     scores = {
-        split: _evaluate(run, best, split, eval_step, report)
+        split: _evaluate(run, params, split, eval_step, report)
         for split in ("validation", "test")
         if split in run.examples
     }
@@ -103,9 +106,9 @@ def train(settings: Settings, workdir: Path, report: Report) -> dict[str, Any]:
         "base_model": run.settings.model.path,
         "base_sha256": run.settings.model.sha256,
     }
-    params = trees.merge(best, run.frozen)
+    params = adapters.merge(run.strategy, params)
     export.export_model(workdir / "model", run.pretrained, params, run.tokenizer, run.task, card)
-    results = summary.results(run, fit, scores, train_step, eval_step, time.perf_counter() - start)
+    results = summary.results(run, fit, scores, eval_step, time.perf_counter() - start)
     atomic.write_atomic(workdir / "results.json", json.dumps(results, indent=2) + "\n")
     report.table("done", summary.end_rows(results, workdir))
     return results
@@ -116,29 +119,35 @@ def _fit(
     workdir: Path,
     report: Report,
     checkpoints: Checkpoints,
-    train_step: Compiled,
     eval_step: Compiled,
 ) -> Fit:
     """Steps from the newest checkpoint, or from 0, to the last step or an early stop."""
-    settings, state, progress = run.settings.train, run.init_state(), Progress()
-    if checkpoints.latest_step is not None:
-        state, progress = checkpoints.restore_latest(state)
-        report.line(f"going on from the checkpoint at step {int(state.step)}")
-    step = first_step = int(state.step)
+    settings, latest = run.settings.train, checkpoints.latest_step
+    if latest is None:
+        stage, progress = stages.begin(run, 0, run.params), Progress()
+    else:
+        stage, progress = stages.restore(run, checkpoints, latest)
+        report.line(f"going on from the checkpoint at step {latest}")
+    programs = [stage.step]
+    step = first_step = latest or 0
     log = MetricsLog(workdir / "metrics.jsonl", resume_step=step)
     waiting: list[StepInfo] = []
     seconds, examples, tokens = 0.0, 0, 0
     stream = _batches(run, step)
     bar = report.bar("training", run.num_steps, step)
     with _signals() as received, contextlib.closing(log), bar as update:
-        while step < run.num_steps and not _is_over(progress, settings.patience):
+        while step < run.num_steps and not _is_over(run, progress):
+            if stages.is_due(run, progress, step):
+                stage, progress = _next_stage(run, stage, progress, report)
+                programs.append(stage.step)
             index, batch = next(stream)
-            if not train_step.knows(batch):
+            if not stage.step.knows(batch):
                 update(
                     0, f"compiling for batches of {' x '.join(map(str, batch['input_ids'].shape))}"
                 )
-            begin, compiling = time.perf_counter(), train_step.seconds
-            state, info = train_step(state, run.frozen, batch)
+            begin, compiling = time.perf_counter(), stage.step.seconds
+            state, info = stage.step(stage.state, stage.frozen, batch)
+            stage = stage._replace(state=state)
             waiting.append(info)
             step += 1
             log_now = step % settings.log_every_steps == 0 or step == run.num_steps
@@ -146,7 +155,7 @@ def _fit(
             # One step is computed while the next batch is made; nothing runs further ahead.
             while len(waiting) > (0 if log_now or eval_now or save_now or received else 1):
                 progress = _add_loss(progress, waiting.pop(0))
-            seconds += time.perf_counter() - begin - (train_step.seconds - compiling)
+            seconds += time.perf_counter() - begin - (stage.step.seconds - compiling)
             examples, tokens = examples + len(index.indices), tokens + _tokens(run, index)
             update(1)
             if log_now:
@@ -157,15 +166,31 @@ def _fit(
                 progress = progress._replace(loss_total=0.0, loss_weight=0.0)
                 update(0, f"loss {loss:.4f}")
             if eval_now:
-                scores = _evaluate(run, state.params, "validation", eval_step, report)
+                scores = _evaluate(run, stages.assemble(stage), "validation", eval_step, report)
                 progress = _judge(run, progress, step, scores[run.best_metric])
                 log.write(step, {f"validation/{name}": value for name, value in scores.items()})
                 report.line(_evaluation_line(run, step, scores, progress))
             if eval_now or save_now or received:
-                checkpoints.save(state, progress)
+                kept = stages.settled(run, stage.number, stage.frozen)
+                checkpoints.save(stage.state, progress, kept)
             if received:
                 raise InterruptedRunError(received[0], step)
-    return Fit(state, progress, seconds, examples, tokens, first_step)
+    return Fit(stage, progress, programs, seconds, examples, tokens, first_step)
+
+
+def _next_stage(
+    run: Run, stage: Stage, progress: Progress, report: Report
+) -> tuple[Stage, Progress]:
+    """The stage after `stage`, with its parameters; says what it trains."""
+    step = int(stage.state.step)
+    stage = stages.begin(run, stage.number + 1, stages.assemble(stage), stage.state)
+    count = trees.count(stage.state.params)
+    report.line(
+        f"stage {stage.number + 1} of {len(run.stages)} from step {step}: {count:,} parameters in"
+        " training"
+    )
+    starts = (*progress.stage_starts, step)
+    return stage, progress._replace(stage_starts=starts, bad_evals=0)
 
 
 def _batches(run: Run, step: int) -> Iterator[tuple[batches.BatchIndex, dict[str, np.ndarray]]]:
@@ -192,11 +217,12 @@ def _due(run: Run, step: int) -> tuple[bool, bool]:
 def _evaluate(
     run: Run, params: Params, split: str, eval_step: Compiled, report: Report
 ) -> dict[str, float]:
-    """All scores of one split."""
+    """All scores of one split, with all parameters given."""
     examples = run.examples[split]
+    no_holes = jax.tree.map(lambda _: None, params)
     with report.bar(f"evaluating {split}", len(examples.lengths)) as update:
         means, outputs = predict_all(
-            lambda batch: eval_step(params, run.frozen, batch),
+            lambda batch: eval_step(params, no_holes, batch),
             examples,
             run.lengths,
             run.settings.train.eval_batch_size,
@@ -220,8 +246,13 @@ def _judge(run: Run, progress: Progress, step: int, value: float) -> Progress:
     return progress._replace(bad_evals=progress.bad_evals + 1)
 
 
-def _is_over(progress: Progress, patience: int | None) -> bool:
-    return patience is not None and progress.bad_evals >= patience
+def _is_over(run: Run, progress: Progress) -> bool:
+    """Whether patience is at its end; a plateau that ends a stage does not end the run."""
+    patience = run.settings.train.patience
+    if patience is None or progress.bad_evals < patience:
+        return False
+    by_score = isinstance(run.strategy, Staged) and run.strategy.stage_by == "plateau"
+    return not by_score or len(progress.stage_starts) == len(run.stages)
 
 
 def _add_loss(progress: Progress, info: StepInfo) -> Progress:

@@ -1,11 +1,11 @@
-"""How trainable parameters are updated: schedule, clipping, and one masked chain per group.
+"""How trainable parameters are updated: clipping, one masked chain a group, schedule, multipliers.
 
 Everything here takes the tree of trainable parameters, with None where frozen, so a frozen
 parameter has no moment, no decay and no share in the clip norm.
 """
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from typing import Any
 
 import jax
@@ -14,8 +14,8 @@ import optax
 from jaxtune import paths
 from jaxtune.errors import UserError, nearest
 
-NO_DECAY = r"(?:^|/)(?:bias|scale)$"
-"""Biases and the scales of normalisation layers are not decayed."""
+NO_DECAY = r"(?:^|/)(?:bias|scale)$|_(?:ia3_input|ia3_output|dora_magnitude)$"
+"""Biases, the scales of normalisation layers and other factors are not decayed."""
 
 SCHEDULES = ("linear", "cosine", "constant")
 OPTIMIZERS = ("adamw", "sgd")
@@ -69,9 +69,12 @@ def make_optimizer(
     eps: float = 1e-8,
     momentum: float = 0.9,
     no_decay: str = NO_DECAY,
-    rate_scale: Mapping[str, float] | None = None,
+    multipliers: Any = None,
 ) -> optax.GradientTransformation:
-    """Clipping by the global norm, then one masked chain for each (group, decayed or not).
+    """Clipping by the global norm, one masked chain for each (group, decayed or not), the rate.
+
+    Each chain counts its own steps for Adam's bias correction, so a group that joins later starts
+    as a fresh one does. The schedule counts the steps of the whole optimizer.
 
     Args:
       name: `adamw` (decoupled decay) or `sgd` (with momentum; decay is added to the gradient).
@@ -86,54 +89,50 @@ def make_optimizer(
       eps: added to the root of AdamW's second moment.
       momentum: of SGD.
       no_decay: a regex; leaves whose name matches are not decayed.
-      rate_scale: a factor on the learning rate by group; 1 where absent.
+      multipliers: a tree of float like `labels`, a factor on the learning rate of each leaf; None
+        for 1 everywhere.
 
     Returns:
       An `optax.GradientTransformation` over the trainable tree. AdamW keeps 8 bytes per trainable
       float32 parameter.
 
     Raises:
-      UserError: an unknown name or group.
+      UserError: an unknown name.
 
     Source: Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization, algorithm 2.
     """
-
-    def chain(scale: float, decay: float) -> optax.GradientTransformation:
-        def rate(step: Any) -> Any:
-            return scale * schedule(step)
-
-        if name == "adamw":
-            return optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=decay)
-        return optax.chain(optax.add_decayed_weights(decay), optax.sgd(rate, momentum=momentum))
-
     if name not in OPTIMIZERS:
         raise UserError(
             f"config.optimizer.name is {name!r}: expected one of {', '.join(OPTIMIZERS)}."
             f"{nearest(name, OPTIMIZERS)}"
         )
-    leaves = zip(paths.leaf_names(labels), jax.tree.leaves(labels), strict=True)
-    keys = [(group, not re.search(no_decay, leaf)) for leaf, group in leaves]
-    scales = rate_scale or {}
-    groups = {group for group, _ in keys}
-    for group in scales:
-        if group not in groups:
-            raise UserError(
-                f"rate_scale names the group {group!r}, but the labels have {', '.join(groups)}."
-                f"{nearest(group, groups)}"
-            )
+
+    def chain(decay: float) -> optax.GradientTransformation:
+        decayed = optax.add_decayed_weights(decay)
+        if name == "adamw":
+            return optax.chain(optax.scale_by_adam(b1=b1, b2=b2, eps=eps), decayed)
+        return optax.chain(decayed, optax.trace(momentum))
+
+    names = [
+        f"{'decayed' if is_decayed(leaf, no_decay) else 'plain'}_{group}"
+        for leaf, group in paths.flatten(labels).items()
+    ]
     chains: dict[Hashable, optax.GradientTransformation] = {
-        _chain_name(key): chain(scales.get(key[0], 1.0), weight_decay if key[1] else 0.0)
-        for key in sorted(set(keys))
+        group: chain(weight_decay if group.startswith("decayed_") else 0.0)
+        for group in sorted(set(names))
     }
-    chain_labels = jax.tree.unflatten(jax.tree.structure(labels), [_chain_name(k) for k in keys])
-    masked = optax.partition(chains, chain_labels)
-    return masked if clip_norm is None else optax.chain(_clip(clip_norm), masked)
+    chain_labels = jax.tree.unflatten(jax.tree.structure(labels), names)
+    parts = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
+    parts += [optax.partition(chains, chain_labels), optax.scale_by_learning_rate(schedule)]
+    if multipliers is not None:
+        parts += [optax.stateless(lambda updates, _: _multiply(updates, multipliers))]
+    return optax.chain(*parts)
 
 
-def _chain_name(key: tuple[str, bool]) -> str:
-    group, decayed = key
-    return f"{'decayed' if decayed else 'plain'}_{group}"
+def is_decayed(leaf: str, no_decay: str = NO_DECAY) -> bool:
+    """Whether weight decay applies to the leaf of this name."""
+    return not re.search(no_decay, leaf)
 
 
-def _clip(clip_norm: float) -> optax.GradientTransformation:
-    return optax.clip_by_global_norm(clip_norm)
+def _multiply(updates: Any, multipliers: Any) -> Any:
+    return jax.tree.map(lambda u, factor: u if factor == 1.0 else factor * u, updates, multipliers)

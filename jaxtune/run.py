@@ -1,6 +1,7 @@
 """From settings to everything that a run needs and does not change."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxtune import optim
+from jaxtune import optim, paths
 from jaxtune.data import batches
 from jaxtune.data.examples import Examples, load_tokenizer
 from jaxtune.data.text import read_text_data, tokenize_splits
@@ -18,12 +19,13 @@ from jaxtune.models.pretrained import Pretrained, load_pretrained, read_config
 from jaxtune.models.registry import parameter_shapes
 from jaxtune.report import Report
 from jaxtune.settings import Settings
-from jaxtune.state import TrainState, init_state
 from jaxtune.tasks.registry import find_task
 from jaxtune.tasks.task import Task
-from jaxtune.tuning import partition
+from jaxtune.tuning import adapters, partition
+from jaxtune.tuning.partition import Staged, Strategy
+from jaxtune.tuning.rates import rate_multipliers
 from jaxtune.tuning.registry import make_strategy
-from jaxtune.types import Params
+from jaxtune.types import ApplyFn, Params
 
 NUM_LENGTHS = 4  # padded lengths of the bucketed layout: each is one more compilation
 
@@ -34,13 +36,15 @@ class Run(NamedTuple):
     Attributes:
       settings: resolved, with the digests of weights and data.
       task: loss, metrics, decoding.
-      pretrained: the model as loaded.
+      pretrained: the model as loaded, but for its parameters.
       tokenizer: from the model's folder.
       examples: by split.
       lengths: padded lengths in tokens, increasing.
-      trainable: the trainable parameters at step 0, None where frozen.
-      frozen: the frozen parameters, None where trainable.
-      tx: the optimizer of the trainable ones.
+      strategy: what is trained.
+      apply_fn: the model on `params`.
+      params: all parameters at step 0, with those that the strategy adds.
+      stages: the labels of each stage of the strategy; most have one.
+      multipliers: factor on the learning rate of each leaf.
       schedule: learning rate by step.
       steps_per_epoch: batches in one pass.
       num_steps: in all.
@@ -54,18 +58,20 @@ class Run(NamedTuple):
     tokenizer: Any
     examples: dict[str, Examples]
     lengths: tuple[int, ...]
-    trainable: Params
-    frozen: Params
-    tx: optax.GradientTransformation
+    strategy: Strategy
+    apply_fn: ApplyFn
+    params: Params
+    stages: tuple[Any, ...]
+    multipliers: Any
     schedule: optax.Schedule
     steps_per_epoch: int
     num_steps: int
     best_metric: str
     notes: list[str]
 
-    def init_state(self) -> TrainState:
-        """The state at step 0."""
-        return init_state(self.trainable, self.tx, jax.random.key(self.settings.seed))
+    def optimizer(self, stage: int) -> optax.GradientTransformation:
+        """The optimizer of the leaves that are trained in a stage."""
+        return make_tx(self.settings, self.stages[stage], self.multipliers, self.schedule)
 
 
 def prepare(settings: Settings, report: Report) -> Run:
@@ -82,14 +88,14 @@ def prepare(settings: Settings, report: Report) -> Run:
     data = read_text_data(settings.data, regression=not _is_classification(task))
     tokenizer = load_tokenizer(folder)
     check_vocabulary(tokenizer, config.vocab_size, folder)
-    dtype = jnp.dtype(settings.precision.compute_dtype)
+    dtype, key = jnp.dtype(settings.precision.compute_dtype), jax.random.key(settings.seed)
     shapes = parameter_shapes(family.make_module(config, len(data.class_names) or 1, dtype))
-    labels = partition.label(strategy, shapes)
+    plan = _plan(settings, strategy, shapes, len(data.splits["train"].texts))
     pretrained = load_pretrained(
         folder,
         class_names=data.class_names if _is_classification(task) else None,
         num_outputs=None if _is_classification(task) else 1,
-        key=jax.random.fold_in(jax.random.key(settings.seed), _HEAD_STREAM),
+        key=jax.random.fold_in(key, _HEAD_STREAM),
         compute_dtype=dtype,
         sha256=settings.model.sha256,
     )
@@ -102,38 +108,62 @@ def prepare(settings: Settings, report: Report) -> Run:
     )
     for part in examples.values():
         check_tokens(part, config, folder)
-    trainable, frozen = partition.partition(pretrained.params, labels)
-    train_size = len(examples["train"].lengths)
-    steps_per_epoch = -(-train_size // settings.train.batch_size)
-    num_steps = settings.train.num_steps or settings.train.num_epochs * steps_per_epoch
-    schedule, tx = _optimizer(settings, labels, num_steps)
+    params = adapters.extend(strategy, pretrained.params, jax.random.fold_in(key, _ADDED_STREAM))
+    stages, notes = _with_new_parts(settings, plan.stages, params, pretrained)
     resolved = dataclasses.replace(
         settings,
         model=dataclasses.replace(settings.model, sha256=pretrained.sha256),
         data=dataclasses.replace(settings.data, sha256=data.sha256),
     )
-    num_lengths = NUM_LENGTHS if settings.data.layout == "bucketed" else 1
-    limit = config.max_position_embeddings
-    lengths = batches.choose_lengths(examples["train"].lengths, num_lengths, limit)
-    longest = max(int(part.lengths.max()) for part in examples.values())
-    if longest > lengths[-1]:  # evaluation may meet a longer example than training did
-        lengths = (*lengths[:-1], batches.choose_lengths(np.array([longest]), 1, limit)[0])
     return Run(
         resolved,
         task,
-        pretrained,
+        pretrained._replace(params={}),
         tokenizer,
         examples,
-        lengths,
-        trainable,
-        frozen,
-        tx,
-        schedule,
-        steps_per_epoch,
-        num_steps,
+        _choose_lengths(settings, examples, config.max_position_embeddings),
+        strategy,
+        adapters.adapt(strategy, pretrained.apply_fn),
+        _cast_frozen(params, stages, settings.precision.frozen_dtype),
+        stages,
+        plan.multipliers,
+        plan.schedule,
+        plan.steps_per_epoch,
+        plan.num_steps,
         best_metric,
-        data.notes,
+        [*data.notes, *notes],
     )
+
+
+def make_tx(
+    settings: Settings, labels: Any, multipliers: Any, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    """The settings' optimizer for the leaves that are trained, with any schedule.
+
+    Args:
+      settings: its `optimizer` section is read.
+      labels: one label for each leaf, FROZEN or a group.
+      multipliers: a factor on the learning rate for each leaf.
+      schedule: learning rate by step.
+    """
+    wanted = ("weight_decay", "clip_norm", "b1", "b2", "eps", "momentum")
+    fields = {name: getattr(settings.optimizer, name) for name in wanted}
+    factors, _ = partition.partition(multipliers, labels)
+    return optim.make_optimizer(
+        settings.optimizer.name,
+        schedule,
+        partition.trainable_labels(labels),
+        multipliers=factors,
+        **fields,
+    )
+
+
+def stage_start(strategy: Staged, stage: int, steps_per_epoch: int) -> int | None:
+    """The step at which a stage begins; None where that depends on the validation score."""
+    if strategy.stage_by == "plateau":
+        return None
+    unit = steps_per_epoch if strategy.stage_by == "epoch" else 1
+    return round(stage * strategy.stage_length * unit)
 
 
 def check_max_length(max_length: int, limit: int, folder: Path) -> None:
@@ -170,7 +200,8 @@ def check_tokens(examples: Examples, config: Any, folder: Path) -> None:
             )
 
 
-_HEAD_STREAM = 2**31  # no step number reaches it, so no step shares its key with the new head
+# No step number reaches these, so no step shares its key with a new head or an added parameter.
+_HEAD_STREAM, _ADDED_STREAM = 2**31, 2**31 + 1
 
 
 def _is_classification(task: Task) -> bool:
@@ -194,12 +225,90 @@ def _strategy_fields(settings: Settings) -> dict[str, Any]:
     return fields
 
 
-def _optimizer(
-    settings: Settings, labels: Any, num_steps: int
-) -> tuple[optax.Schedule, optax.GradientTransformation]:
-    fields = dataclasses.asdict(settings.optimizer)
-    name, rate = fields.pop("name"), fields.pop("learning_rate")
-    warmup_steps = round(fields.pop("warmup_fraction") * num_steps)
-    schedule = optim.make_schedule(fields.pop("schedule"), rate, num_steps, warmup_steps)
-    tx = optim.make_optimizer(name, schedule, partition.trainable_labels(labels), **fields)
-    return schedule, tx
+class _Plan(NamedTuple):
+    """What follows from the settings, the parameters' names and the number of training rows."""
+
+    stages: tuple[Any, ...]
+    multipliers: Any
+    schedule: optax.Schedule
+    steps_per_epoch: int
+    num_steps: int
+
+
+def _plan(settings: Settings, strategy: Strategy, shapes: Params, num_rows: int) -> _Plan:
+    """Plans the run before any weight is read."""
+    key = jax.random.key(0)
+    extended = jax.eval_shape(lambda p, k: adapters.extend(strategy, p, k), shapes, key)
+    stages = partition.stages(strategy, extended)
+    steps_per_epoch = -(-num_rows // settings.train.batch_size)
+    num_steps = settings.train.num_steps or settings.train.num_epochs * steps_per_epoch
+    _check_stages(settings, strategy, len(stages), num_steps, steps_per_epoch)
+    o = settings.optimizer
+    multipliers = rate_multipliers(extended, o.layer_decay, o.rate_multipliers)
+    warmup_steps = round(o.warmup_fraction * num_steps)
+    schedule = optim.make_schedule(o.schedule, o.learning_rate, num_steps, warmup_steps)
+    return _Plan(stages, multipliers, schedule, steps_per_epoch, num_steps)
+
+
+def _choose_lengths(
+    settings: Settings, examples: Mapping[str, Examples], limit: int
+) -> tuple[int, ...]:
+    """The padded lengths of the layout, for the training examples and the longest of all."""
+    num_lengths = NUM_LENGTHS if settings.data.layout == "bucketed" else 1
+    lengths = batches.choose_lengths(examples["train"].lengths, num_lengths, limit)
+    longest = max(int(part.lengths.max()) for part in examples.values())
+    if longest > lengths[-1]:  # evaluation may meet a longer example than training did
+        lengths = (*lengths[:-1], batches.choose_lengths(np.array([longest]), 1, limit)[0])
+    return lengths
+
+
+def _check_stages(
+    settings: Settings, strategy: Strategy, count: int, num_steps: int, steps_per_epoch: int
+) -> None:
+    """Refuses stages that the run would never reach, and thawed leaves of low precision."""
+    if not isinstance(strategy, Staged):
+        return
+    last = stage_start(strategy, count - 1, steps_per_epoch)
+    if last is not None and last >= num_steps:
+        raise UserError(
+            f"config.tuning: {count} stages of {strategy.stage_length:g} {strategy.stage_by} begin"
+            f" their last one at step {last}, but the run has {num_steps} steps. Make stage_length"
+            " smaller, layers_per_stage larger, or the run longer."
+        )
+    if settings.precision.frozen_dtype != "float32":
+        raise UserError(
+            f"config.precision.frozen_dtype is {settings.precision.frozen_dtype!r}, but"
+            f" {settings.tuning.name!r} trains those parameters later: expected 'float32'."
+        )
+
+
+def _with_new_parts(
+    settings: Settings, stages: tuple[Any, ...], params: Params, pretrained: Pretrained
+) -> tuple[tuple[Any, ...], list[str]]:
+    """Trains newly drawn parts that the strategy would leave at random values; says so."""
+    ever = jax.tree.map(lambda *names: any(n != partition.FROZEN for n in names), *stages)
+    idle = [
+        part
+        for part in pretrained.report.new
+        if not all(
+            used for name, used in paths.flatten(ever).items() if name.startswith(f"{part}/")
+        )
+    ]
+    if not idle:
+        return stages, []
+    names = ", ".join(idle)
+    if "rules" in settings.tuning.name.split("+"):
+        return stages, [f"{names}: newly initialised, and partly frozen by your rules"]
+    thawed = tuple(partition.thaw(labels, idle, "new") for labels in stages)
+    return thawed, [f"{names}: newly initialised, so trained too"]
+
+
+def _cast_frozen(params: Params, stages: tuple[Any, ...], dtype: str) -> Params:
+    """The frozen leaves in their own dtype; what is trained stays float32."""
+    if dtype == "float32":
+        return params
+    return jax.tree.map(
+        lambda leaf, label: leaf.astype(dtype) if label == partition.FROZEN else leaf,
+        params,
+        stages[0],
+    )

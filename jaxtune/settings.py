@@ -76,6 +76,13 @@ class TuningSettings:
         `first_layers_frozen`: how many are frozen, counted from the input.
       rules: of `rules`: ordered `REGEX=frozen` and `REGEX=trainable` over parameter names; the
         first match decides.
+      order: of `gradual`: `ulmfit` (from the top, each stage adds layers) or `chain_thaw` (each
+        part alone, then all); `ulmfit` if unset.
+      stage_by: of `gradual`: what ends a stage: `epoch`, `step` or `plateau` (of the validation
+        score); `epoch` if unset.
+      stage_length: of `gradual`: epochs (a fraction is fine), steps, or evaluations without a
+        better score; 1 if unset.
+      layers_per_stage: of `gradual`: 1 if unset.
       targets: of `lora`, `ia3`, `adapter` and `prefix`: regexes over the names of the matrices
         that they act on.
       rank: of `lora`: inner dimension of the low-rank term; 8 if unset.
@@ -92,6 +99,10 @@ class TuningSettings:
     name: str = "full"
     num_layers: int | None = None
     rules: tuple[str, ...] = ()
+    order: Literal["ulmfit", "chain_thaw"] | None = None
+    stage_by: Literal["epoch", "step", "plateau"] | None = None
+    stage_length: float | None = None
+    layers_per_stage: int | None = None
     targets: tuple[str, ...] = ()
     rank: int | None = None
     alpha: float | None = None
@@ -112,6 +123,9 @@ class OptimizerSettings:
       learning_rate: the peak.
       schedule: after the warm-up: `linear` or `cosine` down to 0, or `constant`.
       warmup_fraction: share of all steps in which the rate rises from 0.
+      layer_decay: factor on the rate from one layer to the one below it; None for one rate.
+      rate_multipliers: `REGEX=FACTOR` on the rate of the parameters so named, such as
+        `classifier/=10`; the first match decides.
       weight_decay: not on biases and LayerNorm.
       clip_norm: largest global norm of the gradient; None does not clip.
       b1: AdamW's first decay.
@@ -124,6 +138,8 @@ class OptimizerSettings:
     learning_rate: float = 5e-5
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_fraction: float = 0.1
+    layer_decay: float | None = None
+    rate_multipliers: tuple[str, ...] = ()
     weight_decay: float = 0.01
     clip_norm: float | None = 1.0
     b1: float = 0.9
@@ -164,11 +180,13 @@ class PrecisionSettings:
     """Number formats.
 
     Attributes:
-      compute_dtype: of the products; weights, moments, softmax, LayerNorm statistics and loss are
-        float32 in any case.
+      compute_dtype: of the products; trained weights, moments, softmax, LayerNorm statistics and
+        loss are float32 in any case.
+      frozen_dtype: that frozen parameters are kept in.
     """
 
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    frozen_dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from jaxtune.data import batches
 from jaxtune.loggers import finite
 from jaxtune.report import human_bytes, human_seconds
 from jaxtune.run import Run
+from jaxtune.tuning import partition
 
 
 def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
@@ -23,17 +24,20 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
     settings, pretrained = run.settings, run.pretrained
     rows = [("model", f"{settings.model.path} ({pretrained.family.model_type})")]
     rows += [("", line) for line in pretrained.report.lines()]
-    total, count = trees.count(pretrained.params), trees.count(run.trainable)
+    total = trees.count(run.params)
+    trainable, frozen = partition.partition(run.params, run.stages[0])
+    count = trees.count(trainable)
+    moments = _size(jax.eval_shape(run.optimizer(0).init, trainable))
     rows += [
         ("tuning", _fields(**dataclasses.asdict(settings.tuning))),
         (
             "trainable",
-            f"{count:,} of {total:,} parameters ({count / total:.1%}), {_size(run.trainable)}",
+            f"{count:,} of {total:,} parameters ({count / total:.1%}), {_size(trainable)}",
         ),
-        ("frozen", f"{trees.count(run.frozen):,} parameters, {_size(run.frozen)}"),
+        ("frozen", f"{trees.count(frozen):,} parameters, {_size(frozen)}"),
         (
             "optimizer",
-            f"{_optimizer(run)}, {_size(jax.eval_shape(run.tx.init, run.trainable))} of state",
+            f"{_optimizer(run)}, {moments} of state",
         ),
         ("precision", f"{settings.precision.compute_dtype} products, float32 weights"),
         ("data", settings.data.path),
@@ -60,12 +64,11 @@ def results(
     run: Run,
     fit: Any,
     scores: Mapping[str, Mapping[str, float]],
-    train_step: Compiled,
     eval_step: Compiled,
     seconds: float,
 ) -> dict[str, Any]:
     """What results.json holds; None for what is unknown or not a number."""
-    step = int(fit.state.step)
+    step = int(fit.stage.state.step)
     return {
         "task": run.task.name,
         "scores": {
@@ -80,14 +83,15 @@ def results(
         "resumed_from_step": fit.first_step or None,
         "seconds": seconds,
         "train_seconds": fit.seconds,
-        "compile_seconds": train_step.seconds + eval_step.seconds,
+        "stage_starts": list(fit.progress.stage_starts),
+        "compile_seconds": sum(program.seconds for program in (*fit.programs, eval_step)),
         "examples_per_second": fit.examples / fit.seconds if fit.seconds else None,
         "tokens_per_second": fit.tokens / fit.seconds if fit.seconds else None,
-        "compiled_train_shapes": train_step.shapes,
+        "compiled_train_shapes": [s for program in fit.programs for s in program.shapes],
         "compiled_eval_shapes": eval_step.shapes,
         "peak_memory_bytes": peak_memory_bytes(),
-        "trainable_parameters": trees.count(run.trainable),
-        "parameters": trees.count(run.pretrained.params),
+        "trainable_parameters": trees.count(fit.stage.state.params),
+        "parameters": trees.count(run.params),
         "classes": list(run.pretrained.class_names),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "versions": {"jaxtune": __version__, "python": sys.version.split()[0]}

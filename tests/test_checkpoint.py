@@ -37,6 +37,11 @@ def make_state(step=0, size=3, seed=0) -> TrainState:
     return state
 
 
+def restore_latest(checkpoints, like):
+    progress = checkpoints.progress(checkpoints.latest_step)
+    return checkpoints.restore(checkpoints.latest_step, like)[0], progress
+
+
 def numbers(state):
     """Copies, since an array that NumPy looks into is not donated."""
     return jax.tree.map(np.array, state._replace(key=jax.random.key_data(state.key)))
@@ -62,7 +67,7 @@ def save(folder, *pairs):
 
 def restore_message(folder, like):
     with Checkpoints(folder) as checkpoints, pytest.raises(UserError) as caught:
-        checkpoints.restore_latest(like)
+        restore_latest(checkpoints, like)
     return str(caught.value)
 
 
@@ -74,7 +79,7 @@ def test_the_same_bits_come_back(tmp_path):
         checkpoints.save(state, progress)
     with Checkpoints(tmp_path / "c") as checkpoints:
         assert checkpoints.latest_step == 4
-        restored, again = checkpoints.restore_latest(make_state())
+        restored, again = restore_latest(checkpoints, make_state())
     assert same(state, restored)
     assert again == progress
     assert isinstance(restored, TrainState)
@@ -88,7 +93,7 @@ def test_the_same_bits_come_back(tmp_path):
 def test_nan_and_infinity_come_back(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(1), Progress(1, float("nan"), 0, float("inf"), 1.0))
-        _, progress = checkpoints.restore_latest(make_state())
+        _, progress = restore_latest(checkpoints, make_state())
     assert np.isnan(progress.best_value)
     assert progress.loss_total == float("inf")
 
@@ -111,7 +116,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path, pairs, kept):
 def test_a_resumed_run_still_knows_the_best(tmp_path):
     save(tmp_path, (1, 1), (2, 1))
     with Checkpoints(tmp_path) as checkpoints:
-        state, progress = checkpoints.restore_latest(make_state())
+        state, progress = restore_latest(checkpoints, make_state())
         checkpoints.save(state._replace(step=jnp.int32(3)), progress)
     assert steps(tmp_path) == [1, 3]
 
@@ -131,7 +136,7 @@ def test_the_parameters_of_the_best(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         for state in states.values():
             checkpoints.save(state, Progress(best_step=1))
-        best = checkpoints.restore_params(1, make_state())
+        best = checkpoints.restore(1, make_state())[0].params
     np.testing.assert_array_equal(best["x"], states[1].params["x"])
     assert not np.array_equal(best["x"], states[2].params["x"])
 
@@ -149,7 +154,7 @@ def test_a_donated_state_is_written_as_it_was(tmp_path):
         checkpoints.save(state, Progress())
         jax.block_until_ready(spoil((state.params, state.opt_state)))
         assert state.params["x"].is_deleted()
-        restored, _ = checkpoints.restore_latest(make_state(size=100_000))
+        restored, _ = restore_latest(checkpoints, make_state(size=100_000))
     for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(numbers(restored)), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -173,7 +178,7 @@ def test_without_the_damaged_one_the_run_goes_on_from_the_one_before(tmp_path):
         path.unlink() if path.is_file() else path.rmdir()
     (tmp_path / "2").rmdir()
     with Checkpoints(tmp_path) as checkpoints:
-        state, progress = checkpoints.restore_latest(make_state())
+        state, progress = restore_latest(checkpoints, make_state())
     assert (int(state.step), progress.best_step) == (1, 1)
 
 
@@ -225,7 +230,7 @@ def test_what_a_killed_save_left_is_not_a_checkpoint(tmp_path):
     assert done.returncode == 9
     like = init_state({"x": jnp.ones(9)}, optax.sgd(1.0), jax.random.key(0))
     with Checkpoints(tmp_path) as checkpoints:
-        state, _ = checkpoints.restore_latest(like)
+        state, _ = restore_latest(checkpoints, like)
         assert int(state.step) == checkpoints.latest_step
         checkpoints.save(state._replace(step=jnp.int32(3)), Progress(1))
     assert steps(tmp_path) == [1, 3]

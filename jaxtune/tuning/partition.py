@@ -6,11 +6,12 @@ disagree.
 """
 
 from collections import Counter
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
-from jaxtune import trees
+from jaxtune import paths, trees
 from jaxtune.errors import UserError
 from jaxtune.types import Params
 
@@ -24,6 +25,32 @@ class Strategy(Protocol):
     def labels(self, params: Params) -> Any:
         """A tree of str with the structure of `params`; only names and shapes are read."""
         ...
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A strategy that trains other parameters in each stage of a run."""
+
+    stage_by: str
+    stage_length: float
+
+    def labels(self, params: Params) -> Any:
+        """The labels of the last stage."""
+        ...
+
+    def stages(self, params: Params) -> tuple[Any, ...]:
+        """The labels of each stage, in order."""
+        ...
+
+
+def stages(strategy: Strategy, params: Params) -> tuple[Any, ...]:
+    """The labels of each stage: one tree, unless the strategy is `Staged`.
+
+    Raises:
+      UserError: as `label`.
+    """
+    last = label(strategy, params)
+    return strategy.stages(params) if isinstance(strategy, Staged) else (last,)
 
 
 def label(strategy: Strategy, params: Params) -> Any:
@@ -53,6 +80,15 @@ def partition(params: Params, labels: Any) -> tuple[Params, Params]:
 def trainable_labels(labels: Any) -> Any:
     """The label tree with None where frozen: the structure of the trainable parameters."""
     return jax.tree.map(lambda name: None if name == FROZEN else name, labels)
+
+
+def thaw(labels: Any, prefixes: Sequence[str], name: str) -> Any:
+    """The labels with `name` in the place of FROZEN for the leaves under some prefixes."""
+    flat = {
+        leaf: name if old == FROZEN and leaf.startswith(tuple(f"{p}/" for p in prefixes)) else old
+        for leaf, old in paths.flatten(labels).items()
+    }
+    return jax.tree.unflatten(jax.tree.structure(labels), list(flat.values()))
 
 
 def group_sizes(params: Params, labels: Any) -> Counter[str]:

@@ -9,6 +9,7 @@ from jaxtune.tuning.bitfit import BitFit
 from jaxtune.tuning.embeddings_frozen import EmbeddingsFrozen
 from jaxtune.tuning.first_layers_frozen import FirstLayersFrozen
 from jaxtune.tuning.full import Full
+from jaxtune.tuning.gradual import Gradual
 from jaxtune.tuning.head import Head
 from jaxtune.tuning.last_layers import LastLayers
 from jaxtune.tuning.layernorm import LayerNorm
@@ -26,6 +27,7 @@ STRATEGIES: Mapping[str, type] = {
     "bitfit": BitFit,
     "layernorm": LayerNorm,
     "rules": Rules,
+    "gradual": Gradual,
     "lora": Lora,
 }
 
@@ -48,6 +50,11 @@ def make_strategy(name: str, fields: Mapping[str, Any]) -> Strategy:
                 f"config.tuning.name is {name!r}: expected one of {', '.join(STRATEGIES)}, or"
                 f" several joined by +.{nearest(part, STRATEGIES)}"
             )
+    if len(parts) > 1 and "gradual" in parts:
+        raise UserError(
+            f"config.tuning.name is {name!r}: gradual decides on every parameter in each stage, so"
+            " it cannot be joined with another strategy."
+        )
     given = {key: value for key, value in fields.items() if value not in (None, ())}
     known = {part: {field.name for field in dataclasses.fields(STRATEGIES[part])} for part in parts}
     for key in given:

@@ -1,0 +1,94 @@
+"""The stages of a run: which leaves each trains, when it begins, and what goes on from the last."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxtune import paths, trees
+from jaxtune.checkpoint import Checkpoints, Progress
+from jaxtune.compiled import Compiled
+from jaxtune.run import Run, stage_start
+from jaxtune.state import TrainState, init_state
+from jaxtune.step import make_train_step
+from jaxtune.tuning import partition
+from jaxtune.tuning.partition import Staged
+from jaxtune.types import Params
+
+
+class Stage(NamedTuple):
+    """One stage in training. Most strategies have only the one of index 0.
+
+    Attributes:
+      number: from 0.
+      step: (state, frozen, batch) -> (state, info), compiled for each batch shape.
+      state: holds what the stage trains.
+      frozen: the rest of the parameters; what an earlier stage has trained is in it too.
+    """
+
+    number: int
+    step: Compiled
+    state: TrainState
+    frozen: Params
+
+
+def begin(run: Run, index: int, params: Params, last: TrainState | None = None) -> Stage:
+    """A stage before its first step.
+
+    Args:
+      run: names what each stage trains.
+      index: of the stage.
+      params: all parameters as they are now.
+      last: where the stage before it ended. Its step, its key, and the moments and counts of the
+        leaves that are trained in both go on.
+    """
+    trainable, frozen = partition.partition(params, run.stages[index])
+    tx = run.optimizer(index)
+    state = init_state(trainable, tx, jax.random.key(run.settings.seed))
+    if last is not None:
+        opt_state = carry(last.opt_state, state.opt_state)
+        state = state._replace(step=last.step, key=last.key, opt_state=opt_state)
+    step = Compiled(make_train_step(run.apply_fn, run.task.loss_fn, tx), donate_argnums=(0,))
+    return Stage(index, step, state, frozen)
+
+
+def carry(old: Any, new: Any) -> Any:
+    """The optimizer state `new` with the values that `old` has under the same names."""
+    known = paths.flatten(old)
+    values = [known.get(name, value) for name, value in paths.flatten(new).items()]
+    return jax.tree.unflatten(jax.tree.structure(new), values)
+
+
+def is_due(run: Run, progress: Progress, step: int) -> bool:
+    """Whether the next stage begins before step number `step` (from 0) is taken."""
+    index = len(progress.stage_starts)
+    if index >= len(run.stages):
+        return False
+    assert isinstance(run.strategy, Staged)
+    start = stage_start(run.strategy, index, run.steps_per_epoch)
+    return progress.bad_evals >= run.strategy.stage_length if start is None else step >= start
+
+
+def settled(run: Run, index: int, frozen: Params) -> Params:
+    """The leaves of `frozen` that an earlier stage has trained; None elsewhere."""
+    earlier = {
+        name
+        for labels in run.stages[:index]
+        for name, label in paths.flatten(labels).items()
+        if label != partition.FROZEN
+    }
+    leaves = [leaf if name in earlier else None for name, leaf in paths.flatten(frozen).items()]
+    return jax.tree.unflatten(jax.tree.structure(frozen), leaves)
+
+
+def restore(run: Run, checkpoints: Checkpoints, step: int) -> tuple[Stage, Progress]:
+    """The stage that wrote the checkpoint at `step`, as it was then."""
+    progress = checkpoints.progress(step)
+    fresh = begin(run, len(progress.stage_starts) - 1, run.params)
+    like = settled(run, fresh.number, fresh.frozen)
+    state, kept = checkpoints.restore(step, fresh.state, like)
+    return fresh._replace(state=state, frozen=trees.merge(kept, fresh.frozen)), progress
+
+
+def assemble(stage: Stage) -> Params:
+    """All parameters as they are now."""
+    return trees.merge(stage.state.params, stage.frozen)
