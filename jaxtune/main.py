@@ -14,7 +14,7 @@ _PREFIX = "--config."
 
 
 def main(argv: list[str]) -> None:
-    """Trains, or with `--mode=eval` scores a saved model.
+    """Trains; `--mode=eval` scores a saved model, `--mode=lr_find` looks for a learning rate.
 
     Args:
       argv: without the program's name. `--config.a.b=value` overrides a field of the config.
@@ -35,6 +35,11 @@ def main(argv: list[str]) -> None:
         scores = score(settings, workdir, report)
         report.line(json.dumps(scores))
         return
+    if arguments.mode == "lr_find":
+        from jaxtune.lr_find import lr_find
+
+        lr_find(settings, workdir, report)
+        return
     from jaxtune.loop import InterruptedRunError, train
 
     try:
@@ -51,7 +56,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         "--config", required=True, help="a file with get_config(), or a config.json"
     )
     parser.add_argument("--workdir", required=True, help="folder of the run; made if absent")
-    parser.add_argument("--mode", choices=("train", "eval"), default="train")
+    parser.add_argument("--mode", choices=("train", "eval", "lr_find"), default="train")
     rest, overrides = [], {}
     words = iter(argv)
     for word in words:

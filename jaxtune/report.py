@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -37,6 +37,15 @@ class Report:
         )
         for name, value in rows:
             table.add_row(Text(name), Text(str(value)))
+        self.console.print(table)
+
+    def grid(self, title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """A table with named columns; all but the first are aligned to the right."""
+        table = Table(title=title, title_justify="left", box=None, padding=(0, 2))
+        for index, name in enumerate(header):
+            table.add_column(Text(name), justify="right" if index else "left", no_wrap=index > 0)
+        for row in rows:
+            table.add_row(*map(Text, row))
         self.console.print(table)
 
     @contextlib.contextmanager
@@ -81,6 +90,15 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def human_flops(count: float) -> str:
+    """For example 102.7 GFLOP."""
+    for unit in ("", "k", "M", "G", "T"):
+        if count < 1000:
+            return f"{count:.1f} {unit}FLOP"
+        count /= 1000
+    return f"{count:.1f} PFLOP"
 
 
 def human_seconds(seconds: float) -> str:

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from jaxtune.report import Report, human_bytes, human_seconds
+from jaxtune.report import Report, human_bytes, human_flops, human_seconds
 
 
 def report(terminal):
@@ -40,11 +40,33 @@ def test_a_table_keeps_brackets():
     assert "[red]value[/red]" in stream.getvalue()
 
 
+def test_a_grid_has_named_columns_with_numbers_to_the_right():
+    shown, stream = report(terminal=False)
+    shown.grid("title", ("group", "count"), [("[lora]", "73,728"), ("head", "4")])
+    title, *lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+    assert title == "title"
+    assert [line.split() for line in lines] == [
+        ["group", "count"],
+        ["[lora]", "73,728"],
+        ["head", "4"],
+    ]
+    assert len({len(line) for line in lines}) == 1  # the last column ends in one place
+    assert len({len(line) - len(line.lstrip()) for line in lines}) == 1
+
+
 @pytest.mark.parametrize(
     ("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (91e6, "91.0 MB")]
 )
 def test_human_bytes(count, text):
     assert human_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(12, "12.0 FLOP"), (69.1e9, "69.1 GFLOP"), (2.5e13, "25.0 TFLOP"), (4e15, "4.0 PFLOP")],
+)
+def test_human_flops(count, text):
+    assert human_flops(count) == text
 
 
 @pytest.mark.parametrize(

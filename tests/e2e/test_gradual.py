@@ -1,0 +1,145 @@
+"""Runs in stages: when each begins, and that a run that dies in any of them goes on the same."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from jaxtune import main
+from jaxtune.loggers import MetricsLog
+
+BASE = [
+    "--config.tuning.name=gradual",
+    "--config.train.log_every_steps=1",
+    "--config.train.checkpoint_every_steps=3",
+    "--config.train.batch_size=8",
+]
+BY_EPOCH = [*BASE, "--config.tuning.stage_length=0.5"]
+CHAIN = [
+    *BASE,
+    "--config.tuning.order=chain_thaw",
+    "--config.tuning.stage_by=step",
+    "--config.tuning.stage_length=5",
+]
+PLATEAU = [
+    *BASE,
+    "--config.tuning.stage_by=plateau",
+    "--config.train.eval_every_steps=3",
+    "--config.train.best_metric=loss",
+    "--config.train.patience=2",
+    "--config.optimizer.learning_rate=0.03",
+]
+
+
+class Crash(BaseException):
+    """Not an Exception, so that nothing tidies up after it."""
+
+
+def run(config, workdir, *more):
+    main.main([f"--config={config}", f"--workdir={workdir}", *more])
+    return json.loads((workdir / "results.json").read_text())
+
+
+def die_at(monkeypatch, step):
+    """The run dies before it writes the log of `step`."""
+    write = MetricsLog.write
+
+    def patched(self, at, values):
+        if at == step:
+            raise Crash
+        return write(self, at, values)
+
+    monkeypatch.setattr(MetricsLog, "write", patched)
+
+
+def weights(workdir):
+    return load_file(workdir / "model" / "model.safetensors")
+
+
+def same(one, other):
+    first, second = weights(one), weights(other)
+    return first.keys() == second.keys() and all(
+        np.array_equal(first[name], second[name]) for name in first
+    )
+
+
+def log(workdir):
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in line.items() if "per_second" not in k} for line in lines]
+
+
+def test_stages_by_epoch_begin_when_they_should(config, tmp_path, capsys):
+    results = run(config, tmp_path / "run", *BY_EPOCH)
+    assert results["stage_starts"] == [0, 6, 11, 16, 22]  # of 11 steps an epoch
+    assert len(results["compiled_train_shapes"]) == 5  # one shape, once a stage
+    assert results["trainable_parameters"] == results["parameters"]
+    assert len(results["compiled_eval_shapes"]) == 1
+    shown = capsys.readouterr().out
+    assert "stage 3 of 5 from step 11" in shown
+
+
+def test_a_run_too_short_for_its_stages_is_refused(config, tmp_path):
+    with pytest.raises(
+        main.UserError, match=r"5 stages of 1 epoch begin their last one at step 44"
+    ):
+        run(config, tmp_path / "run", *BASE)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("choice", [BY_EPOCH, CHAIN, PLATEAU], ids=["epoch", "chain", "plateau"])
+def test_a_run_that_dies_in_any_stage_goes_on_with_the_same_bits(
+    config, tmp_path, monkeypatch, choice
+):
+    whole = run(config, tmp_path / "whole", *choice)
+    starts = [*whole["stage_starts"], whole["steps"]]
+    assert len(starts) > 4
+    for index, (start, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+        # Two steps into the stage, so that in some the newest checkpoint is of the stage before.
+        workdir, step = tmp_path / f"died{index}", min(start + 2, end)
+        with monkeypatch.context() as patch, pytest.raises(Crash):
+            die_at(patch, step)
+            run(config, workdir, *choice)
+        again = run(config, workdir, *choice)
+        assert (again["resumed_from_step"] or 0) <= step
+        assert again["stage_starts"] == whole["stage_starts"]
+        assert again["best_step"] == whole["best_step"]
+        assert same(tmp_path / "whole", workdir), f"stage {index}"
+        assert log(tmp_path / "whole") == log(workdir)
+
+
+def test_a_plateau_of_the_score_begins_the_next_stage(config, tmp_path):
+    results = run(config, tmp_path / "run", *PLATEAU, "--config.train.num_epochs=12")
+    losses = {
+        row["step"]: row["validation/loss"]
+        for row in log(tmp_path / "run")
+        if "validation/loss" in row
+    }
+    best, bad, starts, stop = float("inf"), 0, [0], None
+    for step, loss in losses.items():
+        best, bad = (loss, 0) if loss < best else (best, bad + 1)
+        if bad >= 1 and len(starts) < 5:
+            starts, bad = [*starts, step], 0
+        elif bad >= 2:
+            stop = step
+            break
+    assert results["stage_starts"] == starts
+    assert len(starts) > 2
+    if stop is not None:
+        assert results["steps"] == stop
+
+
+def test_the_best_step_of_an_earlier_stage_is_exported_whole(config, tmp_path, golden):
+    """A rate that ruins the later stages, so that the best evaluation is the first."""
+    more = ["--config.train.best_metric=loss", "--config.optimizer.learning_rate=0.3"]
+    more += ["--config.optimizer.schedule=constant", "--config.optimizer.warmup_fraction=0"]
+    results = run(config, tmp_path / "run", *CHAIN, *more, "--config.train.eval_every_steps=8")
+    stage = sum(start < results["best_step"] for start in results["stage_starts"])
+    assert stage < len(results["stage_starts"])
+    scores = results["scores"]["validation"]
+    losses = [row["validation/loss"] for row in log(tmp_path / "run") if "validation/loss" in row]
+    assert scores["loss"] == min(losses)
+    before, after = load_file(golden / "odd" / "model.safetensors"), weights(tmp_path / "run")
+    name = "bert.encoder.layer.2.output.dense.weight"  # not yet trained by then
+    assert np.array_equal(before[name], after[name])
+    assert not np.array_equal(before["bert.pooler.dense.weight"], after["bert.pooler.dense.weight"])
