@@ -83,13 +83,14 @@ class TuningSettings:
       stage_length: of `gradual`: epochs (a fraction is fine), steps, or evaluations without a
         better score; 1 if unset.
       layers_per_stage: of `gradual`: 1 if unset.
-      targets: of `lora`, `ia3`, `adapter` and `prefix`: regexes over the names of the matrices
-        that they act on.
+      targets: of `lora`, `ia3` and `adapter`: regexes over the names of the matrices that they act
+        on; of `prefix`: of the key projections.
       rank: of `lora`: inner dimension of the low-rank term; 8 if unset.
       alpha: of `lora`: the term is scaled by alpha / rank; 16 if unset.
       dropout: of `lora`: rate on the term's input; 0 if unset.
       use_rslora: of `lora`: scale by alpha / sqrt(rank).
       use_dora: of `lora`: train the length of each column too.
+      feedforward_targets: of `ia3`: the same for the matrices whose inputs it scales.
       placement: of `adapter`: `houlsby` (after attention and feed-forward) or `pfeiffer` (after
         feed-forward); `pfeiffer` if unset.
       bottleneck_size: of `adapter`: inner dimension; 64 if unset.
@@ -109,6 +110,7 @@ class TuningSettings:
     dropout: float | None = None
     use_rslora: bool | None = None
     use_dora: bool | None = None
+    feedforward_targets: tuple[str, ...] = ()
     placement: Literal["houlsby", "pfeiffer"] | None = None
     bottleneck_size: int | None = None
     prefix_length: int | None = None

@@ -51,12 +51,23 @@ class SelfAttention(nn.Module):
             y = dense(d, self.initializer_range, self.dtype, name=name)(x)
             return y.reshape(b, t, self.num_heads, head_dim)  # [b t d] -> [b t h k]
 
-        query, key, value = project("query"), project("key"), project("value")
-        scores = jnp.einsum("bqhk,bshk->bhqs", query / head_dim**0.5, key)  # [b h t t]
+        return self.attend(project("query"), project("key"), project("value"), bias, train)
+
+    def attend(
+        self,
+        query: Float[Array, "b t h k"],
+        key: Float[Array, "b s h k"],
+        value: Float[Array, "b s h k"],
+        bias: Float[Array, "b 1 1 s"],
+        train: bool,
+    ) -> Float[Array, "b t d"]:
+        """Attends over axis s; a method of its own, so that a strategy can add keys and values."""
+        b, t, h, k = query.shape
+        scores = jnp.einsum("bqhk,bshk->bhqs", query / k**0.5, key)  # [b h t s]
         scores = scores.astype(jnp.promote_types(self.dtype, jnp.float32)) + bias
         probs = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
         probs = nn.Dropout(self.dropout_rate)(probs, deterministic=not train)
-        return jnp.einsum("bhqs,bshk->bqhk", probs, value).reshape(b, t, d)
+        return jnp.einsum("bhqs,bshk->bqhk", probs, value).reshape(b, t, h * k)
 
 
 class DenseResidualNorm(nn.Module):

@@ -47,6 +47,9 @@ class Adapter(Protocol):
 Edit = Callable[[nn.Module, Callable[..., Array], tuple[Any, ...], bool], Array]
 """(module, its own method, the arguments of the call, train) -> what the call gives instead."""
 
+Fold = Callable[[Params, Sequence[str]], Params]
+"""(the extended tree, names of added leaves) -> the tree with those leaves merged."""
+
 
 def extend(strategy: Any, params: Params, key: PRNGKey) -> Params:
     """The tree that `strategy` labels: with its added leaves, or as it was if it adds none."""
@@ -56,6 +59,12 @@ def extend(strategy: Any, params: Params, key: PRNGKey) -> Params:
 def adapt(strategy: Any, apply_fn: ApplyFn) -> ApplyFn:
     """The model on the tree that `extend` gives."""
     return strategy.adapt(apply_fn) if isinstance(strategy, Adapter) else apply_fn
+
+
+def is_mergeable(strategy: Any) -> bool:
+    """Whether `merge` gives a tree for `strategy`, which says so itself where it does not."""
+    parts = getattr(strategy, "strategies", (strategy,))
+    return all(getattr(part, "mergeable", True) for part in parts)
 
 
 def merge(strategy: Any, params: Params) -> Params:
@@ -93,6 +102,22 @@ def find_targets(params: Params, targets: Sequence[str], kind: str) -> dict[str,
     return shapes
 
 
+def check_alone(params: Params, name: str, own: str) -> None:
+    """Refuses a matrix that another strategy's leaves stand beside, where the order would matter.
+
+    Args:
+      params: the extended tree.
+      name: of the matrix.
+      own: a regex for the added leaves of the strategy that asks.
+    """
+    for leaf in paths.leaf_names(params):
+        if leaf.startswith(f"{name}_") and not re.search(own, leaf):
+            raise UserError(
+                f"{name!r} is changed by another strategy too ({leaf!r}), and the two cannot be"
+                " told apart here. Choose other targets, or put lora first in config.tuning.name."
+            )
+
+
 def insert(params: Params, added: Mapping[str, Any]) -> Params:
     """A copy of nested dicts with more leaves, given by name.
 
@@ -114,7 +139,7 @@ def insert(params: Params, added: Mapping[str, Any]) -> Params:
 
 
 def remove(params: Params, pattern: str) -> Params:
-    """A copy of nested dicts without the leaves whose names match, nor dicts that they leave empty."""
+    """A copy of nested dicts without the leaves whose names match, nor the dicts left empty."""
     flat = paths.flatten(params)
     return paths.unflatten({n: leaf for n, leaf in flat.items() if not re.search(pattern, n)})
 
@@ -124,52 +149,56 @@ def intercept(
     marker: str,
     edit: Edit,
     *,
+    kind: type[nn.Module] = nn.Module,
     method: str = "__call__",
-    fold: Callable[[Params], Params] | None = None,
+    fold: Fold | None = None,
 ) -> ApplyFn:
     """Runs a model with the calls of some of its Linen modules edited.
 
     Args:
-      apply_fn: the model: any pure function that applies Linen modules.
-      marker: the last word of an added leaf; a module is edited if it holds a parameter of that
-        name.
-      edit: replaces the call.
+      apply_fn: the model: any pure function, which may apply Linen modules.
+      marker: what each added leaf, or dict of them, is called in the module that holds it, such as
+        `kernel_lora_a`. Leaves whose names end in its part from the first `_` on, such as
+        `embedding_lora_a`, belong to `fold`.
+      edit: replaces the call of each module that holds the marker.
+      kind: of the modules that `edit` knows how to edit.
       method: the method whose calls are edited.
-      fold: for models that are not made of Linen modules: puts the added leaves into the model's
-        own. None if that cannot be done.
+      fold: puts added leaves that no edited module holds into the model's own, for matrices that a
+        plain function or another kind of module uses. None if that cannot be done.
 
     Returns:
       A function of the same signature that raises a UserError at tracing if the model leaves some
       added leaves unused.
     """
+    ending = re.compile(rf"(?:^|[/_]){re.escape(marker.removeprefix('kernel_'))}(?:$|/)")
 
     def adapted(
         params: Params, batch: Batch, *, key: PRNGKey | None, train: bool
     ) -> Float[Array, "b c"]:
-        markers = re.compile(rf"(?:^|/){re.escape(marker)}(?:$|/)")
-        wanted = {
-            markers.split(name)[0] for name in paths.leaf_names(params) if markers.search(name)
-        }
-        edited: set[Any] = set()
+        flat = paths.flatten(params)
+        wanted = {id(leaf): name for name, leaf in flat.items() if ending.search(name)}
+        edited: set[int] = set()
 
         def interceptor(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
             module = context.module
-            if context.method_name != method or not module.has_variable("params", marker):
+            known = context.method_name == method and isinstance(module, kind)
+            if not known or not module.has_variable("params", marker):
                 return next_fun(*args, **kwargs)
-            held = jax.tree.leaves(module.get_variable("params", marker))[0]
-            edited.add(id(held))  # two modules may have one path in two trees
+            edited.update(map(id, jax.tree.leaves(module.get_variable("params", marker))))
             return edit(module, next_fun, args, train)
 
         with nn.intercept_methods(interceptor):
             outputs = apply_fn(params, batch, key=key, train=train)
-        if len(edited) >= len(wanted):
+        missed = [name for leaf, name in wanted.items() if leaf not in edited]
+        if not missed:
             return outputs
-        if edited or fold is None:
+        if fold is None:
             raise UserError(
-                f"the model uses {len(edited)} of the {len(wanted)} parts with {marker!r} added, such"
-                f" as {min(wanted)!r}: expected all of them to be Linen modules with the method"
-                f" {method}. Choose other targets."
+                f"the model leaves {len(missed)} of {len(wanted)} added parameters unused, such as"
+                f" {min(missed)!r}: expected them to be in Linen modules with the method {method}."
+                " Choose other targets."
             )
-        return apply_fn(fold(params), batch, key=key, train=train)
+        with nn.intercept_methods(interceptor):
+            return apply_fn(fold(params, missed), batch, key=key, train=train)
 
     return adapted

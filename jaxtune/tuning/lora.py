@@ -2,7 +2,7 @@
 
 import dataclasses
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -32,8 +32,8 @@ class Lora:
     trained lengths m [out]: `y = m / |W'| * (x W + s drop(x) A B) + b`, without a gradient through
     |W'|. B starts as 0 and m as |W|, so the model starts as it was.
 
-    The product `W + s A B` is not formed in a step: x goes through A and B beside W. Where the
-    model is no Linen module (its matrices are used by a plain function), it is.
+    The product `W + s A B` is not formed in a step: x goes through A and B beside W. It is where W
+    belongs to no Linen Dense, but to an embedding, another module or a plain function.
 
     Source: Hu et al. 2022, LoRA, equation 3; Kalajdzievski 2023, A Rank Stabilization Scaling
     Factor for Fine-Tuning with LoRA; Liu et al. 2024, DoRA, equations 5 and 11.
@@ -86,6 +86,7 @@ class Lora:
             )
             added[f"{name}_lora_b"] = jnp.zeros((self.rank, columns), jnp.float32)
             if self.use_dora:
+                adapters.check_alone(params, name, _ADDED)
                 added[f"{name}_dora_magnitude"] = _lengths(flat[name])
         return adapters.insert(params, added)
 
@@ -96,21 +97,27 @@ class Lora:
 
     def adapt(self, apply_fn: ApplyFn) -> ApplyFn:
         """The model with x sent through A and B beside each target."""
-        return adapters.intercept(apply_fn, "kernel_lora_a", self._beside, fold=self._fold)
+        return adapters.intercept(
+            apply_fn, "kernel_lora_a", self._beside, kind=nn.Dense, fold=self._fold
+        )
 
     def merge(self, params: Params) -> Params:
         """The model's own tree with `W + s A B`, or DoRA's matrix, for each target, in float32."""
+        return self._merge(params, [n for n in paths.leaf_names(params) if n.endswith("_lora_a")])
+
+    def _merge(self, params: Params, added: Sequence[str]) -> Params:
+        """The tree with the terms of the named A's merged."""
         flat = paths.flatten(params)
-        for name in [name.removesuffix("_lora_a") for name in flat if name.endswith("_lora_a")]:
+        for name in [name.removesuffix("_lora_a") for name in added]:
             low_rank = jnp.matmul(
-                flat[f"{name}_lora_a"], flat[f"{name}_lora_b"], precision="highest"
+                flat.pop(f"{name}_lora_a"), flat.pop(f"{name}_lora_b"), precision="highest"
             )
             merged = flat[name].astype(jnp.float32) + self.scale * low_rank
             if self.use_dora:
                 lengths = jax.lax.stop_gradient(_lengths(merged))
-                merged = flat[f"{name}_dora_magnitude"] / lengths * merged
+                merged = flat.pop(f"{name}_dora_magnitude") / lengths * merged
             flat[name] = merged
-        return adapters.remove(paths.unflatten(flat), _ADDED)
+        return paths.unflatten(flat)
 
     def _beside(
         self, module: nn.Module, call: Callable[..., Array], args: tuple[Any, ...], train: bool
@@ -132,13 +139,15 @@ class Lora:
         )
         return y + ((ratio - 1) * (y - bias) + ratio * term).astype(y.dtype)
 
-    def _fold(self, params: Params) -> Params:
+    def _fold(self, params: Params, added: Sequence[str]) -> Params:
         if self.dropout:
             raise UserError(
-                "LoRA's dropout needs targets that are Linen Dense layers; this model has none."
-                " Set dropout to 0."
+                "LoRA's dropout needs targets that are kernels of Linen Dense layers, but"
+                f" {added[0]!r} belongs to none. Set dropout to 0, or choose other targets."
             )
-        return self.merge(params)
+        for name in added:
+            adapters.check_alone(params, name.removesuffix("_lora_a"), _ADDED)
+        return self._merge(params, added)
 
 
 def _lengths(matrix: Float[Array, "i o"]) -> Float[Array, "o"]:

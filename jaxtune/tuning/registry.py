@@ -5,16 +5,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxtune.errors import UserError, nearest
+from jaxtune.tuning.adapter import BottleneckAdapter
 from jaxtune.tuning.bitfit import BitFit
 from jaxtune.tuning.embeddings_frozen import EmbeddingsFrozen
 from jaxtune.tuning.first_layers_frozen import FirstLayersFrozen
 from jaxtune.tuning.full import Full
 from jaxtune.tuning.gradual import Gradual
 from jaxtune.tuning.head import Head
+from jaxtune.tuning.ia3 import IA3
 from jaxtune.tuning.last_layers import LastLayers
 from jaxtune.tuning.layernorm import LayerNorm
 from jaxtune.tuning.lora import Lora
 from jaxtune.tuning.partition import Strategy
+from jaxtune.tuning.prefix import Prefix
 from jaxtune.tuning.rules import Rules
 from jaxtune.tuning.union import Union
 
@@ -29,6 +32,9 @@ STRATEGIES: Mapping[str, type] = {
     "rules": Rules,
     "gradual": Gradual,
     "lora": Lora,
+    "ia3": IA3,
+    "adapter": BottleneckAdapter,
+    "prefix": Prefix,
 }
 
 

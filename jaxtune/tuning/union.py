@@ -46,7 +46,7 @@ class Union:
         return apply_fn
 
     def merge(self, params: Params) -> Params:
-        """The model's own tree, from the last strategy's leaves to the first's."""
-        for strategy in reversed(self.strategies):
+        """The model's own tree, in the order in which the strategies act."""
+        for strategy in self.strategies:
             params = adapters.merge(strategy, params)
         return params

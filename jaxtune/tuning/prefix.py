@@ -1,0 +1,102 @@
+"""Prefix tuning: trained keys and values that every token may attend to."""
+
+import dataclasses
+import zlib
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxtune import paths
+from jaxtune.errors import UserError
+from jaxtune.tuning import adapters
+from jaxtune.tuning.head import HEAD
+from jaxtune.tuning.partition import FROZEN
+from jaxtune.types import ApplyFn, Params, PRNGKey
+
+ATTENTION = (r"attention/self/key/kernel$",)
+"""The key projections of jaxtune's models."""
+
+_ADDED = r"(?:^|/)prefix/(?:key|value)$"
+
+
+@dataclasses.dataclass(frozen=True)
+class Prefix:
+    """Trains p keys and p values for each attention, put before those of the text, and the head.
+
+    `softmax(q [P_k; k]^T / sqrt(d_h) + [0; bias]) [P_v; v]` with P_k and P_v [p, d] split into
+    heads. Positions and masks of the text stay as they are. Other than with the strategies that
+    start as the identity, the model's outputs change as soon as the prefix is there.
+
+    An attention module must have the method `attend(query, key, value, bias, train)` of
+    `jaxtune.models.layers.SelfAttention`, with keys and values [b s h k] and a bias [b 1 t|1 s].
+
+    Source: Li and Liang 2021, Prefix-Tuning, section 4.2; Liu et al. 2022, P-Tuning v2, which
+    trains the prefix directly in every layer of an encoder, as is done here.
+
+    Attributes:
+      prefix_length: p, in tokens.
+      targets: regexes over the names of key projections [in, d]; the module that holds them is the
+        attention.
+      head: a regex for parameters of the model that are trained as they are; None for none.
+    """
+
+    mergeable: ClassVar[bool] = False
+
+    prefix_length: int = 16
+    targets: tuple[str, ...] = ATTENTION
+    head: str | None = HEAD
+
+    def extend(self, params: Params, key: PRNGKey) -> Params:
+        """Adds `prefix/key` and `prefix/value` to each attention, from N(0, 0.02^2) in float32.
+
+        Raises:
+          UserError: a length or target that cannot be.
+        """
+        if self.prefix_length < 1:
+            raise UserError(f"prefix_length is {self.prefix_length}: expected at least 1.")
+        added: dict[str, Any] = {}
+        for name, (_, width) in adapters.find_targets(params, self.targets, "the prefix").items():
+            attention = name.split("/")[:-2]  # .../key/kernel
+            for part in ("key", "value"):
+                leaf = "/".join([*attention, "prefix", part])
+                own = jax.random.fold_in(key, zlib.crc32(leaf.encode()))
+                shape = (self.prefix_length, width)
+                added[leaf] = 0.02 * jax.random.normal(own, shape, jnp.float32)
+        return adapters.insert(params, added)
+
+    def labels(self, params: Params) -> Any:
+        """`prefix` for the added leaves, `head` for the head, FROZEN for the rest."""
+        head = () if self.head is None else ((self.head, "head"),)
+        return paths.match(((_ADDED, "prefix"), *head, (".*", FROZEN)), params)
+
+    def adapt(self, apply_fn: ApplyFn) -> ApplyFn:
+        """The model with the prefix before the keys and values of each target."""
+        return adapters.intercept(apply_fn, "prefix", _before, method="attend")
+
+    def merge(self, params: Params) -> Params:
+        """Refuses: there is no such tree."""
+        raise UserError(
+            "a prefix cannot be merged into the model: it adds keys and values. Export the base's"
+            " name and the trained parameters instead."
+        )
+
+
+def _before(
+    module: nn.Module, call: Callable[..., Array], args: tuple[Any, ...], train: bool
+) -> Array:
+    """The attention with the prefix that its module holds before its keys and values."""
+    query, key, value, bias, *rest = args
+    held: Any = module.get_variable("params", "prefix")
+
+    def join(prefix: Float[Array, "p d"], text: Float[Array, "b s h k"]) -> Float[Array, "b q h k"]:
+        heads = prefix.reshape(-1, *text.shape[2:]).astype(text.dtype)  # [p d] -> [p h k]
+        shape = (text.shape[0], *heads.shape)
+        return jnp.concatenate([jnp.broadcast_to(heads, shape), text], axis=1)  # [b p+s h k]
+
+    length = held["key"].shape[0]
+    bias = jnp.pad(bias, ((0, 0), (0, 0), (0, 0), (length, 0)))  # no bias on the prefix
+    return call(query, join(held["key"], key), join(held["value"], value), bias, *rest)
