@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +39,41 @@ def export_model(
       task: names the problem type.
       card: how to feed the model: `text_columns`, `max_length` and the like, for jaxtune.predict.
     """
-    from safetensors.numpy import save_file
-
-    flat = paths.flatten(params)
     tensors = {
         convert.torch_name(leaf): convert.to_torch(leaf, np.asarray(jax.device_get(value)))
-        for leaf, value in flat.items()
+        for leaf, value in paths.flatten(params).items()
     }
+    config = ("config.json", _config(pretrained, task))
+    write_folder(folder, ("model.safetensors", tensors), config, tokenizer, card)
+
+
+def write_folder(
+    folder: Path,
+    tensors: tuple[str, dict[str, np.ndarray]],
+    config: tuple[str, dict[str, Any]],
+    tokenizer: Any,
+    card: dict[str, Any],
+) -> None:
+    """Writes a safetensors file, a config, a tokenizer and `jaxtune.json`, all or nothing.
+
+    Args:
+      folder: made anew.
+      tensors: the file's name and its tensors by name.
+      config: the file's name and its content.
+      tokenizer: None for none.
+      card: for jaxtune.predict; {} for none.
+    """
+    from safetensors.numpy import save_file
 
     def fill(fresh: Path) -> None:
-        save_file(dict(sorted(tensors.items())), fresh / "model.safetensors", {"format": "pt"})
-        text = json.dumps(_config(pretrained, task), indent=2, ensure_ascii=False) + "\n"
-        (fresh / "config.json").write_text(text, encoding="utf-8")
-        shutil.copymode(fresh / "config.json", fresh / "model.safetensors")  # was 0600
-        tokenizer.save_pretrained(fresh)
-        text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
-        (fresh / _CARD).write_text(text, encoding="utf-8")
+        save_file(dict(sorted(tensors[1].items())), fresh / tensors[0], {"format": "pt"})
+        for name, content in (config, (_CARD, card)):
+            if content:
+                text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+                (fresh / name).write_text(text, encoding="utf-8")
+        shutil.copymode(fresh / config[0], fresh / tensors[0])  # was 0600
+        if tokenizer is not None:
+            tokenizer.save_pretrained(fresh)
 
     replace_folder(folder, fill)
 
@@ -68,16 +88,20 @@ def read_card(folder: Path) -> dict[str, Any]:
     return read_json(file) if file.exists() else {}
 
 
+def head_fields(class_names: Sequence[str], task: Task) -> dict[str, Any]:
+    """What config.json says about a head: its classes and its problem type."""
+    names = tuple(class_names) or ("LABEL_0",)
+    return {
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+        "problem_type": task.problem_type,
+    }
+
+
 def _config(pretrained: Pretrained, task: Task) -> dict[str, Any]:
     """The base model's config.json with the head's classes in it."""
     config = dict(pretrained.hf_config)
     for stale in ("_name_or_path", "torch_dtype", "num_labels"):
         config.pop(stale, None)
-    names = pretrained.class_names or ("LABEL_0",)
-    return config | {
-        "architectures": [pretrained.family.architecture],
-        "dtype": "float32",
-        "id2label": {str(i): name for i, name in enumerate(names)},
-        "label2id": {name: i for i, name in enumerate(names)},
-        "problem_type": task.problem_type,
-    }
+    config |= {"architectures": [pretrained.family.architecture], "dtype": "float32"}
+    return config | head_fields(pretrained.class_names, task)

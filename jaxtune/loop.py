@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxtune import atomic, export, stages, summary, trees
+from jaxtune import adapted, atomic, stages, summary, trees
 from jaxtune.checkpoint import Checkpoints, Progress
 from jaxtune.compiled import Compiled
 from jaxtune.data import batches
@@ -23,7 +23,6 @@ from jaxtune.run import Run, prepare
 from jaxtune.settings import Settings
 from jaxtune.stages import Stage
 from jaxtune.step import StepInfo, make_eval_step
-from jaxtune.tuning import adapters
 from jaxtune.tuning.partition import Staged
 from jaxtune.types import Params
 from jaxtune.workdir import check_workdir, claim_workdir
@@ -70,7 +69,8 @@ def train(settings: Settings, workdir: Path, report: Report) -> dict[str, Any]:
 
     Args:
       settings: validated.
-      workdir: gets `config.json`, `metrics.jsonl`, `results.json`, `checkpoints/` and `model/`.
+      workdir: gets `config.json`, `metrics.jsonl`, `results.json`, `checkpoints/`, `model/` and,
+        with LoRA, `adapter/`.
       report: where a person reads along.
 
     Returns:
@@ -85,6 +85,7 @@ def train(settings: Settings, workdir: Path, report: Report) -> dict[str, Any]:
     run = prepare(settings, report)
     claim_workdir(workdir, run.settings)
     report.table("jaxtune", summary.start_rows(run, workdir))
+    summary.show_audit(run, report)
     eval_step = Compiled(make_eval_step(run.apply_fn, run.task.metrics_fn))
     base = {"model": run.settings.model.path, "sha256": str(run.settings.model.sha256)}
     with Checkpoints(workdir / "checkpoints", base) as checkpoints:
@@ -106,8 +107,7 @@ def train(settings: Settings, workdir: Path, report: Report) -> dict[str, Any]:
         "base_model": run.settings.model.path,
         "base_sha256": run.settings.model.sha256,
     }
-    params = adapters.merge(run.strategy, params)
-    export.export_model(workdir / "model", run.pretrained, params, run.tokenizer, run.task, card)
+    adapted.write(workdir, run, params, card, report)
     results = summary.results(run, fit, scores, eval_step, time.perf_counter() - start)
     atomic.write_atomic(workdir / "results.json", json.dumps(results, indent=2) + "\n")
     report.table("done", summary.end_rows(results, workdir))

@@ -96,7 +96,7 @@ def read_texts(source: Path, columns: Sequence[str], encoding: str) -> list[tupl
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m jaxtune.predict", allow_abbrev=False)
-    parser.add_argument("--model", required=True, help="a folder in the transformers layout")
+    parser.add_argument("--model", required=True, help="a model or adapter folder, or a hub id")
     parser.add_argument("--input", required=True, help=".txt, .csv, .tsv, .jsonl or .parquet")
     parser.add_argument("--output", required=True, help=".jsonl or .csv")
     parser.add_argument("--text_columns", default="", help="NAME or NAME,NAME")

@@ -1,4 +1,4 @@
-"""A saved model ready to predict, from any folder in the transformers layout."""
+"""A saved model ready to predict, from a folder in the transformers layout or of an adapter."""
 
 from typing import Any, NamedTuple
 
@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxtune.adapted import open_model
 from jaxtune.compiled import Compiled
 from jaxtune.data import batches
 from jaxtune.data.examples import Examples, load_tokenizer
 from jaxtune.errors import UserError
 from jaxtune.evaluate import predict_all
 from jaxtune.export import read_card
-from jaxtune.models.pretrained import Pretrained, is_regression, load_pretrained
+from jaxtune.models.pretrained import Pretrained, is_regression
 from jaxtune.report import Report
 from jaxtune.run import NUM_LENGTHS, check_max_length, check_tokens, check_vocabulary
 from jaxtune.step import make_predict_step
@@ -48,19 +49,20 @@ def open_saved(
     """Loads a fine-tuned model.
 
     Args:
-      folder: in the transformers layout, with a head and a tokenizer.
+      folder: in the transformers layout, with a head and a tokenizer; or with what was trained and
+        the name of the base model, as `adapted.open_model` reads it.
       compute_dtype: of the products.
       max_length: in tokens; None takes what the model was trained with, or its limit.
 
     Raises:
       UserError: no such folder, no head, or files that do not belong together.
     """
-    pretrained = load_pretrained(folder, compute_dtype=jnp.dtype(compute_dtype))
+    pretrained, tokenizer_folder = open_model(folder, jnp.dtype(compute_dtype))
     task = REGRESSION if is_regression(pretrained.hf_config) else CLASSIFICATION
     problem = pretrained.hf_config.get("problem_type")
     if problem not in (None, task.problem_type):
         raise UserError(f"{folder}: problem_type {problem!r} is not supported yet.")
-    tokenizer = load_tokenizer(pretrained.folder)
+    tokenizer = load_tokenizer(tokenizer_folder)
     check_vocabulary(tokenizer, pretrained.config.vocab_size, pretrained.folder)
     card = read_card(pretrained.folder)
     limit = pretrained.config.max_position_embeddings

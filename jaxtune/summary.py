@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxtune import __version__, trees
+from jaxtune.audit import HEADER, audit, audit_rows, flops_line
 from jaxtune.compiled import Compiled
 from jaxtune.data import batches
 from jaxtune.loggers import finite
-from jaxtune.report import human_bytes, human_seconds
+from jaxtune.models.registry import parameter_shapes
+from jaxtune.report import Report, human_bytes, human_seconds
 from jaxtune.run import Run
+from jaxtune.settings import PrecisionSettings
 from jaxtune.tuning import partition
 
 
@@ -25,21 +29,16 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
     rows = [("model", f"{settings.model.path} ({pretrained.family.model_type})")]
     rows += [("", line) for line in pretrained.report.lines()]
     total = trees.count(run.params)
-    trainable, frozen = partition.partition(run.params, run.stages[0])
+    trainable, _ = partition.partition(run.params, run.stages[0])
     count = trees.count(trainable)
-    moments = _size(jax.eval_shape(run.optimizer(0).init, trainable))
     rows += [
         ("tuning", _fields(**dataclasses.asdict(settings.tuning))),
         (
             "trainable",
             f"{count:,} of {total:,} parameters ({count / total:.1%}), {_size(trainable)}",
         ),
-        ("frozen", f"{trees.count(frozen):,} parameters, {_size(frozen)}"),
-        (
-            "optimizer",
-            f"{_optimizer(run)}, {moments} of state",
-        ),
-        ("precision", f"{settings.precision.compute_dtype} products, float32 weights"),
+        ("optimizer", _optimizer(run)),
+        ("precision", _precision(settings.precision)),
         ("data", settings.data.path),
     ]
     for split, examples in run.examples.items():
@@ -58,6 +57,28 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
         ("workdir", workdir),
     ]
     return rows
+
+
+def show_audit(run: Run, report: Report) -> None:
+    """The table of what trains, with rates and bytes, and what share of a full step it costs."""
+    size, tokens = run.settings.train.batch_size, run.lengths[-1]
+    index = batches.BatchIndex(np.arange(0), tokens)  # of a batch, only the shape is looked at
+    batch = batches.collate(run.examples["train"], index, size, run.tokenizer.pad_token_id)
+    found = audit(
+        run.apply_fn,
+        run.task.loss_fn,
+        run.params,
+        run.stages[0],
+        batch,
+        learning_rate=run.settings.optimizer.learning_rate,
+        weight_decay=run.settings.optimizer.weight_decay,
+        multipliers=run.multipliers,
+        optimizer=run.settings.optimizer.name,
+        base=(run.pretrained.apply_fn, parameter_shapes(run.pretrained.module)),
+    )
+    count = len(run.stages)
+    report.grid(f"stage 1 of {count}" if count > 1 else "parameters", HEADER, audit_rows(found))
+    report.line(flops_line(found, f"{size} x {tokens} tokens"))
 
 
 def results(
@@ -118,10 +139,18 @@ def end_rows(results: Mapping[str, Any], workdir: Path) -> list[tuple[str, Any]]
             f"{human_seconds(results['seconds'])}, {compiling} of it compiling {shapes} shapes",
         ),
         ("memory", f"{human_bytes(results['peak_memory_bytes'])} at the peak"),
-        ("model", f"{workdir / 'model'} (for transformers and jaxtune.predict)"),
+        ("model", f"{workdir / 'model'} ({_for_whom(workdir)})"),
         ("scores", workdir / "results.json"),
     ]
     return rows
+
+
+def _for_whom(workdir: Path) -> str:
+    if (workdir / "model" / "adapter_config.json").exists():
+        return "what was trained, without the base: for jaxtune.predict"
+    if (workdir / "adapter").is_dir():
+        return "merged, for transformers and jaxtune.predict; for peft: adapter/ beside it"
+    return "for transformers and jaxtune.predict"
 
 
 def peak_memory_bytes() -> int:
@@ -138,6 +167,11 @@ def _optimizer(run: Run) -> str:
     clip = f", clip {o.clip_norm}" if o.clip_norm else ""
     warm = f"warm-up {o.warmup_fraction:.0%}"
     return f"{o.name}, {o.schedule} from {o.learning_rate:g}, {warm}, decay {o.weight_decay}{clip}"
+
+
+def _precision(settings: PrecisionSettings) -> str:
+    frozen = "" if settings.frozen_dtype == "float32" else f", frozen ones {settings.frozen_dtype}"
+    return f"{settings.compute_dtype} products, float32 weights{frozen}"
 
 
 def _shapes(run: Run) -> str:

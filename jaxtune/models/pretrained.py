@@ -135,6 +135,12 @@ def read_config(
     """
     folder = find_folder(path, revision)
     source = folder / "config.json"
+    if not source.exists() and (folder / "adapter_config.json").exists():
+        raise UserError(
+            f"{folder} has an adapter_config.json and no config.json: it holds what was trained"
+            " on a base model, not the model. jaxtune.predict and --mode=eval open it; to train"
+            " further, set config.model.path to a merged model/ folder, or to the base model."
+        )
     hf_config = read_json(source)
     family = registry.find_family(hf_config, str(source))
     try:

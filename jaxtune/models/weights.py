@@ -39,9 +39,9 @@ def open_weights(folder: Path) -> Weights:
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     flax_file = folder / "flax_model.msgpack"
     if single.exists():
-        return _open_safetensors((single,))
+        return open_safetensors((single,))
     if index.exists():
-        return _open_safetensors(_shards(index))
+        return open_safetensors(_shards(index))
     if flax_file.exists():
         return _open_msgpack(flax_file)
     pickled = sorted(file.name for file in folder.glob("*.bin"))
@@ -70,7 +70,12 @@ def _shards(index: Path) -> tuple[Path, ...]:
     return files
 
 
-def _open_safetensors(files: tuple[Path, ...]) -> Weights:
+def open_safetensors(files: tuple[Path, ...]) -> Weights:
+    """Opens safetensors files whose names are already known.
+
+    Raises:
+      UserError: a damaged one.
+    """
     from safetensors import SafetensorError, safe_open
 
     shapes: dict[str, tuple[int, ...]] = {}
