@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxtune import paths
@@ -34,13 +33,13 @@ def export_model(
     Args:
       folder: made anew.
       pretrained: family, config and class names.
-      params: all parameters, trained and frozen, float32.
+      params: all parameters, trained and frozen; written as float32 whatever they are.
       tokenizer: saved with `model_max_length` as it is.
       task: names the problem type.
       card: how to feed the model: `text_columns`, `max_length` and the like, for jaxtune.predict.
     """
     tensors = {
-        convert.torch_name(leaf): convert.to_torch(leaf, np.asarray(jax.device_get(value)))
+        convert.torch_name(leaf): convert.to_torch(leaf, np.asarray(value, np.float32))
         for leaf, value in paths.flatten(params).items()
     }
     config = ("config.json", _config(pretrained, task))

@@ -1,5 +1,6 @@
 """Leaf names such as `bert/encoder/layer/0/output/dense/kernel`, and ordered rules over them."""
 
+import difflib
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -54,7 +55,7 @@ def match(rules: Rules, tree: Any) -> Any:
         if not any(regex.search(name) for name in names):
             raise UserError(
                 f"the rule {regex.pattern!r} matches none of the {len(names)} parameters."
-                f"{nearest(regex.pattern, names)} Correct the pattern or drop the rule."
+                f"{nearest_names(regex.pattern, names)} Correct the pattern or drop the rule."
             )
     values = []
     for name in names:
@@ -75,6 +76,20 @@ _NOTHING = object()
 def _name(path: tuple[Any, ...]) -> str:
     """One key path as a name: dict keys, field names and indices joined by slashes."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def nearest_names(pattern: str, names: Sequence[str]) -> str:
+    """Returns ` Nearest: a, b.` for leaf names with a part like a regex, or an empty string."""
+    words = re.sub(r"\\.|[\^$()\[\]{}|?*+]", "", pattern).strip("/")
+    count = words.count("/") + 1
+    parts: dict[str, str] = {}  # so many neighbouring words of a name -> the first name with them
+    for name in names:
+        split = name.split("/")
+        for start in range(max(1, len(split) - count + 1)):
+            parts.setdefault("/".join(split[start : start + count]), name)
+    found = difflib.get_close_matches(words, parts, n=3, cutoff=0.5)
+    close = dict.fromkeys(parts[part] for part in found)
+    return f" Nearest: {', '.join(close)}." if close else ""
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:

@@ -63,7 +63,7 @@ def show_audit(run: Run, report: Report) -> None:
     """The table of what trains, with rates and bytes, and what share of a full step it costs."""
     size, tokens = run.settings.train.batch_size, run.lengths[-1]
     index = batches.BatchIndex(np.arange(0), tokens)  # of a batch, only the shape is looked at
-    batch = batches.collate(run.examples["train"], index, size, run.tokenizer.pad_token_id)
+    batch: Any = batches.collate(run.examples["train"], index, size, run.tokenizer.pad_token_id)
     found = audit(
         run.apply_fn,
         run.task.loss_fn,

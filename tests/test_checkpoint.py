@@ -13,6 +13,7 @@ import pytest
 from jaxtune.checkpoint import Checkpoints, KeepNewestAndBest, Progress
 from jaxtune.errors import UserError
 from jaxtune.state import TrainState, init_state
+from jaxtune.tuning import partition
 
 TX = optax.chain(
     optax.clip_by_global_norm(1.0),
@@ -235,3 +236,35 @@ def test_what_a_killed_save_left_is_not_a_checkpoint(tmp_path):
         checkpoints.save(state._replace(step=jnp.int32(3)), Progress(1))
     assert steps(tmp_path) == [1, 3]
     assert {path.name for path in tmp_path.iterdir()} == {"1", "3"}
+
+
+def folder_bytes(folder):
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def test_a_checkpoint_is_as_large_as_what_is_trained(tmp_path):
+    """Twelve bytes for each trained parameter: its value and two moments. Nothing for the rest."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    params = {f"w{i}": jax.random.normal(key, (200, 300)) for i, key in enumerate(keys)}
+    for count in range(1, 5):
+        labels = {name: "group" if i < count else "frozen" for i, name in enumerate(params)}
+        trainable, _ = partition.partition(params, labels)
+        tx = optax.adamw(1e-3)
+        state = init_state(trainable, tx, jax.random.key(0))
+        _, moments = tx.update(jax.tree.map(jnp.sin, trainable), state.opt_state, trainable)
+        folder = tmp_path / str(count)
+        with Checkpoints(folder) as checkpoints:
+            checkpoints.save(state._replace(opt_state=moments), Progress())
+        size, expected = folder_bytes(folder), 12 * count * 200 * 300
+        assert 0.8 * expected < size < expected + 30_000  # floats compress a little
+
+
+def test_a_checkpoint_names_its_base_and_is_refused_with_another(tmp_path):
+    with Checkpoints(tmp_path, {"model": "first", "sha256": "a1"}) as checkpoints:
+        checkpoints.save(make_state(), Progress())
+    message = "trained from first with sha256 a1, but second has b2"
+    other = Checkpoints(tmp_path, {"model": "second", "sha256": "b2"})
+    with other as checkpoints, pytest.raises(UserError, match=message):
+        checkpoints.progress(0)
+    with Checkpoints(tmp_path, {"model": "moved", "sha256": "a1"}) as checkpoints:
+        assert checkpoints.progress(0) == Progress()

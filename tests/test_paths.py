@@ -91,3 +91,11 @@ def test_match_refuses_a_leaf_that_no_rule_matches():
 def test_match_refuses_a_bad_regex():
     with pytest.raises(UserError, match=r"'\(kernel' is not a regular expression"):
         paths.match([("(kernel", 1)], TREE)
+
+
+def test_a_rule_that_matches_nothing_names_leaves_with_such_words():
+    names = ["a/layer/0/query/kernel", "a/layer/0/query/bias", "a/layer/1/query/kernel", "b/kernel"]
+    found = paths.nearest_names(r"querry/kernel$", names)
+    assert found.startswith(" Nearest: a/layer/0/query/kernel")
+    assert "a/layer/0/query/kernel" in paths.nearest_names(r"^layr/\d+/quer", names)
+    assert paths.nearest_names("zzzz", names) == ""

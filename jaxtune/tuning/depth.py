@@ -5,7 +5,7 @@ from typing import Any
 import jax
 
 from jaxtune import paths
-from jaxtune.errors import UserError, nearest
+from jaxtune.errors import UserError
 from jaxtune.tuning.partition import FROZEN, TRAINABLE
 from jaxtune.types import Params
 
@@ -45,8 +45,8 @@ def depths(params: Params, layers: str, below: str) -> tuple[list[int | None], i
     ):
         if not matched:
             raise UserError(
-                f"no parameter matches {regex!r}.{nearest(regex, names)} Set `{field}` to a regex"
-                " for this model's names."
+                f"no parameter matches {regex!r}.{paths.nearest_names(regex, names)} Set `{field}`"
+                " to a regex for this model's names."
             )
     return found, 1 + max(depth for depth in found if depth is not None)
 
