@@ -139,6 +139,8 @@ def test_our_own_folders_load_and_save_byte_for_byte(golden, tmp_path, fields):
     first, second = ({p.name: p.read_bytes() for p in folder.iterdir()} for folder in folders)
     assert first == second
     assert {"jaxtune.json", "tokenizer.json", peft.CONFIG, peft.WEIGHTS} <= set(first)
+    # peft saves the head of every sequence classifier, trained or not.
+    assert json.loads(first[peft.CONFIG])["modules_to_save"] == ["classifier"]
 
 
 def test_a_module_is_saved_whole(golden, tmp_path):

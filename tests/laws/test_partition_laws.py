@@ -361,7 +361,7 @@ def test_the_gradient_is_that_of_full_where_there_is_one(model_name, which):
         # Relative to the largest entry of the leaf, or of all where it is nothing but rounding.
         scale = np.abs(full[name]).max()
         scale = size if name.endswith(KEY_BIAS) or scale == 0 else scale
-        np.testing.assert_allclose(g / scale, full[name] / scale, rtol=0, atol=5e-6, err_msg=name)
+        np.testing.assert_allclose(g / scale, full[name] / scale, rtol=0, atol=1e-6, err_msg=name)
 
 
 ADDED_CASES = [(m, w) for m, w in CASES if w in ADDING]
