@@ -358,8 +358,8 @@ def test_the_gradient_is_that_of_full_where_there_is_one(model_name, which):
     assert found.keys() == {n for n, label in labels.items() if label != partition.FROZEN}
     size = max(np.abs(g).max() for g in full.values())
     for name, g in found.items():
-        # Relative to the largest entry of the leaf, or of all where it is nothing but rounding. The
-        # two programs add in other orders: on jax 0.12 they agree to the bit, on 0.10 within 1.6e-6.
+        # Relative to the largest entry of the leaf, or of all where it is nothing but rounding.
+        # The two programs may add in other orders: jax 0.12 agrees to the bit, 0.10 within 1.6e-6.
         scale = np.abs(full[name]).max()
         scale = size if name.endswith(KEY_BIAS) or scale == 0 else scale
         np.testing.assert_allclose(g / scale, full[name] / scale, rtol=0, atol=2e-6, err_msg=name)
