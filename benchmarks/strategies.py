@@ -75,7 +75,7 @@ ROWS: dict[str, dict[str, str]] = {
     "lora, use_dora": {"name": "lora", "rate": "3e-3", "use_dora": "true"},
 }  # fmt: skip
 SHAPE = (32, 48)  # examples, tokens
-TIMED, WARM = 9, 2  # steps
+TIMED, WARM = 7, 1  # steps
 QUIET = Report(Console(quiet=True))
 
 
