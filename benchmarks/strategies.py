@@ -33,7 +33,6 @@ from jaxtune.loop import train
 from jaxtune.main import parse as parse_run
 from jaxtune.report import Report
 from jaxtune.run import Run, prepare, stage_start
-from jaxtune.step import make_train_step
 from jaxtune.tuning.partition import Staged
 
 RECIPE = {
@@ -202,9 +201,7 @@ def compiled_steps(run: Run, batch: dict[str, np.ndarray]) -> list[Step]:
     found = []
     for index, (start, end) in enumerate(ends):
         stage = stages.begin(run, index, jax.tree.map(jax.numpy.array, run.params))
-        step = make_train_step(run.apply_fn, run.task.loss_fn, run.optimizer(index))
-        jitted = jax.jit(step, donate_argnums=0)
-        program = jitted.lower(stage.state, stage.frozen, batch).compile()
+        program = stage.step.program(stage.state, stage.frozen, batch)
         found.append(Step(program, stage.state, stage.frozen, (end - start) / run.num_steps))
     return found
 

@@ -97,8 +97,11 @@ def open_model(path: str | Path, compute_dtype: Any = jnp.float32) -> tuple[Pret
     _check_digest(folder, base, config.get("base_sha256", card.get("base_sha256")))
     if config.get("frozen_dtype") == "bfloat16":  # as in training
         base = base._replace(params=jax.tree.map(lambda x: x.astype(jnp.bfloat16), base.params))
-    apply = _apply_own if config["peft_type"] == OWN else _apply_lora
-    params, apply_fn = apply(folder, config, base, weights)
+    if config["peft_type"] == OWN:
+        params, apply_fn = _apply_own(folder, config, base, weights)
+    else:
+        lora, extended = peft.load_lora(folder, base.params)
+        params, apply_fn = lora.merge(extended), base.apply_fn
     _check_new(folder, base, params)
     base = base._replace(params=params, apply_fn=apply_fn, hf_config=hf_config, folder=folder)
     own_tokenizer = any((folder / name).exists() for name in _TOKENIZER_FILES)
@@ -188,14 +191,6 @@ def _head_fields(
     if kernel is None or kernel[0] == len(models.head_names(hf_config)):
         return {}
     return {"id2label": {str(i): f"LABEL_{i}" for i in range(kernel[0])}, "problem_type": None}
-
-
-def _apply_lora(
-    folder: Path, config: dict[str, Any], base: Pretrained, weights: Weights
-) -> tuple[Params, ApplyFn]:
-    del config, weights
-    lora, params = peft.load_lora(folder, base.params)
-    return lora.merge(params), base.apply_fn
 
 
 def _apply_own(

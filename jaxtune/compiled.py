@@ -27,12 +27,16 @@ class Compiled:
 
     def __call__(self, *args: Any) -> Any:
         """Runs the step; compiles first if the batch has a new shape."""
+        return self.program(*args)(*args)
+
+    def program(self, *args: Any) -> Any:
+        """The `jax.stages.Compiled` for the shape of the batch, with its costs and its memory."""
         shape = args[-1]["input_ids"].shape
         if shape not in self._programs:
             start = time.perf_counter()
             self._programs[shape] = self._jitted.lower(*args).compile()
             self.seconds += time.perf_counter() - start
-        return self._programs[shape](*args)
+        return self._programs[shape]
 
     def knows(self, batch: Mapping[str, Any]) -> bool:
         """Whether the program for this batch's shape is compiled."""

@@ -19,7 +19,7 @@ from jaxtune.errors import UserError
 from jaxtune.evaluate import all_scores, predict_all
 from jaxtune.loggers import MetricsLog
 from jaxtune.report import Report
-from jaxtune.run import Run, prepare
+from jaxtune.run import Run, prepare, training_batches
 from jaxtune.settings import Settings
 from jaxtune.stages import Stage
 from jaxtune.step import StepInfo, make_eval_step
@@ -133,7 +133,7 @@ def _fit(
     log = MetricsLog(workdir / "metrics.jsonl", resume_step=step)
     waiting: list[StepInfo] = []
     seconds, examples, tokens = 0.0, 0, 0
-    stream = _batches(run, step)
+    stream = training_batches(run, step)
     bar = report.bar("training", run.num_steps, step)
     with _signals() as received, contextlib.closing(log), bar as update:
         while step < run.num_steps and not _is_over(run, progress):
@@ -191,18 +191,6 @@ def _next_stage(
     )
     starts = (*progress.stage_starts, step)
     return stage, progress._replace(stage_starts=starts, bad_evals=0)
-
-
-def _batches(run: Run, step: int) -> Iterator[tuple[batches.BatchIndex, dict[str, np.ndarray]]]:
-    """The batches from `step` on, a function of the seed and the step alone."""
-    settings, examples = run.settings, run.examples["train"]
-    size = settings.train.batch_size
-    epoch, position = divmod(step, run.steps_per_epoch)
-    while True:
-        order = batches.train_order(examples.lengths, run.lengths, size, settings.seed, epoch)
-        for index in order[position:]:
-            yield index, batches.collate(examples, index, size, run.tokenizer.pad_token_id)
-        epoch, position = epoch + 1, 0
 
 
 def _due(run: Run, step: int) -> tuple[bool, bool]:

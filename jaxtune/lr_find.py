@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,13 @@ import optax
 
 from jaxtune import stages
 from jaxtune.atomic import write_atomic
-from jaxtune.data import batches
 from jaxtune.errors import UserError
 from jaxtune.loggers import finite
 from jaxtune.lr_curve import BETA, MIN_POINTS, Suggestion, smooth, suggest
 from jaxtune.report import Report
-from jaxtune.run import Run, prepare
+from jaxtune.run import Run, prepare, training_batches
 from jaxtune.settings import Settings
+from jaxtune.workdir import explain_unwritable
 
 LOWEST = 1e-7
 HIGHEST = {"adamw": 1.0, "sgd": 10.0}
@@ -46,7 +45,8 @@ def lr_find(settings: Settings, workdir: Path, report: Report) -> dict[str, Any]
 
     Source: Smith 2017, Cyclical Learning Rates for Training Neural Networks, section 3.3.
     """
-    _check_folder(workdir)
+    with explain_unwritable(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)  # found out before the sweep
     run = prepare(settings, report)
     count = settings.train.num_steps or min(NUM_STEPS, run.num_steps)
     if count < MIN_POINTS:
@@ -73,12 +73,12 @@ def lr_find(settings: Settings, workdir: Path, report: Report) -> dict[str, Any]
 def _sweep(run: Run, rates: np.ndarray, report: Report) -> np.ndarray:
     """The loss at each rate, up to the first that is not finite or has grown too much."""
     stage = stages.begin(run._replace(schedule=_exponential(rates)), 0, run.params)
-    stream = _batches(run)
+    stream = training_batches(run)
     losses: list[float] = []
     lowest = np.inf
     with report.bar("sweeping", len(rates)) as update:
         for rate in rates:
-            batch = next(stream)
+            _, batch = next(stream)
             if not stage.step.knows(batch):
                 update(0, f"compiling for {' x '.join(map(str, batch['input_ids'].shape))} tokens")
             state, info = stage.step(stage.state, stage.frozen, batch)
@@ -97,16 +97,6 @@ def _sweep(run: Run, rates: np.ndarray, report: Report) -> np.ndarray:
 def _exponential(rates: np.ndarray) -> optax.Schedule:
     low, factor, last = float(rates[0]), float(rates[-1] / rates[0]), len(rates) - 1
     return lambda step: low * factor ** (step / last)
-
-
-def _batches(run: Run) -> Iterator[dict[str, np.ndarray]]:
-    """The batches that the run would train on, epoch after epoch."""
-    size, examples, epoch = run.settings.train.batch_size, run.examples["train"], 0
-    while True:
-        order = batches.train_order(examples.lengths, run.lengths, size, run.settings.seed, epoch)
-        for index in order:
-            yield batches.collate(examples, index, size, run.tokenizer.pad_token_id)
-        epoch += 1
 
 
 def _results(run: Run, rates: np.ndarray, losses: np.ndarray, found: Suggestion) -> dict[str, Any]:
@@ -167,14 +157,3 @@ def _plot(results: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
-
-
-def _check_folder(workdir: Path) -> None:
-    """Makes the folder, so that one that cannot be written to is found before the sweep."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--workdir={workdir} cannot be written to: {error.strerror}. Expected a folder, which"
-            " is made if absent. Use another --workdir."
-        ) from None

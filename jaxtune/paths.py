@@ -79,7 +79,15 @@ def _name(path: tuple[Any, ...]) -> str:
 
 
 def nearest_names(pattern: str, names: Sequence[str]) -> str:
-    """Returns ` Nearest: a, b.` for leaf names with a part like a regex, or an empty string."""
+    """Up to three leaf names with neighbouring words most like a regex.
+
+    Args:
+      pattern: a regex from a person that matches none of `names`.
+      names: leaf names.
+
+    Returns:
+      ` Nearest: a, b.`, or an empty string where none is like it.
+    """
     words = re.sub(r"\\.|[\^$()\[\]{}|?*+]", "", pattern).strip("/")
     count = words.count("/") + 1
     parts: dict[str, str] = {}  # so many neighbouring words of a name -> the first name with them

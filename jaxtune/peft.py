@@ -255,16 +255,14 @@ def _check_tensors(
 def _expected(config: Mapping[str, Any], flat: Mapping[str, Any], found: set[str]) -> Iterator[str]:
     """The leaves that the config's `modules_to_save` and `target_modules` ask for."""
     whole = [name for name in config.get("modules_to_save") or () if isinstance(name, str)]
-    targets, narrowed = (
-        config.get("target_modules") or (),
-        ("layers_to_transform", "exclude_modules"),
-    )
+    targets = config.get("target_modules") or ()
+    narrowed = any(config.get(field) for field in ("layers_to_transform", "exclude_modules"))
     for name in flat:
         parts = _module(name).split(".")
         above = [".".join(parts[: i + 1]) for i in range(len(parts))]
         if any(module.endswith(end) for module in above for end in whole):
             yield name
-        elif not name.endswith("/kernel") or any(config.get(field) for field in narrowed):
+        elif not name.endswith("/kernel") or narrowed:
             continue
         elif _is_target(_module(name), targets) and name not in found:
             yield f"{name}_lora_a"

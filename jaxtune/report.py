@@ -85,20 +85,22 @@ class Report:
 
 def human_bytes(count: float) -> str:
     """For example 91.2 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+    return f"{count:.0f} B" if count < 1000 else _prefixed(count, "B", ("", "k", "M", "G", "T"))
 
 
 def human_flops(count: float) -> str:
     """For example 102.7 GFLOP."""
-    for unit in ("", "k", "M", "G", "T"):
+    return _prefixed(count, "FLOP", ("", "k", "M", "G", "T", "P"))
+
+
+def _prefixed(count: float, unit: str, prefixes: Sequence[str]) -> str:
+    """With the prefix that leaves it below 1,000, or else the last."""
+    *steps, last = prefixes
+    for prefix in steps:
         if count < 1000:
-            return f"{count:.1f} {unit}FLOP"
+            return f"{count:.1f} {prefix}{unit}"
         count /= 1000
-    return f"{count:.1f} PFLOP"
+    return f"{count:.1f} {last}{unit}"
 
 
 def human_seconds(seconds: float) -> str:

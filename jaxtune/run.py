@@ -1,7 +1,7 @@
 """From settings to everything that a run needs and does not change."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -164,6 +164,20 @@ def stage_start(strategy: Staged, stage: int, steps_per_epoch: int) -> int | Non
         return None
     unit = steps_per_epoch if strategy.stage_by == "epoch" else 1
     return round(stage * strategy.stage_length * unit)
+
+
+def training_batches(
+    run: Run, step: int = 0
+) -> Iterator[tuple[batches.BatchIndex, dict[str, np.ndarray]]]:
+    """The batches from `step` on, a function of the seed and the step alone."""
+    settings, examples = run.settings, run.examples["train"]
+    size = settings.train.batch_size
+    epoch, position = divmod(step, run.steps_per_epoch)
+    while True:
+        order = batches.train_order(examples.lengths, run.lengths, size, settings.seed, epoch)
+        for index in order[position:]:
+            yield index, batches.collate(examples, index, size, run.tokenizer.pad_token_id)
+        epoch, position = epoch + 1, 0
 
 
 def check_max_length(max_length: int, limit: int, folder: Path) -> None:

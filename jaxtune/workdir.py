@@ -1,6 +1,8 @@
 """The folder of a run: one config for life, so that going on never mixes two runs."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from jaxtune.atomic import write_atomic
@@ -47,8 +49,19 @@ def claim_workdir(workdir: Path, settings: Settings) -> None:
     file = workdir / "config.json"
     if file.exists():
         return
-    try:
+    with explain_unwritable(workdir):
         write_atomic(file, to_json(settings))
+
+
+@contextlib.contextmanager
+def explain_unwritable(workdir: Path) -> Iterator[None]:
+    """Turns an error of the file system into one that a person can act on.
+
+    Raises:
+      UserError: the folder cannot be made or written to.
+    """
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"--workdir={workdir} cannot be written to: {error.strerror}. Expected a folder, which"

@@ -1,7 +1,6 @@
 """Bottleneck adapters: small trained networks after the halves of a layer."""
 
 import dataclasses
-import zlib
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
@@ -10,11 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxtune import paths
 from jaxtune.errors import UserError
 from jaxtune.tuning import adapters
 from jaxtune.tuning.head import HEAD
-from jaxtune.tuning.partition import FROZEN
 from jaxtune.types import ApplyFn, Params, PRNGKey
 
 PLACEMENTS = {
@@ -76,7 +73,7 @@ class BottleneckAdapter:
         added: dict[str, Any] = {}
         for name, (_, width) in adapters.find_targets(params, targets, "the adapter").items():
             place = "/".join([*name.split("/")[:-1], "adapter"])
-            own, bound = jax.random.fold_in(key, zlib.crc32(place.encode())), width**-0.5
+            own, bound = adapters.key_of(key, place), width**-0.5
             shape = (width, self.bottleneck_size)
             added[f"{place}/down/kernel"] = jax.random.uniform(
                 own, shape, jnp.float32, -bound, bound
@@ -88,8 +85,7 @@ class BottleneckAdapter:
 
     def labels(self, params: Params) -> Any:
         """`adapter` for the added leaves, `head` for the head, FROZEN for the rest."""
-        head = () if self.head is None else ((self.head, "head"),)
-        return paths.match(((_ADDED, "adapter"), *head, (".*", FROZEN)), params)
+        return adapters.label_added(params, _ADDED, "adapter", self.head)
 
     def adapt(self, apply_fn: ApplyFn) -> ApplyFn:
         """The model with the adapters after their targets."""

@@ -7,6 +7,7 @@ carry added leaves are intercepted.
 """
 
 import re
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,6 +17,7 @@ from jaxtyping import Array, Float
 
 from jaxtune import paths
 from jaxtune.errors import UserError
+from jaxtune.tuning.partition import FROZEN
 from jaxtune.types import ApplyFn, Batch, Params, PRNGKey
 
 
@@ -63,8 +65,7 @@ def adapt(strategy: Any, apply_fn: ApplyFn) -> ApplyFn:
 
 def is_mergeable(strategy: Any) -> bool:
     """Whether `merge` gives a tree for `strategy`, which says so itself where it does not."""
-    parts = getattr(strategy, "strategies", (strategy,))
-    return all(getattr(part, "mergeable", True) for part in parts)
+    return getattr(strategy, "mergeable", True)
 
 
 def merge(strategy: Any, params: Params) -> Params:
@@ -138,10 +139,28 @@ def insert(params: Params, added: Mapping[str, Any]) -> Params:
     return tree
 
 
-def remove(params: Params, pattern: str) -> Params:
-    """A copy of nested dicts without the leaves whose names match, nor the dicts left empty."""
-    flat = paths.flatten(params)
-    return paths.unflatten({n: leaf for n, leaf in flat.items() if not re.search(pattern, n)})
+def label_added(params: Params, added: str, name: str, head: str | None) -> Any:
+    """The labels of a strategy that adds parameters and trains the head.
+
+    Args:
+      params: the extended tree.
+      added: a regex for the added leaves.
+      name: their label.
+      head: a regex for the leaves labelled `head`; None for none.
+
+    Returns:
+      A tree of str like `params`; FROZEN for the rest.
+
+    Raises:
+      UserError: a regex matches nothing.
+    """
+    heads = () if head is None else ((head, "head"),)
+    return paths.match(((added, name), *heads, (".*", FROZEN)), params)
+
+
+def key_of(key: PRNGKey, name: str) -> PRNGKey:
+    """The key that draws the added leaf `name`, so that other targets do not change it."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def intercept(

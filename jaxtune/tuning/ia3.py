@@ -12,7 +12,6 @@ from jaxtyping import Array, Float
 from jaxtune import paths
 from jaxtune.tuning import adapters
 from jaxtune.tuning.head import HEAD
-from jaxtune.tuning.partition import FROZEN
 from jaxtune.types import ApplyFn, Params, PRNGKey
 
 KEY_VALUE = (r"attention/self/(?:key|value)/kernel$",)
@@ -66,8 +65,7 @@ class IA3:
 
     def labels(self, params: Params) -> Any:
         """`ia3` for the added leaves, `head` for the head, FROZEN for the rest."""
-        head = () if self.head is None else ((self.head, "head"),)
-        return paths.match(((_ADDED, "ia3"), *head, (".*", FROZEN)), params)
+        return adapters.label_added(params, _ADDED, "ia3", self.head)
 
     def adapt(self, apply_fn: ApplyFn) -> ApplyFn:
         """The model with outputs and inputs of the targets scaled."""

@@ -1,7 +1,6 @@
 """LoRA: each target matrix gets a trained low-rank term beside it, and stays frozen itself."""
 
 import dataclasses
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +13,6 @@ from jaxtune import paths
 from jaxtune.errors import UserError
 from jaxtune.tuning import adapters
 from jaxtune.tuning.head import HEAD
-from jaxtune.tuning.partition import FROZEN
 from jaxtune.types import ApplyFn, Params, PRNGKey
 
 QUERY_VALUE = (r"attention/self/(?:query|value)/kernel$",)
@@ -79,7 +77,7 @@ class Lora:
                     f"LoRA's rank is {self.rank}, but {name!r} is {rows} x {columns}: expected 1 to"
                     f" {min(rows, columns)}."
                 )
-            own = jax.random.fold_in(key, zlib.crc32(name.encode()))
+            own = adapters.key_of(key, name)
             bound = rows**-0.5
             added[f"{name}_lora_a"] = jax.random.uniform(
                 own, (rows, self.rank), jnp.float32, -bound, bound
@@ -92,8 +90,7 @@ class Lora:
 
     def labels(self, params: Params) -> Any:
         """`lora` for the added leaves, `head` for the head, FROZEN for the rest."""
-        head = () if self.head is None else ((self.head, "head"),)
-        return paths.match(((_ADDED, "lora"), *head, (".*", FROZEN)), params)
+        return adapters.label_added(params, _ADDED, "lora", self.head)
 
     def adapt(self, apply_fn: ApplyFn) -> ApplyFn:
         """The model with x sent through A and B beside each target."""

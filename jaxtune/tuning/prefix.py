@@ -1,7 +1,6 @@
 """Prefix tuning: trained keys and values that every token may attend to."""
 
 import dataclasses
-import zlib
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -10,11 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxtune import paths
 from jaxtune.errors import UserError
 from jaxtune.tuning import adapters
 from jaxtune.tuning.head import HEAD
-from jaxtune.tuning.partition import FROZEN
 from jaxtune.types import ApplyFn, Params, PRNGKey
 
 ATTENTION = (r"attention/self/key/kernel$",)
@@ -63,15 +60,14 @@ class Prefix:
             attention = name.split("/")[:-2]  # .../key/kernel
             for part in ("key", "value"):
                 leaf = "/".join([*attention, "prefix", part])
-                own = jax.random.fold_in(key, zlib.crc32(leaf.encode()))
+                own = adapters.key_of(key, leaf)
                 shape = (self.prefix_length, width)
                 added[leaf] = 0.02 * jax.random.normal(own, shape, jnp.float32)
         return adapters.insert(params, added)
 
     def labels(self, params: Params) -> Any:
         """`prefix` for the added leaves, `head` for the head, FROZEN for the rest."""
-        head = () if self.head is None else ((self.head, "head"),)
-        return paths.match(((_ADDED, "prefix"), *head, (".*", FROZEN)), params)
+        return adapters.label_added(params, _ADDED, "prefix", self.head)
 
     def adapt(self, apply_fn: ApplyFn) -> ApplyFn:
         """The model with the prefix before the keys and values of each target."""

@@ -22,6 +22,11 @@ class Union:
 
     strategies: tuple[Strategy, ...]
 
+    @property
+    def mergeable(self) -> bool:
+        """Whether all of them are."""
+        return all(map(adapters.is_mergeable, self.strategies))
+
     def labels(self, params: Params) -> Any:
         """The first label that is not FROZEN.
 

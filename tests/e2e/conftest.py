@@ -1,8 +1,13 @@
 """The config of the tiny runs."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -26,3 +31,21 @@ def get_config():
 """
     )
     return file
+
+
+@pytest.fixture
+def eval_scores():
+    """A function that runs `--mode=eval` in a process and gives the scores in its last line."""
+
+    def scores_of(config, workdir, *more):
+        command = [f"--config={config}", f"--workdir={workdir}", "--mode=eval", *more]
+        done = subprocess.run(
+            [sys.executable, "-m", "jaxtune.main", *command],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=ROOT,
+        )
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
+    return scores_of

@@ -4,8 +4,6 @@ import csv
 import json
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -71,7 +69,9 @@ def test_lora_that_peft_cannot_hold_says_so(config, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", UNMERGEABLE)
-def test_what_cannot_be_merged_is_scored_from_its_folder(config, tmp_path, tiny_data, name):
+def test_what_cannot_be_merged_is_scored_from_its_folder(
+    config, tmp_path, tiny_data, eval_scores, name
+):
     workdir = tmp_path / "run"
     results = run(config, workdir, f"--config.tuning.name={name}", *UNMERGEABLE[name])
     names = {path.name for path in (workdir / "model").iterdir()}
@@ -87,19 +87,6 @@ def test_what_cannot_be_merged_is_scored_from_its_folder(config, tmp_path, tiny_
     pairs = zip(records, rows, strict=True)
     losses = [-math.log(record["probabilities"][row["label"]]) for record, row in pairs]
     assert sum(losses) / len(rows) == pytest.approx(results["scores"]["test"]["loss"], abs=1e-5)
-
-
-def eval_scores(config, workdir):
-    """What `--mode=eval` prints in its last line, in another folder than the run's."""
-    command = [f"--config={config}", f"--workdir={workdir}", "--mode=eval"]
-    done = subprocess.run(
-        [sys.executable, "-m", "jaxtune.main", *command],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
-    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def test_a_base_without_head_and_pooler_gets_both_from_the_adapter(config, tmp_path, bare):

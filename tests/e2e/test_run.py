@@ -179,28 +179,15 @@ def test_the_other_choices_train_too(config, tmp_path):
     assert {value.dtype for value in weights.values()} == {np.dtype("float32")}
 
 
-def test_padded_and_bucketed_layouts_score_the_same(config, tmp_path):
+def test_padded_and_bucketed_layouts_score_the_same(config, tmp_path, eval_scores):
     run(config, tmp_path / "run", "--config.train.num_epochs=1")
-    command = [f"--config={config}", f"--workdir={tmp_path / 'run'}", "--mode=eval"]
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     for layout, size in (("padded", 5), ("bucketed", 64)):
         sizes = [f"--config.data.layout={layout}", f"--config.train.eval_batch_size={size}"]
-        scores = scores_of([*command, *sizes])
+        scores = eval_scores(config, tmp_path / "run", *sizes)
         for split in ("validation", "test"):
             for name, value in scores[split].items():
                 assert value == pytest.approx(results["scores"][split][name], abs=1e-6)
-
-
-def scores_of(command):
-    """What `--mode=eval` prints in its last line."""
-    done = subprocess.run(
-        [sys.executable, "-m", "jaxtune.main", *command],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
-    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def test_predict_labels_files_of_every_kind(config, tmp_path):
