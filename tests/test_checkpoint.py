@@ -148,13 +148,14 @@ def test_saving_a_step_again_is_no_error(tmp_path):
 
 
 def test_a_donated_state_is_written_as_it_was(tmp_path):
+    """While Orbax still reads an array, the runtime gives the step a copy; else it overwrites it."""
     spoil = jax.jit(lambda params: jax.tree.map(lambda x: x * 0 - 1, params), donate_argnums=0)
     state = make_state(2, size=100_000)
     expected = numbers(state)
+    assert "aliasing_output" in spoil.lower((state.params, state.opt_state)).as_text()
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(state, Progress())
         jax.block_until_ready(spoil((state.params, state.opt_state)))
-        assert state.params["x"].is_deleted()
         restored, _ = restore_latest(checkpoints, make_state(size=100_000))
     for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(numbers(restored)), strict=True):
         np.testing.assert_array_equal(a, b)

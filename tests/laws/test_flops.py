@@ -140,6 +140,12 @@ def test_the_compiled_program_costs_the_same(k):
     assert found == pytest.approx(expected(MINILM, k, 8, 48), rel=0.1)
 
 
+@pytest.mark.parametrize("k", [1, 6])
+def test_the_compiled_program_of_bert_base(k):
+    found = compiled_flops(BASE, 8, 64, "last_layers", num_layers=k)
+    assert found == pytest.approx(expected(BASE, k, 8, 64), rel=0.03)
+
+
 @pytest.mark.parametrize(
     ("name", "fields"), [("full", {}), ("head", {}), ("bitfit", {}), ("lora", {"rank": 8})]
 )

@@ -435,6 +435,36 @@ def test_a_plain_function_has_no_calls_to_edit(which):
         adapters.adapt(strategy, toy().apply_fn)(params, toy().batch, key=None, train=False)
 
 
+class Backwards(nn.Module):
+    """A module with a matrix called kernel that it uses in its own way."""
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", nn.initializers.normal(1.0), (6, 6))
+        return x @ kernel.T
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [("lora", {"rank": 2}), ("ia3", {"feedforward_targets": (r"turn/kernel$",)})],
+)
+def test_a_matrix_of_another_kind_of_module_is_merged_in_the_step(name, fields):
+    """What stands beside a Dense would be wrong beside a module that transposes its kernel."""
+    module = Backwards(name="turn")
+    params = {"turn": module.init(jax.random.key(0), jnp.ones((2, 6)))["params"]}
+
+    def apply_fn(params, batch, *, key, train):
+        return module.apply({"params": params["turn"]}, batch["x"])
+
+    strategy = make_strategy(name, fields | {"targets": (r"turn/kernel$",), "head": "turn/"})
+    extended = shaken(adapters.extend(strategy, params, FIRST_KEY))
+    batch = {"x": jax.random.normal(OTHER_KEY, (3, 6))}
+    found = adapters.adapt(strategy, apply_fn)(extended, batch, key=None, train=False)
+    merged = adapters.merge(strategy, extended)
+    np.testing.assert_allclose(found, batch["x"] @ merged["turn"]["kernel"].T, rtol=1e-5, atol=1e-6)
+    assert np.abs(found - batch["x"] @ params["turn"]["kernel"].T).max() > 1e-3
+
+
 def test_two_strategies_on_one_matrix_of_a_plain_function_are_refused():
     strategy = strategy_of("both", "toy")
     params = adapters.extend(strategy, toy().params, FIRST_KEY)
