@@ -148,7 +148,7 @@ def test_saving_a_step_again_is_no_error(tmp_path):
 
 
 def test_a_donated_state_is_written_as_it_was(tmp_path):
-    """While Orbax still reads an array, the runtime gives the step a copy; else it overwrites it."""
+    """While Orbax reads an array the runtime gives the step a copy; later it overwrites it."""
     spoil = jax.jit(lambda params: jax.tree.map(lambda x: x * 0 - 1, params), donate_argnums=0)
     state = make_state(2, size=100_000)
     expected = numbers(state)
