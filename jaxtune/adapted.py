@@ -18,10 +18,13 @@ import numpy as np
 from jaxtune import export, paths, peft
 from jaxtune.errors import UserError
 from jaxtune.models import pretrained as models
-from jaxtune.models.pretrained import Pretrained, load_pretrained, read_json
+from jaxtune.models.family import Head, strategy_fields
+from jaxtune.models.pretrained import Pretrained, load_pretrained, read_config, read_json
+from jaxtune.models.registry import CLASS_HEADS, find_head, saved_head
 from jaxtune.models.weights import Weights
 from jaxtune.report import Report
 from jaxtune.run import Run
+from jaxtune.tasks.registry import TASKS
 from jaxtune.tuning import adapters
 from jaxtune.tuning.lora import Lora
 from jaxtune.tuning.partition import FROZEN
@@ -42,12 +45,12 @@ def write(workdir: Path, run: Run, params: Params, card: dict[str, Any], report:
       card: the content of `jaxtune.json`.
       report: says why there is no `adapter/`, where peft's files cannot hold what was trained.
     """
-    full_card = card | export.head_fields(run.pretrained.class_names, run.task)
+    full_card = card | export.head_fields(run.pretrained, run.task)
     if not adapters.is_mergeable(run.strategy):
         _write_own(workdir / "model", run, params, full_card)
         return
     merged = adapters.merge(run.strategy, params)
-    export.export_model(workdir / "model", run.pretrained, merged, run.tokenizer, run.task, card)
+    export.export_model(workdir / "model", run.pretrained, merged, run.processor, run.task, card)
     if type(run.strategy) is not Lora:
         return
     try:
@@ -57,8 +60,9 @@ def write(workdir: Path, run: Run, params: Params, card: dict[str, Any], report:
             params,
             run.stages[-1],
             _base_name(run),
+            head=run.task.head,
             revision=run.settings.model.revision,
-            tokenizer=run.tokenizer,
+            tokenizer=run.processor,
             card=full_card,
         )
     except UserError as reason:
@@ -82,15 +86,23 @@ def open_model(path: str | Path, compute_dtype: Any = jnp.float32) -> tuple[Pret
     """
     folder = models.find_folder(path)
     if not (folder / peft.CONFIG).exists():
-        return load_pretrained(folder, compute_dtype=compute_dtype), folder
+        _, family, _, hf_config = read_config(folder)
+        head = saved_head(family, hf_config) or "sequence"
+        return load_pretrained(folder, head=head, compute_dtype=compute_dtype), folder
     config, card, weights = _read(folder)
     base_folder, family, _, hf_config = _find_base(folder, config)
-    hf_config = hf_config | _head_fields(folder, card, weights, family, hf_config)
-    names, is_number = models.head_names(hf_config), models.is_regression(hf_config)
+    head = find_head_name(folder, card)
+    part = find_head(family, head)
+    hf_config = hf_config | {"architectures": [part.architecture]}
+    if head in CLASS_HEADS:
+        hf_config |= _head_fields(folder, card, weights, part, hf_config)
+    names = models.head_names(hf_config) if head in CLASS_HEADS else ()
+    is_number = head == "sequence" and models.is_regression(hf_config)
     base = load_pretrained(
         base_folder,
-        class_names=None if is_number else names,
-        num_outputs=1 if is_number else None,
+        head=head,
+        class_names=None if is_number or not names else names,
+        num_outputs=len(names) if is_number else None,
         key=jax.random.key(0),  # what it draws is replaced, or refused below
         compute_dtype=compute_dtype,
     )
@@ -121,6 +133,23 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Weights]:
     return config, export.read_card(folder), peft.open_adapter(folder)
 
 
+def find_head_name(folder: Path, card: dict[str, Any]) -> str:
+    """The head that an adapter was trained with: what the card says, else peft's task type.
+
+    Raises:
+      UserError: another kind of head.
+    """
+    if card.get("task") in TASKS:
+        return TASKS[card["task"]].head
+    kind = read_json(folder / peft.CONFIG).get("task_type") or "SEQ_CLS"
+    if kind not in peft.HEAD_OF_TASK_TYPE:
+        raise UserError(
+            f"{folder / peft.CONFIG}: task_type is {kind!r}: expected one of"
+            f" {', '.join(peft.HEAD_OF_TASK_TYPE)}, the kinds that jaxtune reads."
+        )
+    return peft.HEAD_OF_TASK_TYPE[kind]
+
+
 def _check_digest(folder: Path, base: Pretrained, expected: str | None) -> None:
     if expected not in (None, base.sha256):
         raise UserError(
@@ -146,7 +175,7 @@ def _write_own(folder: Path, run: Run, params: Params, card: dict[str, Any]) -> 
         "frozen_dtype": run.settings.precision.frozen_dtype,
         "tuning": dataclasses.asdict(run.settings.tuning),
     }
-    export.write_folder(folder, (peft.WEIGHTS, tensors), (peft.CONFIG, config), run.tokenizer, card)
+    export.write_folder(folder, (peft.WEIGHTS, tensors), (peft.CONFIG, config), run.processor, card)
 
 
 def _base_name(run: Run) -> str:
@@ -174,7 +203,7 @@ def _head_fields(
     folder: Path,
     card: dict[str, Any],
     weights: Weights,
-    family: Any,
+    head: Head,
     hf_config: dict[str, Any],
 ) -> dict[str, Any]:
     """What the adapter says of its head; where it says nothing, the size of its tensor does."""
@@ -187,7 +216,9 @@ def _head_fields(
                 f'{folder}/jaxtune.json: expected id2label such as {{"0": NAME}}: {error}.'
             ) from None
         return fields
-    kernel = weights.shapes.get(f"{peft.PREFIX}{family.head_modules[-1]}.weight")
+    ends = (f"{head.modules[-1]}.weight", f"{head.modules[-1]}.out_proj.weight")
+    found = (weights.shapes.get(f"{peft.PREFIX}{end.replace('/', '.')}") for end in ends)
+    kernel = next((shape for shape in found if shape is not None), None)
     if kernel is None or kernel[0] == len(models.head_names(hf_config)):
         return {}
     return {"id2label": {str(i): f"LABEL_{i}" for i in range(kernel[0])}, "problem_type": None}
@@ -202,8 +233,12 @@ def _apply_own(
             f"{folder / peft.CONFIG}: tuning is {tuning!r}, expected the section of a run's"
             " config.json with the strategy's name and fields."
         )
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in tuning.items() if k != "name"}
-    strategy = make_strategy(tuning["name"], fields)
+    fields: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in tuning.items() if k != "name"
+    }
+    fields.pop("batch_statistics", None)
+    defaults = strategy_fields(base.family, base.head, base.params, fields.get("placement"))
+    strategy = make_strategy(tuning["name"], fields, defaults)
     flat = paths.flatten(adapters.extend(strategy, base.params, jax.random.key(0)))
     added, found = {*flat} - {*paths.leaf_names(base.params)}, {*weights.shapes}
     for what, names in (("missing", added - found), ("left over", found - {*flat})):

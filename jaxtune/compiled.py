@@ -22,7 +22,7 @@ class Compiled:
           donate_argnums: arguments whose memory the outputs may take.
         """
         self._jitted = jax.jit(step, donate_argnums=donate_argnums)
-        self._programs: dict[tuple[int, ...], Any] = {}
+        self._programs: dict[tuple[Any, ...], Any] = {}
         self.seconds = 0.0
 
     def __call__(self, *args: Any) -> Any:
@@ -31,18 +31,28 @@ class Compiled:
 
     def program(self, *args: Any) -> Any:
         """The `jax.stages.Compiled` for the shape of the batch, with its costs and its memory."""
-        shape = args[-1]["input_ids"].shape
-        if shape not in self._programs:
+        key = _shapes(args[-1])
+        if key not in self._programs:
             start = time.perf_counter()
-            self._programs[shape] = self._jitted.lower(*args).compile()
+            self._programs[key] = self._jitted.lower(*args).compile()
             self.seconds += time.perf_counter() - start
-        return self._programs[shape]
+        return self._programs[key]
 
     def knows(self, batch: Mapping[str, Any]) -> bool:
         """Whether the program for this batch's shape is compiled."""
-        return batch["input_ids"].shape in self._programs
+        return _shapes(batch) in self._programs
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """The batch shapes [b, t] compiled so far."""
-        return sorted(self._programs)
+        """The shapes compiled so far: [b, t] of texts, [b, h, w, c] of images."""
+        return sorted(max((shape for _, shape, _ in key), key=len) for key in self._programs)
+
+
+def main_shape(batch: Mapping[str, Any]) -> tuple[int, ...]:
+    """The shape of what a batch is chiefly made of."""
+    return max((x.shape for _, x in sorted(batch.items())), key=len)
+
+
+def _shapes(batch: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a program depends on: the name, shape and dtype of every array."""
+    return tuple((name, x.shape, str(x.dtype)) for name, x in sorted(batch.items()))

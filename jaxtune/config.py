@@ -13,7 +13,7 @@ import re
 import traceback
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,9 @@ def validate(settings: Settings) -> None:
         len(data.text_columns) in (1, 2), "data.text_columns", data.text_columns, "one or two names"
     )
     check(data.max_length >= 3, "data.max_length", data.max_length, "at least 3 tokens")
+    share = data.mask_probability
+    check(0 < share < 1, "data.mask_probability", share, "a share above 0 and below 1")
+    _validate_answers(settings, check)
     check(data.validation_size > 0, "data.validation_size", data.validation_size, "more than 0")
     check(
         data.test_size is None or data.test_size > 0,
@@ -123,6 +126,26 @@ def validate(settings: Settings) -> None:
         check(value is None or value >= 1, f"data.{name}", value, "None or at least 1")
     check(0 <= settings.seed < 2**32, "seed", settings.seed, "0 to 2**32 - 1")
     check(data.split_seed >= 0, "data.split_seed", data.split_seed, "at least 0")
+    good = 0 <= data.token_dropout < 1
+    check(good, "data.token_dropout", data.token_dropout, "a share from 0 up to, not with, 1")
+    augmentation = data.augmentation
+    for name in ("rand_augment_num_ops", "mixup_alpha", "cutmix_alpha"):
+        value = getattr(augmentation, name)
+        check(value >= 0, f"data.augmentation.{name}", value, "at least 0")
+    magnitude = augmentation.rand_augment_magnitude
+    good = 0 <= magnitude <= 30
+    check(good, "data.augmentation.rand_augment_magnitude", magnitude, "0 to 30")
+
+
+def _validate_answers(settings: Settings, check: Callable[[bool, str, Any, str], None]) -> None:
+    data = settings.data
+    check(data.doc_stride >= 0, "data.doc_stride", data.doc_stride, "at least 0")
+    for name in ("max_answer_length", "n_best"):
+        check(getattr(data, name) >= 1, f"data.{name}", getattr(data, name), "at least 1")
+    if settings.task == "question_answering":
+        check(data.max_length >= 32, "data.max_length", data.max_length, "at least 32 tokens")
+        most = f"at most half of max_length {data.max_length}"
+        check(data.doc_stride <= data.max_length // 2, "data.doc_stride", data.doc_stride, most)
 
 
 def _run_python(path: Path) -> dict[str, Any]:

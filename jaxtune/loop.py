@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxtune import adapted, atomic, stages, summary, trees
 from jaxtune.checkpoint import Checkpoints, Progress
-from jaxtune.compiled import Compiled
+from jaxtune.compiled import Compiled, main_shape
 from jaxtune.data import batches
 from jaxtune.errors import UserError
 from jaxtune.evaluate import all_scores, predict_all
@@ -26,6 +26,13 @@ from jaxtune.step import StepInfo, make_eval_step
 from jaxtune.tuning.partition import Staged
 from jaxtune.types import Params
 from jaxtune.workdir import check_workdir, claim_workdir
+
+_CARD = (
+    *("text_columns", "image_column", "label_column", "label_columns", "max_length"),
+    *("mask_probability", "doc_stride", "max_answer_length", "n_best", "no_answer_threshold"),
+    "allow_no_answer",
+)
+"""The settings of the data that jaxtune.json keeps for prediction."""
 
 
 class InterruptedRunError(Exception):
@@ -86,7 +93,7 @@ def train(settings: Settings, workdir: Path, report: Report) -> dict[str, Any]:
     claim_workdir(workdir, run.settings)
     report.table("jaxtune", summary.start_rows(run, workdir))
     summary.show_audit(run, report)
-    eval_step = Compiled(make_eval_step(run.apply_fn, run.task.metrics_fn))
+    eval_step = Compiled(make_eval_step(run.apply_fn, run.task.metrics_fn, run.task.fetch))
     base = {"model": run.settings.model.path, "sha256": str(run.settings.model.sha256)}
     with Checkpoints(workdir / "checkpoints", base) as checkpoints:
         fit = _fit(run, workdir, report, checkpoints, eval_step)
@@ -101,9 +108,7 @@ def train(settings: Settings, workdir: Path, report: Report) -> dict[str, Any]:
     }
     card = {
         "task": run.task.name,
-        "text_columns": list(run.settings.data.text_columns),
-        "label_column": run.settings.data.label_column,
-        "max_length": run.settings.data.max_length,
+        **{name: getattr(run.settings.data, name) for name in _CARD},
         "base_model": run.settings.model.path,
         "base_sha256": run.settings.model.sha256,
     }
@@ -142,9 +147,8 @@ def _fit(
                 programs.append(stage.step)
             index, batch = next(stream)
             if not stage.step.knows(batch):
-                update(
-                    0, f"compiling for batches of {' x '.join(map(str, batch['input_ids'].shape))}"
-                )
+                shape = " x ".join(map(str, main_shape(batch)))
+                update(0, f"compiling for batches of {shape}")
             begin, compiling = time.perf_counter(), stage.step.seconds
             state, info = stage.step(stage.state, stage.frozen, batch)
             stage = stage._replace(state=state)
@@ -214,11 +218,10 @@ def _evaluate(
             examples,
             run.lengths,
             run.settings.train.eval_batch_size,
-            run.tokenizer.pad_token_id,
             update,
+            per_token=run.task.per_token,
         )
-    assert examples.labels is not None
-    return all_scores(run.task, means, outputs, examples.labels)
+    return all_scores(run.task, means, outputs, examples)
 
 
 def _judge(run: Run, progress: Progress, step: int, value: float) -> Progress:

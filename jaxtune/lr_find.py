@@ -11,6 +11,7 @@ import optax
 
 from jaxtune import stages
 from jaxtune.atomic import write_atomic
+from jaxtune.compiled import main_shape
 from jaxtune.errors import UserError
 from jaxtune.loggers import finite
 from jaxtune.lr_curve import BETA, MIN_POINTS, Suggestion, smooth, suggest
@@ -80,7 +81,7 @@ def _sweep(run: Run, rates: np.ndarray, report: Report) -> np.ndarray:
         for rate in rates:
             _, batch = next(stream)
             if not stage.step.knows(batch):
-                update(0, f"compiling for {' x '.join(map(str, batch['input_ids'].shape))} tokens")
+                update(0, f"compiling for {' x '.join(map(str, main_shape(batch)))}")
             state, info = stage.step(stage.state, stage.frozen, batch)
             stage = stage._replace(state=state)
             losses.append(float(info.loss.value))

@@ -13,6 +13,7 @@ import optax
 
 from jaxtune import paths
 from jaxtune.errors import UserError, nearest
+from jaxtune.types import STATISTICS
 
 NO_DECAY = r"(?:^|/)(?:bias|scale)$|_(?:ia3_input|ia3_output|dora_magnitude)$"
 """Biases, the scales of normalisation layers and other factors are not decayed."""
@@ -107,19 +108,20 @@ def make_optimizer(
             f"{nearest(name, OPTIMIZERS)}"
         )
 
-    def chain(decay: float) -> optax.GradientTransformation:
-        decayed = optax.add_decayed_weights(decay)
+    def chain(group: str) -> optax.GradientTransformation:
+        if group == f"plain_{STATISTICS}":  # the step writes them, no gradient does
+            return optax.set_to_zero()
+        decayed = optax.add_decayed_weights(weight_decay if group.startswith("decayed_") else 0.0)
         if name == "adamw":
             return optax.chain(optax.scale_by_adam(b1=b1, b2=b2, eps=eps), decayed)
         return optax.chain(decayed, optax.trace(momentum))
 
     names = [
-        f"{'decayed' if is_decayed(leaf, no_decay) else 'plain'}_{group}"
+        f"{'decayed' if is_decayed(leaf, no_decay) and group != STATISTICS else 'plain'}_{group}"
         for leaf, group in paths.flatten(labels).items()
     ]
     chains: dict[Hashable, optax.GradientTransformation] = {
-        group: chain(weight_decay if group.startswith("decayed_") else 0.0)
-        for group in sorted(set(names))
+        group: chain(group) for group in sorted(set(names))
     }
     chain_labels = jax.tree.unflatten(jax.tree.structure(labels), names)
     parts = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]

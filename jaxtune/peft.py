@@ -37,11 +37,19 @@ _PARTS = {
     "dora_magnitude": ".lora_magnitude_vector",
 }
 _ADDED = tuple(f"_{part}" for part in _PARTS)
-_HEADS = ("classifier", "score")  # peft saves these of every sequence classifier
+HEAD_OF_TASK_TYPE = {
+    "SEQ_CLS": "sequence",
+    "TOKEN_CLS": "token",
+    "QUESTION_ANS": "span",
+    "CAUSAL_LM": "causal_lm",
+}
+"""The head of a model by peft's `task_type`; a masked language model has none there."""
+
+# peft saves these of every classifier of texts or tokens.
+_HEADS = re.compile(r"(?:^|\.)(classifier|score)(?=\.|$)")
 _UNSUPPORTED = (
     "rank_pattern",
     "alpha_pattern",
-    "fan_in_fan_out",
     "lora_bias",
     "layer_replication",
     "target_parameters",
@@ -64,6 +72,7 @@ def save_lora(
     labels: Any,
     base_model: str,
     *,
+    head: str = "sequence",
     revision: str | None = None,
     tokenizer: Any = None,
     card: Mapping[str, Any] | None = None,
@@ -80,6 +89,7 @@ def save_lora(
       labels: of the extended tree. What is trained beside LoRA's own leaves becomes
         `modules_to_save`, whole modules with their frozen leaves; the head always is one.
       base_model: a folder or hub id.
+      head: of the model, which peft's `task_type` follows from.
       revision: of a hub id.
       tokenizer: None for none.
       card: the content of `jaxtune.json`, where the class names are; None for none.
@@ -98,11 +108,15 @@ def save_lora(
             tensors[_tensor_name(name)] = np.ascontiguousarray(array)
     config = {
         "base_model_name_or_path": base_model,
-        "modules_to_save": sorted(saved),
+        "modules_to_save": sorted({_whole_head(module) for module in saved}),
         "revision": revision,
         "target_modules": sorted(map(_module, kernels)),
     }
-    config = dict(sorted((config | _fields(lora)).items()))
+    own = {
+        "fan_in_fan_out": any(map(convert.is_conv1d, kernels)),
+        "task_type": next((k for k, v in HEAD_OF_TASK_TYPE.items() if v == head), None),
+    }
+    config = dict(sorted((config | _fields(lora) | own).items()))
     export.write_folder(folder, (WEIGHTS, tensors), (CONFIG, config), tokenizer, dict(card or {}))
 
 
@@ -149,13 +163,11 @@ def _fields(lora: Lora) -> dict[str, Any]:
     """The strategy in the words of peft's config."""
     return {
         "bias": "none",
-        "fan_in_fan_out": False,
         "inference_mode": True,
         "lora_alpha": int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha,
         "lora_dropout": lora.dropout,
         "peft_type": "LORA",
         "r": lora.rank,
-        "task_type": "SEQ_CLS",
         "use_dora": lora.use_dora,
         "use_rslora": lora.use_rslora,
     }
@@ -289,7 +301,7 @@ def _modules_to_save(
     own = {name for name in flat if not name.endswith(_ADDED)}
     modules = {_module(name) for name in own}
     saved = {_module(name) for name in own if labels[name] != FROZEN}
-    saved |= {module for module in modules if module.endswith(_HEADS)}
+    saved |= {module for module in modules if _HEADS.search(module)}
     for module in sorted(saved):
         for other in sorted(modules):  # peft looks at how a name ends
             within = other.endswith(module) or other.startswith(f"{module}.")
@@ -301,6 +313,12 @@ def _modules_to_save(
                     " instead, or choose other targets."
                 )
     return saved
+
+
+def _whole_head(module: str) -> str:
+    """The head that a module is a part of, which peft saves whole; else the module itself."""
+    match = _HEADS.search(module)
+    return module[: match.end(1)] if match else module
 
 
 def _module(leaf: str) -> str:
@@ -317,4 +335,5 @@ def _tensor_name(leaf: str) -> str:
 
 def _is_transposed(leaf: str) -> bool:
     """Whether peft stores a leaf of the extended tree with its axes reversed."""
-    return leaf.endswith(("_lora_a", "_lora_b")) or convert.is_transposed(leaf)
+    is_kernel = leaf.endswith("/kernel") and not convert.is_conv1d(leaf)
+    return is_kernel or leaf.endswith(("_lora_a", "_lora_b"))

@@ -23,7 +23,7 @@ class Report:
 
     def __init__(self, console: Console | None = None) -> None:
         """Writes to standard output unless another console is given."""
-        width = None if sys.stdout.isatty() else 100
+        width = None if sys.stdout.isatty() else 1000  # a log wraps no line, and cuts no path
         self.console = console or Console(highlight=False, width=width)
 
     def line(self, text: str) -> None:

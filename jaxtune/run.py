@@ -1,7 +1,7 @@
 """From settings to everything that a run needs and does not change."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,20 +12,25 @@ import optax
 
 from jaxtune import optim, paths
 from jaxtune.data import batches
-from jaxtune.data.examples import Examples, load_tokenizer
-from jaxtune.data.text import read_text_data, tokenize_splits
+from jaxtune.data.rows import Data, class_order, read_data
 from jaxtune.errors import UserError, nearest
-from jaxtune.models.pretrained import Pretrained, load_pretrained, read_config
-from jaxtune.models.registry import parameter_shapes
+from jaxtune.models.family import Family, strategy_fields, with_statistics
+from jaxtune.models.pretrained import (
+    Pretrained,
+    choose_classes,
+    load_pretrained,
+    read_config,
+)
+from jaxtune.models.registry import find_head, parameter_shapes
 from jaxtune.report import Report
-from jaxtune.settings import Settings
+from jaxtune.settings import DataSettings, Settings
 from jaxtune.tasks.registry import find_task
 from jaxtune.tasks.task import Task
 from jaxtune.tuning import adapters, partition
 from jaxtune.tuning.partition import Staged, Strategy
 from jaxtune.tuning.rates import rate_multipliers
 from jaxtune.tuning.registry import make_strategy
-from jaxtune.types import ApplyFn, Params
+from jaxtune.types import ApplyFn, LossFn, Params
 
 NUM_LENGTHS = 4  # padded lengths of the bucketed layout: each is one more compilation
 
@@ -37,10 +42,11 @@ class Run(NamedTuple):
       settings: resolved, with the digests of weights and data.
       task: loss, metrics, decoding.
       pretrained: the model as loaded, but for its parameters.
-      tokenizer: from the model's folder.
+      processor: the tokenizer or image processor, from the model's folder.
       examples: by split.
       lengths: padded lengths in tokens, increasing.
       strategy: what is trained.
+      loss_fn: what is minimised.
       apply_fn: the model on `params`.
       params: all parameters at step 0, with those that the strategy adds.
       stages: the labels of each stage of the strategy; most have one.
@@ -55,10 +61,11 @@ class Run(NamedTuple):
     settings: Settings
     task: Task
     pretrained: Pretrained
-    tokenizer: Any
-    examples: dict[str, Examples]
+    processor: Any
+    examples: dict[str, Any]
     lengths: tuple[int, ...]
     strategy: Strategy
+    loss_fn: LossFn
     apply_fn: ApplyFn
     params: Params
     stages: tuple[Any, ...]
@@ -82,47 +89,57 @@ def prepare(settings: Settings, report: Report) -> Run:
     """
     task = find_task(settings.task)
     best_metric = _check_metric(task, settings.train.best_metric)
-    strategy = make_strategy(settings.tuning.name, _strategy_fields(settings))
-    folder, family, config, _ = read_config(settings.model.path, settings.model.revision)
-    check_max_length(settings.data.max_length, config.max_position_embeddings, folder)
-    data = read_text_data(settings.data, regression=not _is_classification(task))
-    tokenizer = load_tokenizer(folder)
-    check_vocabulary(tokenizer, config.vocab_size, folder)
-    dtype, key = jnp.dtype(settings.precision.compute_dtype), jax.random.key(settings.seed)
-    shapes = parameter_shapes(family.make_module(config, len(data.class_names) or 1, dtype))
-    plan = _plan(settings, strategy, shapes, len(data.splits["train"].texts))
+    folder, family, config, hf_config = read_config(settings.model.path, settings.model.revision)
+    head = find_head(family, task.head)
+    statistics = _trains_statistics(settings)
+    config = with_statistics(config, statistics)
+    dtype = jnp.dtype(settings.precision.compute_dtype)
+    names = parameter_shapes(head.make_module(config, 2, dtype))  # the same for any number
+    strategy = make_strategy(
+        settings.tuning.name,
+        _strategy_fields(settings),
+        strategy_fields(family, head, names, settings.tuning.placement),
+    )
+    task.inputs.check_settings(settings.data, config, folder)
+    data = read_data(settings.data, task.reader)
+    num_outputs = task.num_outputs(data)
+    processor = task.inputs.load(folder, config)
+    key = jax.random.key(settings.seed)
+    class_names, _ = choose_classes(task.head, hf_config, data.class_names or None, num_outputs)
+    examples, cuts = encode_splits(
+        task, data, processor, settings.data, class_names, config, folder, report
+    )
+    shapes = parameter_shapes(head.make_module(config, num_outputs or len(class_names) or 1, dtype))
+    plan = _plan(settings, strategy, family, shapes, len(examples["train"].lengths))
     pretrained = load_pretrained(
         folder,
-        class_names=data.class_names if _is_classification(task) else None,
-        num_outputs=None if _is_classification(task) else 1,
+        head=task.head,
+        class_names=data.class_names or None,
+        num_outputs=num_outputs,
         key=jax.random.fold_in(key, _HEAD_STREAM),
         compute_dtype=dtype,
         sha256=settings.model.sha256,
+        from_scratch=settings.model.from_scratch,
+        train_statistics=statistics,
     )
-    examples = tokenize_splits(
-        data,
-        tokenizer,
-        settings.data.max_length,
-        pretrained.class_names,
-        report.track("tokenizing"),
-    )
-    for part in examples.values():
-        check_tokens(part, config, folder)
     params = adapters.extend(strategy, pretrained.params, jax.random.fold_in(key, _ADDED_STREAM))
     stages, notes = _with_new_parts(settings, plan.stages, params, pretrained)
     resolved = dataclasses.replace(
         settings,
         model=dataclasses.replace(settings.model, sha256=pretrained.sha256),
-        data=dataclasses.replace(settings.data, sha256=data.sha256),
+        data=dataclasses.replace(
+            task.resolve(settings.data, data.splits["train"]), sha256=data.sha256
+        ),
     )
     return Run(
         resolved,
         task,
         pretrained._replace(params={}),
-        tokenizer,
+        processor,
         examples,
-        _choose_lengths(settings, examples, config.max_position_embeddings),
+        _choose_lengths(settings, examples, getattr(config, "max_length", 1)),
         strategy,
+        task.make_loss(settings.loss, pretrained.class_names, examples["train"].labels),
         adapters.adapt(strategy, pretrained.apply_fn),
         _cast_frozen(params, stages, settings.precision.frozen_dtype),
         stages,
@@ -131,7 +148,7 @@ def prepare(settings: Settings, report: Report) -> Run:
         plan.steps_per_epoch,
         plan.num_steps,
         best_metric,
-        [*data.notes, *notes],
+        [*data.notes, *cuts, *notes],
     )
 
 
@@ -176,50 +193,46 @@ def training_batches(
     while True:
         order = batches.train_order(examples.lengths, run.lengths, size, settings.seed, epoch)
         for index in order[position:]:
-            yield index, batches.collate(examples, index, size, run.tokenizer.pad_token_id)
+            yield index, examples.collate(index, size, (settings.seed, epoch))
         epoch, position = epoch + 1, 0
 
 
-def check_max_length(max_length: int, limit: int, folder: Path) -> None:
-    """Refuses more tokens than the model has positions for."""
-    if max_length > limit:
-        raise UserError(
-            f"config.data.max_length is {max_length}, but {folder} has {limit} positions: expected"
-            f" at most {limit}."
-        )
+def encode_splits(
+    task: Task,
+    data: Data,
+    processor: Any,
+    settings: DataSettings,
+    class_names: Sequence[str],
+    config: Any,
+    folder: Path,
+    report: Report,
+) -> tuple[dict[str, Any], list[str]]:
+    """Examples by split, and notes for a person.
 
-
-def check_vocabulary(tokenizer: Any, vocab_size: int, folder: Path) -> None:
-    """Refuses a tokenizer that gives tokens the model has no embedding for."""
-    if len(tokenizer) > vocab_size:
-        raise UserError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens, but the model has {vocab_size}"
-            " word embeddings. They do not belong together."
-        )
-
-
-def check_tokens(examples: Examples, config: Any, folder: Path) -> None:
-    """Refuses tokens and token types outside the model's tables, which XLA would not report."""
-    tables = {
-        "input_ids": (examples.input_ids, "vocab_size", config.vocab_size),
-        "token_type_ids": (examples.token_type_ids, "type_vocab_size", config.type_vocab_size),
-    }
-    for name, (values, field, size) in tables.items():
-        most = int(values.max(initial=0))
-        if most >= size:
-            raise UserError(
-                f"{folder}: the tokenizer gives {name} up to {most}, but config.json has {field}"
-                f" {size}: expected at most {size - 1}. The tokenizer and the model do not belong"
-                " together, or the model takes no pairs of texts."
-            )
+    Args:
+      task: how rows become examples.
+      data: checked rows.
+      processor: tokenizer or image processor.
+      settings: of the data.
+      class_names: the model's order of the data's classes, which the labels then follow.
+      config: of the model, whose tables the examples must fit.
+      folder: of the model, for messages.
+      report: shows progress.
+    """
+    order = class_order(data.class_names, class_names)
+    examples, notes = {}, []
+    for split, rows in data.splits.items():
+        if len(order):
+            rows = rows._replace(labels=task.reorder(rows.labels, order))
+        track = report.track(f"reading {split}")
+        examples[split], more = task.encode(rows, processor, settings, track)
+        task.inputs.check(examples[split], config, folder)
+        notes += [f"{split}: {note}" for note in more]
+    return examples, notes
 
 
 # No step number reaches these, so no step shares its key with a new head or an added parameter.
 _HEAD_STREAM, _ADDED_STREAM = 2**31, 2**31 + 1
-
-
-def _is_classification(task: Task) -> bool:
-    return task.problem_type != "regression"
 
 
 def _check_metric(task: Task, name: str | None) -> str:
@@ -235,12 +248,18 @@ def _check_metric(task: Task, name: str | None) -> str:
 
 def _strategy_fields(settings: Settings) -> dict[str, Any]:
     fields = dataclasses.asdict(settings.tuning)
-    del fields["name"]
+    del fields["name"], fields["batch_statistics"]
     return fields
 
 
+def _trains_statistics(settings: Settings) -> bool:
+    """As the settings say; else with `full`, which leaves nothing frozen that relies on them."""
+    chosen = settings.tuning.batch_statistics
+    return settings.tuning.name == "full" if chosen is None else chosen == "trained"
+
+
 class _Plan(NamedTuple):
-    """What follows from the settings, the parameters' names and the number of training rows."""
+    """What follows from the settings, the parameters' names and the number of training examples."""
 
     stages: tuple[Any, ...]
     multipliers: Any
@@ -249,24 +268,35 @@ class _Plan(NamedTuple):
     num_steps: int
 
 
-def _plan(settings: Settings, strategy: Strategy, shapes: Params, num_rows: int) -> _Plan:
+def _plan(
+    settings: Settings, strategy: Strategy, family: Family, shapes: Params, num_examples: int
+) -> _Plan:
     """Plans the run before any weight is read."""
     key = jax.random.key(0)
     extended = jax.eval_shape(lambda p, k: adapters.extend(strategy, p, k), shapes, key)
-    stages = partition.stages(strategy, extended)
-    steps_per_epoch = -(-num_rows // settings.train.batch_size)
+    stages = tuple(
+        partition.set_statistics(
+            labels, family.names.statistics, trained=_trains_statistics(settings)
+        )
+        for labels in partition.stages(strategy, extended)
+    )
+    steps_per_epoch = -(-num_examples // settings.train.batch_size)
     num_steps = settings.train.num_steps or settings.train.num_epochs * steps_per_epoch
     _check_stages(settings, strategy, len(stages), num_steps, steps_per_epoch)
     o = settings.optimizer
-    multipliers = rate_multipliers(extended, o.layer_decay, o.rate_multipliers)
+    multipliers = rate_multipliers(
+        extended,
+        o.layer_decay,
+        o.rate_multipliers,
+        layers=family.names.layers,
+        below=family.names.below,
+    )
     warmup_steps = round(o.warmup_fraction * num_steps)
     schedule = optim.make_schedule(o.schedule, o.learning_rate, num_steps, warmup_steps)
     return _Plan(stages, multipliers, schedule, steps_per_epoch, num_steps)
 
 
-def _choose_lengths(
-    settings: Settings, examples: Mapping[str, Examples], limit: int
-) -> tuple[int, ...]:
+def _choose_lengths(settings: Settings, examples: Mapping[str, Any], limit: int) -> tuple[int, ...]:
     """The padded lengths of the layout, for the training examples and the longest of all."""
     num_lengths = NUM_LENGTHS if settings.data.layout == "bucketed" else 1
     lengths = batches.choose_lengths(examples["train"].lengths, num_lengths, limit)

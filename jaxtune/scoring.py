@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
-from jaxtune.data.text import read_text_data, tokenize_splits
+from jaxtune.data.rows import read_data
 from jaxtune.errors import UserError
+from jaxtune.evaluate import all_scores
 from jaxtune.loggers import finite
 from jaxtune.report import Report
+from jaxtune.run import encode_splits
 from jaxtune.saved import open_saved, outputs_of
 from jaxtune.settings import Settings
+from jaxtune.tasks.registry import find_task
 
 
 def score(settings: Settings, workdir: Path, report: Report) -> dict[str, dict[str, float | None]]:
@@ -26,8 +29,8 @@ def score(settings: Settings, workdir: Path, report: Report) -> dict[str, dict[s
     """
     own = workdir / "model"
     folder = str(own) if own.is_dir() else settings.model.path
-    data = read_text_data(settings.data, regression=settings.task == "regression")
-    saved = open_saved(folder, settings.precision.compute_dtype, settings.data.max_length)
+    data = read_data(settings.data, find_task(settings.task).reader)
+    saved = open_saved(folder, settings.precision.compute_dtype, settings.data)
     report.line(f"scoring {folder}")
     if saved.task.name != settings.task:
         raise UserError(
@@ -41,16 +44,22 @@ def score(settings: Settings, workdir: Path, report: Report) -> dict[str, dict[s
                 f" {', '.join(names[:20])}."
             )
     del data.splits["train"]
-    examples = tokenize_splits(
-        data, saved.tokenizer, saved.max_length, names, report.track("tokenizing")
+    examples, cuts = encode_splits(
+        saved.task,
+        data,
+        saved.processor,
+        saved.data,
+        names,
+        saved.pretrained.config,
+        saved.pretrained.folder,
+        report,
     )
-    for note in data.notes:
+    for note in (*data.notes, *cuts):
         report.line(note)
     found = {}
     for split, part in examples.items():
-        outputs = outputs_of(saved, part, settings.train.eval_batch_size, report, split)
-        assert part.labels is not None
-        scores = saved.task.scores_fn(outputs, part.labels)
+        means, outputs = outputs_of(saved, part, settings.train.eval_batch_size, report, split)
+        scores = all_scores(saved.task, means, outputs, part)
         found[split] = {name: finite(value) for name, value in scores.items()}
         report.table(split, [(name, f"{value:.4f}") for name, value in scores.items()])
     return found

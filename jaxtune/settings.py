@@ -9,6 +9,18 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
+Task = Literal[
+    "classification",
+    "multi_label",
+    "regression",
+    "token_classification",
+    "question_answering",
+    "causal_lm",
+    "masked_lm",
+    "image_classification",
+]
+"""What `config.task` may be."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
@@ -18,27 +30,57 @@ class ModelSettings:
       path: a folder in the transformers layout, or a hub id.
       revision: branch, tag or commit of a hub id.
       sha256: expected digest of the weight files (joined in the order of their names).
+      from_scratch: draws all parameters; of the folder only `config.json` is read.
     """
 
     path: str = ""
     revision: str | None = None
     sha256: str | None = None
+    from_scratch: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentationSettings:
+    """Random changes to the images of training, drawn anew in each epoch.
+
+    Attributes:
+      crop: `none`; `pad`, after resizing: shifted by up to an eighth of each side, black beyond the
+        edge; `resized`, in the place of resizing: a part of 8 % to 100 % of the area.
+      flip: mirrors every other image, left to right.
+      rand_augment_num_ops: how many operations RandAugment draws for an image; 0 for none.
+      rand_augment_magnitude: their strength, 0 to 30.
+      mixup_alpha: images and labels of a batch are mixed in pairs, by a share drawn from
+        Beta(alpha, alpha); 0 for no mixup.
+      cutmix_alpha: the same, by pasting a box; with `mixup_alpha` too, each batch draws one of
+        them; 0 for no cutmix.
+    """
+
+    crop: Literal["none", "pad", "resized"] = "none"
+    flip: bool = False
+    rand_augment_num_ops: int = 0
+    rand_augment_magnitude: int = 9
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-    """Where the texts are and how they become batches.
+    """Where the texts or images are and how they become batches.
 
     Attributes:
       path: a file (csv, tsv, json lines, parquet), a folder of them with splits by file name, or
-        the hub id of a dataset.
+        the hub id of a dataset; of images also a folder `[train|validation|test/]CLASS/IMAGE`.
       name: a configuration of a hub dataset.
       sha256: expected digest of the local data files (joined in the order of their names).
       encoding: of csv, tsv and json files.
       column_names: for csv and tsv files without a header row.
       text_columns: one, or two for pairs.
-      label_column: class or number.
-      max_length: tokens of an example, special ones included; longer ones are cut.
+      image_column: images as `datasets` keeps them, or the paths of their files.
+      label_column: class, number, list of classes, tags or answers, as the task has it.
+      label_columns: several targets of a regression, or one column of 0 and 1 for each class, in
+        the place of `label_column`.
+      max_length: tokens of an example, special ones included; longer ones are cut. A language model
+        joins its texts and cuts them into blocks of so many.
       max_train_examples: a random subset (stratified by class) of so many.
       max_eval_examples: the same for each of validation and test.
       validation_size: where the data has no validation split, so much of the training split is
@@ -46,6 +88,14 @@ class DataSettings:
       test_size: the same where the data has no test split; None goes without.
       split_seed: of the splits and subsets, apart from the run's own seed.
       layout: `bucketed` pads to one of a few lengths chosen from the data, `padded` to one.
+      mask_probability: of `masked_lm`: share of the words that are hidden and predicted.
+      doc_stride: of `question_answering`: tokens that two windows on one long context share.
+      max_answer_length: of `question_answering`: of a predicted answer, in tokens.
+      n_best: of `question_answering`: answers to a question that are compared and reported.
+      no_answer_threshold: of `question_answering`: a question has no answer where the score for
+        that exceeds the best answer's by more than this, in nats.
+      allow_no_answer: of `question_answering`: None allows it where the training data has
+        questions without an answer.
     """
 
     path: str = ""
@@ -54,7 +104,9 @@ class DataSettings:
     encoding: str = "utf-8"
     column_names: tuple[str, ...] = ()
     text_columns: tuple[str, ...] = ("text",)
+    image_column: str = "image"
     label_column: str = "label"
+    label_columns: tuple[str, ...] = ()
     max_length: int = 128
     max_train_examples: int | None = None
     max_eval_examples: int | None = None
@@ -62,6 +114,14 @@ class DataSettings:
     test_size: float | None = None
     split_seed: int = 0
     layout: Literal["bucketed", "padded"] = "bucketed"
+    token_dropout: float = 0.0
+    augmentation: AugmentationSettings = AugmentationSettings()
+    mask_probability: float = 0.15
+    doc_stride: int = 64
+    max_answer_length: int = 30
+    n_best: int = 20
+    no_answer_threshold: float = 0.0
+    allow_no_answer: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +155,8 @@ class TuningSettings:
         feed-forward); `pfeiffer` if unset.
       bottleneck_size: of `adapter`: inner dimension; 64 if unset.
       prefix_length: of `prefix`: tokens put before keys and values; 16 if unset.
+      batch_statistics: of models with batch normalisation: whether the running statistics follow
+        the training batches; `trained` with `full` and `frozen` otherwise, if unset.
     """
 
     name: str = "full"
@@ -114,6 +176,23 @@ class TuningSettings:
     placement: Literal["houlsby", "pfeiffer"] | None = None
     bottleneck_size: int | None = None
     prefix_length: int | None = None
+    batch_statistics: Literal["trained", "frozen"] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LossSettings:
+    """What is minimised, where a task has a choice; scores and validation losses are plain.
+
+    Attributes:
+      class_weights: `NAME=WEIGHT` for classes that count other than 1, such as `spam=2.5`; the one
+        word `balanced` gives each class n / (c n_c), so that rare ones count as much.
+      label_smoothing: share of the target that is spread evenly over all classes.
+      focal_gamma: weighs each loss by (1 - p)^gamma, with p the probability of the right class.
+    """
+
+    class_weights: tuple[str, ...] = ()
+    label_smoothing: float = 0.0
+    focal_gamma: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,15 +275,16 @@ class Settings:
     """One run.
 
     Attributes:
-      task: `classification` or `regression`.
+      task: what is learnt, one of TASKS.
       seed: of the new head, the order of the data and dropout.
     """
 
-    task: Literal["classification", "regression"] = "classification"
+    task: Task = "classification"
     seed: int = 0
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     tuning: TuningSettings = TuningSettings()
+    loss: LossSettings = LossSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     train: TrainSettings = TrainSettings()
     precision: PrecisionSettings = PrecisionSettings()

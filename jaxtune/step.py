@@ -1,7 +1,7 @@
 """The training, evaluation and prediction steps: pure functions, jitted by whoever calls them."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from jaxtune import trees
 from jaxtune.errors import UserError
 from jaxtune.state import TrainState
-from jaxtune.types import ApplyFn, Batch, LossFn, Mean, Params, PRNGKey
+from jaxtune.types import ApplyFn, Batch, LossFn, Mean, Params, PRNGKey, WithStatistics
 
 
 class StepInfo(NamedTuple):
@@ -27,8 +27,16 @@ class StepInfo(NamedTuple):
 
 
 TrainStep = Callable[[TrainState, Params, Batch], tuple[TrainState, StepInfo]]
-EvalStep = Callable[[Params, Params, Batch], tuple[dict[str, Mean], Float[Array, "b c"]]]
-PredictStep = Callable[[Params, Params, Batch], Float[Array, "b c"]]
+EvalStep = Callable[[Params, Params, Batch], tuple[dict[str, Mean], Any]]
+PredictStep = Callable[[Params, Params, Batch], Array]
+
+
+class Sums(NamedTuple):
+    """Of a batch or a part of it: the loss, its gradient, and new running statistics."""
+
+    loss: Mean
+    grads: Params
+    statistics: Params
 
 
 def make_train_step(
@@ -43,7 +51,9 @@ def make_train_step(
 
     The gradient is that of the mean over all weights of the batch, whatever the split into
     microbatches or devices: sums are added first and divided once. It is taken of the trainable
-    leaves alone, so the backward pass ends at the lowest of them.
+    leaves alone, so the backward pass ends at the lowest of them. The running statistics of a model
+    that has any, where they are among the trainable leaves, are the model's own; over microbatches
+    and devices, the mean of theirs.
 
     Args:
       apply_fn: the model.
@@ -62,30 +72,39 @@ def make_train_step(
 
     def summed_loss(
         params: Params, frozen: Params, batch: Batch, key: PRNGKey
-    ) -> tuple[Array, Mean]:
-        outputs = apply_fn(trees.merge(params, frozen), batch, key=key, train=True)
+    ) -> tuple[Array, tuple[Mean, Params]]:
+        outputs: Any = apply_fn(trees.merge(params, frozen), batch, key=key, train=True)
+        statistics: Params = {}
+        if isinstance(outputs, WithStatistics):
+            outputs, statistics = outputs
         loss = loss_fn(outputs, batch)
-        return loss.total, loss
+        return loss.total, (loss, statistics)
 
-    def sums(params: Params, frozen: Params, batch: Batch, key: PRNGKey) -> tuple[Mean, Params]:
-        (_, loss), grads = jax.value_and_grad(summed_loss, has_aux=True)(params, frozen, batch, key)
-        return loss, grads
+    def sums(params: Params, frozen: Params, batch: Batch, key: PRNGKey) -> Sums:
+        grad_fn = jax.value_and_grad(summed_loss, has_aux=True)
+        (_, (loss, statistics)), grads = grad_fn(params, frozen, batch, key)
+        return Sums(loss, grads, statistics)
 
     def train_step(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, StepInfo]:
         key = jax.random.fold_in(state.key, state.step)
         if axis_name is not None:  # each device draws its own noise
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
         if num_microbatches == 1:
-            loss, grads = sums(state.params, frozen, batch, key)
+            loss, grads, statistics = sums(state.params, frozen, batch, key)
         else:
-            loss, grads = _accumulate(sums, state.params, frozen, batch, key, num_microbatches)
+            loss, grads, statistics = _accumulate(
+                sums, state.params, frozen, batch, key, num_microbatches
+            )
         if axis_name is not None:
             loss, grads = jax.lax.psum((loss, grads), axis_name)
+            statistics = jax.lax.pmean(statistics, axis_name)
         # A batch of no weight at all (every row is filling) has no gradient, not NaN.
         scale = 1.0 / jnp.maximum(loss.weight, jnp.finfo(jnp.float32).tiny)
         grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        if statistics:
+            params = trees.replace(params, statistics)
         info = StepInfo(loss, optax.tree.norm(grads))
         return TrainState(state.step + 1, params, opt_state, state.key), info
 
@@ -93,40 +112,45 @@ def make_train_step(
 
 
 def make_eval_step(
-    apply_fn: ApplyFn, metrics_fn: Callable[[Float[Array, "b c"], Batch], dict[str, Mean]]
+    apply_fn: ApplyFn,
+    metrics_fn: Callable[[Array, Batch], dict[str, Mean]],
+    fetch: Callable[[Array, Batch], Any] = lambda outputs, batch: outputs,
 ) -> EvalStep:
     """Makes `eval_step(params, frozen, batch) -> (metrics, outputs)`, without dropout.
 
     The metrics are sums and weights: add them over batches, then divide. The outputs are for
     metrics that no sum can give, such as macro F1 or a rank correlation.
+
+    Args:
+      apply_fn: the model.
+      metrics_fn: sums and weights by name.
+      fetch: what of the outputs is returned, such as None for a language model's.
     """
 
-    def eval_step(
-        params: Params, frozen: Params, batch: Batch
-    ) -> tuple[dict[str, Mean], Float[Array, "b c"]]:
+    def eval_step(params: Params, frozen: Params, batch: Batch) -> tuple[dict[str, Mean], Any]:
         outputs = apply_fn(trees.merge(params, frozen), batch, key=None, train=False)
-        return metrics_fn(outputs, batch), outputs
+        return metrics_fn(outputs, batch), fetch(outputs, batch)
 
     return eval_step
 
 
 def make_predict_step(apply_fn: ApplyFn) -> PredictStep:
-    """Makes `predict_step(params, frozen, batch) -> outputs [b c]`, without dropout."""
+    """Makes `predict_step(params, frozen, batch) -> outputs [b ...]`, without dropout."""
 
-    def predict_step(params: Params, frozen: Params, batch: Batch) -> Float[Array, "b c"]:
+    def predict_step(params: Params, frozen: Params, batch: Batch) -> Array:
         return apply_fn(trees.merge(params, frozen), batch, key=None, train=False)
 
     return predict_step
 
 
 def _accumulate(
-    sums: Callable[[Params, Params, Batch, PRNGKey], tuple[Mean, Params]],
+    sums: Callable[[Params, Params, Batch, PRNGKey], Sums],
     params: Params,
     frozen: Params,
     batch: Batch,
     key: PRNGKey,
     num_microbatches: int,
-) -> tuple[Mean, Params]:
+) -> Sums:
     """Adds losses and gradients over equal parts of the batch, one part at a time."""
     rows = jax.tree.leaves(batch)[0].shape[0]
     if rows % num_microbatches:
@@ -139,11 +163,14 @@ def _accumulate(
         batch,
     )
 
-    def body(total: tuple[Mean, Params], part: tuple[Array, Batch]) -> tuple[tuple, None]:
+    def body(total: Sums, part: tuple[Array, Batch]) -> tuple[Sums, None]:
         index, microbatch = part
         new = sums(params, frozen, microbatch, jax.random.fold_in(key, index))
         return jax.tree.map(jnp.add, total, new), None
 
-    zeros = (Mean(jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, params))
+    first = jax.tree.map(lambda x: x[0], parts)
+    shapes = jax.eval_shape(sums, params, frozen, first, key)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     total, _ = jax.lax.scan(body, zeros, (jnp.arange(num_microbatches), parts))
-    return total
+    mean = jax.tree.map(lambda x: x / num_microbatches, total.statistics)
+    return total._replace(statistics=mean)

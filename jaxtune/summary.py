@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxtune import __version__, trees
 from jaxtune.audit import HEADER, audit, audit_rows, flops_line
-from jaxtune.compiled import Compiled
+from jaxtune.compiled import Compiled, main_shape
 from jaxtune.data import batches
 from jaxtune.loggers import finite
 from jaxtune.models.registry import parameter_shapes
@@ -41,16 +41,13 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
         ("precision", _precision(settings.precision)),
         ("data", settings.data.path),
     ]
-    for split, examples in run.examples.items():
-        lengths = examples.lengths
-        mean, most = lengths.mean(), lengths.max()
-        rows.append((f"  {split}", f"{len(lengths):,} examples, {mean:.1f} tokens, at most {most}"))
+    rows += [(f"  {split}", _sizes(run, part.lengths)) for split, part in run.examples.items()]
     rows += [("", note) for note in run.notes]
     if pretrained.class_names:
         names = ", ".join(pretrained.class_names[:10])
         rows.append(("classes", f"{len(pretrained.class_names)}: {names}"))
     rows += [
-        ("batches", f"{settings.train.batch_size} examples, padded to {_shapes(run)}"),
+        ("batches", f"{settings.train.batch_size} {_shapes(run)}"),
         ("steps", f"{run.num_steps} ({run.steps_per_epoch} an epoch)"),
         ("best by", f"{run.best_metric} on validation"),
         ("device", f"{jax.device_count()} x {jax.devices()[0].device_kind}, seed {settings.seed}"),
@@ -61,12 +58,10 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
 
 def show_audit(run: Run, report: Report) -> None:
     """The table of what trains, with rates and bytes, and what share of a full step it costs."""
-    size, tokens = run.settings.train.batch_size, run.lengths[-1]
-    index = batches.BatchIndex(np.arange(0), tokens)  # of a batch, only the shape is looked at
-    batch: Any = batches.collate(run.examples["train"], index, size, run.tokenizer.pad_token_id)
+    batch: Any = _empty_batch(run)
     found = audit(
         run.apply_fn,
-        run.task.loss_fn,
+        run.loss_fn,
         run.params,
         run.stages[0],
         batch,
@@ -78,7 +73,8 @@ def show_audit(run: Run, report: Report) -> None:
     )
     count = len(run.stages)
     report.grid(f"stage 1 of {count}" if count > 1 else "parameters", HEADER, audit_rows(found))
-    report.line(flops_line(found, f"{size} x {tokens} tokens"))
+    shape, unit = main_shape(batch), "pixels" if _reads_images(run) else "tokens"
+    report.line(flops_line(found, f"{' x '.join(map(str, shape[:3]))} {unit}"))
 
 
 def results(
@@ -107,7 +103,9 @@ def results(
         "stage_starts": list(fit.progress.stage_starts),
         "compile_seconds": sum(program.seconds for program in (*fit.programs, eval_step)),
         "examples_per_second": fit.examples / fit.seconds if fit.seconds else None,
-        "tokens_per_second": fit.tokens / fit.seconds if fit.seconds else None,
+        "tokens_per_second": None
+        if _reads_images(run) or not fit.seconds
+        else fit.tokens / fit.seconds,
         "compiled_train_shapes": [s for program in fit.programs for s in program.shapes],
         "compiled_eval_shapes": eval_step.shapes,
         "peak_memory_bytes": peak_memory_bytes(),
@@ -130,7 +128,9 @@ def end_rows(results: Mapping[str, Any], workdir: Path) -> list[tuple[str, Any]]
     rows.append(("best step", f"{results['best_step']} of {results['steps']}"))
     if results["examples_per_second"]:
         rate = f"{results['examples_per_second']:.1f} examples/s"
-        rows.append(("speed", f"{rate}, {results['tokens_per_second']:,.0f} tokens/s in training"))
+        tokens = results["tokens_per_second"]
+        more = f", {tokens:,.0f} tokens/s" if tokens else ""
+        rows.append(("speed", f"{rate}{more} in training"))
     shapes = len(results["compiled_train_shapes"]) + len(results["compiled_eval_shapes"])
     compiling = human_seconds(results["compile_seconds"])
     rows += [
@@ -174,11 +174,31 @@ def _precision(settings: PrecisionSettings) -> str:
     return f"{settings.compute_dtype} products, float32 weights{frozen}"
 
 
+def _reads_images(run: Run) -> bool:
+    return run.task.head == "image"
+
+
+def _empty_batch(run: Run) -> dict[str, np.ndarray]:
+    """A batch of the largest shape, of which only the shape is looked at."""
+    index = batches.BatchIndex(np.arange(0), run.lengths[-1])
+    size = run.settings.train.batch_size
+    return run.examples["train"].collate(index, size, (run.settings.seed, 0))
+
+
+def _sizes(run: Run, lengths: np.ndarray) -> str:
+    if _reads_images(run):
+        return f"{len(lengths):,} images"
+    return f"{len(lengths):,} examples, {lengths.mean():.1f} tokens, at most {lengths.max()}"
+
+
 def _shapes(run: Run) -> str:
+    if _reads_images(run):
+        height, width = _empty_batch(run)["pixel_values"].shape[1:3]
+        return f"images of {height} x {width} pixels"
     lengths, size = run.examples["train"].lengths, run.settings.train.batch_size
     order = batches.train_order(lengths, run.lengths, size, run.settings.seed, 0)
     waste = batches.padding_waste(order, lengths, size)
-    return f"{', '.join(map(str, run.lengths))} tokens ({waste:.0%} padding)"
+    return f"examples, padded to {', '.join(map(str, run.lengths))} tokens ({waste:.0%} padding)"
 
 
 def _fields(name: str, **fields: Any) -> str:

@@ -1,5 +1,6 @@
 """Splitting a parameter tree in two and putting it together again, with None for the holes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -29,6 +30,15 @@ def merge(first: Params, second: Params) -> Params:
     return jax.tree.map(
         lambda a, b: b if a is None else a, first, second, is_leaf=lambda leaf: leaf is None
     )
+
+
+def replace(tree: Params, values: Params) -> Params:
+    """`tree` with the leaves that `values`, a part of its nesting, has; holes stay holes."""
+    if not isinstance(values, Mapping):
+        return None if tree is None else values
+    return {
+        name: replace(node, values[name]) if name in values else node for name, node in tree.items()
+    }
 
 
 def count(tree: Params) -> int:

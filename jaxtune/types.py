@@ -9,7 +9,8 @@ Params = Any
 """A nested dict of arrays; in a split tree a leaf may be None, a hole."""
 
 Batch = dict[str, Array]
-"""Named arrays that share axis b. `weight` (float32 [b]) is 0 for rows that only fill the shape."""
+"""Named arrays that share axis b. `weight` is 0 for rows that only fill the shape: float32 [b], or
+[b t] where tokens are scored, and 0 for those that are not."""
 
 PRNGKey = Key[Array, ""]
 
@@ -29,20 +30,38 @@ class Mean(NamedTuple):
         return self.total / self.weight
 
 
+STATISTICS = "statistics"
+"""The label of running statistics, which change with the batches and not by a gradient."""
+
+
+class WithStatistics(NamedTuple):
+    """What a model with running statistics gives in training.
+
+    Attributes:
+      outputs: as in evaluation.
+      statistics: the new values of the parameters that are running statistics: a part of the
+        parameter tree's nesting.
+    """
+
+    outputs: Array
+    statistics: Params
+
+
 class ApplyFn(Protocol):
     """Any pure function from parameters and a batch to outputs."""
 
-    def __call__(
-        self, params: Params, batch: Batch, *, key: PRNGKey | None, train: bool
-    ) -> Float[Array, "b c"]:
-        """Outputs of a batch; `key` feeds dropout where `train` is true."""
+    def __call__(self, params: Params, batch: Batch, *, key: PRNGKey | None, train: bool) -> Any:
+        """Outputs [b ...] of a batch; `key` feeds dropout where `train` is true.
+
+        A model with running statistics gives `WithStatistics` where `train` is true.
+        """
         ...
 
 
 class LossFn(Protocol):
     """The sum of the losses of a batch and the sum of their weights."""
 
-    def __call__(self, outputs: Float[Array, "b c"], batch: Batch) -> Mean:
+    def __call__(self, outputs: Float[Array, "..."], batch: Batch) -> Mean:
         """Both sums, in float32."""
         ...
 
@@ -54,6 +73,7 @@ def weighted_mean(values: Float[Array, "..."], weight: Float[Array, "..."]) -> M
 
 
 __all__ = [
+    "STATISTICS",
     "ApplyFn",
     "Array",
     "Batch",
@@ -63,5 +83,6 @@ __all__ = [
     "Mean",
     "PRNGKey",
     "Params",
+    "WithStatistics",
     "weighted_mean",
 ]

@@ -12,12 +12,15 @@ from jaxtune.settings import Settings, differences, to_json
 
 _REMEDY = "Use another --workdir"
 
+_RESOLVED = (("model", "sha256"), ("data", "sha256"), ("data", "allow_no_answer"))
+"""Settings that a run finds out where they are None."""
+
 
 def check_workdir(workdir: Path, settings: Settings) -> None:
     """Refuses a folder that holds a run with another config.
 
-    A digest that is not set yet is taken to be the old one, so this can be asked before anything
-    is loaded.
+    A digest, or another thing that a run finds out, is taken to be the old one where it is not set
+    yet, so this can be asked before anything is loaded.
 
     Raises:
       UserError: names the fields that differ, or what is wrong with the folder.
@@ -28,9 +31,9 @@ def check_workdir(workdir: Path, settings: Settings) -> None:
             raise UserError(f"{workdir} holds checkpoints but no config.json. {_REMEDY}.")
         return
     old, new = read_json_object(file, f"{_REMEDY}."), json.loads(to_json(settings))
-    for section in ("model", "data"):
-        if new[section]["sha256"] is None and isinstance(old.get(section), dict):
-            new[section]["sha256"] = old[section].get("sha256")
+    for section, name in _RESOLVED:
+        if new[section][name] is None and isinstance(old.get(section), dict):
+            new[section][name] = old[section].get(name)
     changed = differences(old, new)
     if changed:
         raise UserError(

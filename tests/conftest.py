@@ -2,12 +2,16 @@
 
 import csv
 import importlib.util
+import json
 import os
 import random
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
+from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that would use the network fails at once
 # Compiling takes longer than running: a third of it without the later passes over machine code.
@@ -76,3 +80,131 @@ def tiny_data(tmp_path, write_csv) -> Path:
     write_csv(folder / "validation.csv", rows[83:110])
     write_csv(folder / "test.csv", rows[110:])
     return folder
+
+
+def tokenizer_of(family: str):
+    """Words of a closed vocabulary; GPT-2's has no padding token."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = "the a cat dog film is was good bad so ran sat on in at who what where".split()  # noqa: SIM905
+    if family == "gpt2":
+        special = {"eos_token": "<|endoftext|>", "unk_token": "<unk>"}
+    else:
+        special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "cls", "sep", "mask")}
+        special["unk_token"] = "[UNK]"
+    vocab = {word: i for i, word in enumerate([*special.values(), *words])}
+    backend = Tokenizer(models.WordLevel(vocab, unk_token=special["unk_token"]))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    if family != "gpt2":
+        backend.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]",
+            pair="[CLS] $A [SEP] $B:0 [SEP]:0",
+            special_tokens=[("[CLS]", vocab["[CLS]"]), ("[SEP]", vocab["[SEP]"])],
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+
+
+@pytest.fixture(scope="session")
+def tiny_families(tmp_path_factory) -> dict[str, Path]:
+    """A folder for each family with a tiny config and a tokenizer, from which a model is drawn."""
+    from jaxtune.models.registry import FAMILIES
+
+    folders = {}
+    for family in FAMILIES:
+        folder = folders[family] = tmp_path_factory.mktemp(family)
+        head = "sequence" if "sequence" in FAMILIES[family].heads else "image"
+        golden = GOLDEN.parent / "families" / f"{family}-{head}"
+        config = json.loads((golden / "config.json").read_text())
+        for name in ("architectures", "id2label", "label2id"):
+            config.pop(name, None)
+        if head == "sequence":
+            tokenizer = tokenizer_of(family)
+            tokenizer.save_pretrained(folder)
+            config["vocab_size"] = len(tokenizer)
+            positions = "n_positions" if family == "gpt2" else "max_position_embeddings"
+            config[positions] = 48
+        for name in ("num_hidden_layers", "n_layers", "n_layer"):
+            if name in config:
+                config[name] = 2
+        if "layer_types" in config:
+            config["layer_types"] = config["layer_types"][:2]
+        (folder / "config.json").write_text(json.dumps(config))
+    return folders
+
+
+def make_texts(count: int) -> list[str]:
+    """Texts of the words that the tiny tokenizers know."""
+    rng = np.random.default_rng(0)
+    words = ["the cat", "a dog", "film", "is", "was", "so", "good", "bad", "ran on"]
+    return [" ".join(rng.choice(words, 4)) for _ in range(count)]
+
+
+def write_images(folder: Path) -> None:
+    """Noise in two classes."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 5), ("validation", 3)):
+        for name in ("cat", "dog"):
+            place = folder / split / name
+            place.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (14, 15, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{i}.png")
+
+
+def question(i: int, text: str) -> dict:
+    """One that the second word of its context answers."""
+    word = text.split()[1]
+    return {
+        "id": str(i),
+        "question": "what is in the film",
+        "context": text,
+        "answers": {"text": [word], "answer_start": [text.index(word)]},
+    }
+
+
+ROWS = {
+    "classification": lambda i, text: {"text": text, "label": ("no", "yes")[i % 2]},
+    "multi_label": lambda i, text: {"text": text, "label": ["a", "b", "c"][: i % 4]},
+    "regression": lambda i, text: {"text": text, "x": i / 5, "y": -i / 3},
+    "token_classification": lambda i, text: {
+        "tokens": text.split(),
+        "tags": ["B-PER", *["O"] * (len(text.split()) - 1)],
+    },
+    "question_answering": question,
+    "causal_lm": lambda i, text: {"text": text},
+    "masked_lm": lambda i, text: {"text": text},
+}
+
+
+class TaskData(NamedTuple):
+    """Where the data of a task is, and the settings of the data that it needs."""
+
+    folder: Path
+    fields: dict
+
+
+DATA = {
+    "regression": {"label_columns": ("x", "y")},
+    "token_classification": {"text_columns": ("tokens",), "label_column": "tags"},
+    "question_answering": {"max_length": 32, "doc_stride": 8},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_tasks(tmp_path_factory) -> dict[str, TaskData]:
+    """Data of each task: 9 or 10 rows for training, 5 or 6 for validation."""
+    from jaxtune.tasks.registry import TASKS
+
+    found = {}
+    for task in TASKS:
+        folder = tmp_path_factory.mktemp(task)
+        found[task] = TaskData(folder, DATA.get(task, {}))
+        if task == "image_classification":
+            write_images(folder)
+            continue
+        rows = [ROWS[task](i, text) for i, text in enumerate(make_texts(14))]
+        for split, part in (("train", rows[:9]), ("validation", rows[9:])):
+            lines = "".join(json.dumps(row) + "\n" for row in part)
+            (folder / f"{split}.jsonl").write_text(lines)
+    return found

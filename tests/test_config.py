@@ -214,7 +214,7 @@ def test_a_runs_own_config_gives_the_run_again(write, override):
         (f'{{"optimizer": {{"eps": 1{"0" * 400}}}}}', ["config.optimizer.eps", "a number"]),
         ('{"data": {"text_columns": "text"}}', ["text_columns is 'text'", "joined by commas"]),
         ('{"data": {"text_columns": [1]}}', ["text_columns is (1,)", "joined by commas"]),
-        ('{"task": ["a"]}', ["config.task is ['a']", "classification, regression"]),
+        ('{"task": ["a"]}', ["config.task is ['a']", "classification, multi_label, regression"]),
     ],
 )
 def test_faults_of_json_files(write, content, words):

@@ -39,7 +39,7 @@ def test_outputs_are_in_order_and_means_exact_for_any_number(batch_size):
             shapes.add(batch["input_ids"].shape)
             return fake_step(batch)
 
-        means, outputs = predict_all(step, examples, lengths, batch_size, 0, done.append)
+        means, outputs = predict_all(step, examples, lengths, batch_size, done.append)
         assert outputs.dtype == np.float32
         np.testing.assert_array_equal(outputs[:, 0], np.arange(n))
         assert (outputs[:, 1] >= examples.lengths).all()
@@ -53,7 +53,7 @@ def test_outputs_are_in_order_and_means_exact_for_any_number(batch_size):
 
 def test_no_metrics_are_no_means():
     examples = make_examples(5)
-    means, outputs = predict_all(lambda b: ({}, fake_step(b)[1]), examples, (40,), 2, 0)
+    means, outputs = predict_all(lambda b: ({}, fake_step(b)[1]), examples, (40,), 2)
     assert means == {}
     assert len(outputs) == 5
 
@@ -66,14 +66,17 @@ def test_sums_over_many_batches_do_not_lose_small_ones():
         total = 1e8 if big.pop("first", False) else 1.0  # float32 would swallow every 1
         return {"loss": Mean(np.float32(total), np.float32(1))}, fake_step(batch)[1]
 
-    means, _ = predict_all(step, examples, (40,), 1, 0)
+    means, _ = predict_all(step, examples, (40,), 1)
     assert means["loss"] == (1e8 + 49) / 50
 
 
 def test_all_scores_adds_the_mean_loss():
     outputs = np.array([[0.0, 1.0], [1.0, 0.0]], np.float32)
     scores = all_scores(
-        TASKS["classification"], {"loss": 0.25, "accuracy": 0.0}, outputs, np.array([1, 1])
+        TASKS["classification"],
+        {"loss": 0.25, "accuracy": 0.0},
+        outputs,
+        make_examples(2)._replace(labels=np.array([1, 1])),
     )
     assert scores["loss"] == 0.25
     assert scores["accuracy"] == 0.5

@@ -33,7 +33,7 @@ def batch_of(reference, name):
 
 def with_torch_names(tree):
     return {
-        convert.torch_name(leaf): convert.to_torch(leaf, np.asarray(value))
+        convert.torch_name(leaf): convert.to_file(leaf, np.asarray(value))
         for leaf, value in paths.flatten(tree).items()
     }
 
@@ -74,7 +74,7 @@ def test_hidden_states_and_logits(tiny, rows):
     variables = {"params": model.params}
     states = np.stack(model.module.apply(variables, batch, method="hidden_states"))
     np.testing.assert_allclose(states, reference[f"{rows}/hidden_states"], atol=1e-5, rtol=0)
-    pooled = model.module.apply(variables, states[-1], method=lambda m, x: m.bert.pool(x))
+    pooled = model.module.apply(variables, states[-1], method=lambda m, x: m.backbone.pool(x))
     np.testing.assert_allclose(pooled, reference[f"{rows}/pooler_output"], atol=1e-5, rtol=0)
     logits = model.apply_fn(model.params, batch, key=None, train=False)
     np.testing.assert_allclose(logits, reference[f"{rows}/logits"], atol=1e-5, rtol=0)
@@ -152,7 +152,7 @@ def test_minilm_is_about_as_near_to_float64_as_torch_is(real):
     batch = batch_of(reference, "")
     states = model.module.apply({"params": params}, batch, method="hidden_states")
     with jax.enable_x64(True):
-        exact = model.module.clone(dtype=jnp.float64).apply(
+        exact = model.head.make_module(model.config, 2, jnp.float64).apply(
             {"params": jax.tree.map(lambda x: np.asarray(x, np.float64), params)},
             batch,
             method="hidden_states",

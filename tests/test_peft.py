@@ -184,7 +184,6 @@ BAD_FIELDS = [
     ({"bias": "all"}, "bias is 'all'"),
     ({"rank_pattern": {"query": 4}}, "rank_pattern is"),
     ({"alpha_pattern": {"query": 4}}, "alpha_pattern is"),
-    ({"fan_in_fan_out": True}, "fan_in_fan_out is True"),
     ({"lora_bias": True}, "lora_bias is True"),
     ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),
     ({"layer_replication": [[0, 2]]}, "layer_replication is"),

@@ -41,7 +41,7 @@ def make_run(order):
 
     return types.SimpleNamespace(
         apply_fn=apply_fn,
-        task=types.SimpleNamespace(loss_fn=loss_fn),
+        loss_fn=loss_fn,
         settings=types.SimpleNamespace(seed=0),
         params=params,
         stages=labels,

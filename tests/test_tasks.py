@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,11 @@ from jaxtune.tasks import classification, regression
 from jaxtune.tasks.registry import TASKS, find_task
 
 
+def labelled(labels):
+    """Examples of which only the labels are looked at."""
+    return SimpleNamespace(labels=np.asarray(labels))
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("classes", [2, 5])
 def test_classification_scores_are_those_of_scikit_learn(seed, classes):
@@ -18,7 +24,7 @@ def test_classification_scores_are_those_of_scikit_learn(seed, classes):
     outputs = rng.normal(size=(40, classes)).astype(np.float32)
     labels = rng.integers(0, classes, 40).astype(np.int32)
     predicted = [max(range(classes), key=lambda c, row=row: row[c]) for row in outputs]
-    scores = classification.scores(outputs, labels)
+    scores = classification.scores({}, outputs, labelled(labels))
     assert scores["accuracy"] == pytest.approx(np.mean(np.array(predicted) == labels))
     f1 = [metrics.f1_score(labels == c, np.array(predicted) == c) for c in range(classes)]
     assert scores["macro_f1"] == pytest.approx(np.mean(f1))
@@ -42,7 +48,7 @@ def _one_hot(labels, predicted):
 )
 def test_classification_scores_at_the_edges(labels, predicted, accuracy, macro_f1, mcc):
     outputs = np.eye(3, dtype=np.float32)[predicted]
-    scores = classification.scores(outputs, np.array(labels, np.int32))
+    scores = classification.scores({}, outputs, labelled(labels))
     assert scores == pytest.approx({"accuracy": accuracy, "macro_f1": macro_f1, "mcc": mcc})
     assert all(type(value) is float for value in scores.values())
 
@@ -70,7 +76,7 @@ def test_classification_batch_metrics_are_weighted_sums(seed):
 def test_classification_decode_gives_probabilities(spread):
     outputs = (spread * np.random.default_rng(0).normal(size=(20, 3))).astype(np.float32)
     names = ("no", "maybe", "yes")
-    records = classification.decode(outputs, names)
+    records = classification.decode(outputs, None, names)
     expected = special.softmax(outputs.astype(np.float64), axis=1)
     for row, record, probabilities in zip(outputs, records, expected, strict=True):
         assert record["label"] == names[int(np.argmax(row))]
@@ -81,7 +87,7 @@ def test_classification_decode_gives_probabilities(spread):
 
 def test_classification_decode_refuses_other_numbers_of_names():
     with pytest.raises(ValueError, match="zip"):
-        classification.decode(np.zeros((1, 3), np.float32), ("no", "maybe"))
+        classification.decode(np.zeros((1, 3), np.float32), None, ("no", "maybe"))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -89,7 +95,7 @@ def test_regression_scores_are_those_of_scipy(seed):
     rng = np.random.default_rng(seed)
     outputs = rng.normal(size=(40, 1)).astype(np.float32)
     labels = np.round(rng.normal(size=40) + outputs[:, 0], 1).astype(np.float32)  # with ties
-    scores = regression.scores(outputs, labels)
+    scores = regression.scores({}, outputs, labelled(labels))
     assert scores["pearson"] == pytest.approx(np.corrcoef(outputs[:, 0], labels)[0, 1], rel=1e-6)
     ranks = [stats.rankdata(x) for x in (outputs[:, 0], labels)]
     assert scores["spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
@@ -101,9 +107,7 @@ def test_regression_scores_are_those_of_scipy(seed):
     ("predicted", "labels"), [([1, 1, 1], [1, 2, 3]), ([1, 2, 3], [2, 2, 2]), ([1], [2])]
 )
 def test_regression_correlations_of_constants_are_nan(predicted, labels):
-    scores = regression.scores(
-        np.array(predicted, np.float32)[:, None], np.array(labels, np.float32)
-    )
+    scores = regression.scores({}, np.array(predicted, np.float32)[:, None], labelled(labels))
     assert math.isnan(scores["pearson"])
     assert math.isnan(scores["spearman"])
     assert scores["mse"] == pytest.approx(np.mean((np.array(predicted) - labels) ** 2))
@@ -111,12 +115,12 @@ def test_regression_correlations_of_constants_are_nan(predicted, labels):
 
 def test_regression_scores_of_nearly_constant_predictions_do_not_warn():
     predicted = np.array([[1.0], [1.0], [np.nextafter(np.float32(1), np.float32(2))]], np.float32)
-    scores = regression.scores(predicted, np.array([1, 2, 3], np.float32))
+    scores = regression.scores({}, predicted, labelled([1, 2, 3]))
     assert set(scores) == {"pearson", "spearman", "mse"}
 
 
 def test_regression_scores_of_diverged_outputs_are_nan():
-    scores = regression.scores(np.full((3, 1), np.nan, np.float32), np.arange(3, dtype=np.float32))
+    scores = regression.scores({}, np.full((3, 1), np.nan, np.float32), labelled([0, 1, 2]))
     assert all(math.isnan(value) for value in scores.values())
 
 
@@ -125,7 +129,7 @@ def test_regression_batch_metrics_and_decode():
     batch = {"labels": np.array([1, 2, 0], np.float32), "weight": np.array([1, 1, 0], np.float32)}
     loss = regression.batch_metrics(jnp.asarray(outputs), batch)["loss"]
     assert (float(loss.total), float(loss.weight)) == (0.25, 2.0)
-    assert regression.decode(outputs, ()) == [{"value": 1.5}, {"value": 2.0}, {"value": 9.0}]
+    assert regression.decode(outputs, None, ()) == [{"value": 1.5}, {"value": 2.0}, {"value": 9.0}]
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -134,8 +138,16 @@ def test_every_task_is_whole(name):
     assert task.name == name
     assert task.best_metric in task.higher_is_better
     assert task.higher_is_better["loss"] is False
+
+
+@pytest.mark.parametrize("name", ["classification", "multi_label", "regression"])
+def test_directions_are_known_for_every_score(name):
+    task = find_task(name)
     outputs = np.random.default_rng(0).normal(size=(6, 1 if name == "regression" else 2))
-    scores = task.scores_fn(outputs.astype(np.float32), np.array([0, 1, 0, 1, 1, 0]))
+    labels = np.array([0, 1, 0, 1, 1, 0])
+    if name == "multi_label":
+        labels = np.stack([labels, 1 - labels], axis=1)
+    scores = task.scores_fn({}, outputs.astype(np.float32), labelled(labels))
     assert {*scores, "loss"} == set(task.higher_is_better)
 
 

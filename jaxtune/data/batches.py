@@ -10,8 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from jaxtune.data.examples import Examples
-
 _MULTIPLE = 8  # lengths are multiples of it, which the vector units of CPUs and GPUs like
 
 
@@ -101,47 +99,6 @@ def eval_order(
     return [
         BatchIndex(part, int(padded[np.searchsorted(padded, lengths[part[-1]])])) for part in parts
     ]
-
-
-def collate(
-    examples: Examples, index: BatchIndex, batch_size: int, pad_token_id: int
-) -> dict[str, np.ndarray]:
-    """Pads the examples of a batch to its length, and a ragged batch to its full size.
-
-    Args:
-      examples: n examples.
-      index: which of them, and the padded length.
-      batch_size: rows of the batch; those past the examples have weight 0.
-      pad_token_id: fills `input_ids`.
-
-    Returns:
-      int32 `input_ids`, `attention_mask` and `token_type_ids` [b t]; float32 `weight` [b], 1 for an
-      example and 0 for filling; `labels` [b] where the examples have them.
-    """
-    shape = (batch_size, index.length)
-    input_ids = np.full(shape, pad_token_id, np.int32)
-    token_type_ids = np.zeros(shape, np.int32)
-    attention_mask = np.zeros(shape, np.int32)
-    attention_mask[:, 0] = 1  # a row of filling attends to one token, so that no softmax is empty
-    for row, i in enumerate(index.indices):
-        span = slice(examples.offsets[i], examples.offsets[i + 1])
-        size = span.stop - span.start
-        input_ids[row, :size] = examples.input_ids[span]
-        token_type_ids[row, :size] = examples.token_type_ids[span]
-        attention_mask[row, :size] = 1
-    weight = np.zeros(batch_size, np.float32)
-    weight[: len(index.indices)] = 1.0
-    batch = {
-        "input_ids": input_ids,
-        "attention_mask": attention_mask,
-        "token_type_ids": token_type_ids,
-        "weight": weight,
-    }
-    if examples.labels is not None:
-        labels = np.zeros(batch_size, examples.labels.dtype)
-        labels[: len(index.indices)] = examples.labels[index.indices]
-        batch["labels"] = labels
-    return batch
 
 
 def padding_waste(order: Sequence[BatchIndex], lengths: np.ndarray, batch_size: int) -> float:

@@ -8,10 +8,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from jaxtune.data.batches import BatchIndex
 from jaxtune.errors import UserError
 
 _CHUNK = 2000  # texts tokenized at a time, so that progress can be shown
 _EXPECTED = "Expected tokenizer.json, or vocab.txt, with tokenizer_config.json."
+
+
+Draw = tuple[int, int]
+"""(seed, epoch): what random changes to an example follow from, besides its index."""
+
+Fields = dict[str, np.ndarray]
+"""Of one example: `input_ids` and `token_type_ids` [t], and per-token `labels` and `weights`."""
+
+Transform = Callable[[Fields, np.random.Generator, bool], Fields]
+"""(fields, source of randomness, whether training) -> fields of the same length or shorter."""
 
 
 class Examples(NamedTuple):
@@ -21,18 +32,78 @@ class Examples(NamedTuple):
       input_ids: tokens of all examples, one after the other.
       token_type_ids: 0 for the first text, 1 for the second.
       offsets: example i is the slice offsets[i] : offsets[i + 1].
-      labels: class indices (int32) or targets (float32); None where unlabelled.
+      labels: of each example, [n] or [n c]; of each token, [T], where there are `weights`; None
+        where unlabelled.
+      weights: float32 [T]; 0 at tokens that are not scored. None where examples have one weight.
+      pad_token_id: fills rows up.
+      transform: changes an example each time that it goes into a batch; None for none.
+      info: what decoding needs to know of each example.
     """
 
     input_ids: Int[np.ndarray, " T"]
     token_type_ids: Int[np.ndarray, " T"]
     offsets: Int[np.ndarray, " n+1"]
     labels: np.ndarray | None
+    weights: np.ndarray | None = None
+    pad_token_id: int = 0
+    transform: Transform | None = None
+    info: Sequence[Any] = ()
 
     @property
     def lengths(self) -> Int[np.ndarray, " n"]:
         """Tokens of each example, special tokens included."""
         return np.diff(self.offsets)
+
+    def collate(self, index: BatchIndex, batch_size: int, draw: Draw | None = None) -> Fields:
+        """Pads the examples of a batch to its length, and a ragged batch to its full size.
+
+        Args:
+          index: which examples, and the padded length.
+          batch_size: rows of the batch; those past the examples have weight 0.
+          draw: in training; None in evaluation, where an example is always the same.
+
+        Returns:
+          int32 `input_ids`, `attention_mask` and `token_type_ids` [b t]; float32 `weight`, 0 for
+          filling, [b], or [b t] where tokens are scored; `labels`, where there are any.
+        """
+        shape = (batch_size, index.length)
+        batch: Fields = {
+            "input_ids": np.full(shape, self.pad_token_id, np.int32),
+            "attention_mask": np.zeros(shape, np.int32),
+            "token_type_ids": np.zeros(shape, np.int32),
+        }
+        # A row of filling attends to one token, so that no softmax is empty.
+        batch["attention_mask"][:, 0] = 1
+        if self.weights is None:
+            batch["weight"] = np.zeros(batch_size, np.float32)
+            batch["weight"][: len(index.indices)] = 1.0
+            if self.labels is not None:
+                batch["labels"] = np.zeros((batch_size, *self.labels.shape[1:]), self.labels.dtype)
+                batch["labels"][: len(index.indices)] = self.labels[index.indices]
+        else:
+            batch["weight"] = np.zeros(shape, np.float32)
+            batch["labels"] = np.zeros(shape, np.int32)
+        for row, i in enumerate(index.indices):
+            fields = self._example(int(i), draw)
+            size = len(fields["input_ids"])
+            batch["attention_mask"][row, :size] = 1
+            for name, values in fields.items():
+                batch["weight" if name == "weights" else name][row, :size] = values
+        return batch
+
+    def _example(self, i: int, draw: Draw | None) -> Fields:
+        """Example i as it goes into a batch."""
+        span = slice(self.offsets[i], self.offsets[i + 1])
+        fields = {"input_ids": self.input_ids[span], "token_type_ids": self.token_type_ids[span]}
+        if self.weights is not None:
+            labels = np.zeros(0, np.int32) if self.labels is None else self.labels
+            fields |= {"labels": labels[span], "weights": self.weights[span]}
+        if self.transform is None:
+            return fields
+        # Evaluation draws as an epoch that training never has.
+        seeds = [*(draw or (0, 2**32 - 1)), i]
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seeds)))
+        return self.transform(fields, rng, draw is not None)
 
     def __repr__(self) -> str:
         """Sizes, not contents."""
@@ -60,8 +131,10 @@ def load_tokenizer(folder: Path) -> Any:
     files = tokenizer.vocab_files_names.values()
     if not any((folder / file).is_file() for file in files):
         raise UserError(f"{folder} has no tokenizer: none of {', '.join(files)}. {_EXPECTED}")
-    if tokenizer.pad_token_id is None:
-        raise UserError(f"{folder}: the tokenizer has no padding token; set one in its files.")
+    if tokenizer.pad_token_id is None:  # GPT-2's; which token fills a row makes no difference
+        if tokenizer.eos_token is None:
+            raise UserError(f"{folder}: the tokenizer has no padding token; set one in its files.")
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
@@ -103,7 +176,8 @@ def tokenize(
         ids += encoded["input_ids"]
         types += encoded["token_type_ids"]
     offsets = np.concatenate([[0], np.cumsum([len(tokens) for tokens in ids])]).astype(np.int64)
-    return Examples(_flat(ids), _flat(types), offsets, None), cut
+    flat = (_flat(ids), _flat(types), offsets, None)
+    return Examples(*flat, pad_token_id=tokenizer.pad_token_id), cut
 
 
 def _flat(lists: list[list[int]]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One data file to one Table: csv, tsv, json lines or parquet. Every fault names file and line."""
+"""One data file to one Table: a table or a text a line. Every fault names file and line."""
 
 import codecs
 import csv
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxtune.data import conll, squad_json
 from jaxtune.data.table import COLUMN_REMEDY, Table, check_columns
 from jaxtune.errors import UserError
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
-SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES, ".parquet")
+LINE_SUFFIXES = (".txt", ".tokens", ".raw")  # the last two are WikiText's
+SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES, ".parquet", *LINE_SUFFIXES, *conll.SUFFIXES)
 
 _HEADER_REMEDY = (
     f"{COLUMN_REMEDY} For a file without a header, name its columns in config.data.column_names."
@@ -43,10 +45,13 @@ def read_file(
 
     `.csv` is RFC 4180, read strictly: fields in quotes may hold commas and line ends. `.tsv` is
     the IANA format, which has no quoting. `.jsonl`, `.ndjson` and `.json` hold one JSON object a
-    line; a `.json` file may be one array of objects instead. A JSON key that only some records
-    have is None in the others. `.parquet` brings the class names of its Hugging Face metadata.
-    In text files `\n`, `\r\n` and `\r` end a line, a byte order mark is dropped, and blank lines
-    at the end are ignored.
+    line; a `.json` file may be one array of objects instead, or SQuAD's object, as
+    `squad_json.squad_table` reads it. A JSON key that only some records have is None in the others.
+    `.parquet` brings the class names of its Hugging Face metadata.
+    `.conll`, `.bio`, `.iob`, `.iob2` and `.annotated` are read as `conll.to_table` says.
+    `.txt`, and WikiText's `.tokens` and `.raw`, have a text a line, blank ones included, in one
+    column: the first of `required`, or else `text`. In text files `\n`, `\r\n` and `\r` end a
+    line, a byte order mark is dropped, and blank lines at the end are ignored.
 
     Args:
       path: The file; `~` is expanded.
@@ -54,7 +59,8 @@ def read_file(
       column_names: The columns of a csv or tsv file without a header. A file is taken to have
         one if its first row holds all of `required` (of `column_names` if that is empty).
         Without one, a row may leave out fields after the required ones; they are None.
-      required: The columns that the file, and each JSON record, must have.
+      required: The columns that the file, and each JSON record, must have. A CoNLL file names
+        none, so it is not asked for them.
 
     Returns:
       The table, with at least one row.
@@ -74,6 +80,12 @@ def read_file(
         check_columns(table.columns, required, path)
     elif suffix in JSON_SUFFIXES:
         table = _json(path, _text(path, encoding), required)
+    elif suffix in conll.SUFFIXES:
+        table = conll.to_table(read_lines(path, encoding), path)
+    elif suffix in LINE_SUFFIXES:
+        texts, name = read_lines(path, encoding), next(iter(required), "text")
+        table = Table({name: texts}, path, range(1, len(texts) + 1), {})
+        check_columns(table.columns, required, path)
     else:
         records = _csv_records if suffix == ".csv" else _tsv_records
         lines = list(records(_text(path, encoding), path))
@@ -98,13 +110,14 @@ def from_arrow(
 
 
 def declared_names(features: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    """The class names of each ClassLabel feature in a `datasets.Features`."""
+    """The class names of each ClassLabel feature, or list of them, in a `datasets.Features`."""
     import datasets
 
+    items = {name: getattr(feature, "feature", feature) for name, feature in features.items()}
     return {
-        name: tuple(feature.names)
-        for name, feature in features.items()
-        if isinstance(feature, datasets.ClassLabel) and feature.names
+        name: tuple(item.names)
+        for name, item in items.items()
+        if isinstance(item, datasets.ClassLabel) and item.names
     }
 
 
@@ -237,11 +250,16 @@ def _delimited(
 
 
 def _json(path: str, text: str, required: Sequence[str]) -> Table:
-    """One object a line, or, in a .json file, one array of objects."""
+    """One object a line, or, in a .json file, one array of objects, or SQuAD."""
     text = _unify_line_ends(text).rstrip()
     if not text:
         raise UserError(f"{path}: found an empty file, but expected records. Check the file.")
-    is_array = Path(path).suffix.lower() == ".json" and text.lstrip().startswith("[")
+    whole = Path(path).suffix.lower() == ".json"
+    squad = squad_json.squad_table(path, text) if whole else None
+    if squad is not None:
+        check_columns(squad.columns, required, path)
+        return squad
+    is_array = whole and text.lstrip().startswith("[")
     records = list(_json_array(text, path) if is_array else _json_lines(text, path))
     for line, record in records:
         if not isinstance(record, dict):

@@ -1,5 +1,6 @@
 """Columns to what a model learns from: texts, class indices, regression targets."""
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -104,6 +105,70 @@ def encode_targets(table: Table, name: str) -> Float32[np.ndarray, " n"]:
     return targets
 
 
+def set_names(train: Table, name: str) -> tuple[str, ...]:
+    """The classes in a column whose values are lists of labels, as `class_names` orders them.
+
+    Raises:
+      UserError: no such column, a value that is no list of labels, or no class at all.
+    """
+    names = train.class_names.get(name) or _sorted_labels(
+        {label for labels in _label_sets(train, name) for label in labels}
+    )
+    if not names:
+        raise UserError(
+            f"{train.source}: no row has a class in the column {name!r}: expected lists such as "
+            '["news", "sport"]. Check config.data.label_column.'
+        )
+    return tuple(names)
+
+
+def encode_sets(table: Table, name: str, names: Sequence[str]) -> Float32[np.ndarray, "n c"]:
+    """1 where a row has a class, 0 where not.
+
+    Args:
+      table: n rows.
+      name: a column of lists, of class names or of indices into those that the source declares; a
+        string is a list written as JSON, or names joined by `|`.
+      names: c classes, from `set_names` of the training table.
+
+    Raises:
+      UserError: a value that is no list of labels, or a class that is not in `names`.
+    """
+    index = {class_name: i for i, class_name in enumerate(names)}
+    encoded = np.zeros((num_rows(table), len(names)), np.float32)
+    for i, labels in enumerate(_label_sets(table, name)):
+        for label in labels:
+            if label not in index:
+                raise UserError(
+                    f"{where(table, i)}: found the label {label!r} in the column {name!r}, but "
+                    "expected only classes of the training data: "
+                    f"{', '.join(names[:20])}.{nearest(label, names)} Correct or remove the row."
+                )
+            encoded[i, index[label]] = 1.0
+    return encoded
+
+
+def encode_flags(table: Table, columns: Sequence[str]) -> Float32[np.ndarray, "n c"]:
+    """One column for each class, with 1 (true) where it applies and 0 (false) where not.
+
+    Raises:
+      UserError: a value that is neither.
+    """
+    flags = {"1": 1.0, "true": 1.0, "0": 0.0, "false": 0.0, "1.0": 1.0, "0.0": 0.0}
+    encoded = np.zeros((num_rows(table), len(columns)), np.float32)
+    for c, name in enumerate(columns):
+        for i, value in enumerate(column(table, name)):
+            flag = flags.get(str(value).strip().lower()) if _is_plain(value) else None
+            if flag is None:
+                raise UserError(
+                    f"{where(table, i)}: found {_shown(value)} in the column {name!r}, but "
+                    "expected 1 where the class applies and 0 where not. Correct or remove the "
+                    "row, or check config.data.label_columns."
+                )
+            encoded[i, c] = flag
+    return encoded
+
+
 def has_targets(table: Table, name: str) -> bool:
     """Whether a table comes with its labels.
 
@@ -168,6 +233,30 @@ def _labels(table: Table, name: str) -> list[str]:
             )
         labels.append(label)
     return labels
+
+
+def _label_sets(table: Table, name: str) -> list[list[str]]:
+    """The labels of each row; a row may have none."""
+    declared = table.class_names.get(name, ())
+    found = []
+    for i, value in enumerate(column(table, name)):
+        items = value
+        if isinstance(value, str):
+            text = value.strip()
+            try:
+                items = json.loads(text) if text.startswith("[") else text.split("|")
+            except ValueError:
+                items = None
+            items = [] if text == "" else items
+        labels = [_label(item, declared) for item in items] if isinstance(items, list) else [""]
+        if any(not label.strip() for label in labels):
+            raise UserError(
+                f"{where(table, i)}: found {_shown(value)} in the label column {name!r}, but "
+                'expected a list of class names, such as ["news", "sport"] or news|sport. Correct '
+                "the row, or check config.data.label_column."
+            )
+        found.append(list(dict.fromkeys(label.strip() for label in labels)))
+    return found
 
 
 def _label(value: Any, declared: tuple[str, ...]) -> str:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from jaxtune.data.files import SUFFIXES, declared_names, from_arrow, read_file
+from jaxtune.data.files import LINE_SUFFIXES, SUFFIXES, declared_names, from_arrow, read_file
 from jaxtune.data.table import Table, check_columns, concatenate
 from jaxtune.errors import UserError, nearest
 
@@ -119,7 +119,16 @@ def _by_folder(path: str, files: list[str]) -> dict[str, dict[str, list[str]]]:
         if split:
             folder = PurePosixPath(file).parent.as_posix()
             folders.setdefault(folder, {}).setdefault(split, []).append(file)
-    return folders
+    return {
+        folder: {split: _tables_first(parts) for split, parts in splits.items()}
+        for folder, splits in folders.items()
+    }
+
+
+def _tables_first(files: list[str]) -> list[str]:
+    """Without the plain texts where there are tables, beside which they often lie."""
+    tables = [file for file in files if not file.lower().endswith(LINE_SUFFIXES)]
+    return tables or files
 
 
 def _only_folder(

@@ -1,17 +1,22 @@
-"""BERT: a post-norm encoder with learned positions and token types, a pooler and a linear head.
+"""BERT: a post-norm encoder with learned positions and token types, and its heads.
+
+RoBERTa and XLM-R are the same encoder with other positions and heads (`roberta.py`).
 
 Source: Devlin et al. 2019, BERT: Pre-training of Deep Bidirectional Transformers.
 """
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxtune.errors import UserError, nearest
+from jaxtune.errors import UserError
+from jaxtune.models.family import Family, Head, Names
+from jaxtune.models.hf_config import check_heads, check_tied, read_fields
 from jaxtune.models.layers import (
     ACTIVATIONS,
     DenseResidualNorm,
@@ -19,6 +24,16 @@ from jaxtune.models.layers import (
     attention_bias,
     dense,
     layer_norm,
+    positions_of,
+    table,
+)
+from jaxtune.models.model import (
+    Encoder,
+    Model,
+    TokenHead,
+    Transform,
+    output_layer,
+    tied_logits,
 )
 from jaxtune.types import Batch
 
@@ -40,46 +55,54 @@ class BertConfig:
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
     classifier_dropout: float | None = None
+    tie_word_embeddings: bool = True
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens of an example."""
+        return self.max_position_embeddings - self.first_position
+
+    @property
+    def first_position(self) -> int:
+        """The row of the position table for the first token."""
+        return 0
+
+    @property
+    def head_dropout(self) -> float:
+        """The rate before the last layer of a classifier."""
+        rate = self.classifier_dropout
+        return self.hidden_dropout_prob if rate is None else rate
 
 
-def config_from_hf(hf_config: Mapping[str, Any], source: str) -> BertConfig:
-    """Reads the fields of a `config.json`; absent ones have BERT's defaults.
+def config_from_hf(
+    hf_config: Mapping[str, Any],
+    source: str,
+    kind: type[BertConfig] = BertConfig,
+    family: str = "BERT",
+) -> BertConfig:
+    """Reads the fields of a `config.json`; absent ones have the defaults of `kind`.
 
     Args:
       hf_config: the parsed file.
       source: its path, for messages.
+      kind: the dataclass to fill.
+      family: as a person calls it, for messages.
 
     Raises:
       UserError: a field of the wrong type, or a variant of BERT that is computed differently.
     """
-    fields = {field.name: field for field in dataclasses.fields(BertConfig)}
-    values = {name: hf_config[name] for name in fields if hf_config.get(name) is not None}
-    for name, value in values.items():
-        kind = fields[name].type
-        wanted = str if kind is str else int if kind is int else (int, float)
-        good = isinstance(value, wanted) and not isinstance(value, bool)
-        if not good or (kind is int and int(value) < 1):
-            expected = {str: "text", int: "a whole number from 1"}.get(kind, "a number")
-            raise UserError(f"{source}: {name} is {value!r}, expected {expected}.")
-    config = BertConfig(**values)
-    if config.hidden_act not in ACTIVATIONS:
-        raise UserError(
-            f"{source}: hidden_act is {config.hidden_act!r}, expected one of"
-            f" {', '.join(ACTIVATIONS)}.{nearest(config.hidden_act, ACTIVATIONS)}"
-        )
-    if config.hidden_size % config.num_attention_heads:
-        raise UserError(
-            f"{source}: hidden_size {config.hidden_size} is not a multiple of"
-            f" num_attention_heads {config.num_attention_heads}."
-        )
+    config = read_fields(kind, hf_config, source, activation="hidden_act")
+    check_heads(config.hidden_size, config.num_attention_heads, source)
     position = hf_config.get("position_embedding_type", "absolute")
     if position not in (None, "absolute"):
         raise UserError(
-            f"{source}: position_embedding_type {position!r} is not supported; jaxtune's BERT"
-            " has absolute (learned) positions."
+            f"{source}: position_embedding_type {position!r} is not supported; jaxtune's"
+            f" {family} has absolute (learned) positions."
         )
     if hf_config.get("is_decoder") or hf_config.get("add_cross_attention"):
-        raise UserError(f"{source}: BERT as a decoder is not supported; is_decoder must be false.")
+        raise UserError(
+            f"{source}: {family} as a decoder is not supported; is_decoder must be false."
+        )
     return config
 
 
@@ -89,7 +112,16 @@ class Embeddings(nn.Module):
     config: BertConfig
     dtype: Any
 
-    @nn.compact
+    def setup(self) -> None:
+        """Makes the tables."""
+        c = self.config
+        width, spread = c.hidden_size, c.initializer_range
+        self.word_embeddings = table(c.vocab_size, width, spread, None)
+        self.position_embeddings = table(c.max_position_embeddings, width, spread, None)
+        self.token_type_embeddings = table(c.type_vocab_size, width, spread, None)
+        self.norm = layer_norm(c.layer_norm_eps, self.dtype)
+        self.dropout = nn.Dropout(c.hidden_dropout_prob)
+
     def __call__(
         self,
         input_ids: Int[Array, "b t"],
@@ -98,17 +130,10 @@ class Embeddings(nn.Module):
         train: bool,
     ) -> Float[Array, "b t d"]:
         """Looks up and adds; every index must be inside its table."""
-        c = self.config
-
-        def table(size: int, name: str) -> nn.Embed:
-            init = nn.initializers.normal(c.initializer_range)
-            return nn.Embed(size, c.hidden_size, embedding_init=init, name=name)
-
-        x = table(c.vocab_size, "word_embeddings")(input_ids)
-        x = x + table(c.max_position_embeddings, "position_embeddings")(position_ids)
-        x = x + table(c.type_vocab_size, "token_type_embeddings")(token_type_ids)
-        x = layer_norm(c.layer_norm_eps, self.dtype)(x)
-        return nn.Dropout(c.hidden_dropout_prob)(x, deterministic=not train)
+        x = self.word_embeddings(input_ids)
+        x = x + self.position_embeddings(position_ids)
+        x = x + self.token_type_embeddings(token_type_ids)
+        return self.dropout(self.norm(x), deterministic=not train)
 
 
 class Attention(nn.Module):
@@ -119,7 +144,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], bias: Float[Array, "b 1 1 t"], train: bool
+        self, x: Float[Array, "b t d"], bias: Float[Array, "b 1 q t"], train: bool
     ) -> Float[Array, "b t d"]:
         """The first half of a layer."""
         c = self.config
@@ -155,61 +180,12 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], bias: Float[Array, "b 1 1 t"], train: bool
+        self, x: Float[Array, "b t d"], bias: Float[Array, "b 1 q t"], train: bool
     ) -> Float[Array, "b t d"]:
         """[b t d] -> [b t d]."""
         x = Attention(self.config, self.dtype, name="attention")(x, bias, train)
         wide = Intermediate(self.config, self.dtype, name="intermediate")(x)
         return _residual(self.config, self.dtype)(wide, x, train)
-
-
-class LayerCollection(nn.Module):
-    """The layers, named by their index."""
-
-    config: BertConfig
-    dtype: Any
-
-    def setup(self) -> None:
-        """Makes the layers `0`, `1`, and so on."""
-        count = self.config.num_hidden_layers
-        self.layers = [Layer(self.config, self.dtype, name=str(i)) for i in range(count)]
-
-    def __call__(
-        self,
-        x: Float[Array, "b t d"],
-        bias: Float[Array, "b 1 1 t"],
-        start: int,
-        stop: int,
-        train: bool,
-    ) -> list[Float[Array, "b t d"]]:
-        """The outputs of the layers `start` to `stop - 1`, each fed the one before."""
-        outputs = []
-        for layer in self.layers[start:stop]:
-            x = layer(x, bias, train)
-            outputs.append(x)
-        return outputs
-
-
-class Encoder(nn.Module):
-    """Holds the layers under the name `layer`."""
-
-    config: BertConfig
-    dtype: Any
-
-    def setup(self) -> None:
-        """Makes the layers."""
-        self.layer = LayerCollection(self.config, self.dtype)
-
-    def __call__(
-        self,
-        x: Float[Array, "b t d"],
-        bias: Float[Array, "b 1 1 t"],
-        start: int,
-        stop: int,
-        train: bool,
-    ) -> list[Float[Array, "b t d"]]:
-        """See `LayerCollection`."""
-        return self.layer(x, bias, start, stop, train)
 
 
 class Pooler(nn.Module):
@@ -227,88 +203,139 @@ class Pooler(nn.Module):
 
 
 class Bert(nn.Module):
-    """The encoder in parts that can run alone: `embed`, `run_layers` and `pool`."""
+    """The encoder in parts that can run alone.
+
+    Attributes:
+      has_pooler: whether there is a pooled first token.
+    """
 
     config: BertConfig
     dtype: Any = jnp.float32
+    has_pooler: bool = False
 
     def setup(self) -> None:
         """Makes the parts."""
         self.embeddings = Embeddings(self.config, self.dtype)
-        self.encoder = Encoder(self.config, self.dtype)
-        self.pooler = Pooler(self.config, self.dtype)
+        self.encoder = Encoder(partial(Layer, self.config, self.dtype), self.num_layers)
+        if self.has_pooler:
+            self.pooler = Pooler(self.config, self.dtype)
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the encoder."""
+        return self.config.num_hidden_layers
 
     def embed(self, batch: Batch, train: bool) -> Float[Array, "b t d"]:
-        """The input of layer 0. `position_ids` count from 0 where the batch has none."""
+        """The input of layer 0. Token types are 0 where the batch has none."""
         input_ids = batch["input_ids"]
-        positions = batch.get("position_ids")
-        if positions is None:
-            positions = jnp.broadcast_to(jnp.arange(input_ids.shape[1]), input_ids.shape)
-        return self.embeddings(input_ids, batch["token_type_ids"], positions, train)
+        types = batch.get("token_type_ids", jnp.zeros_like(input_ids))
+        positions = positions_of(batch) + self.config.first_position
+        return self.embeddings(input_ids, types, positions, train)
 
     def run_layers(
         self, x: Float[Array, "b t d"], batch: Batch, start: int, stop: int, train: bool
-    ) -> list[Float[Array, "b t d"]]:
-        """The outputs of the layers `start` to `stop - 1`."""
-        return self.encoder(x, attention_bias(batch["attention_mask"]), start, stop, train)
+    ) -> Float[Array, "b t d"]:
+        """The output of layer `stop - 1`."""
+        return self.encoder(x, start, stop, attention_bias(batch), train)
 
     def pool(self, x: Float[Array, "b t d"]) -> Float[Array, "b d"]:
         """The pooled first token."""
         return self.pooler(x)
 
-    def hidden_states(self, batch: Batch, train: bool = False) -> list[Float[Array, "b t d"]]:
-        """The embeddings and the output of every layer."""
-        x = self.embed(batch, train)
-        return [x, *self.run_layers(x, batch, 0, self.config.num_hidden_layers, train)]
+    def word_table(self) -> nn.Embed:
+        """The word embeddings, for a head that is tied to them."""
+        return self.embeddings.word_embeddings
 
 
-class BertForSequenceClassification(nn.Module):
-    """BERT with one linear layer on the pooled first token."""
+class PooledHead(nn.Module):
+    """One linear layer on the pooled first token."""
 
     config: BertConfig
     num_outputs: int
-    dtype: Any = jnp.float32
+    dtype: Any
 
-    def setup(self) -> None:
-        """Makes the encoder and the head."""
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b t d"], batch: Batch, backbone: Bert, train: bool
+    ) -> Float[Array, "b c"]:
+        """Logits of each example."""
+        del batch
+        pooled = nn.Dropout(self.config.head_dropout)(backbone.pool(x), deterministic=not train)
+        return output_layer(self.num_outputs, self.config.initializer_range, self.dtype)(pooled)
+
+
+class Predictions(nn.Module):
+    """The transformed token against every word embedding, and a bias for each word."""
+
+    config: BertConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t d"], words: nn.Embed) -> Float[Array, "b t v"]:
+        """Logits over the vocabulary."""
         c = self.config
-        rate = c.classifier_dropout
-        self.bert = Bert(c, self.dtype)
-        self.dropout = nn.Dropout(c.hidden_dropout_prob if rate is None else rate)
-        at_least_float32 = jnp.promote_types(self.dtype, jnp.float32)
-        self.classifier = dense(self.num_outputs, c.initializer_range, at_least_float32, None)
+        x = Transform(
+            c.hidden_act, c.layer_norm_eps, c.initializer_range, self.dtype, name="transform"
+        )(x)
+        bias = self.param("bias", nn.initializers.zeros, (c.vocab_size,))
+        return tied_logits(x, words, self.dtype) + bias
 
-    def embed(self, batch: Batch, train: bool = False) -> Float[Array, "b t d"]:
-        """The input of layer 0."""
-        return self.bert.embed(batch, train)
 
-    def run_layers(
-        self, x: Float[Array, "b t d"], batch: Batch, start: int, stop: int, train: bool = False
-    ) -> Float[Array, "b t d"]:
-        """The output of layer `stop - 1` for the input `x` of layer `start`."""
-        outputs = self.bert.run_layers(x, batch, start, stop, train)
-        return outputs[-1] if outputs else x
+class Cls(nn.Module):
+    """The folder that BERT's files have around the predictions."""
 
-    def head(self, x: Float[Array, "b t d"], train: bool = False) -> Float[Array, "b c"]:
-        """Logits in float32 from the output of the last layer."""
-        pooled = self.dropout(self.bert.pool(x), deterministic=not train)
-        return self.classifier(pooled)
+    config: BertConfig
+    dtype: Any
 
-    def hidden_states(self, batch: Batch) -> list[Float[Array, "b t d"]]:
-        """The embeddings and the output of every layer, without dropout."""
-        return self.bert.hidden_states(batch)
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t d"], words: nn.Embed) -> Float[Array, "b t v"]:
+        """See `Predictions`."""
+        return Predictions(self.config, self.dtype, name="predictions")(x, words)
 
-    def __call__(self, batch: Batch, train: bool = False) -> Float[Array, "b c"]:
-        """Logits in float32: embed, all layers, head.
 
-        Args:
-          batch: int32 `input_ids`, `attention_mask` and `token_type_ids`, all [b t]; other names
-            are not read.
-          train: whether dropout is on; then the `dropout` rng must be given.
-        """
-        x = self.embed(batch, train)
-        x = self.run_layers(x, batch, 0, self.config.num_hidden_layers, train)
-        return self.head(x, train)
+class MaskedLanguageHead(nn.Module):
+    """Logits over the vocabulary, of each token."""
+
+    config: BertConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b t d"], batch: Batch, backbone: Bert, train: bool
+    ) -> Float[Array, "b t v"]:
+        """See `Predictions`."""
+        del batch, train
+        return Cls(self.config, self.dtype, name="cls")(x, backbone.word_table())
+
+
+def token_head(config: BertConfig, num_outputs: int, dtype: Any) -> TokenHead:
+    """A class of each token."""
+    return TokenHead(num_outputs, config.head_dropout, config.initializer_range, dtype)
+
+
+def span_head(config: BertConfig, dtype: Any) -> TokenHead:
+    """Two numbers of each token: whether a span starts there, and whether it ends there."""
+    return TokenHead(2, 0.0, config.initializer_range, dtype, "qa_outputs")
+
+
+def _sequence(config: BertConfig, num_outputs: int, dtype: Any) -> Model:
+    backbone = partial(Bert, config, dtype, has_pooler=True)
+    return Model(backbone, "bert", PooledHead(config, num_outputs, dtype))
+
+
+def _token(config: BertConfig, num_outputs: int, dtype: Any) -> Model:
+    return Model(partial(Bert, config, dtype), "bert", token_head(config, num_outputs, dtype))
+
+
+def _span(config: BertConfig, num_outputs: int, dtype: Any) -> Model:
+    del num_outputs
+    return Model(partial(Bert, config, dtype), "bert", span_head(config, dtype))
+
+
+def _masked_lm(config: BertConfig, num_outputs: int, dtype: Any) -> Model:
+    del num_outputs
+    check_tied(config, "BERT")
+    return Model(partial(Bert, config, dtype), "bert", MaskedLanguageHead(config, dtype))
 
 
 def _residual(config: BertConfig, dtype: Any) -> DenseResidualNorm:
@@ -320,3 +347,30 @@ def _residual(config: BertConfig, dtype: Any) -> DenseResidualNorm:
         dtype,
         name="output",
     )
+
+
+NAMES = Names(
+    layers=r"(?:^|/)layer/(\d+)/",
+    below=r"(?:^|/)embeddings/",
+    norms=r"(?:^|/)LayerNorm/",
+    queries_values=(r"attention/self/(?:query|value)/kernel$",),
+    keys_values=(r"attention/self/(?:key|value)/kernel$",),
+    widened=(r"/\d+/output/dense/kernel$",),
+    attention_outputs=(r"attention/output/dense/kernel$",),
+    feedforward_outputs=(r"/\d+/output/dense/kernel$",),
+    keys=(r"attention/self/key/kernel$",),
+)
+
+BERT = Family(
+    model_type="bert",
+    backbone="bert",
+    heads={
+        "sequence": Head("BertForSequenceClassification", _sequence, ("bert/pooler", "classifier")),
+        "token": Head("BertForTokenClassification", _token, ("classifier",)),
+        "span": Head("BertForQuestionAnswering", _span, ("qa_outputs",)),
+        "masked_lm": Head("BertForMaskedLM", _masked_lm, ("cls/predictions",)),
+    },
+    config_from_hf=config_from_hf,
+    names=NAMES,
+    buffers=r"embeddings[./]position_ids$|^cls\.predictions\.decoder\.",
+)

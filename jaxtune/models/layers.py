@@ -1,7 +1,8 @@
 """Transformer parts whose mathematics several families share.
 
-Parameter names are those of the Hugging Face Flax models. Parameters are float32; `dtype` is what
-the products are computed in. Softmax and the statistics of LayerNorm are float32 at least.
+Parameter names are those of the Hugging Face Flax models, or of the torch models where there was no
+Flax one. Parameters are float32; `dtype` is what the products are computed in. Softmax and the
+statistics of LayerNorm are float32 at least.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,6 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+
+from jaxtune.errors import UserError
+from jaxtune.types import Batch
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -22,43 +26,115 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
 }
 """Activations by the name that `hidden_act` gives them."""
 
+Spread = float | jax.nn.initializers.Initializer
+"""What weights are drawn from: N(0, s^2) for a number s, or as the initializer draws."""
 
-def attention_bias(mask: Int[Array, "b t"]) -> Float[Array, "b 1 1 t"]:
-    """0 where a key may be attended to, the lowest finite float32 where it may not."""
-    return jnp.where(mask[:, None, None, :] > 0, 0.0, jnp.finfo(jnp.float32).min)
+
+def positions_of(batch: Batch) -> Int[Array, "b t"]:
+    """The batch's `position_ids`; counted from 0 in each row where it has none."""
+    positions = batch.get("position_ids")
+    if positions is None:
+        shape = batch["input_ids"].shape
+        positions = jnp.broadcast_to(jnp.arange(shape[1]), shape)
+    return positions
+
+
+def images_of(batch: Batch, channels: int) -> Float[Array, "b h w c"]:
+    """The batch's `pixel_values`.
+
+    Raises:
+      UserError: images of another shape than [b h w channels].
+    """
+    images = batch["pixel_values"]
+    if images.ndim != 4 or images.shape[3] != channels:
+        raise UserError(
+            f"pixel_values has shape {images.shape}, expected [batch, height, width, {channels}]."
+        )
+    return images
+
+
+def attention_bias(
+    batch: Batch, *, causal: bool = False, window: int | None = None
+) -> Float[Array, "b 1 q t"]:
+    """0 where a key may be attended to, the lowest finite float32 where it may not.
+
+    Args:
+      batch: with `attention_mask` [b t], 0 at padding.
+      causal: a token sees itself and those before it.
+      window: a token sees those at most so many positions away; None for all.
+
+    Returns:
+      [b 1 1 t], or [b 1 t t] where what is seen depends on who looks.
+    """
+    allowed = batch["attention_mask"][:, None, None, :] > 0  # [b 1 1 t]
+    if causal or window is not None:
+        positions = positions_of(batch)
+        ahead = positions[:, None, None, :] - positions[:, None, :, None]  # [b 1 q t]
+        if causal:
+            allowed = allowed & (ahead <= 0)
+        if window is not None:
+            allowed = allowed & (jnp.abs(ahead) <= window)
+    return jnp.where(allowed, 0.0, jnp.finfo(jnp.float32).min)
 
 
 class SelfAttention(nn.Module):
     """Multi-head scaled dot-product attention: `softmax(q k^T / sqrt(d_h) + bias) v`.
+
+    Attributes:
+      projections: names of the matrices for query, key and value, or of the one that gives all
+        three, one after the other.
+      output: name of a last matrix; None where it belongs to another module.
+      use_bias: whether the matrices have one.
+      output_range: initializer_range of the last matrix; None for that of the others.
 
     Source: Vaswani et al. 2017, Attention Is All You Need, equation 1.
     """
 
     num_heads: int
     dropout_rate: float
-    initializer_range: float
+    initializer_range: Spread
     dtype: Any
+    projections: tuple[str, ...] = ("query", "key", "value")
+    output: str | None = None
+    use_bias: bool = True
+    output_range: Spread | None = None
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], bias: Float[Array, "b 1 1 t"], train: bool
+        self,
+        x: Float[Array, "b t d"],
+        bias: Float[Array, "b 1 q t"],
+        train: bool,
+        rotate: Callable[[Float[Array, "b t h k"]], Float[Array, "b t h k"]] | None = None,
     ) -> Float[Array, "b t d"]:
-        """Attends over axis t. `bias` is added to the scores before the softmax."""
+        """Attends over axis t.
+
+        Args:
+          x: hidden states.
+          bias: added to the scores before the softmax.
+          train: whether dropout is on.
+          rotate: of queries and keys, by their positions.
+        """
         b, t, d = x.shape
-        head_dim = d // self.num_heads
-
-        def project(name: str) -> Float[Array, "b t h k"]:
-            y = dense(d, self.initializer_range, self.dtype, name=name)(x)
-            return y.reshape(b, t, self.num_heads, head_dim)  # [b t d] -> [b t h k]
-
-        return self.attend(project("query"), project("key"), project("value"), bias, train)
+        width = 3 * d // len(self.projections)  # of one matrix
+        parts = [self._dense(width, name)(x) for name in self.projections]
+        query, key, value = (
+            part.reshape(b, t, self.num_heads, d // self.num_heads)  # [b t d] -> [b t h k]
+            for part in (parts if len(parts) == 3 else jnp.split(parts[0], 3, axis=-1))
+        )
+        if rotate is not None:
+            query, key = rotate(query), rotate(key)
+        attended = self.attend(query, key, value, bias, train)
+        if self.output is None:
+            return attended
+        return self._dense(d, self.output, self.output_range)(attended)
 
     def attend(
         self,
         query: Float[Array, "b t h k"],
         key: Float[Array, "b s h k"],
         value: Float[Array, "b s h k"],
-        bias: Float[Array, "b 1 1 s"],
+        bias: Float[Array, "b 1 q s"],
         train: bool,
     ) -> Float[Array, "b t d"]:
         """Attends over axis s; a method of its own, so that a strategy can add keys and values."""
@@ -68,6 +144,10 @@ class SelfAttention(nn.Module):
         probs = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
         probs = nn.Dropout(self.dropout_rate)(probs, deterministic=not train)
         return jnp.einsum("bhqs,bshk->bqhk", probs, value).reshape(b, t, h * k)
+
+    def _dense(self, features: int, name: str, spread: Spread | None = None) -> nn.Dense:
+        spread = self.initializer_range if spread is None else spread
+        return dense(features, spread, self.dtype, name, self.use_bias)
 
 
 class DenseResidualNorm(nn.Module):
@@ -89,12 +169,45 @@ class DenseResidualNorm(nn.Module):
         return layer_norm(self.layer_norm_eps, self.dtype)(residual + y)
 
 
-def dense(features: int, initializer_range: float, dtype: Any, name: str | None) -> nn.Dense:
+class Folder(nn.Module):
+    """One module inside a folder of its own, where the files have one.
+
+    Attributes:
+      make: takes `name`, gives the module.
+      inner: its name; the folder's is that of this module.
+    """
+
+    make: Callable[..., Any]
+    inner: str
+
+    @nn.compact
+    def __call__(self, *args: Any) -> Array:
+        """What the module gives."""
+        return self.make(name=self.inner)(*args)
+
+
+def dense(
+    features: int, initializer_range: Spread, dtype: Any, name: str | None, use_bias: bool = True
+) -> nn.Dense:
     """`x W + b` with weights drawn from N(0, initializer_range^2)."""
-    init = nn.initializers.normal(initializer_range)
-    return nn.Dense(features, dtype=dtype, kernel_init=init, name=name)
+    init = _initializer(initializer_range)
+    return nn.Dense(features, dtype=dtype, kernel_init=init, name=name, use_bias=use_bias)
 
 
-def layer_norm(eps: float, dtype: Any) -> nn.LayerNorm:
+def table(size: int, features: int, initializer_range: Spread, name: str | None) -> nn.Embed:
+    """An embedding table drawn from N(0, initializer_range^2)."""
+    init = _initializer(initializer_range)
+    return nn.Embed(size, features, embedding_init=init, name=name)
+
+
+def layer_norm(
+    eps: float, dtype: Any, name: str | None = "LayerNorm", use_bias: bool = True
+) -> nn.LayerNorm:
     """LayerNorm over the last axis; mean and variance in float32, the variance in two passes."""
-    return nn.LayerNorm(epsilon=eps, dtype=dtype, use_fast_variance=False, name="LayerNorm")
+    return nn.LayerNorm(
+        epsilon=eps, dtype=dtype, use_fast_variance=False, use_bias=use_bias, name=name
+    )
+
+
+def _initializer(spread: Spread) -> jax.nn.initializers.Initializer:
+    return spread if callable(spread) else nn.initializers.normal(spread)

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtune import paths
 from jaxtune.errors import UserError
 from jaxtune.models import convert, registry
-from jaxtune.models.registry import Family
+from jaxtune.models.family import Family, Head, with_statistics
 from jaxtune.models.weights import Weights, open_weights
 from jaxtune.reading import read_json_object, sha256_of
 from jaxtune.types import ApplyFn, Params
@@ -53,11 +53,14 @@ class Pretrained(NamedTuple):
       module: the Linen module behind `apply_fn`.
       config: the family's frozen config.
       family: names and conversions of the family.
+      head: what stands on its backbone.
       hf_config: the parsed `config.json`.
-      class_names: of the head, in the order of its outputs; empty for a regression.
+      class_names: of the head, in the order of its outputs; empty where they are no classes.
+      num_outputs: of the head.
       report: what was loaded, new and unused.
       folder: where the files are.
       sha256: of the weight files.
+      buffers: tensors of the files that are no parameters, which an export writes again.
     """
 
     apply_fn: ApplyFn
@@ -65,24 +68,30 @@ class Pretrained(NamedTuple):
     module: nn.Module
     config: Any
     family: Family
+    head: Head
     hf_config: dict[str, Any]
     class_names: tuple[str, ...]
+    num_outputs: int
     report: LoadReport
     folder: Path
     sha256: str
+    buffers: dict[str, np.ndarray]
 
 
 def load_pretrained(
     path: str | Path,
     *,
+    head: str = "sequence",
     class_names: Sequence[str] | None = None,
     num_outputs: int | None = None,
     key: jax.Array | None = None,
     compute_dtype: Any = jnp.float32,
     revision: str | None = None,
     sha256: str | None = None,
+    from_scratch: bool = False,
+    train_statistics: bool = True,
 ) -> Pretrained:
-    """Loads an encoder with a sequence-classification head.
+    """Loads a model with a head.
 
     The files' own head is kept if its classes are the wanted ones (then in the files' order);
     otherwise the head is new, which the report says with the reason. Without `class_names` and
@@ -90,26 +99,40 @@ def load_pretrained(
 
     Args:
       path: a folder in the transformers layout, or a hub id (the only case that uses a network).
+      head: one of the family's `heads`.
       class_names: of a classification, at least two.
-      num_outputs: of a regression (1), instead of `class_names`.
+      num_outputs: of a head without classes: targets of a regression, 2 for spans; a language model
+        has as many as words, whatever is given.
       key: draws a new head; without it a new head is an error.
       compute_dtype: dtype of the products, float32 or bfloat16. Parameters are float32.
       revision: branch, tag or commit on the hub.
       sha256: the expected digest of the weight files; None does not check.
+      from_scratch: all parameters are drawn; of the folder only `config.json` is read, whose digest
+        then stands for the weights.
+      train_statistics: whether batch normalisation, where there is any, uses and follows the
+        statistics of training batches.
 
     Raises:
       UserError: a missing folder or file, pickled weights, another architecture, a wrong digest,
         or a tensor that is missing or has another shape, named with both shapes.
     """
     folder, family, config, hf_config = read_config(path, revision)
-    weights = open_weights(folder)
+    config = with_statistics(config, train_statistics)
+    part = registry.find_head(family, head)
+    if from_scratch:
+        weights = Weights({}, lambda name: np.zeros(0), "torch", (folder / "config.json",))
+    else:
+        weights = open_weights(folder)
     digest = _check_digest(weights, sha256)
-    saved_names = head_names(hf_config)
-    names, reason = _choose_head(saved_names, hf_config, class_names, num_outputs)
-    outputs = len(names) or 1
-    module = family.make_module(config, outputs, compute_dtype)
+    names, reason = choose_classes(head, hf_config, class_names, num_outputs)
+    outputs = len(names) or num_outputs or len(head_names(hf_config))
+    module = part.make_module(config, outputs, compute_dtype)
     shapes = paths.flatten(registry.parameter_shapes(module))
-    plan, report = _plan(shapes, weights, family, folder, reason)
+    if from_scratch:
+        report = LoadReport((), {p: "from scratch" for p in dict.fromkeys(map(_top, shapes))}, ())
+        plan: dict[str, str] = {}
+    else:
+        plan, report = _plan(shapes, weights, family, part, folder, reason)
     if report.new and key is None:
         raise UserError(
             f"{folder} has no usable head: {'; '.join(report.new.values())}. Fine-tune it first, or"
@@ -121,7 +144,19 @@ def load_pretrained(
     params = paths.unflatten({leaf: jnp.asarray(flat[leaf]) for leaf in shapes})
     apply_fn = registry.make_apply(module)
     return Pretrained(
-        apply_fn, params, module, config, family, hf_config, names, report, folder, digest
+        apply_fn,
+        params,
+        module,
+        config,
+        family,
+        part,
+        hf_config,
+        names,
+        outputs,
+        report,
+        folder,
+        digest,
+        _buffers(weights, shapes),
     )
 
 
@@ -205,41 +240,72 @@ def is_regression(hf_config: dict[str, Any]) -> bool:
     return problem == "regression" or (problem is None and len(head_names(hf_config)) == 1)
 
 
-def _choose_head(
-    saved: tuple[str, ...],
-    hf_config: dict[str, Any],
-    wanted: Sequence[str] | None,
-    num_outputs: int | None,
+def _buffers(weights: Weights, shapes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The counters of batch normalisation, which torch keeps; 0 where the files have none."""
+    found = {}
+    for leaf in shapes:
+        if leaf.endswith("/mean"):
+            name = f"{convert.torch_name(leaf).removesuffix('running_mean')}num_batches_tracked"
+            known = name in weights.shapes
+            found[name] = weights.read(name) if known else np.zeros((), np.int64)
+    return found
+
+
+def _top(leaf: str) -> str:
+    return leaf.partition("/")[0]
+
+
+def choose_classes(
+    head: str, hf_config: dict[str, Any], wanted: Sequence[str] | None, num_outputs: int | None
 ) -> tuple[tuple[str, ...], str | None]:
-    """The class names, and why the saved head cannot be used (None if it can)."""
-    saved_regression = is_regression(hf_config)
+    """The class names in the order of the outputs, and why the saved head cannot be used.
+
+    Args:
+      head: one of the family's `heads`.
+      hf_config: the parsed `config.json`.
+      wanted: the data's classes; None takes the saved ones.
+      num_outputs: of a head without classes.
+
+    Returns:
+      (names, reason); () where the outputs are no classes, None where the saved head can be used.
+    """
+    if head not in registry.CLASS_HEADS:
+        return (), None
+    saved, saved_regression = head_names(hf_config), is_regression(hf_config)
     if num_outputs is not None:
-        why = "the files hold a classifier" if not saved_regression else None
-        return (), why
+        if not saved_regression:
+            return (), "the files hold a classifier"
+        same = len(saved) == num_outputs
+        return (), None if same else f"the files' head has {len(saved)} outputs"
     if wanted is None:
         return (() if saved_regression else saved), None
     names = tuple(wanted)
     if saved_regression:
         return names, "the files hold a regression"
-    generic = tuple(f"LABEL_{i}" for i in range(len(names)))
+    generic_names = tuple(f"LABEL_{i}" for i in range(len(names)))
     if sorted(saved) == sorted(names):
         return saved, None
-    if saved == generic and names == tuple(str(i) for i in range(len(names))):
+    if saved == generic_names and names == tuple(str(i) for i in range(len(names))):
         return names, None
     return names, f"the files' head has other classes: {', '.join(saved[:5])}"
 
 
 def _plan(
-    shapes: dict[str, Any], weights: Weights, family: Family, folder: Path, head_reason: str | None
+    shapes: dict[str, Any],
+    weights: Weights,
+    family: Family,
+    head: Head,
+    folder: Path,
+    head_reason: str | None,
 ) -> tuple[dict[str, str], LoadReport]:
     """Which tensor each leaf is read from; all shapes are checked before anything is read."""
     found = {leaf: _source_name(leaf, weights, family) for leaf in shapes}
     new: dict[str, str] = {}
-    for part in family.head_modules:
+    for part in head.modules:
         leaves = [leaf for leaf in shapes if leaf.startswith(f"{part}/")]
-        if all(found[leaf] is None for leaf in leaves):
+        if leaves and all(found[leaf] is None for leaf in leaves):
             new[part] = "not in the files"
-        elif part == family.head_modules[-1] and head_reason is not None:
+        elif leaves and part == head.modules[-1] and head_reason is not None:
             new[part] = head_reason
     plan = {}
     for leaf, shape in shapes.items():
@@ -281,13 +347,11 @@ def _source_name(leaf: str, weights: Weights, family: Family) -> str | None:
 
 
 def _stored_shape(leaf: str, shape: tuple[int, ...], weights: Weights) -> tuple[int, ...]:
-    return convert.torch_shape(leaf, shape) if weights.layout == "torch" else shape
+    return convert.file_shape(leaf, shape, weights.layout)
 
 
 def _read(leaf: str, name: str, weights: Weights) -> np.ndarray:
-    value = weights.read(name)
-    value = convert.from_torch(leaf, value) if weights.layout == "torch" else value
-    return np.asarray(value, np.float32)
+    return np.asarray(convert.from_file(leaf, weights.read(name), weights.layout), np.float32)
 
 
 def _draw(module: nn.Module, leaves: list[str], key: jax.Array | None) -> dict[str, jax.Array]:

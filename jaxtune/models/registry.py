@@ -1,51 +1,31 @@
 """The model families by the `model_type` of their `config.json`."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from jaxtune.errors import UserError, nearest
-from jaxtune.models import bert
-from jaxtune.types import ApplyFn, Batch, Params, PRNGKey
-
-
-class Family(NamedTuple):
-    """What differs between model families outside their mathematics.
-
-    Attributes:
-      model_type: as `config.json` spells it.
-      backbone: the name under which a model with a head holds its encoder.
-      architecture: the transformers class that an export of a sequence classifier names.
-      config_from_hf: parsed config.json and its path -> frozen config, or a UserError.
-      make_module: (config, number of outputs, dtype of the products) -> Linen module.
-      head_modules: parts that a base checkpoint may lack as a whole; they are then new.
-      buffers: regex for tensors in weight files that are not parameters.
-    """
-
-    model_type: str
-    backbone: str
-    architecture: str
-    config_from_hf: Callable[[Mapping[str, Any], str], Any]
-    make_module: Callable[[Any, int, Any], nn.Module]
-    head_modules: tuple[str, ...]
-    buffers: str
-
+from jaxtune.models.bert import BERT
+from jaxtune.models.distilbert import DISTILBERT
+from jaxtune.models.family import Family, Head
+from jaxtune.models.gpt2 import GPT2
+from jaxtune.models.model import example_text
+from jaxtune.models.modernbert import MODERNBERT
+from jaxtune.models.resnet import RESNET
+from jaxtune.models.roberta import ROBERTA, XLM_ROBERTA
+from jaxtune.models.vit import VIT
+from jaxtune.types import ApplyFn, Batch, Params, PRNGKey, WithStatistics
 
 FAMILIES: Mapping[str, Family] = {
-    "bert": Family(
-        model_type="bert",
-        backbone="bert",
-        architecture="BertForSequenceClassification",
-        config_from_hf=bert.config_from_hf,
-        make_module=bert.BertForSequenceClassification,
-        head_modules=("bert/pooler", "classifier"),
-        buffers=r"embeddings[./]position_ids$",
-    ),
+    family.model_type: family
+    for family in (BERT, GPT2, ROBERTA, XLM_ROBERTA, DISTILBERT, MODERNBERT, VIT, RESNET)
 }
+
+
+CLASS_HEADS = ("sequence", "token", "image")
+"""Heads whose outputs are classes, or targets of a regression."""
 
 
 def find_family(hf_config: Mapping[str, Any], source: str) -> Family:
@@ -63,29 +43,54 @@ def find_family(hf_config: Mapping[str, Any], source: str) -> Family:
     return FAMILIES[model_type]
 
 
-def make_apply(module: nn.Module) -> ApplyFn:
-    """The module as `apply_fn(params, batch, *, key, train)`; `key` feeds dropout."""
+def find_head(family: Family, name: str) -> Head:
+    """The head that a task needs.
 
-    def apply_fn(
-        params: Params, batch: Batch, *, key: PRNGKey | None, train: bool
-    ) -> Float[Array, "b c"]:
-        rngs = {"dropout": key} if train and key is not None else None
-        outputs: Any = module.apply({"params": params}, batch, train, rngs=rngs)
-        return outputs
+    Raises:
+      UserError: the family has none of that name.
+    """
+    if name not in family.heads:
+        having = [f.model_type for f in FAMILIES.values() if name in f.heads]
+        raise UserError(
+            f"{family.model_type} has no head for this task ({name}); it has those for"
+            f" {', '.join(family.heads)}. Models that have one: {', '.join(having)}."
+        )
+    return family.heads[name]
+
+
+def saved_head(family: Family, hf_config: Mapping[str, Any]) -> str | None:
+    """The name of the head that a `config.json` says its files have; None for a bare backbone."""
+    architectures = hf_config.get("architectures") or ()
+    for name, head in family.heads.items():
+        if head.architecture in architectures:
+            return name
+    return None
+
+
+def make_apply(module: nn.Module) -> ApplyFn:
+    """The module as `apply_fn(params, batch, *, key, train)`; `key` feeds dropout.
+
+    In training, a module that sows into the collection `statistics` gives `WithStatistics`.
+    """
+
+    def apply_fn(params: Params, batch: Batch, *, key: PRNGKey | None, train: bool) -> Any:
+        if not train:
+            return module.apply({"params": params}, batch, train)
+        rngs = None if key is None else {"dropout": key}
+        outputs, sown = module.apply(
+            {"params": params}, batch, train, rngs=rngs, mutable=["statistics"]
+        )
+        return WithStatistics(outputs, sown["statistics"]) if sown else outputs
 
     return apply_fn
 
 
 def parameter_shapes(module: nn.Module) -> Params:
     """The module's parameter tree as `jax.ShapeDtypeStruct`, without computing anything."""
-    return jax.eval_shape(lambda: _init(module, jax.random.key(0)))
+    return jax.eval_shape(lambda: init_params(module, jax.random.key(0)))
 
 
 def init_params(module: nn.Module, key: PRNGKey) -> Params:
     """Random parameters, drawn as the family's paper draws them."""
-    return _init(module, key)
-
-
-def _init(module: nn.Module, key: PRNGKey) -> Params:
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    return module.init(key, {name: jnp.zeros((1, 1), jnp.int32) for name in names})["params"]
+    batch = getattr(module, "example_batch", example_text)()
+    return module.init(key, batch)["params"]

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -97,7 +97,12 @@ def _open_msgpack(file: Path) -> Weights:
     from flax.serialization import msgpack_restore
 
     try:
-        flat = paths.flatten(msgpack_restore(file.read_bytes()))
+        tree: Any = msgpack_restore(file.read_bytes())
+        if set(tree) <= {"params", "batch_stats"}:  # models with statistics keep them apart
+            tree = paths.unflatten(
+                {name: leaf for part in tree.values() for name, leaf in paths.flatten(part).items()}
+            )
+        flat = paths.flatten(tree)
         shapes = {name: tuple(value.shape) for name, value in flat.items()}
     except Exception as error:  # the decoder raises whatever the damaged bytes lead to
         raise UserError(

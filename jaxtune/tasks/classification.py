@@ -1,14 +1,31 @@
 """Single-label classification of a text or a pair of texts."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxtune.losses import cross_entropy
-from jaxtune.tasks.task import Task
-from jaxtune.types import Batch, Mean, weighted_mean
+from jaxtune.data import text
+from jaxtune.losses import cross_entropy, make_cross_entropy
+from jaxtune.settings import LossSettings
+from jaxtune.tasks.class_weights import class_weights
+from jaxtune.tasks.task import Records, Task
+from jaxtune.types import Batch, LossFn, Mean, weighted_mean
+
+
+def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:
+    """Cross-entropy with the settings' options.
+
+    Args:
+      settings: of the loss.
+      class_names: c names in the order of the outputs.
+      labels: of the training rows, int32 [n]; `balanced` weights follow from them.
+    """
+    counts = np.bincount(labels, minlength=len(class_names))
+    weights = class_weights(settings.class_weights, class_names, counts)
+    return make_cross_entropy(weights, settings.label_smoothing, settings.focal_gamma)
 
 
 def batch_metrics(outputs: Float[Array, "b c"], batch: Batch) -> dict[str, Mean]:
@@ -20,17 +37,20 @@ def batch_metrics(outputs: Float[Array, "b c"], batch: Batch) -> dict[str, Mean]
     }
 
 
-def scores(outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def scores(means: Mapping[str, float], outputs: np.ndarray, examples: Any) -> dict[str, float]:
     """Accuracy, macro F1 and Matthews correlation, by scikit-learn.
 
     Args:
+      means: not read.
       outputs: logits, float32 [n c].
-      labels: class indices, int32 [n].
+      examples: with `labels`, class indices, int32 [n].
 
     Returns:
       `accuracy`; `macro_f1`, the mean of F1 over the classes that occur in labels or predictions;
       `mcc`, from -1 to 1, and 0 where labels and predictions are all one class.
     """
+    del means
+    labels = examples.labels
     from sklearn import metrics
 
     predicted = np.argmax(outputs, axis=-1)
@@ -42,8 +62,14 @@ def scores(outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-def decode(outputs: np.ndarray, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
+def reorder(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Class indices in the model's order."""
+    return order[labels]
+
+
+def decode(outputs: np.ndarray, examples: Any, class_names: Sequence[str]) -> Records:
     """The likeliest class and the probability of each: `label` and `probabilities`."""
+    del examples
     logits = outputs.astype(np.float64)
     exps = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities = exps / exps.sum(axis=-1, keepdims=True)
@@ -58,11 +84,15 @@ def decode(outputs: np.ndarray, class_names: tuple[str, ...]) -> list[dict[str, 
 
 CLASSIFICATION = Task(
     name="classification",
+    head="sequence",
     problem_type="single_label_classification",
-    loss_fn=cross_entropy,
+    reader=text.CLASSES,
+    encode=text.encode,
+    make_loss=make_loss,
     metrics_fn=batch_metrics,
     scores_fn=scores,
     best_metric="accuracy",
     higher_is_better={"accuracy": True, "macro_f1": True, "mcc": True, "loss": False},
     decode=decode,
+    reorder=reorder,
 )

@@ -1,58 +1,89 @@
-"""Regression of one number on a text or a pair of texts."""
+"""Regression of one or several numbers on a text or a pair of texts."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxtune.data import text
+from jaxtune.data.rows import Data
 from jaxtune.losses import squared_error
-from jaxtune.tasks.task import Task
-from jaxtune.types import Batch, Mean
+from jaxtune.settings import LossSettings
+from jaxtune.tasks.task import Records, Task
+from jaxtune.types import Batch, LossFn, Mean
 
 
-def batch_metrics(outputs: Float[Array, "b 1"], batch: Batch) -> dict[str, Mean]:
+def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:
+    """The squared error, which has no options."""
+    del settings, class_names, labels
+    return squared_error
+
+
+def batch_metrics(outputs: Float[Array, "b k"], batch: Batch) -> dict[str, Mean]:
     """The squared error of a batch, as sum and weight."""
     return {"loss": squared_error(outputs, batch)}
 
 
-def scores(outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def scores(means: Mapping[str, float], outputs: np.ndarray, examples: Any) -> dict[str, float]:
     """Pearson and Spearman correlation, by SciPy, and the mean squared error.
 
     Args:
-      outputs: predictions, float32 [n 1].
-      labels: targets, float32 [n].
+      means: not read.
+      outputs: predictions, float32 [n k].
+      examples: with `labels`, targets, float32 [n k], or [n] for one.
 
     Returns:
-      `pearson` and `spearman`, NaN where predictions or targets are all the same or not finite;
-      `mse`.
+      `pearson` and `spearman`, means over the k targets, NaN where predictions or targets of one
+      are all the same or not finite; `mse`.
     """
-    from scipy import stats
-
-    predicted, targets = outputs[:, 0].astype(np.float64), labels.astype(np.float64)
-    pearson: Any = stats.pearsonr
-    spearman: Any = stats.spearmanr
-    # One of them has no spread, or training has diverged.
-    undefined = not np.isfinite(predicted).all() or not np.ptp(predicted) or not np.ptp(targets)
+    del means
+    predicted = outputs.astype(np.float64)
+    targets = examples.labels.astype(np.float64).reshape(predicted.shape)
+    pairs = [_correlations(predicted[:, k], targets[:, k]) for k in range(predicted.shape[1])]
+    pearson, spearman = np.mean(pairs, axis=0)
     return {
-        "pearson": float("nan") if undefined else float(pearson(predicted, targets).statistic),
-        "spearman": float("nan") if undefined else float(spearman(predicted, targets).statistic),
+        "pearson": float(pearson),
+        "spearman": float(spearman),
         "mse": float(np.mean((predicted - targets) ** 2)),
     }
 
 
-def decode(outputs: np.ndarray, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The predicted number: `value`."""
-    del class_names
+def _correlations(predicted: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
+    from scipy import stats
+
+    # One of them has no spread, or training has diverged.
+    if not np.isfinite(predicted).all() or not np.ptp(predicted) or not np.ptp(targets):
+        return float("nan"), float("nan")
+    pearson: Any = stats.pearsonr(predicted, targets)
+    spearman: Any = stats.spearmanr(predicted, targets)
+    return pearson.statistic, spearman.statistic
+
+
+def decode(outputs: np.ndarray, examples: Any, class_names: Sequence[str]) -> Records:
+    """The predicted number: `value`; `values` where there are several."""
+    del examples, class_names
+    if outputs.shape[1] > 1:
+        return [{"values": row.tolist()} for row in outputs.astype(np.float64)]
     return [{"value": float(value)} for value in outputs[:, 0]]
+
+
+def num_outputs(data: Data) -> int:
+    """As many as targets."""
+    return data.splits["train"].labels.shape[1]
 
 
 REGRESSION = Task(
     name="regression",
+    head="sequence",
     problem_type="regression",
-    loss_fn=squared_error,
+    reader=text.TARGETS,
+    encode=text.encode,
+    make_loss=make_loss,
     metrics_fn=batch_metrics,
     scores_fn=scores,
     best_metric="pearson",
     higher_is_better={"pearson": True, "spearman": True, "mse": False, "loss": False},
     decode=decode,
+    num_outputs=num_outputs,
 )

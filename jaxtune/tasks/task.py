@@ -1,12 +1,47 @@
-"""What a task is: its loss, its metrics, and how its outputs read."""
+"""What a task is: its data, its loss, its metrics, and how its outputs read."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
+from jaxtune.data import text
+from jaxtune.data.inputs import TEXT, Inputs
+from jaxtune.data.rows import Data, Reader, Rows
+from jaxtune.data.text import Track
+from jaxtune.settings import DataSettings, LossSettings
 from jaxtune.types import Batch, LossFn, Mean
+
+Encode = Callable[[Rows, Any, DataSettings, Track], tuple[Any, list[str]]]
+"""(rows, tokenizer or image processor, settings, progress) -> (examples, notes for a person)."""
+
+Records = list[dict[str, Any]]
+"""One JSON-like record for each row that was predicted."""
+
+
+def no_outputs(data: Data) -> int | None:
+    """A head with one output for each class."""
+    del data
+
+
+def unchanged(labels: Any, order: np.ndarray) -> Any:
+    """Labels that name no classes."""
+    del order
+    return labels
+
+
+def as_set(settings: DataSettings, train: Rows) -> DataSettings:
+    """The settings as they are."""
+    del train
+    return settings
+
+
+def as_they_are(outputs: Array, batch: Batch) -> Array:
+    """All outputs."""
+    del batch
+    return outputs
 
 
 class Task(NamedTuple):
@@ -14,20 +49,40 @@ class Task(NamedTuple):
 
     Attributes:
       name: as `config.task` spells it.
-      problem_type: as transformers spells it in `config.json`.
-      loss_fn: sum of losses and of weights of a batch.
+      head: the head of a model family that it needs.
+      problem_type: as transformers spells it in `config.json`; None where it does not.
+      reader: how its data is read.
+      encode: rows -> examples.
+      make_loss: (settings, class names, training labels) -> the loss to minimise.
       metrics_fn: sums and weights that add up over batches, by name; `loss` is one of them.
-      scores_fn: (outputs [n c], labels [n]) -> all scores, by name.
+      scores_fn: (means of the metrics, outputs of all examples, examples) -> scores, by name.
       best_metric: the score that chooses the best checkpoint where the config names none.
       higher_is_better: direction by score name.
-      decode: (outputs [n c], class names) -> one JSON-like record for each row.
+      decode: (outputs of all examples, examples, class names) -> a record for each row.
+      read_new: (file or folder, columns, encoding) -> rows without labels, to predict on.
+      inputs: texts or images.
+      num_outputs: of a head whose outputs are not classes; None where they are.
+      reorder: (labels, index of each class of the data in the model's order) -> labels.
+      fetch: what of a batch's outputs is brought to the host; its first axis is b.
+      resolve: (settings, training rows) -> the settings with what follows from the data.
+      per_token: whether the fetched outputs are of tokens, [b t ...].
     """
 
     name: str
-    problem_type: str
-    loss_fn: LossFn
-    metrics_fn: Callable[[Float[Array, "b c"], Batch], dict[str, Mean]]
-    scores_fn: Callable[[np.ndarray, np.ndarray], dict[str, float]]
+    head: str
+    problem_type: str | None
+    reader: Reader
+    encode: Encode
+    make_loss: Callable[[LossSettings, Sequence[str], Any], LossFn]
+    metrics_fn: Callable[[Array, Batch], dict[str, Mean]]
+    scores_fn: Callable[[Mapping[str, float], Any, Any], dict[str, float]]
     best_metric: str
     higher_is_better: Mapping[str, bool]
-    decode: Callable[[np.ndarray, tuple[str, ...]], list[dict[str, Any]]]
+    decode: Callable[[Any, Any, Sequence[str]], Records]
+    read_new: Callable[[Path, Sequence[str], str], Rows] = text.read_new
+    inputs: Inputs = TEXT
+    num_outputs: Callable[[Data], int | None] = no_outputs
+    reorder: Callable[[Any, np.ndarray], Any] = unchanged
+    fetch: Callable[[Array, Batch], Array | None] = as_they_are
+    resolve: Callable[[DataSettings, Rows], DataSettings] = as_set
+    per_token: bool = False

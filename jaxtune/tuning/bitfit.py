@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from jaxtune import paths
-from jaxtune.tuning.head import HEAD
+from jaxtune.tuning.head import HEAD, head_rules
 from jaxtune.tuning.partition import FROZEN, TRAINABLE
 from jaxtune.types import Params
 
@@ -17,11 +17,11 @@ class BitFit:
 
     Attributes:
       biases: a regex for the biases.
-      head: a regex for the parameters of the head.
+      head: a regex for the parameters of the head; None for none.
     """
 
     biases: str = r"(?:^|/)bias$"
-    head: str = HEAD
+    head: str | None = HEAD
 
     def labels(self, params: Params) -> Any:
         """TRAINABLE for biases and head, FROZEN for the rest.
@@ -29,5 +29,5 @@ class BitFit:
         Raises:
           UserError: one of the two matches no parameter.
         """
-        rules = ((self.biases, TRAINABLE), (self.head, TRAINABLE), (".*", FROZEN))
+        rules = [(self.biases, TRAINABLE), *head_rules(self.head), (".*", FROZEN)]
         return paths.match(rules, params)

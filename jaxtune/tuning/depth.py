@@ -21,7 +21,8 @@ def depths(params: Params, layers: str, below: str) -> tuple[list[int | None], i
 
     Args:
       params: any tree; only names are read.
-      layers: a regex whose first group is a layer's index, counted from the input.
+      layers: a regex whose groups are a layer's place, counted from the input: its index, or a
+        stage and the index in it.
       below: a regex for what lies below the first layer.
 
     Returns:
@@ -33,12 +34,17 @@ def depths(params: Params, layers: str, below: str) -> tuple[list[int | None], i
     """
     names = paths.leaf_names(params)
     pattern, lower = paths.compile_pattern(layers), paths.compile_pattern(below)
-    found: list[int | None] = []
+    places: list[tuple[int, ...] | None] = []
     for name in names:
         match = pattern.search(name)
-        if match and not (pattern.groups and (match[1] or "").isdigit()):
+        if match and not (match.groups() and all((g or "").isdigit() for g in match.groups())):
             raise UserError(f"the regex {layers!r} has no group for a layer's index in {name!r}.")
-        found.append(int(match[1]) if match else -1 if lower.search(name) else None)
+        places.append(tuple(map(int, match.groups())) if match else None)
+    order = {place: i for i, place in enumerate(sorted({p for p in places if p is not None}))}
+    found = [
+        order[place] if place is not None else -1 if lower.search(name) else None
+        for name, place in zip(names, places, strict=True)
+    ]
     for field, regex, matched in (
         ("layers", layers, any(depth is not None and depth >= 0 for depth in found)),
         ("below", below, any(map(lower.search, names))),

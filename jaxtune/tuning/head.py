@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from jaxtune import paths
+from jaxtune.errors import UserError
 from jaxtune.tuning.partition import FROZEN, TRAINABLE
 from jaxtune.types import Params
 
@@ -18,10 +19,10 @@ class Head:
     Source: Alain and Bengio 2017, Understanding Intermediate Layers Using Linear Classifier Probes.
 
     Attributes:
-      head: a regex for the parameters of the head.
+      head: a regex for the parameters of the head; None for a model that has none of its own.
     """
 
-    head: str = HEAD
+    head: str | None = HEAD
 
     def labels(self, params: Params) -> Any:
         """TRAINABLE for the head, FROZEN for the rest.
@@ -29,4 +30,14 @@ class Head:
         Raises:
           UserError: no parameter is called so.
         """
+        if self.head is None:
+            raise UserError(
+                "the strategy 'head' has nothing to train: this model's outputs come from its word"
+                " embeddings, which are no head of its own. Choose another strategy."
+            )
         return paths.match(((self.head, TRAINABLE), (".*", FROZEN)), params)
+
+
+def head_rules(head: str | None) -> list[tuple[str, str]]:
+    """The rule that trains the head; none where a model has no head of its own."""
+    return [] if head is None else [(head, TRAINABLE)]

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from jaxtune import paths
-from jaxtune.tuning.head import HEAD
+from jaxtune.tuning.head import HEAD, head_rules
 from jaxtune.tuning.partition import FROZEN, TRAINABLE
 from jaxtune.types import Params
 
@@ -18,11 +18,11 @@ class LayerNorm:
 
     Attributes:
       norms: a regex for the parameters of the normalisation layers.
-      head: a regex for the parameters of the head.
+      head: a regex for the parameters of the head; None for none.
     """
 
     norms: str = r"(?:^|/)LayerNorm/"
-    head: str = HEAD
+    head: str | None = HEAD
 
     def labels(self, params: Params) -> Any:
         """TRAINABLE for normalisation layers and head, FROZEN for the rest.
@@ -30,5 +30,5 @@ class LayerNorm:
         Raises:
           UserError: one of the two matches no parameter.
         """
-        rules = ((self.norms, TRAINABLE), (self.head, TRAINABLE), (".*", FROZEN))
+        rules = [(self.norms, TRAINABLE), *head_rules(self.head), (".*", FROZEN)]
         return paths.match(rules, params)

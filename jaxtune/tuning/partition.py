@@ -13,7 +13,7 @@ import jax
 
 from jaxtune import paths, trees
 from jaxtune.errors import UserError
-from jaxtune.types import Params
+from jaxtune.types import STATISTICS, Params
 
 FROZEN = "frozen"
 TRAINABLE = "trainable"
@@ -70,6 +70,22 @@ def label(strategy: Strategy, params: Params) -> Any:
     if all(name == FROZEN for name in jax.tree.leaves(labels)):
         raise UserError(f"{strategy} freezes every parameter, so there is nothing to train.")
     return labels
+
+
+def set_statistics(labels: Any, regex: str | None, *, trained: bool) -> Any:
+    """The labels with STATISTICS, or FROZEN, for the leaves whose names match.
+
+    Args:
+      labels: from a strategy.
+      regex: for running statistics; None for a model without any.
+      trained: whether they follow the training batches.
+    """
+    if regex is None:
+        return labels
+    pattern = paths.compile_pattern(regex)
+    value = STATISTICS if trained else FROZEN
+    flat = [value if pattern.search(leaf) else old for leaf, old in paths.flatten(labels).items()]
+    return jax.tree.unflatten(jax.tree.structure(labels), flat)
 
 
 def partition(params: Params, labels: Any) -> tuple[Params, Params]:

@@ -36,8 +36,8 @@ class Prefix:
 
     Attributes:
       prefix_length: p, in tokens.
-      targets: regexes over the names of key projections [in, d]; the module that holds them is the
-        attention.
+      targets: regexes over the names of key projections [in, d], or of matrices [d, 3 d] that give
+        queries, keys and values; the module that holds them is the attention.
       head: a regex for parameters of the model that are trained as they are; None for none.
     """
 
@@ -56,7 +56,9 @@ class Prefix:
         if self.prefix_length < 1:
             raise UserError(f"prefix_length is {self.prefix_length}: expected at least 1.")
         added: dict[str, Any] = {}
-        for name, (_, width) in adapters.find_targets(params, self.targets, "the prefix").items():
+        for name, shape in adapters.find_targets(params, self.targets, "the prefix").items():
+            # One matrix may give queries, keys and values side by side.
+            width = shape[1] // 3 if shape[1] == 3 * shape[0] else shape[1]
             attention = name.split("/")[:-2]  # .../key/kernel
             for part in ("key", "value"):
                 leaf = "/".join([*attention, "prefix", part])
@@ -94,5 +96,6 @@ def _before(
         return jnp.concatenate([jnp.broadcast_to(heads, shape), text], axis=1)  # [b p+s h k]
 
     length = held["key"].shape[0]
+    bias = jnp.broadcast_to(bias, (*bias.shape[:-1], key.shape[1]))
     bias = jnp.pad(bias, ((0, 0), (0, 0), (0, 0), (length, 0)))  # no bias on the prefix
     return call(query, join(held["key"], key), join(held["value"], value), bias, *rest)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from jaxtune.errors import UserError, nearest
@@ -38,13 +39,18 @@ STRATEGIES: Mapping[str, type] = {
 }
 
 
-def make_strategy(name: str, fields: Mapping[str, Any]) -> Strategy:
+def make_strategy(
+    name: str,
+    fields: Mapping[str, Any],
+    defaults: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> Strategy:
     """Builds the strategy `name` from the fields that belong to it.
 
     Args:
       name: a key of STRATEGIES, or several joined by `+` for their union.
       fields: values by field name; None and () mean not set, and fields of other strategies may
         be present as long as they are not set.
+      defaults: the model family's own values for fields, by strategy; those of BERT otherwise.
 
     Raises:
       UserError: an unknown name, a field that is missing, or one that the strategy does not have.
@@ -73,6 +79,13 @@ def make_strategy(name: str, fields: Mapping[str, Any]) -> Strategy:
                 raise UserError(
                     f"config.tuning.{field.name} must be set for the strategy {part!r}."
                 )
-        own = {key: value for key, value in given.items() if key in known[part]}
+        own = dict(defaults.get(part, {}))
+        own |= {key: value for key, value in given.items() if key in known[part]}
+        if own.get("targets") == ():
+            raise UserError(
+                f"config.tuning.name is {name!r}: {part} acts on matrices of attention and"
+                " feed-forward blocks, of which this model has none. Choose another strategy, or"
+                " name other matrices in config.tuning.targets."
+            )
         strategies.append(STRATEGIES[part](**own))
     return strategies[0] if len(strategies) == 1 else Union(tuple(strategies))

@@ -6,7 +6,6 @@ import pytest
 from jaxtune.data.batches import (
     BatchIndex,
     choose_lengths,
-    collate,
     eval_order,
     padding_waste,
     train_order,
@@ -154,7 +153,7 @@ def test_eval_order_holds_every_example_once_shortest_first(n, batch_size):
 def test_collate_pads_rows_and_fills_the_batch(kind):
     lengths = [3, 8, 5]
     examples = make_examples(lengths, np.array([4, 5, 6], kind))
-    batch = collate(examples, BatchIndex(np.array([2, 0]), 8), batch_size=4, pad_token_id=9)
+    batch = examples._replace(pad_token_id=9).collate(BatchIndex(np.array([2, 0]), 8), batch_size=4)
     np.testing.assert_array_equal(
         batch["input_ids"],
         [[200, 201, 202, 203, 204, 9, 9, 9], [0, 1, 2, 9, 9, 9, 9, 9], [9] * 8, [9] * 8],
@@ -177,13 +176,13 @@ def test_collate_pads_rows_and_fills_the_batch(kind):
 
 
 def test_collate_without_labels_has_none():
-    batch = collate(make_examples([3]), BatchIndex(np.array([0]), 8), 1, 0)
+    batch = make_examples([3]).collate(BatchIndex(np.array([0]), 8), 1)
     assert "labels" not in batch
 
 
 def test_collate_refuses_an_example_longer_than_the_batch():
     with pytest.raises(ValueError, match="broadcast"):
-        collate(make_examples([9]), BatchIndex(np.array([0]), 8), 1, 0)
+        make_examples([9]).collate(BatchIndex(np.array([0]), 8), 1)
 
 
 def test_padding_waste_counts_padding_and_filling():

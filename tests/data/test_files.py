@@ -150,7 +150,7 @@ BAD = [
     ("a.json", '[{"text": "a"}]\n\n[]', ["line 3", "not JSON", "extra data"]),
     ("a.json", "[]", ["no records", "at least one"]),
     ("a.parquet", "version https://git-lfs", ["parquet", "git lfs pull"]),
-    ("a.txt", "text\n", ["'.txt'", ".csv", ".parquet", "rename"]),
+    ("a.doc", "text\n", ["'.doc'", ".csv", ".parquet", "rename"]),
 ]
 
 

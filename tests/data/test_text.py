@@ -3,8 +3,9 @@ import hashlib
 import numpy as np
 import pytest
 
+from jaxtune.data import text
 from jaxtune.data.examples import load_tokenizer
-from jaxtune.data.text import read_text_data, tokenize_splits
+from jaxtune.data.rows import class_order, read_data
 from jaxtune.errors import UserError
 from jaxtune.settings import DataSettings
 
@@ -17,11 +18,12 @@ def make_rows(n, first=0):
 
 
 def read(path, regression=False, **fields):
-    return read_text_data(DataSettings(path=str(path), **fields), regression=regression)
+    reader = text.TARGETS if regression else text.CLASSES
+    return read_data(DataSettings(path=str(path), **fields), reader)
 
 
 def texts(data, split):
-    return [row[0] for row in data.splits[split].texts]
+    return [row[0] for row in data.splits[split].inputs]
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def folder(tmp_path, write_csv):
 
 def test_the_splits_of_a_folder_are_taken_as_they_are(folder):
     data = read(folder, validation_size=0.5, test_size=0.5)
-    assert {split: len(rows.texts) for split, rows in data.splits.items()} == {
+    assert {split: len(rows.inputs) for split, rows in data.splits.items()} == {
         "train": 60, "validation": 30, "test": 24,
     }  # fmt: skip
     assert texts(data, "train") == [f"text {i}" for i in range(60)]
@@ -52,14 +54,14 @@ def test_the_splits_of_a_folder_are_taken_as_they_are(folder):
 @pytest.mark.parametrize(("validation_size", "test_size"), [(0.2, 0.3), (9, 12), (9.0, 0.3)])
 def test_missing_splits_are_held_out_of_train(single, validation_size, test_size):
     data = read(single, validation_size=validation_size, test_size=test_size)
-    sizes = {split: len(rows.texts) for split, rows in data.splits.items()}
+    sizes = {split: len(rows.inputs) for split, rows in data.splits.items()}
     test = round(test_size if test_size > 1 else 90 * test_size)
     validation = round(validation_size if validation_size > 1 else (90 - test) * validation_size)
     assert sizes == {"train": 90 - test - validation, "validation": validation, "test": test}
     everything = [text for split in data.splits for text in texts(data, split)]
     assert sorted(everything) == sorted(text for text, _ in make_rows(90))
     for rows in data.splits.values():
-        assert rows.labels.tolist() == [int(text.split()[1]) % 3 for (text,) in rows.texts]
+        assert rows.labels.tolist() == [int(text.split()[1]) % 3 for (text,) in rows.inputs]
         counts = np.bincount(rows.labels, minlength=3)
         assert np.ptp(counts) <= 2
     assert any(note.startswith(f"test: {test} rows held out") for note in data.notes)
@@ -102,7 +104,7 @@ def test_subsets_are_stratified_and_limit_each_split(folder):
     assert set(texts(data, "train")) <= {text for text, _ in make_rows(60)}
     assert texts(data, "train") == texts(read(folder, max_train_examples=12), "train")
     more = read(folder, max_train_examples=1000, max_eval_examples=1000)
-    assert [len(rows.texts) for rows in more.splits.values()] == [60, 30, 24]
+    assert [len(rows.inputs) for rows in more.splits.values()] == [60, 30, 24]
 
 
 def test_held_out_rows_are_never_training_rows_of_a_subset(single):
@@ -154,19 +156,19 @@ def test_regression_has_targets_and_no_classes(tmp_path, write_csv):
         validation_size=0.25, test_size=5,
     )  # fmt: skip
     assert data.class_names == ()
-    assert {split: len(rows.texts) for split, rows in data.splits.items()} == {
+    assert {split: len(rows.inputs) for split, rows in data.splits.items()} == {
         "train": 26, "validation": 9, "test": 5,
     }  # fmt: skip
     for rows in data.splits.values():
         assert rows.labels.dtype == np.float32
-        assert rows.labels.tolist() == [int(text.split()[1]) / 4 for (text,) in rows.texts]
+        assert rows.labels.tolist() == [[int(text.split()[1]) / 4] for (text,) in rows.inputs]
 
 
 def test_pairs(tmp_path, write_csv):
     rows = [(f"one {i}", f"two {i}", CLASSES[i % 3]) for i in range(12)]
     path = write_csv(tmp_path / "all.csv", rows, header=("a", "b", "label"))
     data = read(path, text_columns=("a", "b"), validation_size=3)
-    assert all(b == a.replace("one", "two") for a, b in data.splits["train"].texts)
+    assert all(b == a.replace("one", "two") for a, b in data.splits["train"].inputs)
 
 
 @pytest.fixture(scope="module")
@@ -174,44 +176,39 @@ def tokenizer(golden):
     return load_tokenizer(golden / "odd")
 
 
-def test_labels_follow_the_order_of_the_model(folder, tokenizer):
-    data = read(folder)
-    examples = tokenize_splits(data, tokenizer, 16, ("so", "bad", "good"))
-    for split, rows in data.splits.items():
-        named = [CLASSES[i] for i in rows.labels]
-        found = examples[split].labels
-        assert [("so", "bad", "good")[i] for i in found] == named
-        assert found.dtype == np.int32
-        assert len(examples[split].lengths) == len(named)
-    assert data.notes == []
-
-
-def test_cut_texts_are_noted_by_split(tmp_path, write_csv, tokenizer):
+def test_cut_texts_are_noted(tmp_path, write_csv, tokenizer):
     long = [("the cat and the dog ran", CLASSES[i % 3]) for i in range(4)]
     short = [(f"cat {word}", CLASSES[i % 3]) for i, word in enumerate("abcdef")]
     write_csv(tmp_path / "train.csv", long + short)
     write_csv(tmp_path / "validation.csv", [("good dog", "good")])
     data = read(tmp_path)
-    examples = tokenize_splits(data, tokenizer, 6, data.class_names)
-    assert data.notes == ["4 of 10 train texts are longer than max_length 6 and were cut"]
-    assert examples["train"].lengths.max() == 6
+    examples, notes = text.encode(data.splits["train"], tokenizer, DataSettings(max_length=6))
+    assert notes == ["4 of 10 texts are longer than max_length 6 and were cut"]
+    assert examples.lengths.max() == 6
+    assert text.encode(data.splits["validation"], tokenizer, DataSettings())[1] == []
 
 
 def test_regression_targets_are_kept(tmp_path, write_csv, tokenizer):
     path = write_csv(tmp_path / "all.csv", [(f"cat {i}", i / 8) for i in range(10)])
     data = read(path, regression=True, validation_size=2)
-    examples = tokenize_splits(data, tokenizer, 16, ())
-    for split, rows in data.splits.items():
-        np.testing.assert_array_equal(examples[split].labels, rows.labels)
-        assert examples[split].labels.dtype == np.float32
+    for rows in data.splits.values():
+        examples, _ = text.encode(rows, tokenizer, DataSettings())
+        np.testing.assert_array_equal(examples.labels, rows.labels)
+        assert examples.labels.dtype == np.float32
+        assert examples.labels.shape == (len(rows.inputs), 1)
 
 
-def test_progress_is_tracked_for_every_split(folder, tokenizer):
+def test_class_order():
+    np.testing.assert_array_equal(class_order(CLASSES, ("so", "bad", "good")), [1, 2, 0])
+    assert class_order((), ()).shape == (0,)
+
+
+def test_progress_is_tracked(folder, tokenizer):
     calls = []
 
     def track(iterable):
         calls.append(len(list(iterable)))
         return range(0, 1)
 
-    tokenize_splits(read(folder), tokenizer, 16, CLASSES, track)
-    assert calls == [1, 1, 1]
+    text.encode(read(folder).splits["train"], tokenizer, DataSettings(), track)
+    assert calls == [1]

@@ -185,7 +185,7 @@ def no_model(world):
 
 
 def other_architecture(world):
-    world.edit_model(model_type="gpt2")
+    world.edit_model(model_type="t5")
     return world.train()
 
 
@@ -349,7 +349,7 @@ def nothing_to_score(world):
         (too_many_layers, ("config.tuning.num_layers is 4", "0 to 3")),
         (field_of_another_strategy, ("config.tuning.num_layers", "'full' has no num_layers")),
         (no_model, ("modle does not exist",)),
-        (other_architecture, ("model/config.json", "'gpt2'", "jaxtune loads bert")),
+        (other_architecture, ("model/config.json", "'t5'", "jaxtune loads bert")),
         (pickled, ("pytorch_model.bin", "pickle", "save_pretrained")),
         (truncated_weights, ("model.safetensors is damaged", "Fetch it again")),
         (other_digest, ("sha256", "config.model.sha256")),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtune.models.bert import BertForSequenceClassification
+from jaxtune.models.bert import BERT
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.models.registry import make_apply
 
@@ -44,7 +44,7 @@ def test_a_prefix_and_the_rest_are_the_whole(odd, batch, cut):
         x = module.embed(batch)
         x = module.run_layers(x, batch, 0, cut)
         x = module.run_layers(x, batch, cut, 3)
-        return module.head(x)
+        return module.head(x, batch)
 
     parts = odd.module.apply({"params": odd.params}, batch, method=split)
     np.testing.assert_array_equal(parts, logits(odd, batch))
@@ -130,7 +130,7 @@ def test_dropout_is_a_function_of_the_key(odd, batch):
 def test_each_dropout_rate_has_its_place(odd, batch, rates, differs):
     none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     config = dataclasses.replace(odd.config, **(none | rates))
-    apply_fn = make_apply(BertForSequenceClassification(config, 3))
+    apply_fn = make_apply(BERT.heads["sequence"].make_module(config, 3, jnp.float32))
     dropped = apply_fn(odd.params, batch, key=jax.random.key(0), train=True)
     assert np.array_equal(dropped, logits(odd, batch)) is not differs
 
@@ -139,15 +139,15 @@ def test_the_head_drops_at_the_hidden_rate_unless_told(odd):
     x = jnp.ones((1, 2, 36))
 
     def head(module, x):
-        return module.head(x, train=True)
+        return module.head(x, {}, train=True)
 
     def run(**rates):
         config = dataclasses.replace(odd.config, hidden_dropout_prob=0.5, **rates)
-        module = BertForSequenceClassification(config, 3)
+        module = BERT.heads["sequence"].make_module(config, 3, jnp.float32)
         rngs = {"dropout": jax.random.key(0)}
         return np.asarray(module.apply({"params": odd.params}, x, method=head, rngs=rngs))
 
-    plain = np.asarray(odd.module.apply({"params": odd.params}, x, method="head"))
+    plain = np.asarray(odd.module.apply({"params": odd.params}, x, {}, method="head"))
     assert not np.array_equal(run(), plain)
     np.testing.assert_array_equal(run(classifier_dropout=0.0), plain)
     np.testing.assert_array_equal(run(classifier_dropout=0.5), run())

@@ -45,19 +45,19 @@ def test_names_and_shapes_are_those_of_the_file(golden, folder):
     assert {convert.torch_name(leaf) for leaf in flat} == set(tensors)
     for leaf, value in flat.items():
         stored = tensors[convert.torch_name(leaf)]
-        assert convert.torch_shape(leaf, value.shape) == stored.shape
-        back = convert.to_torch(leaf, np.asarray(value))
+        assert convert.file_shape(leaf, value.shape) == stored.shape
+        back = convert.to_file(leaf, np.asarray(value))
         assert back.flags.c_contiguous
         np.testing.assert_array_equal(back, stored)
-        np.testing.assert_array_equal(convert.from_torch(leaf, stored), value)
+        np.testing.assert_array_equal(convert.from_file(leaf, stored), value)
 
 
 def test_only_kernels_are_transposed():
     value = np.arange(6.0).reshape(2, 3)
-    np.testing.assert_array_equal(convert.to_torch("a/kernel", value), value.T)
-    np.testing.assert_array_equal(convert.from_torch("a/kernel", value), value.T)
+    np.testing.assert_array_equal(convert.to_file("a/kernel", value), value.T)
+    np.testing.assert_array_equal(convert.from_file("a/kernel", value), value.T)
     for leaf in ("a/embedding", "a/scale", "a/bias"):
-        np.testing.assert_array_equal(convert.to_torch(leaf, value), value)
-        np.testing.assert_array_equal(convert.from_torch(leaf, value), value)
-    assert convert.torch_shape("a/kernel", (2, 3)) == (3, 2)
-    assert convert.torch_shape("a/embedding", (2, 3)) == (2, 3)
+        np.testing.assert_array_equal(convert.to_file(leaf, value), value)
+        np.testing.assert_array_equal(convert.from_file(leaf, value), value)
+    assert convert.file_shape("a/kernel", (2, 3)) == (3, 2)
+    assert convert.file_shape("a/embedding", (2, 3)) == (2, 3)

@@ -243,7 +243,7 @@ def test_digest_of_shards_is_over_all_of_them(golden):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"model_type": "gpt2"}, ["model_type is 'gpt2'", "jaxtune loads bert"]),
+        ({"model_type": "t5"}, ["model_type is 't5'", "jaxtune loads bert"]),
         ({"model_type": "bart"}, ["model_type is 'bart'", "Nearest: bert"]),
         ({"model_type": None}, ["model_type is 'None'", "jaxtune loads bert"]),
         ({"position_embedding_type": "relative_key"}, ["relative_key", "absolute"]),
@@ -251,7 +251,7 @@ def test_digest_of_shards_is_over_all_of_them(golden):
         ({"add_cross_attention": True}, ["decoder"]),
         ({"hidden_act": "gelu_fast"}, ["'gelu_fast'", "gelu_new", "Nearest: gelu"]),
         ({"hidden_act": 3}, ["hidden_act is 3", "expected text"]),
-        ({"num_attention_heads": 5}, ["hidden_size 36", "num_attention_heads 5"]),
+        ({"num_attention_heads": 5}, ["hidden size 36", "5 attention heads"]),
         ({"num_attention_heads": 0}, ["num_attention_heads is 0", "whole number from 1"]),
         ({"num_hidden_layers": -1}, ["num_hidden_layers is -1", "whole number from 1"]),
         ({"vocab_size": "101"}, ["vocab_size is '101'", "whole number"]),

@@ -1,0 +1,60 @@
+"""Single-label classification of an image."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxtune.data import images
+from jaxtune.settings import LossSettings
+from jaxtune.tasks import classification
+from jaxtune.tasks.task import Records
+from jaxtune.types import Batch, LossFn, Mean
+
+
+def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:
+    """Cross-entropy with the settings' options, to the mixed labels of mixed images.
+
+    With y the label of an image, y' that of the one mixed into it, and s the latter's share, the
+    target is (1 - s) onehot(y) + s onehot(y').
+
+    Args:
+      settings: of the loss.
+      class_names: c names in the order of the outputs.
+      labels: of the training rows, int32 [n].
+    """
+    loss_fn = classification.make_loss(settings, class_names, labels)
+
+    def mixed_loss(outputs: Float[Array, "b c"], batch: Batch) -> Mean:
+        if "mix_share" not in batch:
+            return loss_fn(outputs, batch)
+        own, other = (
+            jax.nn.one_hot(batch[name], len(class_names)) for name in ("labels", "mixed_labels")
+        )
+        share = batch["mix_share"][:, None]  # [b 1]
+        return loss_fn(outputs, batch | {"labels": (1.0 - share) * own + share * other})
+
+    return mixed_loss
+
+
+def decode(outputs: np.ndarray, examples: Any, class_names: Sequence[str]) -> Records:
+    """The file, the likeliest class and the probability of each."""
+    records = classification.decode(outputs, examples, class_names)
+    return [
+        {"file": image.name} | record
+        for image, record in zip(examples.images, records, strict=True)
+    ]
+
+
+IMAGE_CLASSIFICATION = classification.CLASSIFICATION._replace(
+    name="image_classification",
+    head="image",
+    reader=images.CLASSES,
+    encode=images.encode,
+    make_loss=make_loss,
+    decode=decode,
+    read_new=images.read_new,
+    inputs=images.IMAGES,
+)

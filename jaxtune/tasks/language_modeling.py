@@ -1,0 +1,92 @@
+"""What causal and masked language models share: loss, metrics, scores and decoding.
+
+The logits over the vocabulary, [b t v], stay on the device: of each block two sums are fetched.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from jaxtune.errors import UserError
+from jaxtune.losses import cross_entropy, make_cross_entropy
+from jaxtune.settings import LossSettings
+from jaxtune.tasks.task import Records
+from jaxtune.types import Batch, LossFn, Mean, weighted_mean
+
+HIGHER_IS_BETTER = {"perplexity": False, "accuracy": True, "loss": False}
+
+
+def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:
+    """Cross-entropy over the vocabulary, with the settings' options.
+
+    Raises:
+      UserError: weights of classes, of which there are none.
+    """
+    del class_names, labels
+    if settings.class_weights:
+        raise UserError(
+            f"config.loss.class_weights is {settings.class_weights!r}, but a language model has no"
+            " classes. Leave it empty."
+        )
+    return make_cross_entropy(None, settings.label_smoothing, settings.focal_gamma)
+
+
+def batch_metrics(outputs: Float[Array, "b t v"], batch: Batch) -> dict[str, Mean]:
+    """Loss (nats) and accuracy (0 to 1) of the scored tokens of a batch, as sums and weights."""
+    correct = jnp.argmax(outputs, axis=-1) == batch["labels"]
+    return {
+        "loss": cross_entropy(outputs, batch),
+        "accuracy": weighted_mean(correct, batch["weight"]),
+    }
+
+
+def fetch(outputs: Float[Array, "b t v"], batch: Batch) -> Float[Array, "b 2"]:
+    """Of each block, the log-likelihood of its scored tokens (nats) and how many they are."""
+    logits, weight = outputs.astype(jnp.float32), batch["weight"]
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
+    return jnp.stack([-jnp.sum(losses * weight, axis=-1), jnp.sum(weight, axis=-1)], axis=-1)
+
+
+def perplexity(loss: float) -> float:
+    """`exp(loss)`; infinite where that is beyond float64, NaN where the loss is.
+
+    Args:
+      loss: mean over tokens, in nats.
+    """
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
+
+
+def scores(means: Mapping[str, float], outputs: Any, examples: Any) -> dict[str, float]:
+    """`perplexity`, e to the mean loss over all scored tokens, and `accuracy` of these tokens."""
+    del outputs, examples
+    return {"perplexity": perplexity(means["loss"]), "accuracy": means["accuracy"]}
+
+
+def decode(outputs: np.ndarray, examples: Any, class_names: Sequence[str]) -> Records:
+    """The perplexity of each text over all its blocks, and the number of its scored tokens.
+
+    Args:
+      outputs: from `fetch`, float32 [n 2], of n blocks.
+      examples: with the index of the text of each block as `info`.
+      class_names: not read.
+
+    Returns:
+      `perplexity`, None where no token is scored or it is not finite, and `tokens`.
+    """
+    del class_names
+    sums = np.zeros((max(examples.info) + 1, 2))
+    np.add.at(sums, np.asarray(examples.info), outputs.astype(np.float64))
+    records = []
+    for log_likelihood, count in sums.tolist():
+        value = perplexity(-log_likelihood / count) if count else math.nan
+        known = math.isfinite(value)
+        records.append({"perplexity": value if known else None, "tokens": round(count)})
+    return records

@@ -1,0 +1,125 @@
+"""Masked language modelling: some tokens are hidden and predicted from all others.
+
+What is hidden changes with every epoch of training, and is the same in every evaluation. The
+perplexity of a text is thus a pseudo-perplexity, and that under one fixed mask: e to the mean loss
+over its hidden tokens. It compares models on the same texts, not texts with each other.
+
+Source: Devlin et al. 2019, BERT, section 3.1 and appendix A.1; Liu et al. 2019, RoBERTa, section
+4.1, on masks that change.
+"""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32
+
+from jaxtune.data import blocks
+from jaxtune.data.examples import Examples, Fields
+from jaxtune.data.rows import Rows
+from jaxtune.data.text import Track
+from jaxtune.errors import UserError
+from jaxtune.settings import DataSettings
+from jaxtune.tasks import language_modeling
+from jaxtune.tasks.task import Task
+
+MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the chosen tokens; the others stay as they are
+
+
+def encode(
+    rows: Rows, tokenizer: Any, settings: DataSettings, track: Track = iter
+) -> tuple[Examples, list[str]]:
+    """Blocks of tokens, each labelled with itself; `mask_tokens` hides some of them.
+
+    To learn from, the texts are joined with the tokenizer's separator between them, and cut into
+    blocks; to predict on, each text is cut alone. Around each block stand the special tokens of a
+    single text.
+
+    Args:
+      rows: texts; without `labels` to predict on.
+      tokenizer: from `load_tokenizer`.
+      settings: has `max_length`, the tokens of a block, special ones included, and
+        `mask_probability`.
+      track: shows progress.
+
+    Raises:
+      UserError: no mask token, no separator, blocks that special tokens fill, or no word to mask.
+    """
+    if tokenizer.mask_token_id is None:
+        raise UserError(
+            f"{tokenizer.name_or_path}: the tokenizer has no mask token, but masked_lm hides words"
+            " behind one. Choose a model that was trained with masks, or config.task='causal_lm'."
+        )
+    texts = blocks.tokenize_texts(tokenizer, rows.inputs, track)
+    frame = blocks.find_frame(tokenizer, rows.inputs, texts)
+    size, learning = blocks.room(frame, settings.max_length), rows.labels is not None
+    streams = [blocks.join(texts, blocks.separator(tokenizer))] if learning else texts
+    parts = [blocks.cut(ids, size) for ids in streams]
+    found = blocks.make_examples(parts, tokenizer.pad_token_id, frame)
+    special = blocks.special_tokens(tokenizer)
+    candidates = np.isin(found.input_ids, list(special), invert=True)
+    if learning and not candidates.any():
+        raise UserError(
+            f"{settings.path}: the texts have no token that can be masked, only special and unknown"
+            " ones. Check config.data.text_columns and whether the tokenizer knows the language."
+        )
+    transform = partial(
+        mask_tokens,
+        mask_token=tokenizer.mask_token_id,
+        words=np.array(sorted({*tokenizer.get_vocab().values()} - special), np.int32),
+        probability=settings.mask_probability,
+    )
+    notes = [blocks.describe(len(texts), found, settings.max_length)] if learning else []
+    weights = candidates.astype(np.float32)
+    return found._replace(labels=found.input_ids, weights=weights, transform=transform), notes
+
+
+def mask_tokens(
+    fields: Fields,
+    rng: np.random.Generator,
+    train: bool,
+    *,
+    mask_token: int,
+    words: Int32[np.ndarray, " w"],
+    probability: float,
+) -> Fields:
+    """Hides some tokens of a block, at least one; only these keep their weight.
+
+    Of the chosen tokens 80% become the mask, 10% a random word, and 10% stay.
+
+    Args:
+      fields: with `weights` above 0 at the tokens that may be chosen.
+      rng: what is chosen follows from it alone.
+      train: not read: the source of randomness is another in evaluation.
+      mask_token: stands for a hidden token.
+      words: the tokens that a random word is drawn from.
+      probability: of a token to be chosen.
+    """
+    del train
+    ids, candidates = fields["input_ids"], fields["weights"] > 0
+    chosen = candidates & (rng.random(len(ids)) < probability)
+    if not chosen.any() and candidates.any():
+        chosen[rng.choice(np.flatnonzero(candidates))] = True
+    fate = rng.random(len(ids))
+    masked = chosen & (fate < MASKED_SHARE)
+    replaced = chosen & ~masked & (fate < MASKED_SHARE + RANDOM_SHARE)
+    hidden = np.where(replaced, rng.choice(words, len(ids)), ids)
+    hidden = np.where(masked, np.int32(mask_token), hidden)
+    return fields | {"input_ids": hidden, "weights": chosen.astype(np.float32)}
+
+
+MASKED_LM = Task(
+    name="masked_lm",
+    head="masked_lm",
+    problem_type=None,
+    reader=blocks.TEXTS,
+    encode=encode,
+    make_loss=language_modeling.make_loss,
+    metrics_fn=language_modeling.batch_metrics,
+    scores_fn=language_modeling.scores,
+    best_metric="perplexity",
+    higher_is_better=language_modeling.HIGHER_IS_BETTER,
+    decode=language_modeling.decode,
+    read_new=blocks.read_new,
+    fetch=language_modeling.fetch,
+)

@@ -1,0 +1,162 @@
+"""Token classification: a tag for each word, such as those of named entities."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxtune.data import tags, words
+from jaxtune.data.word_tokens import UNSCORED, Words, encode
+from jaxtune.data.words import Tags
+from jaxtune.losses import cross_entropy, make_cross_entropy
+from jaxtune.settings import LossSettings
+from jaxtune.tasks.class_weights import class_weights
+from jaxtune.tasks.task import Records, Task
+from jaxtune.types import Batch, LossFn, Mean
+
+
+def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:
+    """Cross-entropy of the scored tokens, with the settings' options.
+
+    Args:
+      settings: of the loss.
+      class_names: c tags in the order of the outputs.
+      labels: of the training tokens, int32 [T]; `balanced` weights follow from those that are
+        scored, the first of each word.
+    """
+    counts = np.bincount(labels[labels != UNSCORED], minlength=len(class_names))
+    weights = class_weights(settings.class_weights, class_names, counts)
+    loss_fn = make_cross_entropy(weights, settings.label_smoothing, settings.focal_gamma)
+    return lambda outputs, batch: loss_fn(outputs, _with_indices(batch))
+
+
+def batch_metrics(outputs: Float[Array, "b t c"], batch: Batch) -> dict[str, Mean]:
+    """The loss of a batch over its scored tokens (nats), as sum and weight."""
+    return {"loss": cross_entropy(outputs, _with_indices(batch))}
+
+
+def fetch(outputs: Float[Array, "b t c"], batch: Batch) -> Float[Array, "b t c"]:
+    """All logits."""
+    del batch
+    return outputs.astype(jnp.float32)
+
+
+def scores(means: Mapping[str, float], outputs: Any, examples: Any) -> dict[str, float]:
+    """Precision, recall and F1 of entities, as conlleval counts them, by seqeval; and accuracy.
+
+    Args:
+      means: not read.
+      outputs: n arrays of logits, float32 [t c].
+      examples: with `info`, n `Words` with tags.
+
+    Returns:
+      `f1`, `precision` and `recall` over all entities (0 where there are none), which must agree in
+      type, first and last word; `accuracy`, the share of words with the right tag. All words of the
+      data count; one without a token is predicted `O`.
+    """
+    from seqeval.metrics import sequence_labeling
+
+    del means
+    right, predicted = [], []
+    for logits, example in zip(outputs, examples.info, strict=True):
+        names = example.tags.names
+        # The model may have classes that the data does not: each is a type of its own.
+        guesses = [names.get(c, f"I-{c}") for c in range(logits.shape[1])]
+        right.append([names[c] for c in example.tags.classes.tolist()])
+        predicted.append(_word_tags(logits, example, guesses))
+    prefixed = tags.have_prefixes(examples.info[0].tags.names.values())
+    chunks = [[tags.for_seqeval(s, prefixed) for s in part] for part in (right, predicted)]
+    score: Any = sequence_labeling.precision_recall_fscore_support  # its annotations are wrong
+    precision, recall, f1, _ = score(*chunks, average="micro", zero_division=0)
+    return {
+        "f1": float(f1),
+        "precision": float(precision),
+        "recall": float(recall),
+        "accuracy": float(sequence_labeling.accuracy_score(right, predicted)),
+    }
+
+
+def reorder(labels: Sequence[Tags], order: np.ndarray) -> list[Tags]:
+    """Tags with indices in the model's order."""
+    if not labels:
+        return []
+    names = {int(order[c]): name for c, name in labels[0].names.items()}
+    return [Tags(order[sentence.classes], names) for sentence in labels]
+
+
+def decode(outputs: Any, examples: Any, class_names: Sequence[str]) -> Records:
+    """The entities of each text.
+
+    Args:
+      outputs: n arrays of logits, float32 [t c].
+      examples: with `info`, n `Words`.
+      class_names: c tags in the order of the outputs.
+
+    Returns:
+      `entities`, each with its `label`, its `start` and `end` (exclusive) in characters of `text`,
+      its `text`, and its `score`, the mean probability of the tags of its words; `tags`, one for
+      each word; `text`. In a sentence of words these are joined by single spaces.
+    """
+    prefixed = tags.have_prefixes(class_names)
+    records = []
+    for logits, example in zip(outputs, examples.info, strict=True):
+        found = _word_tags(logits, example, class_names)
+        probabilities = _best_probabilities(logits)[example.tokens]
+        text, spans = example.sentence
+        entities = [
+            {
+                "label": label,
+                "start": spans[first][0],
+                "end": spans[last][1],
+                "text": text[spans[first][0] : spans[last][1]],
+                "score": float(probabilities[first : last + 1].mean()),
+            }
+            for label, first, last in tags.entities(found, prefixed)
+        ]
+        records.append({"entities": entities, "tags": found, "text": text})
+    return records
+
+
+def _with_indices(batch: Batch) -> Batch:
+    """A batch whose labels are all classes: those that are not scored count 0 as they are."""
+    return batch | {"labels": jnp.maximum(batch["labels"], 0)}
+
+
+def _word_tags(logits: np.ndarray, example: Words, names: Sequence[str]) -> list[str]:
+    """The likeliest tag of each word's first token; `O` where there is none."""
+    classes: list[int] = np.argmax(logits, axis=-1).tolist()
+    tokens: list[int] = example.tokens.tolist()
+    return [names[classes[token]] if token >= 0 else tags.OUTSIDE for token in tokens]
+
+
+def _best_probabilities(logits: np.ndarray) -> np.ndarray:
+    """The probability of each token's likeliest class, [t c] -> float64 [t]."""
+    gaps = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return 1.0 / np.exp(gaps).sum(axis=-1)
+
+
+TOKEN_CLASSIFICATION = Task(
+    name="token_classification",
+    head="token",
+    problem_type=None,
+    reader=words.READER,
+    encode=encode,
+    make_loss=make_loss,
+    metrics_fn=batch_metrics,
+    scores_fn=scores,
+    best_metric="f1",
+    higher_is_better={
+        "f1": True,
+        "precision": True,
+        "recall": True,
+        "accuracy": True,
+        "loss": False,
+    },
+    decode=decode,
+    read_new=words.read_new,
+    reorder=reorder,
+    fetch=fetch,
+    per_token=True,
+)

@@ -1,0 +1,114 @@
+"""CoNLL files: what ends a sentence, what a field is, and what is refused with which words."""
+
+import pytest
+
+from jaxtune.data import conll
+from jaxtune.data.files import read_file
+from jaxtune.data.sources import load_tables
+from jaxtune.data.table import where
+from jaxtune.errors import UserError
+
+WORDS = [["Rome", "is", "old"], ["Yes"]]
+TAGS = [["B-location", "O", "O"], ["O"]]
+TEXT = "Rome\tB-location\nis\tO\nold\tO\n\nYes\tO\n"
+
+
+def read(folder, content, name="train.conll", **options):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_file(str(path), **options)
+
+
+def message(folder, content):
+    with pytest.raises(UserError) as caught:
+        read(folder, content)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".conll", ".bio", ".iob", ".iob2", ".annotated", ".CoNLL"])
+def test_suffixes(tmp_path, suffix):
+    table = read(tmp_path, TEXT, f"a{suffix}")
+    assert table.columns == {"words": WORDS, "tags": TAGS}
+    assert list(table.rows) == [1, 5]
+    assert where(table, 1) == f"{tmp_path}/a{suffix} line 5"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TEXT.replace("\n", "\r\n"),
+        TEXT.replace("\n", "\r"),
+        "\ufeff" + TEXT,
+        TEXT.rstrip("\n"),
+        TEXT + "\n\n\n",
+        TEXT.replace("\t", " "),
+        TEXT.replace("\t", "   "),
+        TEXT.replace("\t", " \t "),
+        TEXT.replace("\n", " \t\n"),
+        TEXT.replace("\n\n", "\n\t\n"),  # as WNUT-17's training file ends its sentences
+        TEXT.replace("\n\n", "\n \n\n"),
+        TEXT.replace("\t", "\tNNP\tI-NP\t"),
+        TEXT.replace("\t", " NNP I-NP "),
+        "-DOCSTART-\tO\n\n" + TEXT,
+        "-DOCSTART- -X- -X- O\n\n" + TEXT,
+        TEXT.replace("\n\n", "\n-DOCSTART-\n"),
+    ],
+)
+def test_the_same_sentences_however_they_are_written(tmp_path, content):
+    assert read(tmp_path, content).columns == {"words": WORDS, "tags": TAGS}
+
+
+def test_a_blank_line_more_moves_the_line_of_a_sentence(tmp_path):
+    table = read(tmp_path, "\n\n-DOCSTART- O\n\na O\nb O\n \nc O\n")
+    assert list(table.rows) == [5, 8]
+
+
+def test_only_spaces_and_tabs_are_between_fields(tmp_path):
+    words = ["\u00a0", "\u200b", "\ufeff", "a\u3000b", "#", "\u2028", '"']
+    table = read(tmp_path, "".join(f"{word} O\n" for word in words))
+    assert table.columns["words"] == [words]
+    assert read(tmp_path, "New York\tO\n1 000\tO\n").columns["words"] == [["New York", "1 000"]]
+
+
+def test_one_field_a_line_is_words_without_tags(tmp_path):
+    assert read(tmp_path, "a\nb\n\nc\n").columns == {"words": [["a", "b"], ["c"]]}
+    assert read(tmp_path, "a\n\u00a0\nb\n").columns == {"words": [["a", "\u00a0", "b"]]}
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("a O\nb\n", ("line 2", "found 'b'", "2 fields", "line 1 has ('a O')")),
+        ("a\tO\n\n# a comment\nb\tO\n", ("line 3", "'# a comment'", "2 fields", "comments")),
+        ("# id 1\na O\n", ("line 2", "'a O'", "expected 3 fields", "line 1 has ('# id 1')")),
+        ("a\tO\n\tO\n", ("line 2", "found '\\tO'", "a word first")),
+        ("\tO\n", ("line 1", "found '\\tO'", "a word first")),
+        ("a O\nb x O\n", ("line 2", "'b x O'", "2 fields")),
+        ("a\t O\nb\t\tO\n", ("line 2", "2 fields")),
+        ("a\n\nb O\n", ("line 3", "expected 1 field,")),
+    ],
+)
+def test_odd_lines(tmp_path, content, parts):
+    text = message(tmp_path, content)
+    assert text.startswith(f"{tmp_path}/train.conll line ")
+    for part in (*parts, "Correct or remove"):
+        assert part in text
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "-DOCSTART- O\n", " \t \n"])
+def test_no_sentence(tmp_path, content):
+    assert "found no records" in message(tmp_path, content)
+
+
+def test_encoding(tmp_path):
+    assert "line 2: found the byte 0xe9" in message(tmp_path, b"a O\ncaf\xe9 O\n")
+    table = read(tmp_path, b"caf\xe9 O\n", encoding="latin-1")
+    assert table.columns["words"] == [["caf\u00e9"]]
+
+
+def test_a_folder_of_conll_files_whatever_columns_are_required(tmp_path):
+    for name in ("emerging.dev.conll", "emerging.test.annotated", "wnut17train.conll"):
+        read(tmp_path, TEXT, name)
+    tables = load_tables(str(tmp_path), required=("text",))
+    assert set(tables) == {"train", "validation", "test"}
+    assert all(table.columns[conll.WORDS] == WORDS for table in tables.values())

@@ -1,0 +1,319 @@
+"""Windows over long contexts, against plain loops over separately tokenized texts."""
+
+import dataclasses
+import random
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from jaxtune.data import windows
+from jaxtune.data.batches import BatchIndex
+from jaxtune.data.examples import load_tokenizer
+from jaxtune.data.rows import Rows
+from jaxtune.data.squad import Answer, Question
+from jaxtune.errors import UserError
+from jaxtune.settings import DataSettings
+
+KINDS = ("bert", "gpt2", "roberta")
+WORDS = [
+    *("the", "river", "is", "not", "good", "it", "was", "a", "very", "great", "day"),
+    *("42", "Zürich", "naïve", "🙂", "👩\u200d🚀", "(film)", "food,"),
+]
+
+
+def byte_level(post):
+    """A byte-level BPE tokenizer, whose characters outside ASCII are several tokens."""
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    bpe.train_from_iterator([" ".join(WORDS[:11])] * 3, trainer)
+    bpe.post_processor = post
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>")
+
+
+@pytest.fixture(params=KINDS)
+def tokenizer(request):
+    if request.param == "bert":
+        return load_tokenizer(Path(__file__).parents[1] / "golden" / "bert" / "odd")
+    if request.param == "gpt2":  # its offsets hold the space before a word
+        return byte_level(processors.ByteLevel(trim_offsets=False))
+    return byte_level(processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True))
+
+
+@pytest.fixture
+def bert():
+    return load_tokenizer(Path(__file__).parents[1] / "golden" / "bert" / "odd")
+
+
+def make_rows(seed, count=30, longest=60):
+    """Questions on contexts of any length, answered by up to three of their words in a row."""
+    rng = random.Random(seed)
+    inputs, labels = [], []
+    for i in range(count):
+        words = rng.choices(WORDS, k=rng.randint(1, longest))
+        question = " ".join(rng.choices(WORDS[:8], k=rng.randint(1, 3)))
+        inputs.append(Question(f"q{i}", question, " ".join(words), i % 2 == 0))
+        answers = []
+        for _ in range(rng.randint(0, 2)):
+            first = rng.randrange(len(words))
+            text = " ".join(words[first : first + rng.randint(1, 3)])
+            answers.append(Answer(text, len(" ".join([*words[:first], ""]))))
+        labels.append(tuple(answers))
+    for question, answers in zip(inputs, labels, strict=True):
+        for text, start in answers:
+            assert question.context[start : start + len(text)] == text
+    return Rows(inputs, labels, [question.context for question in inputs])
+
+
+def reference(tokenizer, question, context, answer, max_length, stride):
+    """(tokens, label) of each window, from texts that were tokenized apart and put together."""
+    special = tokenizer.num_special_tokens_to_add(pair=True)
+    before, after = {3: ([2], [3]), 0: ([], []), 4: ([0], [2])}[special]  # BERT, GPT-2, RoBERTa
+    between = after * (2 if special == 4 else 1)
+    options = {"add_special_tokens": False, "truncation": False, "padding": False}
+    head = [*before, *tokenizer(question, **options)["input_ids"], *between]
+    encoded = tokenizer(context, return_offsets_mapping=True, **options)
+    tokens, spans = encoded["input_ids"], encoded["offset_mapping"]
+    room = max_length - len(head) - len(after)
+    found, start = [], 0
+    while True:
+        part = range(start, min(start + room, len(tokens)))
+        label = (0, 0)
+        if answer is not None and len(part):
+            stop = answer.start + len(answer.text)
+            inside = spans[part[0]][0] <= answer.start and stop <= spans[part[-1]][1]
+            touched = [i for i in part if spans[i][0] < stop and spans[i][1] > answer.start]
+            if inside:
+                label = tuple(len(head) + i - start for i in (touched[0], touched[-1]))
+        found.append(([*head, *(tokens[i] for i in part), *after], label))
+        if part.stop == len(tokens):
+            return found
+        start += room - stride
+
+
+def test_the_special_tokens_of_the_reference(bert):
+    assert bert.convert_ids_to_tokens([2, 3]) == ["[CLS]", "[SEP]"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("max_length", "stride"), [(40, 8), (48, 0), (32, 12), (1000, 64)])
+def test_windows_and_labels_are_those_of_plain_loops(
+    tokenizer, seed, max_length, stride, monkeypatch
+):
+    monkeypatch.setattr(windows, "_CHUNK", 7)
+    rows = make_rows(seed)
+    settings = DataSettings(max_length=max_length, doc_stride=stride)
+    examples, _ = windows.encode(rows, tokenizer, settings)
+    expected = [
+        (row, *window)
+        for row, (q, answers) in enumerate(zip(rows.inputs, rows.labels, strict=True))
+        for window in reference(
+            tokenizer, q.question, q.context, next(iter(answers), None), max_length, stride
+        )
+    ]
+    assert [window.row for window in examples.info] == [row for row, _, _ in expected]
+    for i, (_, tokens, label) in enumerate(expected):
+        span = slice(examples.offsets[i], examples.offsets[i + 1])
+        assert examples.input_ids[span].tolist() == tokens
+        assert tuple(examples.labels[i]) == label
+    assert examples.labels.dtype == np.int32
+    assert max_length == 1000 or max(np.bincount([row for row, _, _ in expected])) > 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_labelled_tokens_read_as_the_answer(tokenizer, seed):
+    rows = make_rows(seed)
+    examples, _ = windows.encode(rows, tokenizer, DataSettings(max_length=48, doc_stride=16))
+    labelled = set()
+    for window, (start, end) in zip(examples.info, examples.labels, strict=True):
+        if end:
+            spans = window.spans[start - window.first : end + 1 - window.first]
+            text = window.question.context[spans[0, 0] : spans[-1, 1]]
+            assert text.strip() == rows.labels[window.row][0].text
+            labelled.add(window.row)
+    assert len(labelled) >= sum(map(bool, rows.labels)) - 2
+    assert labelled <= {i for i, answers in enumerate(rows.labels) if answers}
+
+
+def test_windows_overlap_by_the_stride_and_cover_the_context(bert):
+    context = " ".join(random.Random(0).choices(["river", "good", "day"], k=200))
+    rows = Rows([Question("a", "is it", context)], None)
+    examples, notes = windows.encode(rows, bert, DataSettings(max_length=32, doc_stride=10))
+    spans = [window.spans.tolist() for window in examples.info]
+    for one, two in pairwise(spans):
+        assert one[-10:] == two[:10]
+    assert spans[0][0][0] == 0
+    assert spans[-1][-1][1] == len(context)
+    assert notes == [f"1 questions make {len(spans)} windows of at most 32 tokens, which share 10"]
+
+
+def test_an_answer_at_an_edge_is_in_the_windows_that_hold_all_of_it(bert):
+    """Of 19 words from token 6 on, 16 fit, and the windows share 4: 0 to 16, and 12 to 19."""
+    words = ["good", "bad", "great", "poor"] * 5
+    starts = np.cumsum([0, *(len(word) + 1 for word in words)])
+
+    def labels(first, last):
+        text = " ".join(words[first : last + 1])
+        question = Question("a", "is it", " ".join(words[:19]))
+        rows = Rows([question], [(Answer(text, int(starts[first])),)])
+        examples, notes = windows.encode(rows, bert, DataSettings(max_length=22, doc_stride=4))
+        assert [len(window.spans) for window in examples.info] == [17, 6]
+        assert any("wholly in no window" in note for note in notes) == (not examples.labels.any())
+        return examples.labels.tolist()
+
+    assert labels(0, 0) == [[4, 4], [0, 0]]
+    assert labels(11, 12) == [[15, 16], [0, 0]]
+    assert labels(13, 16) == [[17, 20], [4, 7]]
+    assert labels(16, 17) == [[0, 0], [7, 8]]
+    assert labels(12, 17) == [[0, 0], [0, 0]]
+    assert labels(18, 18) == [[0, 0], [9, 9]]
+
+
+def test_token_types_are_0_for_the_question_and_1_for_the_context(bert):
+    examples, _ = windows.encode(make_rows(0), bert, DataSettings(max_length=40, doc_stride=8))
+    for i, window in enumerate(examples.info):
+        types = examples.token_type_ids[examples.offsets[i] : examples.offsets[i + 1]]
+        assert types.tolist() == [0] * window.first + [1] * (len(window.spans) + 1)
+
+
+def test_a_part_of_a_word_is_labelled_by_the_tokens_that_it_touches(bert):
+    # Each letter of a word that is not in the vocabulary is a token.
+    rows = Rows([Question("a", "is it", "very abcdef film")], [(Answer("cd", 7),)])
+    examples, _ = windows.encode(rows, bert, DataSettings(max_length=40, doc_stride=8))
+    start, end = examples.labels[0] - examples.info[0].first
+    assert examples.info[0].spans[[start, end]].tolist() == [[7, 8], [8, 9]]
+    rows = Rows([Question("a", "is it", "a good film")], [(Answer("oo", 3),)])
+    examples, _ = windows.encode(rows, bert, DataSettings(max_length=40, doc_stride=8))
+    start, end = examples.labels[0] - examples.info[0].first
+    assert examples.info[0].spans[[start, end]].tolist() == [[2, 6], [2, 6]]
+
+
+def test_the_first_of_several_answers_is_the_label(bert):
+    answers = (Answer("film", 7), Answer("good", 2))
+    rows = Rows([Question("a", "is it", "a good film")], [answers])
+    examples, _ = windows.encode(rows, bert, DataSettings(max_length=40, doc_stride=8))
+    assert examples.labels.tolist() == [[6, 6]]
+    assert examples.info[0].answers == answers
+
+
+def test_unlabelled_rows_have_what_decoding_needs(bert):
+    rows = make_rows(0)
+    settings = DataSettings(max_length=40, doc_stride=8)
+    labelled, _ = windows.encode(rows, bert, settings)
+    examples, _ = windows.encode(rows._replace(labels=None), bert, settings)
+    assert examples.labels is None
+    for one, two in zip(labelled.info, examples.info, strict=True):
+        assert one.spans.tolist() == two.spans.tolist()
+        assert two.answers is None
+        assert one._replace(answers=None, spans=None) == two._replace(spans=None)
+    batch = examples.collate(BatchIndex(np.arange(2), 40), 2)
+    assert "labels" not in batch
+
+
+@pytest.mark.parametrize("allowed", [None, True, False])
+def test_rules_come_from_the_settings_and_the_training_data(bert, allowed):
+    settings = DataSettings(
+        max_length=40, doc_stride=8, max_answer_length=7, n_best=3, no_answer_threshold=-1.5,
+        allow_no_answer=allowed,
+    )  # fmt: skip
+    rows = make_rows(0)
+    examples, _ = windows.encode(rows, bert, settings)
+    for window in examples.info:
+        may = rows.inputs[window.row].may_lack_answer if allowed is None else allowed
+        assert window.rules == windows.Rules(7, 3, -1.5, may)
+
+
+def test_batches_have_a_label_for_each_window(bert):
+    examples, _ = windows.encode(make_rows(0), bert, DataSettings(max_length=40, doc_stride=8))
+    batch = examples.collate(BatchIndex(np.array([3, 1]), 40), 4)
+    assert batch["labels"].tolist() == [*examples.labels[[3, 1]].tolist(), [0, 0], [0, 0]]
+    assert batch["weight"].tolist() == [1, 1, 0, 0]
+
+
+# --- What does not fit ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("words", "cut"), [(11, False), (12, True), (300, True)])
+def test_a_long_question_is_cut_and_leaves_room_for_the_context(bert, words, cut):
+    """Of 40 tokens 3 are special, 8 shared, and 10 more at least are new in each window."""
+    rows = Rows([Question("a", " ".join(["good"] * (words + 8)), "bad day " * 30)], None)
+    examples, notes = windows.encode(rows, bert, DataSettings(max_length=40, doc_stride=8))
+    assert ("1 of 1 questions are longer than 19 tokens and were cut" in notes) is cut
+    assert examples.info[0].first == 2 + 19
+    assert examples.info[0].question == rows.inputs[0]  # records show it whole
+    assert len(examples.info[0].spans) == 18
+    assert len(examples.info) == 1 + -(-(60 - 18) // 10)
+
+
+@pytest.mark.parametrize("word", ["🙂", "good", "Zürich"])
+def test_a_cut_question_never_takes_more_than_its_share(tokenizer, word):
+    rows = Rows([Question("a", f"{word} " * 50, "bad day " * 30)], None)
+    examples, notes = windows.encode(rows, tokenizer, DataSettings(max_length=40, doc_stride=8))
+    assert len(notes) == 2
+    assert min(len(window.spans) for window in examples.info[:-1]) >= 18
+    assert examples.lengths.max() == 40
+
+
+def test_white_space_around_a_question_takes_no_room(tokenizer):
+    rows = [Rows([Question("a", text, "bad day")], None) for text in ("is it", "  \n is it \n ")]
+    settings = DataSettings(max_length=40, doc_stride=8)
+    plain, spaced = (windows.encode(part, tokenizer, settings)[0] for part in rows)
+    assert plain.input_ids.tolist() == spaced.input_ids.tolist()
+
+
+@pytest.mark.parametrize(("max_length", "stride"), [(12, 6), (16, 12), (3, 0)])
+def test_no_room_for_a_question(bert, max_length, stride):
+    settings = DataSettings(max_length=max_length, doc_stride=stride)
+    with pytest.raises(UserError) as caught:
+        windows.encode(make_rows(0), bert, settings)
+    for part in (f"config.data.max_length is {max_length}", f"doc_stride {stride}", "3 special"):
+        assert part in str(caught.value)
+
+
+def test_a_tokenizer_without_offsets():
+    slow = SimpleNamespace(is_fast=False, name_or_path="models/slow")
+    with pytest.raises(UserError, match=r"models/slow.*tokenizer\.json"):
+        windows.encode(make_rows(0), slow, DataSettings())
+
+
+def test_a_context_without_tokens(bert):
+    rows = Rows([Question("a", "is it", "\u200b"), Question("b", "is it", "\u200b")], [(), ()])
+    rows.labels[1] = (Answer("\u200b", 0),)
+    examples, notes = windows.encode(rows, bert, DataSettings(max_length=40, doc_stride=8))
+    assert [window.spans.shape for window in examples.info] == [(0, 2), (0, 2)]
+    assert examples.labels.tolist() == [[0, 0], [0, 0]]
+    assert notes == ["1 of 2 answers are wholly in no window; raise doc_stride"]
+
+
+def test_settings_of_the_tokenizer_do_not_count_and_are_not_left_behind(bert):
+    rows, settings = make_rows(0), DataSettings(max_length=40, doc_stride=8)
+    plain, _ = windows.encode(rows, bert, settings)
+    backend = bert.backend_tokenizer
+    backend.enable_truncation(5, stride=2, strategy="longest_first", direction="left")
+    backend.enable_padding(length=64)
+    other, _ = windows.encode(rows, bert, settings)
+    assert other.input_ids.tolist() == plain.input_ids.tolist()
+    assert other.labels.tolist() == plain.labels.tolist()
+    assert backend.truncation is None
+    assert backend.padding is None
+
+
+def test_nothing_depends_on_the_rest_of_the_rows(bert):
+    rows, settings = make_rows(0), DataSettings(max_length=40, doc_stride=8)
+    examples, _ = windows.encode(rows, bert, settings)
+    alone = [
+        windows.encode(Rows([q], [a]), bert, dataclasses.replace(settings))[0]
+        for q, a in zip(rows.inputs, rows.labels, strict=True)
+    ]
+    assert np.concatenate([e.input_ids for e in alone]).tolist() == examples.input_ids.tolist()
+    assert np.concatenate([e.labels for e in alone]).tolist() == examples.labels.tolist()

@@ -1,0 +1,208 @@
+"""Every family and head against transformers on torch (tests/golden/make_families.py)."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from jaxtune import paths
+from jaxtune.export import export_model
+from jaxtune.models import convert, registry
+from jaxtune.models.pretrained import load_pretrained
+from jaxtune.tasks.registry import TASKS
+
+ROOT = Path(__file__).parents[1] / "golden" / "families"
+HEADS = {"basic": "image", "untied": "causal_lm"}
+CASES = sorted(path.name for path in ROOT.iterdir())
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pixel_values")
+
+
+@pytest.fixture(autouse=True)
+def with_the_family_of_the_readme(monkeypatch):
+    """ELECTRA, which only the guide to adding a family has."""
+    text = Path(registry.__file__).with_name("README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names = {"__name__": "electra"}
+    exec(code, names)
+    families = {**registry.FAMILIES, "electra": names["ELECTRA"]}
+    monkeypatch.setattr(registry, "FAMILIES", families)
+
+
+def head_of(case):
+    family, _, word = case.rpartition("-")
+    known = ("sequence", "token", "span", "masked_lm", "causal_lm", "image")
+    if word in known:
+        return word
+    return HEADS.get(word, "image" if family == "vit" else "sequence")
+
+
+def load(case, folder=None):
+    head = head_of(case)
+    model = load_pretrained(
+        folder or ROOT / case, head=head, num_outputs=2 if head == "span" else None
+    )
+    return model, load_file(ROOT / case / "reference.safetensors")
+
+
+def batch_of(reference):
+    batch = {name: reference[name] for name in INPUTS if name in reference}
+    if "pixel_values" in batch:
+        batch["pixel_values"] = batch["pixel_values"].transpose(0, 2, 3, 1)  # [b h w c]
+    return {name: jnp.asarray(value) for name, value in batch.items()}
+
+
+def expected_logits(reference):
+    if "start_logits" in reference:
+        return np.stack([reference["start_logits"], reference["end_logits"]], axis=-1)
+    return reference["logits"]
+
+
+def loss_of(outputs, reference, head):
+    """As transformers defines it for labels of -100 where nothing is scored."""
+
+    def cross_entropy(logits, labels):
+        log_probs = jax.nn.log_softmax(logits)
+        picked = jnp.take_along_axis(log_probs, jnp.maximum(labels, 0)[..., None], -1)[..., 0]
+        return -jnp.sum(picked * (labels >= 0)) / jnp.sum(labels >= 0)
+
+    if head == "span":
+        ends = (reference["start_positions"], reference["end_positions"])
+        return sum(cross_entropy(outputs[..., i], ends[i]) for i in (0, 1)) / 2
+    if head == "causal_lm":
+        return cross_entropy(outputs[:, :-1], reference["labels"][:, 1:])
+    return cross_entropy(outputs, reference["labels"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_loss_and_gradients(case):
+    model, reference = load(case)
+    batch = batch_of(reference)
+    assert not model.report.new
+    assert not model.report.unused
+
+    def loss_fn(params):
+        outputs = model.apply_fn(params, batch, key=None, train=False)
+        return loss_of(outputs, reference, head_of(case)), outputs
+
+    (loss, outputs), grads = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(model.params)
+    wanted = expected_logits(reference)
+    real = reference["attention_mask"][..., None] if outputs.ndim == 3 else 1
+    assert outputs.dtype == jnp.float32
+    np.testing.assert_allclose(outputs * real, wanted * real, atol=2e-5, rtol=0)
+    np.testing.assert_allclose(loss, reference["loss"], rtol=1e-4)
+    names = {name.removeprefix("grad/") for name in reference if name.startswith("grad/")}
+    leaves = paths.flatten(grads)
+    assert names <= {convert.torch_name(leaf) for leaf in leaves}
+    largest = max(np.abs(reference[f"grad/{name}"]).max() for name in names)
+    for leaf, value in leaves.items():
+        name = convert.torch_name(leaf)
+        found = convert.to_file(leaf, np.asarray(value))
+        if name not in names:  # torch takes no gradient of statistics, nor of what has no part
+            continue
+        ours = reference[f"grad/{name}"]
+        # that of a key's bias, or of a bias before a softmax over tokens, is 0 but for rounding
+        scale = max(np.abs(ours).max(), 1e-3 * largest, 2e-3)
+        assert np.abs(found - ours).max() <= 1e-4 * scale, leaf
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_layers_run_in_parts(case):
+    model, reference = load(case)
+    batch, variables = batch_of(reference), {"params": model.params}
+    states = model.module.apply(variables, batch, method="hidden_states")
+    whole = model.module.apply(variables, batch)
+    outputs = model.module.apply(variables, states[-1], batch, method="head")
+    np.testing.assert_allclose(outputs, whole, atol=1e-6)
+    count = len(states) - 1
+    assert count >= 2
+    again = model.module.apply(variables, states[1], batch, 1, count, method="run_layers")
+    np.testing.assert_allclose(again, states[-1], atol=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_base_checkpoint_lacks_only_the_head(case, tmp_path):
+    """As `AutoModel.save_pretrained` writes it: no head, and no prefix."""
+    from safetensors.numpy import save_file
+
+    model, _ = load(case)
+    shutil.copytree(ROOT / case, tmp_path / "base")
+    file = tmp_path / "base" / "model.safetensors"
+    prefix = f"{model.family.backbone}."
+    tensors = {
+        name.removeprefix(prefix): value
+        for name, value in load_file(file).items()
+        if name.startswith(prefix)
+    }
+    save_file(tensors, file)
+    head = head_of(case)
+    base = load_pretrained(
+        tmp_path / "base",
+        head=head,
+        class_names=model.class_names or None,
+        num_outputs=2 if head == "span" else None,
+        key=jax.random.key(0),
+    )
+    assert {part.partition("/")[0] for part in base.report.new} <= {
+        part.partition("/")[0] for part in model.head.modules
+    }
+    before, after = paths.flatten(model.params), paths.flatten(base.params)
+    for leaf, value in before.items():
+        if not leaf.startswith(tuple(f"{part}/" for part in base.report.new)):
+            np.testing.assert_array_equal(value, after[leaf])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_export_has_the_same_tensors_and_says_the_same(case, tmp_path):
+    """Those of the file, with nothing tied written twice; and it loads as what it was."""
+    model, _ = load(case)
+    task = next(task for task in TASKS.values() if task.head == head_of(case))
+    export_model(tmp_path / "model", model, model.params, None, task, {})
+    before, after = (
+        load_file(folder / "model.safetensors") for folder in (ROOT / case, tmp_path / "model")
+    )
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert value.dtype == after[name].dtype, name
+        np.testing.assert_array_equal(value, after[name], err_msg=name)
+    old, new = (
+        json.loads((folder / "config.json").read_text())
+        for folder in (ROOT / case, tmp_path / "model")
+    )
+    assert new["architectures"] == old["architectures"]
+    assert new.get("id2label") == old.get("id2label")
+    again, _ = load(case, tmp_path / "model")
+    assert again.class_names == model.class_names
+    jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
+
+
+@pytest.mark.parametrize(
+    "case", ["bert-token", "roberta-masked_lm", "gpt2-odd", "vit-image", "resnet-image"]
+)
+def test_flax_files_load_as_the_torch_ones_do(case, tmp_path):
+    """As transformers' own converter wrote them: GPT-2's Conv1D transposed, statistics apart."""
+    from flax.serialization import msgpack_serialize
+
+    model, _ = load(case)
+    flat = {
+        leaf: convert.to_file(leaf, np.asarray(value), "flax")
+        for leaf, value in paths.flatten(model.params).items()
+    }
+    is_statistic = {leaf: leaf.endswith(("/mean", "/var")) for leaf in flat}
+    parts = [
+        paths.unflatten({leaf: v for leaf, v in flat.items() if is_statistic[leaf] == wanted})
+        for wanted in (False, True)
+    ]
+    tree = {"params": parts[0], "batch_stats": parts[1]} if parts[1] else parts[0]
+    folder = tmp_path / "flax"
+    folder.mkdir()
+    shutil.copy(ROOT / case / "config.json", folder)
+    (folder / "flax_model.msgpack").write_bytes(msgpack_serialize(tree))
+    again, _ = load(case, folder)
+    assert not again.report.new
+    jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
