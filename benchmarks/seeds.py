@@ -15,8 +15,9 @@ import time
 from pathlib import Path
 
 from jaxtune.config import load_config
-from jaxtune.data.text import TextRows, read_text_data
+from jaxtune.data.rows import Rows, read_data
 from jaxtune.main import parse as parse_run
+from jaxtune.tasks.registry import find_task
 
 
 def main() -> None:
@@ -26,10 +27,8 @@ def main() -> None:
     arguments, rest = parser.parse_known_args()
     run, overrides = parse_run(rest)
     workdir = Path(run.workdir)
-    data = read_text_data(
-        load_config(run.config, overrides).data,
-        regression=load_config(run.config, overrides).task == "regression",
-    )
+    settings = load_config(run.config, overrides)
+    data = read_data(settings.data, find_task(settings.task).reader)
     found: dict[str, list[float]] = {}
     for seed in arguments.seeds.split(","):
         folder = workdir / f"seed{seed}"
@@ -58,12 +57,12 @@ def main() -> None:
     for name, values in found.items():
         each = "  ".join(f"{value:.4f}" for value in values)
         print(f"{name:>22}  mean {statistics.mean(values):.4f}  ({each})")
-    if data.class_names and "test" in data.splits:
+    if settings.task == "classification" and "test" in data.splits:
         accuracy = bag_of_words(data.splits["train"], data.splits["test"])
         print(f"{'TF-IDF test accuracy':>22}  {accuracy:.4f}")
 
 
-def bag_of_words(train: TextRows, test: TextRows) -> float:
+def bag_of_words(train: Rows, test: Rows) -> float:
     """Test accuracy of logistic regression on TF-IDF of words and pairs of words."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -72,8 +71,8 @@ def bag_of_words(train: TextRows, test: TextRows) -> float:
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(max_iter=1000)
     )
-    model.fit([" ".join(texts) for texts in train.texts], train.labels)
-    return float(model.score([" ".join(texts) for texts in test.texts], test.labels))
+    model.fit([" ".join(texts) for texts in train.inputs], train.labels)
+    return float(model.score([" ".join(texts) for texts in test.inputs], test.labels))
 
 
 if __name__ == "__main__":

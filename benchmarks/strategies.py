@@ -218,7 +218,7 @@ def one_batch(run: Run) -> dict[str, np.ndarray]:
     examples, (size, tokens) = run.examples["train"], SHAPE
     lengths = np.where(examples.lengths <= tokens, examples.lengths, 0)
     index = batches.BatchIndex(np.argsort(lengths)[-size:], tokens)
-    return batches.collate(examples, index, size, run.tokenizer.pad_token_id)
+    return examples.collate(index, size)
 
 
 def flops(step: Step) -> float | None:

@@ -16,9 +16,9 @@ from jaxtyping import Array, Float
 from scipy import stats
 
 from jaxtune.config import load_config
-from jaxtune.data import batches
+from jaxtune.data import batches, text
 from jaxtune.data.examples import load_tokenizer, tokenize
-from jaxtune.data.text import read_text_data
+from jaxtune.data.rows import read_data
 from jaxtune.models.pretrained import load_pretrained
 
 BATCH_SIZE = 64
@@ -31,12 +31,12 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     arguments = parser.parse_args()
     settings = load_config("configs/stsb.py", {"data.path": arguments.data})
-    rows = read_text_data(settings.data, regression=True).splits["test"]
+    rows = read_data(settings.data, text.TARGETS).splits["test"]
     model = load_pretrained(arguments.model, num_outputs=1, key=jax.random.key(0))
-    sides = [embed(model, [(pair[side],) for pair in rows.texts]) for side in (0, 1)]
+    sides = [embed(model, [(pair[side],) for pair in rows.inputs]) for side in (0, 1)]
     cosine = np.sum(sides[0] * sides[1], axis=-1)
     found = stats.spearmanr(cosine, rows.labels).statistic  # pyright: ignore
-    print(f"Spearman on {len(rows.texts)} test pairs: {found:.4f} (reference 0.8203)")
+    print(f"Spearman on {len(rows.inputs)} test pairs: {found:.4f} (reference 0.8203)")
 
 
 def embed(model: Any, texts: list[tuple[str, ...]]) -> Float[np.ndarray, "n d"]:
@@ -50,11 +50,11 @@ def embed(model: Any, texts: list[tuple[str, ...]]) -> Float[np.ndarray, "n d"]:
         return mean / jnp.linalg.norm(mean, axis=-1, keepdims=True)
 
     tokenizer = load_tokenizer(model.folder)
-    examples, _ = tokenize(tokenizer, texts, model.config.max_position_embeddings)
+    examples, _ = tokenize(tokenizer, texts, model.config.max_length)
     lengths = batches.choose_lengths(examples.lengths, 4)
     vectors = np.zeros((len(texts), model.config.hidden_size), np.float32)
     for index in batches.eval_order(examples.lengths, lengths, BATCH_SIZE):
-        batch = batches.collate(examples, index, BATCH_SIZE, tokenizer.pad_token_id)
+        batch = examples.collate(index, BATCH_SIZE)
         vectors[index.indices] = np.asarray(pooled(batch))[: len(index.indices)]
     return vectors
 
