@@ -6,8 +6,7 @@ The model is drawn from configs/resnet_cifar/config.json: basic layers, 2.8 mill
 stem halves the image twice, as that of every ResNet in transformers, so images are enlarged to 64
 pixels. AdamW with a rate of 2e-3 down to 0 in a cosine; images are shifted and mirrored.
 
-On 4,000 images in folders (--config.data.path=FOLDER, with train/CLASS/ and test/CLASS/),
-benchmarks/RESULTS.md has score and time on two CPU cores.
+Offline: --config.data.path=FOLDER, with images in train/CLASS/ and test/CLASS/.
 """
 
 from pathlib import Path

@@ -9,7 +9,7 @@ entity F1 of 0.42 on the test file (Derczynski et al. 2017, table 4); BERT-base 
 about 0.45. 3,394 texts: two minutes on an accelerator.
 
 all-MiniLM-L6-v2 in its place (--config.model.path=FOLDER --config.optimizer.learning_rate=3e-4)
-takes six minutes on two CPU cores; benchmarks/RESULTS.md has its score.
+takes a quarter of an hour on two busy CPU cores; benchmarks/RESULTS.md has its score.
 """
 
 from ml_collections import ConfigDict
