@@ -11,7 +11,7 @@ from jaxtune.data.examples import Examples
 from jaxtune.data.files import read_file
 from jaxtune.data.rows import Reader, Rows
 from jaxtune.data.table import Table, column, where
-from jaxtune.data.text import Track, load_tables
+from jaxtune.data.text import Track, load_tables, only_column
 from jaxtune.errors import UserError
 from jaxtune.settings import DataSettings
 
@@ -82,14 +82,7 @@ def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
     if source.is_dir():
         raise UserError(f"{source} is a folder: expected a file of texts.")
     table = read_file(str(source), encoding=encoding, required=tuple(columns))
-    if not columns:
-        names = list(table.columns)
-        if "text" not in names and len(names) > 1:
-            raise UserError(
-                f"{source} has the columns {', '.join(names)}: say with --text_columns=NAME which"
-                " holds the text."
-            )
-        columns = ("text",) if "text" in names else (names[0],)
+    columns = columns or (only_column(table, "NAME which holds the text"),)
     return Rows(read_texts(table, columns), None)
 
 

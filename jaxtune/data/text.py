@@ -137,12 +137,26 @@ def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
         table = Table({"text": lines}, str(source), range(1, len(lines) + 1), {})
         return Rows(labels.text_rows(table, ("text",)), None)
     table = read_file(str(source), encoding=encoding, required=tuple(columns))
-    if not columns:
-        names = list(table.columns)
-        if "text" not in names and len(names) > 1:
-            raise UserError(
-                f"{source} has the columns {', '.join(names)}: say with --text_columns=NAME, or"
-                " NAME,NAME for pairs, which hold the text."
-            )
-        columns = ("text",) if "text" in names else (names[0],)
+    columns = columns or (only_column(table, "NAME, or NAME,NAME for pairs, which hold the text"),)
     return Rows(labels.text_rows(table, columns), None)
+
+
+def only_column(table: Table, expected: str) -> str:
+    """The column to predict on where none is named: `text`, or the only one.
+
+    Args:
+      table: of a file of new data.
+      expected: what follows `--text_columns=` in the message.
+
+    Raises:
+      UserError: several columns, none of them called text.
+    """
+    names = list(table.columns)
+    if "text" in names:
+        return "text"
+    if len(names) > 1:
+        raise UserError(
+            f"{table.source} has the columns {', '.join(names)}: say with"
+            f" --text_columns={expected}."
+        )
+    return names[0]

@@ -82,13 +82,8 @@ def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
         (name,) = names
     elif columns:
         name = _only(columns, "--text_columns")
-    elif "text" in names or len(names) == 1:
-        name = "text" if "text" in names else names[0]
     else:
-        raise UserError(
-            f"{source} has the columns {', '.join(names)}: say with --text_columns=NAME which holds"
-            " the texts or lists of words."
-        )
+        name = text.only_column(table, "NAME which holds the texts or lists of words")
     return Rows(_sentences(table, name, split=True), None)
 
 

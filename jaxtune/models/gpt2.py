@@ -25,7 +25,14 @@ from jaxtune.models.layers import (
     positions_of,
     table,
 )
-from jaxtune.models.model import Layers, Model, TokenHead, output_layer, tied_logits
+from jaxtune.models.model import (
+    Layers,
+    Model,
+    NormedModel,
+    TokenHead,
+    output_layer,
+    tied_logits,
+)
 from jaxtune.types import Batch
 
 _OTHER_NAMES = {
@@ -192,17 +199,6 @@ class Transformer(nn.Module):
     def word_table(self) -> nn.Embed:
         """The word embeddings, for a head that is tied to them."""
         return self.wte
-
-
-class NormedModel(Model):
-    """A model whose head stands on the backbone's last LayerNorm.
-
-    That is not in the last layer, so that the output of any layer can be the input of the next.
-    """
-
-    def head(self, x: Float[Array, "b t d"], batch: Batch, train: bool = False) -> Array:
-        """Outputs in float32 from the output of the last layer."""
-        return self.top(self.backbone.normalise(x), batch, self.backbone, train)
 
 
 class LastTokenHead(nn.Module):

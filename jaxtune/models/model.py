@@ -79,6 +79,17 @@ class Model(nn.Module):
         return self.head(x, batch, train)
 
 
+class NormedModel(Model):
+    """A model whose head stands on the backbone's last LayerNorm, its method `normalise`.
+
+    That is not in the last layer, so that the output of any layer can be the input of the next.
+    """
+
+    def head(self, x: Float[Array, "b t d"], batch: Batch, train: bool = False) -> Array:
+        """Outputs in float32 from the output of the last layer."""
+        return self.top(self.backbone.normalise(x), batch, self.backbone, train)
+
+
 class Layers(nn.Module):
     """Layers one after the other, named by their index.
 

@@ -28,7 +28,14 @@ from jaxtune.models.layers import (
     positions_of,
     table,
 )
-from jaxtune.models.model import Layers, Model, Transform, output_layer, tied_logits
+from jaxtune.models.model import (
+    Layers,
+    Model,
+    NormedModel,
+    Transform,
+    output_layer,
+    tied_logits,
+)
 from jaxtune.models.rotary import Rotation, rotate, rotation
 from jaxtune.types import Batch
 
@@ -333,8 +340,8 @@ class ClassifierHead(nn.Module):
         self, x: Float[Array, "b t d"], batch: Batch, backbone: ModernBert, train: bool
     ) -> Float[Array, "b c"] | Float[Array, "b t c"]:
         """Logits of each example, or of each token."""
+        del backbone
         c = self.config
-        x = backbone.normalise(x)
         if self.pooling == "cls":
             x = x[:, 0]
         elif self.pooling == "mean":
@@ -371,7 +378,7 @@ class MaskedLanguageHead(nn.Module):
         """From the word embeddings, or from a matrix of its own."""
         del batch, train
         c = self.config
-        x = _transform(c, self.dtype)(backbone.normalise(x))
+        x = _transform(c, self.dtype)(x)
         if c.tie_word_embeddings and c.decoder_bias:
             return Decoder(c, self.dtype, name="decoder")(x, backbone.word_table())
         if c.tie_word_embeddings:
@@ -427,7 +434,7 @@ def _masked_lm(config: ModernBertConfig, num_outputs: int, dtype: Any) -> Model:
 
 
 def _model(config: ModernBertConfig, dtype: Any, top: nn.Module) -> Model:
-    return Model(partial(ModernBert, config, dtype), "model", top)
+    return NormedModel(partial(ModernBert, config, dtype), "model", top)
 
 
 NAMES = Names(
