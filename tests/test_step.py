@@ -13,7 +13,9 @@ from jaxtune.optim import make_optimizer
 from jaxtune.state import init_state
 from jaxtune.step import make_eval_step, make_predict_step, make_train_step
 from jaxtune.tasks.classification import batch_metrics
-from jaxtune.types import Mean
+from jaxtune.tuning import partition
+from jaxtune.tuning.partition import TRAINABLE
+from jaxtune.types import STATISTICS, Mean, WithStatistics
 
 KEEP = {"first": {"kernel": True, "bias": False}, "second": {"kernel": True, "bias": True}}
 KEY = jax.random.key(7)
@@ -316,3 +318,47 @@ def test_training_needs_labels_and_prediction_does_not():
         one_step(batch)
     params, frozen = trees.split(make_params(), KEEP)
     assert make_predict_step(mlp)(params, frozen, batch).shape == (8, 3)
+
+
+def centred(params, batch, *, key, train):
+    """An `mlp` on inputs without their mean: of the batch in training, else the running one."""
+    mean = batch["x"].mean(axis=0) if train else params["centre"]["mean"]
+    outputs = mlp(params, batch | {"x": batch["x"] - mean}, key=None, train=train)
+    moved = 0.9 * params["centre"]["mean"] + 0.1 * mean
+    return WithStatistics(outputs, {"centre": {"mean": moved}}) if train else outputs
+
+
+@pytest.mark.parametrize("num_microbatches", [1, 4])
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_running_statistics_are_the_model_s_own(name, num_microbatches):
+    """No gradient, moment, decay or share in the clip norm; over microbatches, their mean."""
+    params = make_params() | {"centre": {"mean": jnp.full(5, 3.0)}}
+    everything = jax.tree.map(lambda _: TRAINABLE, params)
+    labels = partition.set_statistics(everything, "centre/mean$", trained=True)
+    assert labels["centre"] == {"mean": STATISTICS}
+    tx = make_optimizer(
+        name, optax.constant_schedule(0.1), labels, weight_decay=0.5, clip_norm=0.01
+    )
+    state, batch = init_state(params, tx, KEY), make_batch()
+    holes = jax.tree.map(lambda _: None, params)
+    step = make_train_step(centred, cross_entropy, tx, num_microbatches=num_microbatches)
+    for count in (1, 2):
+        state, _ = step(state, holes, batch)
+        expected = 0.9**count * 3.0 + (1 - 0.9**count) * batch["x"].mean(axis=0)
+        np.testing.assert_allclose(state.params["centre"]["mean"], expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(state.params["first"]["kernel"] - params["first"]["kernel"]).min() > 0
+    per_leaf = {"adamw": 2, "sgd": 1}[name]
+    kept = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
+    assert sum(leaf.size for leaf in kept) == per_leaf * trees.count(make_params())
+
+
+def test_frozen_statistics_stay():
+    params = make_params() | {"centre": {"mean": jnp.full(5, 3.0)}}
+    everything = jax.tree.map(lambda _: TRAINABLE, params)
+    labels = partition.set_statistics(everything, "centre/mean$", trained=False)
+    trainable, frozen = partition.partition(params, labels)
+    labels = partition.trainable_labels(labels)
+    tx = make_optimizer("adamw", optax.constant_schedule(0.1), labels)
+    state = init_state(trainable, tx, KEY)
+    state, _ = make_train_step(centred, cross_entropy, tx)(state, frozen, make_batch())
+    assert state.params["centre"] == {"mean": None}
