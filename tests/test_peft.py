@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxtune import paths, peft
-from jaxtune.adapted import open_model
+from jaxtune.adapted import find_head_name, open_model
 from jaxtune.data.examples import load_tokenizer
 from jaxtune.errors import UserError
 from jaxtune.models.pretrained import load_pretrained, read_config
@@ -18,6 +19,9 @@ from jaxtune.tuning import adapters, partition
 from jaxtune.tuning.lora import Lora
 
 CASES = ["lora", "rslora", "dora"]
+GOLDEN = Path(__file__).parent / "golden" / "peft"
+FAMILIES = sorted(path.name for path in (GOLDEN / "families").iterdir())
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 PADDED, FULL = "padded", "full"
 QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query"
 
@@ -48,8 +52,7 @@ def edit_tensors(folder, edit):
 
 def batch_of(golden, name):
     reference = np.load(golden / "odd" / "reference.npz")
-    fields = ("input_ids", "attention_mask", "token_type_ids")
-    return {field: jnp.asarray(reference[f"{name}/{field}"]) for field in fields}
+    return {field: jnp.asarray(reference[f"{name}/{field}"]) for field in INPUTS}
 
 
 def base_for(golden, classes=3):
@@ -75,6 +78,37 @@ def test_logits_are_those_of_peft(golden, theirs, name):
         for apply_fn, params in ((opened.apply_fn, opened.params), (beside, extended)):
             found = apply_fn(params, batch, key=None, train=False)
             np.testing.assert_allclose(found, expected[batch_name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", FAMILIES)
+def test_other_families_and_heads(theirs, golden, tmp_path, case):
+    base_folder = golden.parent / "families" / case
+    folder = theirs(f"families/{case}", base_model_name_or_path=str(base_folder))
+    opened, _ = open_model(folder)
+    reference = load_file(base_folder / "reference.safetensors")
+    batch = {name: jnp.asarray(reference[name]) for name in INPUTS if name in reference}
+    found = opened.apply_fn(opened.params, batch, key=None, train=False)
+    expected = np.load(folder / "logits.npz")
+    if "logits" in expected:
+        expected = expected["logits"]
+    else:
+        expected = np.stack([expected["start_logits"], expected["end_logits"]], axis=-1)
+    real = batch["attention_mask"][..., None] if found.ndim == 3 else 1
+    np.testing.assert_allclose(found * real, expected * real, rtol=0, atol=1e-5)
+
+    head = find_head_name(folder, {})
+    base = load_pretrained(base_folder, head=head, num_outputs=2 if head == "span" else None)
+    lora, extended = peft.load_lora(folder, base.params)
+    labels = labels_of(lora, extended)
+    peft.save_lora(tmp_path / "ours", lora, extended, labels, "BASE", head=head)
+    ours, original = (load_file(path / peft.WEIGHTS) for path in (tmp_path / "ours", folder))
+    assert ours.keys() == original.keys()
+    assert all(value.tobytes() == original[key].tobytes() for key, value in ours.items())
+    ours, original = (
+        json.loads((path / peft.CONFIG).read_text()) for path in (tmp_path / "ours", folder)
+    )
+    for field in ("task_type", "fan_in_fan_out", "r", "lora_alpha"):
+        assert ours[field] == original[field], field
 
 
 def test_the_strategy_says_what_the_file_holds(golden, theirs):

@@ -1,4 +1,4 @@
-"""Makes the LoRA folders in `tests/golden/peft/`, with torch and peft, on the tiny BERT `odd`.
+"""Makes the LoRA folders in `tests/golden/peft/`, with torch and peft, on tiny models.
 
 The tests read the files and need no torch; this script is run by hand:
 
@@ -7,7 +7,7 @@ The tests read the files and need no torch; this script is run by hand:
 
 Every trained tensor is drawn from a seed, B and DoRA's magnitudes too, so that nothing is 0 or 1
 by chance. Folders, as `PeftModel.save_pretrained` writes them, but for the path of the base model,
-which the tests put in its place:
+which the tests put in its place. On the BERT `odd`:
 
     lora/     r 3, alpha 5, query and value; odd's three classes
     rslora/   r 4, alpha 6, use_rslora; targets by a regex; two classes, and a trained pooler
@@ -15,6 +15,9 @@ which the tests put in its place:
 
 `logits.npz` in each: `padded`, `full` [b, classes], float32, for the inputs of
 `bert/odd/reference.npz` of the same names, and `meta`, the versions that wrote it.
+
+`families/CASE/`: r 2, alpha 3, on a model of `families/` (make_families.py); its `logits.npz` has
+`logits`, or `start_logits` and `end_logits`, for the inputs of the model's `reference.safetensors`.
 """
 
 import json
@@ -26,6 +29,7 @@ import peft
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 ROOT = Path(__file__).parent
@@ -45,6 +49,14 @@ CASES = {
         },
     ),
     "dora": (3, {"r": 2, "lora_alpha": 3, "use_dora": True, "target_modules": FEED_FORWARD}),
+}
+# case: (class of the model, task type, LoRA's matrices)
+FAMILIES = {
+    "roberta-token": ("TokenClassification", "TOKEN_CLS", ["query", "value"]),
+    "distilbert-span": ("QuestionAnswering", "QUESTION_ANS", ["q_lin", "lin2"]),
+    "modernbert-sequence": ("SequenceClassification", "SEQ_CLS", ["Wqkv", "Wo", "Wi"]),
+    "gpt2-odd": ("SequenceClassification", "SEQ_CLS", ["c_attn", "c_proj"]),
+    "gpt2-causal_lm": ("CausalLM", "CAUSAL_LM", ["c_attn", "c_fc"]),
 }
 
 
@@ -70,13 +82,7 @@ def make(name: str, classes: int, fields: dict, seed: int) -> None:
     model = get_peft_model(base, LoraConfig(task_type="SEQ_CLS", **fields)).eval()
     randomise(model, seed)
     folder = ROOT / "peft" / name
-    model.save_pretrained(folder)
-    (folder / "README.md").unlink()
-    config = json.loads((folder / "adapter_config.json").read_text())
-    config["base_model_name_or_path"] = "BASE"
-    if isinstance(config["target_modules"], list):
-        config["target_modules"].sort()  # peft keeps a set, in the order of the day
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save(model, folder)
     reference = np.load(ROOT / "bert" / "odd" / "reference.npz")
     logits = {
         batch: model(
@@ -84,9 +90,42 @@ def make(name: str, classes: int, fields: dict, seed: int) -> None:
         ).logits.numpy()
         for batch in ("padded", "full")
     }
+    save_logits(folder, logits)
+
+
+@torch.no_grad()
+def make_of_family(case: str, head: str, task_type: str, targets: list[str]) -> None:
+    """One folder of another family."""
+    source = ROOT / "families" / case
+    auto = getattr(transformers, f"AutoModelFor{head}")
+    base = auto.from_pretrained(source, attn_implementation="eager", dtype=torch.float32)
+    config = LoraConfig(task_type=task_type, r=2, lora_alpha=3, target_modules=targets)
+    model = get_peft_model(base, config).eval()
+    randomise(model, sum(map(ord, case)))
+    save(model, ROOT / "peft" / "families" / case)
+    reference = load_file(source / "reference.safetensors")
+    outputs = model(**{name: reference[name] for name in INPUTS if name in reference})
+    names = ("logits", "start_logits", "end_logits")
+    logits = {name: outputs[name].numpy() for name in names if name in outputs}
+    save_logits(ROOT / "peft" / "families" / case, logits)
+
+
+def save(model: peft.PeftModel, folder: Path) -> None:
+    """As peft does, with a name to put the base's path in place of."""
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink()
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "BASE"
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()  # peft keeps a set, in the order of the day
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def save_logits(folder: Path, logits: dict[str, np.ndarray]) -> None:
+    """With the versions that made them."""
     versions = {module.__name__: module.__version__ for module in (torch, transformers, peft)}
     np.savez_compressed(folder / "logits.npz", meta=np.array(json.dumps(versions)), **logits)
-    print(name, logits["padded"][0])
+    print(folder.relative_to(ROOT), *(f"{k} {v.shape}" for k, v in logits.items()))
 
 
 def main() -> None:
@@ -95,6 +134,8 @@ def main() -> None:
     shutil.rmtree(ROOT / "peft", ignore_errors=True)
     for seed, (name, (classes, fields)) in enumerate(CASES.items(), start=31):
         make(name, classes, fields, seed)
+    for case, (head, task_type, targets) in FAMILIES.items():
+        make_of_family(case, head, task_type, targets)
     for path in sorted(p for p in (ROOT / "peft").rglob("*") if p.is_file()):
         print(f"{path.stat().st_size:9d}  {path.relative_to(ROOT)}")
 
