@@ -169,7 +169,7 @@ def find_answer(row: dict[str, Any], parts: list[Any], outputs: list[Any], setti
                 if starts[i] + ends[j] > best:
                     best = starts[i] + ends[j]
                     text = row["context"][part["spans"][i][0] : part["spans"][j][1]].strip()
-    none = settings["has_unanswerable"] and null - best > settings["no_answer_threshold"]
+    none = settings["allow_no_answer"] and null - best > settings["no_answer_threshold"]
     return "" if none else text
 
 
@@ -179,7 +179,6 @@ def answers_task(settings: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
 
     data = settings["data"]
     raw = {split: read_squad(file) for split, file in split_files(Path(data["path"])).items()}
-    own = data | {"has_unanswerable": any(not row["answers"] for row in raw["train"])}
     cut = {
         split: [make_windows(row, data, tokenizer) for row in part] for split, part in raw.items()
     }
@@ -187,7 +186,7 @@ def answers_task(settings: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
     def score(split: str, outputs: Any) -> dict[str, float]:
         pairs = iter(list(zip(*outputs, strict=True)))
         answers = {
-            row["id"]: find_answer(row, parts, [next(pairs) for _ in parts], own)
+            row["id"]: find_answer(row, parts, [next(pairs) for _ in parts], data)
             for row, parts in zip(raw[split], cut[split], strict=True)
         }
         questions = {row["id"]: [a["text"] for a in row["answers"]] for row in raw[split]}
@@ -339,6 +338,7 @@ def train(settings: dict[str, Any], task: dict[str, Any], seed: int) -> dict[str
             compute_metrics=lambda p: task["score"]("validation", p.predictions),
         )
         trainer.train()
+        trainer.compute_metrics = None  # it scores the validation rows
         found = {}
         for split in ("validation", "test"):
             if split in rows:
@@ -367,7 +367,9 @@ def main() -> None:
     settings["train"]["best_metric"] = results["best_metric"]
     table: dict[str, list[float]] = {}
     for seed in map(int, arguments.seeds.split(",")):
-        for name, value in train(settings, task, seed).items():
+        scores = train(settings, task, seed)
+        print(f"seed {seed}: {scores}", flush=True)
+        for name, value in scores.items():
             table.setdefault(name, []).append(value)
     print(f"torch {torch.__version__}, transformers {transformers.__version__}; {run}")
     for name, values in table.items():
