@@ -13,7 +13,7 @@ BASE = [
     "--config.tuning.name=gradual",
     "--config.tuning.layers_per_stage=3",  # each stage is one more program to compile
     "--config.train.log_every_steps=1",
-    "--config.train.checkpoint_every_steps=4",
+    "--config.train.checkpoint_every_steps=3",
     "--config.train.batch_size=8",
 ]
 BY_EPOCH = [*BASE, "--config.tuning.stage_length=0.5"]
@@ -80,7 +80,7 @@ def test_a_run_too_short_for_its_stages_is_refused(config, tmp_path):
 
 @pytest.mark.parametrize(
     ("choice", "stages"),
-    [(BY_EPOCH, (1,)), (CHAIN, (2,)), (PLATEAU, (1,))],
+    [(BY_EPOCH, (0, 1)), (CHAIN, (2,)), (PLATEAU, (1,))],
     ids=["epoch", "chain", "plateau"],
 )
 def test_a_run_that_dies_in_any_stage_goes_on_with_the_same_bits(
