@@ -15,7 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from jaxtune import paths
 from jaxtune.errors import UserError
-from jaxtune.models.modernbert import MODERNBERT, NAMES, ModernBert, config_from_hf
+from jaxtune.models.modernbert import MODERNBERT, NAMES, ModernBert
+from jaxtune.models.modernbert_config import config_from_hf
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.models.registry import init_params, make_apply
 from jaxtune.models.rotary import rotate, rotation
