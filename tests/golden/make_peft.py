@@ -17,7 +17,7 @@ which the tests put in its place. On the BERT `odd`:
 `bert/odd/reference.npz` of the same names, and `meta`, the versions that wrote it.
 
 `families/CASE/`: r 2, alpha 3, on a model of `families/` (make_families.py); its `logits.npz` has
-`logits`, or `start_logits` and `end_logits`, for the inputs of the model's `reference.safetensors`.
+`logits`, [b t 2] of starts and ends, for the inputs of the model's `reference.safetensors`.
 """
 
 import json
@@ -52,6 +52,7 @@ CASES = {
 }
 # case: (class of the model, task type, LoRA's matrices)
 FAMILIES = {
+    "roberta-sequence": ("SequenceClassification", "SEQ_CLS", ["key"]),
     "roberta-token": ("TokenClassification", "TOKEN_CLS", ["query", "value"]),
     "distilbert-span": ("QuestionAnswering", "QUESTION_ANS", ["q_lin", "lin2"]),
     "modernbert-sequence": ("SequenceClassification", "SEQ_CLS", ["Wqkv", "Wo", "Wi"]),
@@ -102,12 +103,15 @@ def make_of_family(case: str, head: str, task_type: str, targets: list[str]) -> 
     config = LoraConfig(task_type=task_type, r=2, lora_alpha=3, target_modules=targets)
     model = get_peft_model(base, config).eval()
     randomise(model, sum(map(ord, case)))
-    save(model, ROOT / "peft" / "families" / case)
+    folder = ROOT / "peft" / "families" / case
+    save(model, folder)
     reference = load_file(source / "reference.safetensors")
     outputs = model(**{name: reference[name] for name in INPUTS if name in reference})
-    names = ("logits", "start_logits", "end_logits")
-    logits = {name: outputs[name].numpy() for name in names if name in outputs}
-    save_logits(ROOT / "peft" / "families" / case, logits)
+    if head == "QuestionAnswering":
+        logits = torch.stack([outputs.start_logits, outputs.end_logits], dim=-1)
+    else:
+        logits = outputs.logits
+    save_logits(folder, {"logits": logits.numpy()})
 
 
 def save(model: peft.PeftModel, folder: Path) -> None:
