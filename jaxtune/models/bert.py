@@ -20,10 +20,12 @@ from jaxtune.models.hf_config import check_heads, check_tied, read_fields
 from jaxtune.models.layers import (
     ACTIVATIONS,
     DenseResidualNorm,
+    Dropout,
     SelfAttention,
     attention_bias,
     dense,
     layer_norm,
+    pick,
     positions_of,
     table,
 )
@@ -120,7 +122,7 @@ class Embeddings(nn.Module):
         self.position_embeddings = table(c.max_position_embeddings, width, spread, None)
         self.token_type_embeddings = table(c.type_vocab_size, width, spread, None)
         self.norm = layer_norm(c.layer_norm_eps, self.dtype)
-        self.dropout = nn.Dropout(c.hidden_dropout_prob)
+        self.dropout = Dropout(c.hidden_dropout_prob)
 
     def __call__(
         self,
@@ -144,8 +146,12 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], bias: Float[Array, "b 1 q t"], train: bool
-    ) -> Float[Array, "b t d"]:
+        self,
+        x: Float[Array, "b t d"],
+        bias: Float[Array, "b 1 q t"],
+        train: bool,
+        places: Int[Array, "b n"] | None,
+    ) -> Float[Array, "b n d"]:
         """The first half of a layer."""
         c = self.config
         attended = SelfAttention(
@@ -154,8 +160,9 @@ class Attention(nn.Module):
             c.initializer_range,
             self.dtype,
             name="self",
-        )(x, bias, train)
-        return _residual(c, self.dtype)(attended, x, train)
+        )(x, bias, train, places=places)
+        own = x if places is None else pick(x, places)
+        return _residual(c, self.dtype)(attended, own, train)
 
 
 class Intermediate(nn.Module):
@@ -180,26 +187,29 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], bias: Float[Array, "b 1 q t"], train: bool
-    ) -> Float[Array, "b t d"]:
-        """[b t d] -> [b t d]."""
-        x = Attention(self.config, self.dtype, name="attention")(x, bias, train)
+        self,
+        x: Float[Array, "b t d"],
+        bias: Float[Array, "b 1 q t"],
+        train: bool,
+        places: Int[Array, "b n"] | None = None,
+    ) -> Float[Array, "b n d"]:
+        """[b t d] -> [b t d], or of the tokens at some places alone."""
+        x = Attention(self.config, self.dtype, name="attention")(x, bias, train, places)
         wide = Intermediate(self.config, self.dtype, name="intermediate")(x)
         return _residual(self.config, self.dtype)(wide, x, train)
 
 
 class Pooler(nn.Module):
-    """`tanh(x_0 W + b)` of the first token."""
+    """`tanh(x W + b)` of the first token of each example."""
 
     config: BertConfig
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b d"]:
-        """[b t d] -> [b d]."""
+    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        """[b n d] -> [b n d]."""
         c = self.config
-        first = dense(c.hidden_size, c.initializer_range, self.dtype, name="dense")(x[:, 0])
-        return jnp.tanh(first)
+        return jnp.tanh(dense(c.hidden_size, c.initializer_range, self.dtype, name="dense")(x))
 
 
 class Bert(nn.Module):
@@ -233,13 +243,19 @@ class Bert(nn.Module):
         return self.embeddings(input_ids, types, positions, train)
 
     def run_layers(
-        self, x: Float[Array, "b t d"], batch: Batch, start: int, stop: int, train: bool
-    ) -> Float[Array, "b t d"]:
-        """The output of layer `stop - 1`."""
-        return self.encoder(x, start, stop, attention_bias(batch), train)
+        self,
+        x: Float[Array, "b t d"],
+        batch: Batch,
+        start: int,
+        stop: int,
+        train: bool,
+        places: Int[Array, "b n"] | None = None,
+    ) -> Float[Array, "b n d"]:
+        """The output of layer `stop - 1`, of all tokens or of those at some places."""
+        return self.encoder(x, start, stop, attention_bias(batch), train, places=places)
 
-    def pool(self, x: Float[Array, "b t d"]) -> Float[Array, "b d"]:
-        """The pooled first token."""
+    def pool(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        """The pooled first tokens."""
         return self.pooler(x)
 
     def word_table(self) -> nn.Embed:
@@ -253,14 +269,15 @@ class PooledHead(nn.Module):
     config: BertConfig
     num_outputs: int
     dtype: Any
+    reads: str = "first"
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], batch: Batch, backbone: Bert, train: bool
-    ) -> Float[Array, "b c"]:
+        self, x: Float[Array, "b n d"], batch: Batch, backbone: Bert, train: bool
+    ) -> Float[Array, "b n c"]:
         """Logits of each example."""
         del batch
-        pooled = nn.Dropout(self.config.head_dropout)(backbone.pool(x), deterministic=not train)
+        pooled = Dropout(self.config.head_dropout)(backbone.pool(x), deterministic=not train)
         return output_layer(self.num_outputs, self.config.initializer_range, self.dtype)(pooled)
 
 

@@ -19,10 +19,12 @@ from jaxtune.models.family import Family, Head, Names
 from jaxtune.models.hf_config import check_heads, check_tied, read_fields
 from jaxtune.models.layers import (
     ACTIVATIONS,
+    Dropout,
     SelfAttention,
     attention_bias,
     dense,
     layer_norm,
+    pick,
     positions_of,
     table,
 )
@@ -117,7 +119,7 @@ class Embeddings(nn.Module):
         init = sinusoids if c.sinusoidal_pos_embds else normal
         self.position_embeddings = nn.Embed(c.max_position_embeddings, c.dim, embedding_init=init)
         self.norm = layer_norm(LAYER_NORM_EPS, self.dtype)
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
 
     def __call__(
         self, input_ids: Int[Array, "b t"], position_ids: Int[Array, "b t"], train: bool
@@ -140,7 +142,7 @@ class FeedForward(nn.Module):
         x = dense(c.hidden_dim, c.initializer_range, self.dtype, name="lin1")(x)
         x = ACTIVATIONS[c.activation](x)
         x = dense(c.dim, c.initializer_range, self.dtype, name="lin2")(x)
-        return nn.Dropout(c.dropout)(x, deterministic=not train)
+        return Dropout(c.dropout)(x, deterministic=not train)
 
 
 class Layer(nn.Module):
@@ -154,9 +156,13 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], bias: Float[Array, "b 1 q t"], train: bool
-    ) -> Float[Array, "b t d"]:
-        """[b t d] -> [b t d]."""
+        self,
+        x: Float[Array, "b t d"],
+        bias: Float[Array, "b 1 q t"],
+        train: bool,
+        places: Int[Array, "b n"] | None = None,
+    ) -> Float[Array, "b n d"]:
+        """[b t d] -> [b t d], or of the tokens at some places alone."""
         c = self.config
         attended = SelfAttention(
             c.n_heads,
@@ -166,8 +172,9 @@ class Layer(nn.Module):
             projections=("q_lin", "k_lin", "v_lin"),
             output="out_lin",
             name="attention",
-        )(x, bias, train)
-        x = layer_norm(LAYER_NORM_EPS, self.dtype, "sa_layer_norm")(x + attended)
+        )(x, bias, train, places=places)
+        own = x if places is None else pick(x, places)
+        x = layer_norm(LAYER_NORM_EPS, self.dtype, "sa_layer_norm")(own + attended)
         wide = FeedForward(c, self.dtype, name="ffn")(x, train)
         return layer_norm(LAYER_NORM_EPS, self.dtype, "output_layer_norm")(x + wide)
 
@@ -193,10 +200,16 @@ class DistilBert(nn.Module):
         return self.embeddings(batch["input_ids"], positions_of(batch), train)
 
     def run_layers(
-        self, x: Float[Array, "b t d"], batch: Batch, start: int, stop: int, train: bool
-    ) -> Float[Array, "b t d"]:
-        """The output of layer `stop - 1`."""
-        return self.transformer(x, start, stop, attention_bias(batch), train)
+        self,
+        x: Float[Array, "b t d"],
+        batch: Batch,
+        start: int,
+        stop: int,
+        train: bool,
+        places: Int[Array, "b n"] | None = None,
+    ) -> Float[Array, "b n d"]:
+        """The output of layer `stop - 1`, of all tokens or of those at some places."""
+        return self.transformer(x, start, stop, attention_bias(batch), train, places=places)
 
     def word_table(self) -> nn.Embed:
         """The word embeddings, for a head that is tied to them."""
@@ -209,16 +222,17 @@ class SequenceHead(nn.Module):
     config: DistilBertConfig
     num_outputs: int
     dtype: Any
+    reads: str = "first"
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], batch: Batch, backbone: DistilBert, train: bool
-    ) -> Float[Array, "b c"]:
+        self, x: Float[Array, "b n d"], batch: Batch, backbone: DistilBert, train: bool
+    ) -> Float[Array, "b n c"]:
         """Logits of each example."""
         del batch, backbone
         c = self.config
-        first = dense(c.dim, c.initializer_range, self.dtype, name="pre_classifier")(x[:, 0])
-        first = nn.Dropout(c.seq_classif_dropout)(nn.relu(first), deterministic=not train)
+        first = dense(c.dim, c.initializer_range, self.dtype, name="pre_classifier")(x)
+        first = Dropout(c.seq_classif_dropout)(nn.relu(first), deterministic=not train)
         return output_layer(self.num_outputs, c.initializer_range, self.dtype)(first)
 
 

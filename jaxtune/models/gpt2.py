@@ -12,16 +12,18 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxtune.models.family import Family, Head, Names
 from jaxtune.models.hf_config import check_defaults, check_heads, read_fields
 from jaxtune.models.layers import (
     ACTIVATIONS,
+    Dropout,
     SelfAttention,
     attention_bias,
     dense,
     layer_norm,
+    pick,
     positions_of,
     table,
 )
@@ -140,11 +142,15 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], bias: Float[Array, "b 1 t t"], train: bool
-    ) -> Float[Array, "b t d"]:
-        """[b t d] -> [b t d]."""
+        self,
+        x: Float[Array, "b t d"],
+        bias: Float[Array, "b 1 t t"],
+        train: bool,
+        places: Int[Array, "b n"] | None = None,
+    ) -> Float[Array, "b n d"]:
+        """[b t d] -> [b t d], or of the tokens at some places alone."""
         c = self.config
-        dropout = nn.Dropout(c.resid_pdrop, deterministic=not train)
+        dropout = Dropout(c.resid_pdrop, deterministic=not train)
         attention = SelfAttention(
             c.n_head,
             c.attn_pdrop,
@@ -156,7 +162,8 @@ class Layer(nn.Module):
             name="attn",
         )
         normed = layer_norm(c.layer_norm_epsilon, self.dtype, "ln_1")(x)
-        x = x + dropout(attention(normed, bias, train))
+        attended = attention(normed, bias, train, places=places)
+        x = (x if places is None else pick(x, places)) + dropout(attended)
         normed = layer_norm(c.layer_norm_epsilon, self.dtype, "ln_2")(x)
         return x + dropout(FeedForward(c, self.dtype, name="mlp")(normed))
 
@@ -172,7 +179,7 @@ class Transformer(nn.Module):
         c = self.config
         self.wte = table(c.vocab_size, c.n_embd, c.initializer_range, None)
         self.wpe = table(c.n_positions, c.n_embd, c.initializer_range, None)
-        self.dropout = nn.Dropout(c.embd_pdrop)
+        self.dropout = Dropout(c.embd_pdrop)
         self.h = Layers(partial(Layer, c, self.dtype), c.n_layer)
         self.ln_f = layer_norm(c.layer_norm_epsilon, self.dtype, None)
 
@@ -187,12 +194,18 @@ class Transformer(nn.Module):
         return self.dropout(x, deterministic=not train)
 
     def run_layers(
-        self, x: Float[Array, "b t d"], batch: Batch, start: int, stop: int, train: bool
-    ) -> Float[Array, "b t d"]:
-        """The output of layer `stop - 1`."""
-        return self.h(x, start, stop, attention_bias(batch, causal=True), train)
+        self,
+        x: Float[Array, "b t d"],
+        batch: Batch,
+        start: int,
+        stop: int,
+        train: bool,
+        places: Int[Array, "b n"] | None = None,
+    ) -> Float[Array, "b n d"]:
+        """The output of layer `stop - 1`, of all tokens or of those at some places."""
+        return self.h(x, start, stop, attention_bias(batch, causal=True), train, places=places)
 
-    def normalise(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+    def normalise(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         """What a head reads, from the output of the last layer."""
         return self.ln_f(x)
 
@@ -207,19 +220,18 @@ class LastTokenHead(nn.Module):
     config: GPT2Config
     num_outputs: int
     dtype: Any
+    reads: str = "last"
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], batch: Batch, backbone: Transformer, train: bool
-    ) -> Float[Array, "b c"]:
+        self, x: Float[Array, "b n d"], batch: Batch, backbone: Transformer, train: bool
+    ) -> Float[Array, "b n c"]:
         """Logits of each example."""
-        del backbone, train
-        rows, places = jnp.arange(x.shape[0]), jnp.arange(x.shape[1])
-        last = jnp.max(jnp.where(batch["attention_mask"] > 0, places, 0), axis=-1)  # [b t] -> [b]
+        del batch, backbone, train
         score = output_layer(
             self.num_outputs, self.config.initializer_range, self.dtype, "score", use_bias=False
         )
-        return score(x[rows, last])
+        return score(x)
 
 
 class LanguageHead(nn.Module):

@@ -5,9 +5,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from jaxtune.models.layers import ACTIVATIONS, Spread, dense, layer_norm
+from jaxtune.models.layers import ACTIVATIONS, Dropout, Spread, dense, layer_norm, pick
+from jaxtune.models.products import activation_dtype, product, transposed
 from jaxtune.types import Batch
 
 
@@ -22,16 +23,50 @@ def example_image(size: int, channels: int) -> Batch:
     return {"pixel_values": jnp.zeros((1, size, size, channels))}
 
 
+def places_of(batch: Batch, reads: str, rows: int) -> Int[Array, "b n"]:
+    """The place of the `first` or `last` token of each example in its row.
+
+    Args:
+      batch: packed rows have `first_tokens` and `last_tokens` [b n]; other rows hold one example,
+        n = 1, whose last token is the last that is no padding, on whichever side padding is.
+      reads: `first` or `last`.
+      rows: b.
+    """
+    if "segment_ids" in batch:
+        return batch[f"{reads}_tokens"]
+    if reads == "first":
+        return jnp.zeros((rows, 1), jnp.int32)
+    mask = batch["attention_mask"]
+    places = jnp.arange(mask.shape[1])
+    return jnp.max(jnp.where(mask > 0, places, 0), axis=-1, keepdims=True)  # [b t] -> [b 1]
+
+
+def mean_tokens(x: Float[Array, "b t d"], batch: Batch) -> Float[Array, "b d"]:
+    """The mean over the tokens of each example: [b d], or of packed rows [b n d]."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    if "segment_ids" in batch:
+        numbers = 1 + jnp.arange(batch["first_tokens"].shape[1])
+        mask = (batch["segment_ids"][:, None, :] == numbers[:, None]).astype(x.dtype)  # [b n t]
+        return mask @ x / jnp.maximum(mask.sum(-1, keepdims=True), 1)
+    mask = batch["attention_mask"][..., None].astype(x.dtype)  # [b t 1]
+    return (x * mask).sum(1) / mask.sum(1)
+
+
 class Model(nn.Module):
     """A model that runs whole, or in parts one after the other.
 
+    A head may read the first or the last token of each example alone. Then the last layer computes
+    nothing else: keys and values of all tokens, but queries, output and feed-forward of those.
+
     Attributes:
       make_backbone: takes `name`, gives a module with `num_layers`, `embed(batch, train)`,
-        `run_layers(x, batch, start, stop, train)` and, for a language model,
+        `run_layers(x, batch, start, stop, train, places)` and, for a language model,
         `word_table() -> nn.Embed`.
       prefix: the backbone's name.
       top: `(x, batch, backbone, train) -> outputs`; its parameters stand beside the backbone's
-        name, not in a folder of their own.
+        name, not in a folder of their own. Its attribute `reads` is `first` or `last` where it
+        takes those tokens of each example, [b n d], and gives [b n c]; where it has none, or None,
+        it takes all tokens.
       example_batch: gives a smallest batch of zeros that the backbone can read.
     """
 
@@ -55,9 +90,43 @@ class Model(nn.Module):
         """The output of layer `stop - 1` for the input `x` of layer `start`."""
         return self.backbone.run_layers(x, batch, start, stop, train)
 
+    def places(self, x: Float[Array, "b t d"], batch: Batch) -> Int[Array, "b n"] | None:
+        """Where the tokens are that the head reads; None for all of them."""
+        reads = getattr(self.top, "reads", None)
+        return None if reads is None else places_of(batch, reads, len(x))
+
     def head(self, x: Float[Array, "b t d"], batch: Batch, train: bool = False) -> Array:
         """Outputs in float32 from the output of the last layer."""
-        return self.top(x, batch, self.backbone, train)
+        places = self.places(x, batch)
+        return self.read_out(x if places is None else pick(x, places), batch, train)
+
+    def suffix(
+        self, x: Float[Array, "b t d"], batch: Batch, start: int, train: bool = False
+    ) -> Array:
+        """Outputs in float32 from the input of layer `start`.
+
+        Args:
+          x: where no layer is left and the head reads some tokens alone, these, [b n d].
+          batch: as for the whole model.
+          start: from 0 to the number of layers.
+          train: whether dropout is on.
+        """
+        places, count = self.places(x, batch), self.backbone.num_layers
+        if start < count and places is not None:
+            x = self.backbone.run_layers(x, batch, start, count, train, places)
+        elif start < count:
+            x = self.backbone.run_layers(x, batch, start, count, train)
+        return self.read_out(x, batch, train)
+
+    def read_out(self, x: Float[Array, "b n d"], batch: Batch, train: bool = False) -> Array:
+        """Outputs in float32 from the output of the last layer at `places`."""
+        outputs = self.top(self.normalise(x), batch, self.backbone, train)
+        alone = getattr(self.top, "reads", None) is not None and "segment_ids" not in batch
+        return outputs[:, 0] if alone else outputs  # [b 1 c] -> [b c]
+
+    def normalise(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        """What the head stands on, from the output of the last layer."""
+        return x
 
     def hidden_states(self, batch: Batch) -> list[Float[Array, "b t d"]]:
         """The input of layer 0 and the output of every layer, without dropout."""
@@ -74,9 +143,7 @@ class Model(nn.Module):
             any `token_type_ids` and `position_ids`, all [b t]; or `pixel_values` [b h w c].
           train: whether dropout is on; then the `dropout` rng must be given.
         """
-        x = self.embed(batch, train)
-        x = self.run_layers(x, batch, 0, self.backbone.num_layers, train)
-        return self.head(x, batch, train)
+        return self.suffix(self.embed(batch, train), batch, 0, train)
 
 
 class NormedModel(Model):
@@ -85,16 +152,16 @@ class NormedModel(Model):
     That is not in the last layer, so that the output of any layer can be the input of the next.
     """
 
-    def head(self, x: Float[Array, "b t d"], batch: Batch, train: bool = False) -> Array:
-        """Outputs in float32 from the output of the last layer."""
-        return self.top(self.backbone.normalise(x), batch, self.backbone, train)
+    def normalise(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        """What the head stands on, from the output of the last layer."""
+        return self.backbone.normalise(x)
 
 
 class Layers(nn.Module):
     """Layers one after the other, named by their index.
 
     Attributes:
-      make_layer: takes `name`, gives a module `(x, *rest) -> x`.
+      make_layer: takes `name`, gives a module `(x, *rest) -> x`, or `(x, *rest, places) -> x`.
       count: how many.
     """
 
@@ -105,10 +172,22 @@ class Layers(nn.Module):
         """Makes the layers `0`, `1`, and so on."""
         self.layers = [self.make_layer(name=str(i)) for i in range(self.count)]
 
-    def __call__(self, x: Array, start: int, stop: int, *rest: Any) -> Array:
-        """The output of layer `stop - 1`, each fed the one before."""
-        for layer in self.layers[start:stop]:
-            x = layer(x, *rest)
+    def __call__(
+        self, x: Array, start: int, stop: int, *rest: Any, places: Array | None = None
+    ) -> Array:
+        """The output of layer `stop - 1`, each fed the one before.
+
+        Args:
+          x: the input of layer `start`.
+          start: the first layer.
+          stop: the one after the last.
+          *rest: what every layer takes.
+          places: [b n], of the tokens whose output is wanted; None for all.
+        """
+        layers = self.layers[start:stop]
+        for layer in layers:
+            last = places is not None and layer is layers[-1]
+            x = layer(x, *rest, places) if last else layer(x, *rest)
         return x
 
 
@@ -122,9 +201,11 @@ class Encoder(nn.Module):
         """Makes the layers."""
         self.layer = Layers(self.make_layer, self.count)
 
-    def __call__(self, x: Array, start: int, stop: int, *rest: Any) -> Array:
+    def __call__(
+        self, x: Array, start: int, stop: int, *rest: Any, places: Array | None = None
+    ) -> Array:
         """See `Layers`."""
-        return self.layer(x, start, stop, *rest)
+        return self.layer(x, start, stop, *rest, places=places)
 
 
 class TokenHead(nn.Module):
@@ -145,7 +226,7 @@ class TokenHead(nn.Module):
         self, x: Float[Array, "b t d"], batch: Batch, backbone: Any, train: bool
     ) -> Float[Array, "b t c"]:
         """Logits of each token."""
-        x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
+        x = Dropout(self.dropout_rate)(x, deterministic=not train)
         return output_layer(self.num_outputs, self.initializer_range, self.dtype, self.layer)(x)
 
 
@@ -191,7 +272,8 @@ def output_layer(
 
 def tied_logits(x: Float[Array, "b t d"], words: nn.Embed, dtype: Any) -> Float[Array, "b t v"]:
     """Logits over the vocabulary from the word embeddings: `x E^T`, summed in float32."""
+    at_least_float32 = jnp.promote_types(dtype, jnp.float32)
+    if activation_dtype(dtype) == at_least_float32:
+        return product(x, transposed(words.embedding), dtype)
     embedding = words.embedding.astype(dtype)
-    return jnp.einsum(
-        "btd,vd->btv", x, embedding, preferred_element_type=jnp.promote_types(dtype, jnp.float32)
-    )
+    return jnp.einsum("btd,vd->btv", x, embedding, preferred_element_type=at_least_float32)

@@ -12,15 +12,17 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxtune.models.family import Family, Head, Names
 from jaxtune.models.layers import (
     ACTIVATIONS,
+    Dropout,
     SelfAttention,
     attention_bias,
     dense,
     layer_norm,
+    pick,
     positions_of,
     table,
 )
@@ -29,6 +31,7 @@ from jaxtune.models.model import (
     Model,
     NormedModel,
     Transform,
+    mean_tokens,
     output_layer,
     tied_logits,
 )
@@ -62,7 +65,7 @@ class Embeddings(nn.Module):
         self.tok_embeddings = table(c.vocab_size, c.hidden_size, spread, None)
         at_least_float32 = jnp.promote_types(self.dtype, jnp.float32)
         self.norm = layer_norm(c.norm_eps, at_least_float32, None, c.norm_bias)
-        self.dropout = nn.Dropout(c.embedding_dropout)
+        self.dropout = Dropout(c.embedding_dropout)
 
     def __call__(self, input_ids: Array, train: bool) -> Float[Array, "b t d"]:
         """Looks up; every index must be inside the table."""
@@ -86,7 +89,7 @@ class FeedForward(nn.Module):
         both = dense(2 * c.intermediate_size, spread, self.dtype, "Wi", c.mlp_bias)(x)
         inner, gate = jnp.split(both, 2, axis=-1)
         x = ACTIVATIONS[c.hidden_activation](inner) * gate
-        x = nn.Dropout(c.mlp_dropout)(x, deterministic=not train)
+        x = Dropout(c.mlp_dropout)(x, deterministic=not train)
         return dense(c.hidden_size, last_spread, self.dtype, "Wo", c.mlp_bias)(x)
 
 
@@ -104,9 +107,14 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], everywhere: View, nearby: View, train: bool
-    ) -> Float[Array, "b t d"]:
-        """[b t d] -> [b t d], with one of the two views."""
+        self,
+        x: Float[Array, "b t d"],
+        everywhere: View,
+        nearby: View,
+        train: bool,
+        places: Int[Array, "b n"] | None = None,
+    ) -> Float[Array, "b n d"]:
+        """[b t d] -> [b t d], or of the tokens at some places alone, with one of the two views."""
         c = self.config
         view = everywhere if c.is_global(self.index) else nearby
         attention = SelfAttention(
@@ -121,8 +129,9 @@ class Layer(nn.Module):
             name="attn",
         )
         normed = x if self.index == 0 else _norm(c, self.dtype, "attn_norm")(x)
-        attended = attention(normed, view.bias, train, partial(rotate, by=view.turned))
-        x = x + nn.Dropout(c.attention_dropout)(attended, deterministic=not train)
+        attended = attention(normed, view.bias, train, partial(rotate, by=view.turned), places)
+        x = x if places is None else pick(x, places)
+        x = x + Dropout(c.attention_dropout)(attended, deterministic=not train)
         normed = _norm(c, self.dtype, "mlp_norm")(x)
         return x + FeedForward(c, self.dtype, name="mlp")(normed, train)
 
@@ -150,17 +159,23 @@ class ModernBert(nn.Module):
         return self.embeddings(batch["input_ids"], train)
 
     def run_layers(
-        self, x: Float[Array, "b t d"], batch: Batch, start: int, stop: int, train: bool
-    ) -> Float[Array, "b t d"]:
-        """The output of layer `stop - 1`."""
+        self,
+        x: Float[Array, "b t d"],
+        batch: Batch,
+        start: int,
+        stop: int,
+        train: bool,
+        places: Int[Array, "b n"] | None = None,
+    ) -> Float[Array, "b n d"]:
+        """The output of layer `stop - 1`, of all tokens or of those at some places."""
         c = self.config
         turn = partial(rotation, positions_of(batch), c.head_size)
         everywhere = View(attention_bias(batch), turn(c.global_rope_theta))
         near = attention_bias(batch, window=c.local_attention // 2)
         nearby = View(near, turn(c.local_rope_theta))
-        return self.layers(x, start, stop, everywhere, nearby, train)
+        return self.layers(x, start, stop, everywhere, nearby, train, places=places)
 
-    def normalise(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+    def normalise(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         """What a head reads, from the output of the last layer."""
         return self.final_norm(x)
 
@@ -182,6 +197,11 @@ class ClassifierHead(nn.Module):
     dtype: Any
     pooling: str | None = None
 
+    @property
+    def reads(self) -> str | None:
+        """See `Model.top`."""
+        return "first" if self.pooling == "cls" else None
+
     @nn.compact
     def __call__(
         self, x: Float[Array, "b t d"], batch: Batch, backbone: ModernBert, train: bool
@@ -189,13 +209,10 @@ class ClassifierHead(nn.Module):
         """Logits of each example, or of each token."""
         del backbone
         c = self.config
-        if self.pooling == "cls":
-            x = x[:, 0]
-        elif self.pooling == "mean":
-            mask = batch["attention_mask"][..., None].astype(jnp.float32)  # [b t 1]
-            x = (x * mask).sum(1) / mask.sum(1)  # [b t d] -> [b d]
+        if self.pooling == "mean":
+            x = mean_tokens(x, batch)
         x = _transform(c, self.dtype)(x)
-        x = nn.Dropout(c.classifier_dropout)(x, deterministic=not train)
+        x = Dropout(c.classifier_dropout)(x, deterministic=not train)
         return output_layer(self.num_outputs, _drawn(c, c.hidden_size**-0.5), self.dtype)(x)
 
 

@@ -18,7 +18,7 @@ from jaxtune.models import bert
 from jaxtune.models.bert import Bert, BertConfig, span_head, token_head
 from jaxtune.models.family import Family, Head
 from jaxtune.models.hf_config import check_tied
-from jaxtune.models.layers import dense
+from jaxtune.models.layers import Dropout, dense
 from jaxtune.models.model import Model, Transform, output_layer, tied_logits
 from jaxtune.types import Batch
 
@@ -64,12 +64,12 @@ class ClassificationHead(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t d"], train: bool) -> Float[Array, "b c"]:
+    def __call__(self, x: Float[Array, "b n d"], train: bool) -> Float[Array, "b n c"]:
         """Logits of each example."""
         c = self.config
-        x = nn.Dropout(c.head_dropout)(x[:, 0], deterministic=not train)  # [b d]
+        x = Dropout(c.head_dropout)(x, deterministic=not train)
         x = jnp.tanh(dense(c.hidden_size, c.initializer_range, self.dtype, name="dense")(x))
-        x = nn.Dropout(c.head_dropout)(x, deterministic=not train)
+        x = Dropout(c.head_dropout)(x, deterministic=not train)
         return output_layer(self.num_outputs, c.initializer_range, self.dtype, "out_proj")(x)
 
 
@@ -79,11 +79,12 @@ class SequenceHead(nn.Module):
     config: BertConfig
     num_outputs: int
     dtype: Any
+    reads: str = "first"
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], batch: Batch, backbone: Bert, train: bool
-    ) -> Float[Array, "b c"]:
+        self, x: Float[Array, "b n d"], batch: Batch, backbone: Bert, train: bool
+    ) -> Float[Array, "b n c"]:
         """See `ClassificationHead`."""
         del batch, backbone
         head = ClassificationHead(self.config, self.num_outputs, self.dtype, name="classifier")

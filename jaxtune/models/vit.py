@@ -10,13 +10,22 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxtune.errors import UserError
 from jaxtune.models.family import Family, Head, Names
 from jaxtune.models.hf_config import check_defaults, check_heads, read_fields
-from jaxtune.models.layers import ACTIVATIONS, Folder, SelfAttention, dense, images_of, layer_norm
-from jaxtune.models.model import Encoder, Model, example_image, output_layer
+from jaxtune.models.layers import (
+    ACTIVATIONS,
+    Dropout,
+    Folder,
+    SelfAttention,
+    dense,
+    images_of,
+    layer_norm,
+    pick,
+)
+from jaxtune.models.model import Encoder, Model, NormedModel, example_image, output_layer
 from jaxtune.types import Batch
 
 
@@ -83,7 +92,7 @@ class Embeddings(nn.Module):
         shape = (1, 1 + patches.shape[1], c.hidden_size)
         positions = self.param("position_embeddings", init, shape)
         x = jnp.concatenate([first, patches], axis=1) + positions
-        return nn.Dropout(c.hidden_dropout_prob)(x, deterministic=not train)
+        return Dropout(c.hidden_dropout_prob)(x, deterministic=not train)
 
 
 class Attention(nn.Module):
@@ -93,8 +102,10 @@ class Attention(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t d"], train: bool) -> Float[Array, "b t d"]:
-        """[b t d] -> [b t d]."""
+    def __call__(
+        self, x: Float[Array, "b t d"], train: bool, places: Int[Array, "b n"] | None
+    ) -> Float[Array, "b n d"]:
+        """[b t d] -> [b n d]."""
         c = self.config
         attended = SelfAttention(
             c.num_attention_heads,
@@ -103,7 +114,7 @@ class Attention(nn.Module):
             self.dtype,
             use_bias=c.qkv_bias,
             name="attention",
-        )(x, jnp.zeros((1, 1, 1, 1)), train)
+        )(x, jnp.zeros((1, 1, 1, 1)), train, places=places)
         return _dense(c, c.hidden_size, self.dtype, "output")(attended)
 
 
@@ -114,12 +125,15 @@ class Layer(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t d"], train: bool) -> Float[Array, "b t d"]:
-        """[b t d] -> [b t d]."""
+    def __call__(
+        self, x: Float[Array, "b t d"], train: bool, places: Int[Array, "b n"] | None = None
+    ) -> Float[Array, "b n d"]:
+        """[b t d] -> [b t d], or of the tokens at some places alone."""
         c = self.config
-        dropout = nn.Dropout(c.hidden_dropout_prob, deterministic=not train)
+        dropout = Dropout(c.hidden_dropout_prob, deterministic=not train)
         y = layer_norm(c.layer_norm_eps, self.dtype, "layernorm_before")(x)
-        x = x + dropout(Attention(c, self.dtype, name="attention")(y, train))
+        attended = Attention(c, self.dtype, name="attention")(y, train, places)
+        x = (x if places is None else pick(x, places)) + dropout(attended)
         y = layer_norm(c.layer_norm_eps, self.dtype, "layernorm_after")(x)
         y = ACTIVATIONS[c.hidden_act](_dense(c, c.intermediate_size, self.dtype, "intermediate")(y))
         return x + dropout(_dense(c, c.hidden_size, self.dtype, "output")(y))
@@ -158,15 +172,21 @@ class ViT(nn.Module):
         return self.embeddings(images, train)
 
     def run_layers(
-        self, x: Float[Array, "b t d"], batch: Batch, start: int, stop: int, train: bool
-    ) -> Float[Array, "b t d"]:
-        """The output of layer `stop - 1`."""
+        self,
+        x: Float[Array, "b t d"],
+        batch: Batch,
+        start: int,
+        stop: int,
+        train: bool,
+        places: Int[Array, "b n"] | None = None,
+    ) -> Float[Array, "b n d"]:
+        """The output of layer `stop - 1`, of all tokens or of those at some places."""
         del batch
-        return self.encoder(x, start, stop, train)
+        return self.encoder(x, start, stop, train, places=places)
 
-    def class_token(self, x: Float[Array, "b t d"]) -> Float[Array, "b d"]:
-        """The normalised first token."""
-        return self.layernorm(x[:, 0])
+    def normalise(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        """What the head reads, from the output of the last layer."""
+        return self.layernorm(x)
 
 
 class ImageHead(nn.Module):
@@ -175,15 +195,15 @@ class ImageHead(nn.Module):
     config: ViTConfig
     num_outputs: int
     dtype: Any
+    reads: str = "first"
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], batch: Batch, backbone: ViT, train: bool
-    ) -> Float[Array, "b c"]:
+        self, x: Float[Array, "b n d"], batch: Batch, backbone: ViT, train: bool
+    ) -> Float[Array, "b n c"]:
         """Logits of each image."""
-        del batch, train
-        first = backbone.class_token(x)
-        return output_layer(self.num_outputs, self.config.initializer_range, self.dtype)(first)
+        del batch, backbone, train
+        return output_layer(self.num_outputs, self.config.initializer_range, self.dtype)(x)
 
 
 def _dense(config: ViTConfig, features: int, dtype: Any, folder: str) -> Folder:
@@ -194,7 +214,7 @@ def _dense(config: ViTConfig, features: int, dtype: Any, folder: str) -> Folder:
 def _image(config: ViTConfig, num_outputs: int, dtype: Any) -> Model:
     head = ImageHead(config, num_outputs, dtype)
     example = partial(example_image, config.image_size, config.num_channels)
-    return Model(partial(ViT, config, dtype), "vit", head, example)
+    return NormedModel(partial(ViT, config, dtype), "vit", head, example)
 
 
 NAMES = Names(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxtune import paths
+from jaxtune import noise, paths
 from jaxtune.errors import UserError
 from jaxtune.tuning import adapters
 from jaxtune.tuning.head import HEAD
@@ -155,5 +155,4 @@ def _lengths(matrix: Float[Array, "i o"]) -> Float[Array, "o"]:
 def _dropout(x: Float[Array, "... f"], rate: float, module: nn.Module) -> Float[Array, "... f"]:
     if not module.has_rng("dropout"):
         raise UserError("LoRA's dropout needs the model to be applied with rngs={'dropout': key}.")
-    keep = jax.random.bernoulli(module.make_rng("dropout"), 1 - rate, x.shape)
-    return jnp.where(keep, x / (1 - rate), 0)
+    return noise.dropout(x, rate, module.make_rng("dropout"))

@@ -90,11 +90,13 @@ def test_variants_are_those_of_torch(name, images, tmp_path):
 def test_a_prefix_and_the_rest_are_the_whole(model, images, cut):
     def split(module, batch):
         x = module.run_layers(module.embed(batch), batch, 0, cut)
-        return module.head(module.run_layers(x, batch, cut, 3), batch)
+        return module.suffix(x[:, :1] if cut == 3 else x, batch, cut)
 
     batch = {"pixel_values": images}
     parts = model.module.apply({"params": model.params}, batch, method=split)
-    np.testing.assert_array_equal(parts, logits_of(model, images))
+    # The whole computes of the last layer what the head reads, and nothing else.
+    tolerance = 1e-6 if cut == 3 else 0
+    np.testing.assert_allclose(parts, logits_of(model, images), atol=tolerance, rtol=0)
 
 
 def test_rows_do_not_see_each_other(model, images):

@@ -1,0 +1,104 @@
+"""Matrix products in a chosen dtype, laid out so that compilers use their fast kernels.
+
+On a CPU XLA has fast bfloat16 kernels for products of row-major operands alone. The product of a
+transposed left operand, which every gradient of weights is, is computed in float32 after all, and
+so is one whose right operand is transposed where the result is float32. So both are copied into
+place first: a copy of m k numbers beside a product of m k n.
+
+There too, elementwise work in bfloat16 is float32 work between two conversions. So products in
+bfloat16 give float32, and what stands between them stays float32. On other devices, where memory
+traffic counts for more, bfloat16 products give bfloat16.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def activation_dtype(dtype: Any) -> Any:
+    """What elementwise work between products in `dtype` is done in, on the default device."""
+    return jnp.promote_types(dtype, jnp.float32) if _copies_operands(dtype) else jnp.dtype(dtype)
+
+
+def product(
+    a: Float[Array, "... m k"], b: Float[Array, "... k n"], dtype: Any
+) -> Float[Array, "... m n"]:
+    """`a b`, with sums in float32 at least.
+
+    Args:
+      a: left operand; its leading axes are those of b, or b has none.
+      b: right operand.
+      dtype: that both are rounded to before.
+
+    Returns:
+      `activation_dtype(dtype)`.
+    """
+    if not _copies_operands(dtype):
+        return jnp.matmul(a.astype(dtype), b.astype(dtype))
+    if b.ndim > 2:
+        return _product(a, b)
+    flat = _product(a.reshape(-1, a.shape[-1]), b)  # [... m k] -> [m' k] -> [m' n]
+    return flat.reshape(*a.shape[:-1], b.shape[-1])
+
+
+def attention_scores(
+    query: Float[Array, "b q h k"], key: Float[Array, "b s h k"], dtype: Any
+) -> Float[Array, "b h q s"]:
+    """`q k^T` of each head; see `product`."""
+    if not _copies_operands(dtype):
+        return jnp.einsum("bqhk,bshk->bhqs", query.astype(dtype), key.astype(dtype))
+    return product(query.transpose(0, 2, 1, 3), key.transpose(0, 2, 3, 1), dtype)
+
+
+def attention_values(
+    probs: Float[Array, "b h q s"], value: Float[Array, "b s h k"], dtype: Any
+) -> Float[Array, "b q h k"]:
+    """`p v` of each head; see `product`."""
+    if not _copies_operands(dtype):
+        return jnp.einsum("bhqs,bshk->bqhk", probs.astype(dtype), value.astype(dtype))
+    return product(probs, value.transpose(0, 2, 1, 3), dtype).transpose(0, 2, 1, 3)
+
+
+def _copies_operands(dtype: Any) -> bool:
+    return jnp.dtype(dtype) == jnp.bfloat16 and jax.default_backend() == "cpu"
+
+
+def _dot(a: Float[Array, "*l m k"], b: Float[Array, "*l k n"]) -> Float[Array, "*l m n"]:
+    """Two bfloat16 operands, one float32 result."""
+    leading = tuple(range(a.ndim - 2))
+    dims = (((a.ndim - 1,), (a.ndim - 2,)), (leading, leading))
+    return jax.lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
+
+
+def transposed(x: Float[Array, "*l m n"]) -> Float[Array, "*l n m"]:
+    """A copy, on whose account XLA does not leave the fast path, as it does for `swapaxes`."""
+    *leading, m, n = x.shape
+    axes = (*range(len(leading)), len(leading) + 2, len(leading), len(leading) + 1)
+    return x.reshape(*leading, 1, m, n).transpose(axes).reshape(*leading, n, m)
+
+
+@jax.custom_vjp
+def _product(a: Float[Array, "*l m k"], b: Float[Array, "*l k n"]) -> Float[Array, "*l m n"]:
+    return _dot(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16))
+
+
+def _forward(a: Array, b: Array) -> tuple[Array, tuple[Array, ...]]:
+    rounded = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+    kinds = jnp.zeros(0, a.dtype), jnp.zeros(0, b.dtype)
+    return _dot(*rounded), (*rounded, *kinds)
+
+
+def _backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, Array]:
+    a, b, kind_a, kind_b = saved
+    g = g.astype(jnp.bfloat16)
+    grad_a = _dot(g, transposed(b))  # [m n] [n k] -> [m k]
+    if a.shape[-1] <= g.shape[-1]:  # the smaller one is copied
+        grad_b = _dot(transposed(a), g)  # [k m] [m n] -> [k n]
+    else:
+        grad_b = transposed(_dot(transposed(g), a))  # [n m] [m k] -> [n k] -> [k n]
+    return grad_a.astype(kind_a.dtype), grad_b.astype(kind_b.dtype)
+
+
+_product.defvjp(_forward, _backward)
