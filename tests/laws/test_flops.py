@@ -124,7 +124,8 @@ def test_each_layer_more_costs_twice_its_forward():
     steps = [high - low for low, high in itertools.pairwise(counts[1:])]
     for step in steps:
         assert step == pytest.approx(2 * layer_forward(MINILM, 32, 48), rel=0.1)
-    assert max(steps) == pytest.approx(min(steps), rel=1e-3)
+    # The first of them has the last layer's gradient of its input, and that layer is another.
+    assert max(steps[1:]) == pytest.approx(min(steps[1:]), rel=1e-3)
 
 
 @pytest.mark.parametrize(("config", "b", "t"), [(MINILM, 32, 48), (BASE, 8, 64)])
