@@ -45,12 +45,19 @@ class Compiled:
     @property
     def shapes(self) -> list[tuple[int, ...]]:
         """The shapes compiled so far: [b, t] of texts, [b, h, w, c] of images."""
-        return sorted(max((shape for _, shape, _ in key), key=len) for key in self._programs)
+        return sorted(_main({name: shape for name, shape, _ in key}) for key in self._programs)
 
 
 def main_shape(batch: Mapping[str, Any]) -> tuple[int, ...]:
     """The shape of what a batch is chiefly made of."""
-    return max((x.shape for _, x in sorted(batch.items())), key=len)
+    return _main({name: x.shape for name, x in batch.items()})
+
+
+def _main(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    for name in ("input_ids", "pixel_values"):
+        if name in shapes:
+            return shapes[name]
+    return max((shape for _, shape in sorted(shapes.items())), key=len)
 
 
 def _shapes(batch: Mapping[str, Any]) -> tuple[Any, ...]:

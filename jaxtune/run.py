@@ -12,6 +12,7 @@ import optax
 
 from jaxtune import optim, paths
 from jaxtune.data import batches
+from jaxtune.data.layout import NUM_LENGTHS, Layout, choose_layout
 from jaxtune.data.rows import Data, class_order, read_data
 from jaxtune.errors import UserError, nearest
 from jaxtune.models.family import Family, strategy_fields, with_statistics
@@ -32,8 +33,6 @@ from jaxtune.tuning.rates import rate_multipliers
 from jaxtune.tuning.registry import make_strategy
 from jaxtune.types import ApplyFn, LossFn, Params
 
-NUM_LENGTHS = 4  # padded lengths of the bucketed layout: each is one more compilation
-
 
 class Run(NamedTuple):
     """A run before its first step.
@@ -44,7 +43,8 @@ class Run(NamedTuple):
       pretrained: the model as loaded, but for its parameters.
       processor: the tokenizer or image processor, from the model's folder.
       examples: by split.
-      lengths: padded lengths in tokens, increasing.
+      layout: of training batches.
+      lengths: padded lengths of evaluation in tokens, increasing.
       strategy: what is trained.
       loss_fn: what is minimised.
       apply_fn: the model on `params`.
@@ -63,6 +63,7 @@ class Run(NamedTuple):
     pretrained: Pretrained
     processor: Any
     examples: dict[str, Any]
+    layout: Layout
     lengths: tuple[int, ...]
     strategy: Strategy
     loss_fn: LossFn
@@ -122,6 +123,7 @@ def prepare(settings: Settings, report: Report) -> Run:
         from_scratch=settings.model.from_scratch,
         train_statistics=statistics,
     )
+    max_length = getattr(config, "max_length", 1)
     params = adapters.extend(strategy, pretrained.params, jax.random.fold_in(key, _ADDED_STREAM))
     stages, notes = _with_new_parts(settings, plan.stages, params, pretrained)
     resolved = dataclasses.replace(
@@ -137,7 +139,8 @@ def prepare(settings: Settings, report: Report) -> Run:
         pretrained._replace(params={}),
         processor,
         examples,
-        _choose_lengths(settings, examples, getattr(config, "max_length", 1)),
+        _choose_layout(settings, task, examples["train"], max_length),
+        _choose_lengths(examples, max_length),
         strategy,
         task.make_loss(settings.loss, pretrained.class_names, examples["train"].labels),
         adapters.adapt(strategy, pretrained.apply_fn),
@@ -187,13 +190,16 @@ def training_batches(
     run: Run, step: int = 0
 ) -> Iterator[tuple[batches.BatchIndex, dict[str, np.ndarray]]]:
     """The batches from `step` on, a function of the seed and the step alone."""
-    settings, examples = run.settings, run.examples["train"]
-    size = settings.train.batch_size
+    seed, examples, lengths = (
+        run.settings.seed,
+        run.examples["train"],
+        run.examples["train"].lengths,
+    )
     epoch, position = divmod(step, run.steps_per_epoch)
     while True:
-        order = batches.train_order(examples.lengths, run.lengths, size, settings.seed, epoch)
-        for index in order[position:]:
-            yield index, examples.collate(index, size, (settings.seed, epoch))
+        for indices in run.layout.order(lengths, seed, epoch)[position:]:
+            index = run.layout.place(indices, lengths)
+            yield index, examples.collate(index, run.layout.batch_size, (seed, epoch))
         epoch, position = epoch + 1, 0
 
 
@@ -296,10 +302,15 @@ def _plan(
     return _Plan(stages, multipliers, schedule, steps_per_epoch, num_steps)
 
 
-def _choose_lengths(settings: Settings, examples: Mapping[str, Any], limit: int) -> tuple[int, ...]:
-    """The padded lengths of the layout, for the training examples and the longest of all."""
-    num_lengths = NUM_LENGTHS if settings.data.layout == "bucketed" else 1
-    lengths = batches.choose_lengths(examples["train"].lengths, num_lengths, limit)
+def _choose_layout(settings: Settings, task: Task, train: Any, limit: int) -> Layout:
+    """As the settings say; images are all of one size, whatever the layout."""
+    kind = "bucketed" if task.head == "image" else settings.data.layout
+    return choose_layout(kind, train.lengths, settings.train.batch_size, limit)
+
+
+def _choose_lengths(examples: Mapping[str, Any], limit: int) -> tuple[int, ...]:
+    """The padded lengths of evaluation, for the training examples and the longest of all."""
+    lengths = batches.choose_lengths(examples["train"].lengths, NUM_LENGTHS, limit)
     longest = max(int(part.lengths.max()) for part in examples.values())
     if longest > lengths[-1]:  # evaluation may meet a longer example than training did
         lengths = (*lengths[:-1], batches.choose_lengths(np.array([longest]), 1, limit)[0])

@@ -87,7 +87,9 @@ class DataSettings:
         held out; a share if below 1, else a number of rows.
       test_size: the same where the data has no test split; None goes without.
       split_seed: of the splits and subsets, apart from the run's own seed.
-      layout: `bucketed` pads to one of a few lengths chosen from the data, `padded` to one.
+      layout: `packed` puts several examples into a row, so that little is padding; `bucketed`
+        makes batches of like lengths and pads to one of a few, `padded` to one. Evaluation is
+        bucketed in any case.
       mask_probability: of `masked_lm`: share of the words that are hidden and predicted.
       doc_stride: of `question_answering`: tokens that two windows on one long context share.
       max_answer_length: of `question_answering`: of a predicted answer, in tokens.
@@ -113,7 +115,7 @@ class DataSettings:
     validation_size: float = 0.1
     test_size: float | None = None
     split_seed: int = 0
-    layout: Literal["bucketed", "padded"] = "bucketed"
+    layout: Literal["packed", "bucketed", "padded"] = "packed"
     token_dropout: float = 0.0
     augmentation: AugmentationSettings = AugmentationSettings()
     mask_probability: float = 0.15

@@ -22,6 +22,8 @@ from jaxtune.run import Run
 from jaxtune.settings import PrecisionSettings
 from jaxtune.tuning import partition
 
+_SAMPLE = 100  # batches that the share of padding is estimated by
+
 
 def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
     """What trains, what is frozen, sizes, shapes: one (name, value) a row."""
@@ -180,9 +182,8 @@ def _reads_images(run: Run) -> bool:
 
 def _empty_batch(run: Run) -> dict[str, np.ndarray]:
     """A batch of the largest shape, of which only the shape is looked at."""
-    index = batches.BatchIndex(np.arange(0), run.lengths[-1])
     size = run.settings.train.batch_size
-    return run.examples["train"].collate(index, size, (run.settings.seed, 0))
+    return run.examples["train"].collate(run.layout.empty(), size, (run.settings.seed, 0))
 
 
 def _sizes(run: Run, lengths: np.ndarray) -> str:
@@ -196,9 +197,14 @@ def _shapes(run: Run) -> str:
         height, width = _empty_batch(run)["pixel_values"].shape[1:3]
         return f"images of {height} x {width} pixels"
     lengths, size = run.examples["train"].lengths, run.settings.train.batch_size
-    order = batches.train_order(lengths, run.lengths, size, run.settings.seed, 0)
-    waste = batches.padding_waste(order, lengths, size)
-    return f"examples, padded to {', '.join(map(str, run.lengths))} tokens ({waste:.0%} padding)"
+    order = run.layout.order(lengths, run.settings.seed, 0)[:_SAMPLE]
+    placed = [run.layout.place(indices, lengths) for indices in order]
+    waste = batches.padding_waste(placed, lengths, size)
+    if run.layout.kind == "packed":
+        shapes = ", ".join(f"{rows} x {length}" for rows, length in run.layout.shapes())
+        return f"examples, packed into {shapes} tokens ({waste:.1%} padding)"
+    shapes = ", ".join(map(str, run.layout.lengths))
+    return f"examples, padded to {shapes} tokens ({waste:.1%} padding)"
 
 
 def _fields(name: str, **fields: Any) -> str:

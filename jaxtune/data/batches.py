@@ -14,10 +14,20 @@ _MULTIPLE = 8  # lengths are multiples of it, which the vector units of CPUs and
 
 
 class BatchIndex(NamedTuple):
-    """Which examples a batch holds, and the length that they are padded to."""
+    """Which examples a batch holds, and where.
+
+    Attributes:
+      indices: of the examples.
+      length: tokens of a row.
+      rows: of a packed batch, the places in `indices` of the examples of each row; None where each
+        example has a row of its own.
+      slots: of a packed batch, the most examples that a row may have.
+    """
 
     indices: Int[np.ndarray, " n"]
     length: int
+    rows: tuple[tuple[int, ...], ...] | None = None
+    slots: int = 1
 
 
 def choose_lengths(
@@ -103,6 +113,8 @@ def eval_order(
 
 def padding_waste(order: Sequence[BatchIndex], lengths: np.ndarray, batch_size: int) -> float:
     """Share of the computed tokens that are padding, 0 to 1."""
-    computed = sum(index.length * batch_size for index in order)
+    computed = sum(
+        index.length * (batch_size if index.rows is None else len(index.rows)) for index in order
+    )
     real = sum(int(lengths[index.indices].sum()) for index in order)
     return 1.0 - real / computed if computed else 0.0

@@ -38,6 +38,7 @@ class Examples(NamedTuple):
       pad_token_id: fills rows up.
       transform: changes an example each time that it goes into a batch; None for none.
       info: what decoding needs to know of each example.
+      spans: whether the labels of an example are places of its tokens.
     """
 
     input_ids: Int[np.ndarray, " T"]
@@ -48,6 +49,7 @@ class Examples(NamedTuple):
     pad_token_id: int = 0
     transform: Transform | None = None
     info: Sequence[Any] = ()
+    spans: bool = False
 
     @property
     def lengths(self) -> Int[np.ndarray, " n"]:
@@ -56,6 +58,8 @@ class Examples(NamedTuple):
 
     def collate(self, index: BatchIndex, batch_size: int, draw: Draw | None = None) -> Fields:
         """Pads the examples of a batch to its length, and a ragged batch to its full size.
+
+        Or packs them: see `_pack`.
 
         Args:
           index: which examples, and the padded length.
@@ -66,6 +70,8 @@ class Examples(NamedTuple):
           int32 `input_ids`, `attention_mask` and `token_type_ids` [b t]; float32 `weight`, 0 for
           filling, [b], or [b t] where tokens are scored; `labels`, where there are any.
         """
+        if index.rows is not None:
+            return self._pack(index, index.rows, draw)
         shape = (batch_size, index.length)
         batch: Fields = {
             "input_ids": np.full(shape, self.pad_token_id, np.int32),
@@ -89,6 +95,49 @@ class Examples(NamedTuple):
             batch["attention_mask"][row, :size] = 1
             for name, values in fields.items():
                 batch["weight" if name == "weights" else name][row, :size] = values
+        return batch
+
+    def _pack(self, index: BatchIndex, rows: Sequence[Sequence[int]], draw: Draw | None) -> Fields:
+        """Lays the examples of each row one after the other.
+
+        Returns:
+          int32 `input_ids`, `attention_mask`, `token_type_ids`, `position_ids`, which start anew
+          with each example, and `segment_ids`, the number of the example in its row from 1, 0 at
+          padding, all [r t]; int32 `first_tokens` and `last_tokens` of each example [r s], where s
+          is `index.slots`; `labels` and `weight` [r s], 0 where a row has fewer examples, or [r t]
+          where tokens are scored.
+        """
+        tokens, slots = (len(rows), index.length), (len(rows), index.slots)
+        names = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "segment_ids")
+        batch: Fields = {name: np.zeros(tokens, np.int32) for name in names}
+        batch["input_ids"] += self.pad_token_id
+        batch |= {name: np.zeros(slots, np.int32) for name in ("first_tokens", "last_tokens")}
+        scored = self.weights is not None
+        batch["weight"] = np.zeros(tokens if scored else slots, np.float32)
+        if scored:
+            batch["labels"] = np.zeros(tokens, np.int32)
+        elif self.labels is not None:
+            batch["labels"] = np.zeros((*slots, *self.labels.shape[1:]), self.labels.dtype)
+        for row, places in enumerate(rows):
+            start = 0
+            for slot, place in enumerate(places):
+                i = int(index.indices[place])
+                fields = self._example(i, draw)
+                size = len(fields["input_ids"])
+                span = slice(start, start + size)
+                for name, values in fields.items():
+                    batch["weight" if name == "weights" else name][row, span] = values
+                batch["attention_mask"][row, span] = 1
+                batch["position_ids"][row, span] = np.arange(size)
+                batch["segment_ids"][row, span] = slot + 1
+                batch["first_tokens"][row, slot] = start
+                batch["last_tokens"][row, slot] = start + size - 1
+                if not scored:
+                    batch["weight"][row, slot] = 1.0
+                    if self.labels is not None:
+                        shift = start if self.spans else 0
+                        batch["labels"][row, slot] = self.labels[i] + shift
+                start += self.offsets[i + 1] - self.offsets[i]
         return batch
 
     def _example(self, i: int, draw: Draw | None) -> Fields:

@@ -108,7 +108,7 @@ def encode(
     offsets = np.concatenate([[0], np.cumsum([len(tokens) for tokens in ids])]).astype(np.int64)
     labels = None if rows.labels is None else np.array([_label(w) for w in windows], np.int32)
     flat = (_flat(ids), _flat(types), offsets, labels)
-    examples = Examples(*flat, pad_token_id=tokenizer.pad_token_id, info=windows)
+    examples = Examples(*flat, pad_token_id=tokenizer.pad_token_id, info=windows, spans=True)
     return examples, _notes(examples, len(rows.inputs), num_cut, limit, settings)
 
 

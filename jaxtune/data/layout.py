@@ -1,0 +1,102 @@
+"""Which examples make a training batch, and how they lie in it: packed, bucketed or padded."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from jaxtune.data import batches, packing
+from jaxtune.data.batches import BatchIndex
+from jaxtune.data.packing import Packing, RowShape
+
+NUM_LENGTHS = 4  # padded lengths of the bucketed layout: each is one more compilation
+NUM_ROW_SHAPES = 3  # of the packed layout
+
+Kind = Literal["packed", "bucketed", "padded"]
+
+
+class Layout(NamedTuple):
+    """How training batches are made.
+
+    `packed` and `padded` batches hold the same examples, each a mix of all lengths; those of a
+    `bucketed` batch have like lengths.
+
+    Attributes:
+      kind: `packed` puts several examples into a row; `bucketed` pads to one of a few lengths,
+        `padded` to one.
+      batch_size: examples of a batch.
+      lengths: padded lengths in tokens, increasing.
+      packing: the shapes of packed batches; None for other layouts.
+    """
+
+    kind: Kind
+    batch_size: int
+    lengths: tuple[int, ...]
+    packing: Packing | None = None
+
+    def order(
+        self, lengths: Int[np.ndarray, " n"], seed: int, epoch: int
+    ) -> list[Int[np.ndarray, " b"]]:
+        """The examples of each batch of one epoch; each example is in one.
+
+        Args:
+          lengths: tokens of each example.
+          seed: of the run.
+          epoch: from 0.
+        """
+        if self.kind == "bucketed":
+            order = batches.train_order(lengths, self.lengths, self.batch_size, seed, epoch)
+            return [index.indices for index in order]
+        return packing.mixed_batches(lengths, self.batch_size, seed, epoch)
+
+    def place(self, indices: Int[np.ndarray, " b"], lengths: Int[np.ndarray, " n"]) -> BatchIndex:
+        """Where the examples of a batch lie.
+
+        Args:
+          indices: of the examples.
+          lengths: tokens of each example of the data.
+        """
+        own = lengths[indices]
+        if self.packing is None:
+            longest = int(own.max(initial=0))
+            return BatchIndex(indices, self.lengths[np.searchsorted(self.lengths, longest)])
+        shape, rows = packing.place(own.tolist(), self.packing)
+        return BatchIndex(indices, shape.length, rows, self.packing.slots)
+
+    def shapes(self) -> tuple[RowShape, ...]:
+        """Rows and tokens of the batches that are to be expected."""
+        if self.packing is None:
+            return tuple(RowShape(self.batch_size, length) for length in self.lengths)
+        return self.packing.shapes[:-1] or self.packing.shapes
+
+    def empty(self) -> BatchIndex:
+        """A batch of no example in the largest of these shapes."""
+        largest = max(self.shapes(), key=lambda shape: shape.rows * shape.length)
+        nothing = np.arange(0)
+        if self.packing is None:
+            return BatchIndex(nothing, largest.length)
+        return BatchIndex(nothing, largest.length, ((),) * largest.rows, self.packing.slots)
+
+
+def choose_layout(
+    kind: Kind,
+    lengths: Int[np.ndarray, " n"],
+    batch_size: int,
+    limit: int | None = None,
+    multiple: int = 1,
+) -> Layout:
+    """Chooses the shapes for some training examples.
+
+    Args:
+      kind: see `Layout`.
+      lengths: tokens of each example.
+      batch_size: examples of a batch.
+      limit: the positions that the model has.
+      multiple: the rows of a packed batch are a multiple of it.
+    """
+    num_lengths = NUM_LENGTHS if kind == "bucketed" else 1
+    padded = batches.choose_lengths(lengths, num_lengths, limit)
+    if kind != "packed":
+        return Layout(kind, batch_size, padded)
+    chosen = packing.choose_packing(lengths, batch_size, NUM_ROW_SHAPES, multiple)
+    return Layout(kind, batch_size, padded, chosen)

@@ -1,0 +1,196 @@
+"""Several examples in a row: which batches are packed into which shapes, and in which rows.
+
+Packing changes the layout of a batch and not its examples. The batches themselves are drawn so that
+each has the same mix of lengths, whatever the layout: then a few shapes fit all of them closely.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+_MULTIPLE = 8  # row lengths are multiples of it
+_SAMPLED = 2048  # examples that the shapes are chosen by
+_MOST_ROWS = 16  # numbers of rows that are tried
+# What a token costs for each token of its row, beside what it costs by itself: its attention. Of a
+# model 384 wide, measured on a CPU; a wider one attends for less.
+_ATTENTION = 1 / 512
+
+
+class RowShape(NamedTuple):
+    """The shape of a packed batch: rows, and tokens in each."""
+
+    rows: int
+    length: int
+
+    @property
+    def cost(self) -> float:
+        """Of a step, in tokens."""
+        return self.rows * self.length * (1 + _ATTENTION * self.length)
+
+
+class Packing(NamedTuple):
+    """The shapes that packed batches may have.
+
+    Attributes:
+      shapes: cheapest first.
+      slots: the most examples in a row.
+    """
+
+    shapes: tuple[RowShape, ...]
+    slots: int
+
+
+def mixed_batches(
+    lengths: Int[np.ndarray, " n"], batch_size: int, seed: int, epoch: int
+) -> list[Int[np.ndarray, " b"]]:
+    """The batches of one epoch, each with as many short and long examples as the others.
+
+    Every example is in one batch. A batch has one example of each of `batch_size` strata of like
+    lengths, drawn at random; the n mod `batch_size` examples of the one ragged batch are drawn
+    from all.
+
+    Args:
+      lengths: tokens of each example.
+      batch_size: examples in every batch but the ragged one.
+      seed: of the run.
+      epoch: from 0.
+    """
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
+    order = rng.permutation(len(lengths))
+    ragged, order = np.split(order, [len(lengths) % batch_size])
+    strata = order[np.argsort(lengths[order], kind="stable")].reshape(batch_size, -1)
+    batches = list(rng.permuted(strata, axis=1).T)
+    batches = [rng.permutation(batch) for batch in batches] + ([ragged] if len(ragged) else [])
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def pack(lengths: Sequence[int], rows: int, slots: int | None = None) -> list[list[int]]:
+    """Puts examples into rows whose tokens differ as little as can be found quickly.
+
+    Longest first into the emptiest row; then, while that makes the fullest row less full, an
+    example of it is moved to another row or exchanged for a shorter one.
+
+    Args:
+      lengths: tokens of each example.
+      rows: how many.
+      slots: the most examples in a row; None for any number.
+
+    Returns:
+      The examples of each row; examples beyond `rows * slots` are in none.
+    """
+    placed: list[list[int]] = [[] for _ in range(rows)]
+    sums = [0] * rows
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        free = [r for r in range(rows) if slots is None or len(placed[r]) < slots]
+        if not free:
+            break
+        row = min(free, key=lambda r: (sums[r], r))
+        placed[row].append(i)
+        sums[row] += lengths[i]
+    for _ in range(4 * rows):
+        best = _best_exchange(lengths, placed, sums, slots)
+        if best is None:
+            break
+        full, other, i, j = best
+        moved = placed[full].pop(i)
+        back = None if j is None else placed[other].pop(j)
+        placed[other].append(moved)
+        if back is not None:
+            placed[full].append(back)
+        change = lengths[moved] - (0 if back is None else lengths[back])
+        sums[full], sums[other] = sums[full] - change, sums[other] + change
+    return placed
+
+
+def choose_packing(
+    lengths: Int[np.ndarray, " n"], batch_size: int, num_shapes: int, multiple: int = 1
+) -> Packing:
+    """Chooses the shapes in which batches cost least, one after the other.
+
+    Args:
+      lengths: tokens of each example.
+      batch_size: examples of a batch.
+      num_shapes: at most so many are chosen, and one more, in which each example has a row of its
+        own, if some batch fits no other.
+      multiple: rows are a multiple of it.
+    """
+    batches = mixed_batches(lengths, batch_size, 0, 0)
+    whole = [batch for batch in batches if len(batch) == batch_size]
+    batches = (whole or batches)[: max(8, _SAMPLED // batch_size)]
+    longest, everything = _up(int(lengths.max()), _MULTIPLE), _up(batch_size, multiple)
+    alone = RowShape(everything, longest)
+    fewest = max(1, int(lengths.mean() * batch_size) // (3 * longest))
+    counts = {_up(int(n), multiple) for n in np.geomspace(fewest, everything, 3 * _MOST_ROWS)}
+    total = max(int(lengths[batch].sum()) for batch in batches)
+    counts = sorted(n for n in counts if n < everything and n * longest < 3 * total)
+    counts = counts[:: max(1, len(counts) // _MOST_ROWS)]
+    needed = np.full((len(batches), len(counts)), longest)  # length by batch and number of rows
+    slots = 1
+    for b, batch in enumerate(batches):
+        own = lengths[batch].tolist()
+        for c, rows in enumerate(counts):
+            found = pack(own, rows)
+            fullest = max(sum(own[i] for i in row) for row in found)
+            needed[b, c] = _up(fullest, _MULTIPLE)
+            if fullest <= 2 * longest:
+                slots = max(slots, max(map(len, found)))
+    candidates = [
+        (RowShape(rows, int(length)), needed[:, c] <= length)
+        for c, rows in enumerate(counts)
+        for length in np.unique(needed[:, c])
+    ]
+    cost = np.full(len(batches), alone.cost)
+    chosen: list[RowShape] = []
+    for _ in range(num_shapes):
+        costs = [np.minimum(cost, np.where(fits, shape.cost, np.inf)) for shape, fits in candidates]
+        best = min(range(len(candidates)), key=lambda k: costs[k].sum(), default=None)
+        if best is None or costs[best].sum() >= cost.sum():
+            break
+        chosen.append(candidates[best][0])
+        cost = costs[best]
+    return Packing((*sorted(chosen, key=lambda shape: shape.cost), alone), slots)
+
+
+def place(lengths: Sequence[int], packing: Packing) -> tuple[RowShape, tuple[tuple[int, ...], ...]]:
+    """The cheapest shape that holds some examples, and the examples of each of its rows.
+
+    Args:
+      lengths: tokens of each example, no more of them than a batch has.
+      packing: the shapes.
+    """
+    for shape in packing.shapes[:-1]:
+        if sum(lengths) > shape.rows * shape.length or max(lengths, default=0) > shape.length:
+            continue
+        rows = pack(lengths, shape.rows, packing.slots)
+        whole = sum(map(len, rows)) == len(lengths)
+        if whole and all(sum(lengths[i] for i in row) <= shape.length for row in rows):
+            return shape, tuple(map(tuple, rows))
+    alone = packing.shapes[-1]
+    return alone, tuple((i,) if i < len(lengths) else () for i in range(alone.rows))
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _best_exchange(
+    lengths: Sequence[int], placed: list[list[int]], sums: list[int], slots: int | None
+) -> tuple[int, int, int, int | None] | None:
+    """(fullest row, other row, place in the one, place in the other or None for a mere move)."""
+    full = max(range(len(sums)), key=sums.__getitem__)
+    best, found = 0, None
+    for other in range(len(sums)):
+        gap = sums[full] - sums[other]
+        if gap <= 1:
+            continue
+        room = slots is None or len(placed[other]) < slots
+        partners = [*enumerate(placed[other]), *([(None, None)] if room else [])]
+        for i, mine in enumerate(placed[full]):
+            for j, theirs in partners:
+                change = lengths[mine] - (0 if theirs is None else lengths[theirs])
+                gain = min(change, gap - change)
+                if gain > best:
+                    best, found = gain, (full, other, i, j)
+    return found
