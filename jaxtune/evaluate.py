@@ -7,13 +7,15 @@ import jax
 import numpy as np
 
 from jaxtune.data import batches
+from jaxtune.prefetch import on_device, prefetch
 from jaxtune.tasks.task import Task
+from jaxtune.types import Batch
 
 Advance = Callable[[int], Any]
 
 
 def predict_all(
-    step: Callable[[dict[str, np.ndarray]], Any],
+    step: Callable[[Batch], Any],
     examples: Any,
     lengths: tuple[int, ...],
     batch_size: int,
@@ -52,9 +54,10 @@ def predict_all(
                 outputs[i] = values[row][:size] if per_token else values[row]
         advance(len(index.indices))
 
-    for index in order:
-        waiting.append((index, step(examples.collate(index, batch_size))))
-        if len(waiting) > 1:  # one batch is computed while the next is made
+    made = ((index, examples.collate(index, batch_size)) for index in order)
+    for index, batch in prefetch(on_device(made)):
+        waiting.append((index, step(batch)))
+        if len(waiting) > 1:  # one batch is computed while the outputs of the last are read
             collect()
     while waiting:
         collect()
