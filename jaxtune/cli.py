@@ -28,3 +28,5 @@ def _quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     logging.getLogger("absl").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(orbax|flax|transformers|huggingface_hub)\b")
+    # A program that cannot be read from the cache, or written to it, is compiled as ever.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")

@@ -26,9 +26,11 @@ def main(argv: list[str]) -> None:
     settings = load_config(arguments.config, overrides)
     workdir = Path(os.path.expanduser(arguments.workdir))  # no shell expands --workdir=~/runs
     # The heavy imports wait until the config has been found good.
+    from jaxtune.compiled import keep_programs
     from jaxtune.report import Report
 
     report = Report()
+    keep_programs(report.line)
     if arguments.mode == "eval":
         from jaxtune.scoring import score
 

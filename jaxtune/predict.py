@@ -38,10 +38,12 @@ def main(argv: list[str]) -> None:
         siblings = [p.name for p in source.parent.iterdir()] if source.parent.is_dir() else []
         raise UserError(f"--input={source}: there is no such file.{nearest(source.name, siblings)}")
     # The heavy imports wait until the arguments have been found good.
+    from jaxtune.compiled import keep_programs
     from jaxtune.report import Report, human_seconds
     from jaxtune.saved import open_saved, outputs_of, saved_task
 
     report = Report()
+    keep_programs(report.line)
     task, card = saved_task(arguments.model)
     own = [card["image_column"]] if task.head == "image" and card else card.get("text_columns", ())
     names = arguments.text_columns.split(",") if arguments.text_columns else own
