@@ -19,6 +19,7 @@ from jaxtune.errors import UserError
 from jaxtune.evaluate import all_scores, predict_all
 from jaxtune.loggers import MetricsLog
 from jaxtune.prefetch import on_device, prefetch
+from jaxtune.profile import Profile
 from jaxtune.report import Report
 from jaxtune.run import Run, prepare, training_batches
 from jaxtune.settings import Settings
@@ -144,12 +145,14 @@ def _fit(
     seconds, examples, tokens = 0.0, 0, 0
     stream = prefetch(on_device(training_batches(run, step)))
     bar = report.bar("training", run.num_steps, step)
+    profile = Profile(run.settings.profile.steps, workdir / "profile", report)
     closing = contextlib.closing
-    with _signals() as received, closing(log), closing(stream), bar as update:
+    with _signals() as received, closing(log), closing(stream), closing(profile), bar as update:
         while step < run.num_steps and not _is_over(run, progress):
             if stages.is_due(run, progress, step):
                 stage, progress = _next_stage(run, stage, progress, report)
                 programs.append(stage.step)
+            profile.before(step, waiting)
             begin, compiling = time.perf_counter(), stage.step.seconds
             index, batch = next(stream)
             if not stage.step.knows(batch):
@@ -163,12 +166,13 @@ def _fit(
             log_now = step % settings.log_every_steps == 0 or step == run.num_steps
             eval_now, save_now = _due(run, step)
             stop_now, next_now = bool(received), stages.is_due(run, progress, step)
-            if log_now or eval_now or save_now or stop_now or next_now:
+            if log_now or eval_now or save_now or stop_now or next_now or profile.ends(step):
                 progress, waiting = _add_losses(progress, waiting), []
             else:
                 jax.block_until_ready(waiting[:-_IN_FLIGHT][-1:])
             seconds += time.perf_counter() - begin - (stage.step.seconds - compiling)
             examples, tokens = examples + len(index.indices), tokens + _tokens(run, index)
+            profile.after(step)
             update(1)
             if log_now:
                 loss = progress.loss_total / progress.loss_weight

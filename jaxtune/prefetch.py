@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 AHEAD = 2  # one to take while the next is made; more only fills memory
 
 
-def prefetch(items: Iterable[T], ahead: int = AHEAD) -> Iterator[T]:
+def prefetch(items: Iterable[T], ahead: int = AHEAD) -> Generator[T, None, None]:
     """The items in their order, made by one thread before they are asked for.
 
     An exception of `items` is raised where the item would have been. Closing the generator ends the

@@ -21,6 +21,7 @@ from jaxtune.models.pretrained import (
     load_pretrained,
     read_config,
 )
+from jaxtune.models.recompute import make_recomputing_apply
 from jaxtune.models.registry import find_head, parameter_shapes
 from jaxtune.report import Report
 from jaxtune.settings import DataSettings, Settings
@@ -122,6 +123,8 @@ def prepare(settings: Settings, report: Report) -> Run:
         from_scratch=settings.model.from_scratch,
         train_statistics=statistics,
     )
+    if settings.train.gradient_checkpointing:
+        pretrained = pretrained._replace(apply_fn=make_recomputing_apply(pretrained.module))
     params = adapters.extend(strategy, pretrained.params, jax.random.fold_in(key, _ADDED_STREAM))
     stages, notes = _with_new_parts(settings, plan.stages, params, pretrained)
     resolved = dataclasses.replace(
@@ -283,6 +286,7 @@ def _plan(
     steps_per_epoch = -(-num_examples // settings.train.batch_size)
     num_steps = settings.train.num_steps or settings.train.num_epochs * steps_per_epoch
     _check_stages(settings, strategy, len(stages), num_steps, steps_per_epoch)
+    _check_profile(settings.profile.steps, num_steps)
     o = settings.optimizer
     multipliers = rate_multipliers(
         extended,
@@ -323,6 +327,14 @@ def _check_stages(
         raise UserError(
             f"config.precision.frozen_dtype is {settings.precision.frozen_dtype!r}, but"
             f" {settings.tuning.name!r} trains those parameters later: expected 'float32'."
+        )
+
+
+def _check_profile(steps: tuple[int, ...] | None, num_steps: int) -> None:
+    if steps is not None and steps[1] > num_steps:
+        raise UserError(
+            f"config.profile.steps is {steps}, but the run has {num_steps} steps: expected at most"
+            f" {num_steps}."
         )
 
 

@@ -76,7 +76,9 @@ def test_an_exception_of_the_consumer_ends_the_thread():
 
 
 def test_batches_are_put_on_the_device_as_they_are():
-    batches = [(i, {"x": np.full((2, 3), i, np.int32), "w": np.ones(2, np.float32)}) for i in (0, 1)]
+    batches = [
+        (i, {"x": np.full((2, 3), i, np.int32), "w": np.ones(2, np.float32)}) for i in (0, 1)
+    ]
     found = list(prefetch(on_device(batches)))
     assert [i for i, _ in found] == [0, 1]
     for (_, batch), (_, given) in zip(found, batches, strict=True):
