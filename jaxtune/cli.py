@@ -5,7 +5,10 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+from jaxtune.cache_folder import private_folder
 from jaxtune.errors import UserError
 
 
@@ -21,6 +24,15 @@ def run_command(main: Callable[[list[str]], None], argv: list[str]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def token_folder(say: Callable[[str], Any]) -> Path | None:
+    """Where the commands keep tokens from run to run; None, and why, where they cannot."""
+    try:
+        return private_folder("tokens")
+    except UserError as error:
+        say(f"tokens are not kept for the next run: {error}")
+        return None
 
 
 def _quiet() -> None:

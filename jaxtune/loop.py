@@ -76,7 +76,9 @@ class Fit(NamedTuple):
     first_step: int
 
 
-def train(settings: Settings, workdir: Path, report: Report) -> dict[str, Any]:
+def train(
+    settings: Settings, workdir: Path, report: Report, tokens: Path | None = None
+) -> dict[str, Any]:
     """Trains, evaluates and exports one run; an interrupted one goes on where it was.
 
     Args:
@@ -84,6 +86,7 @@ def train(settings: Settings, workdir: Path, report: Report) -> dict[str, Any]:
       workdir: gets `config.json`, `metrics.jsonl`, `results.json`, `checkpoints/`, `model/` and,
         with LoRA, `adapter/`.
       report: where a person reads along.
+      tokens: a folder that keeps tokens from run to run; None keeps none.
 
     Returns:
       What `results.json` holds.
@@ -94,7 +97,7 @@ def train(settings: Settings, workdir: Path, report: Report) -> dict[str, Any]:
     """
     start = time.perf_counter()
     check_workdir(workdir, settings)
-    run = prepare(settings, report)
+    run = prepare(settings, report, tokens)
     claim_workdir(workdir, run.settings)
     report.table("jaxtune", summary.start_rows(run, workdir))
     summary.show_audit(run, report)

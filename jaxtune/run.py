@@ -26,7 +26,7 @@ from jaxtune.models.registry import find_head, parameter_shapes
 from jaxtune.report import Report
 from jaxtune.settings import DataSettings, Settings
 from jaxtune.tasks.registry import find_task
-from jaxtune.tasks.task import Task
+from jaxtune.tasks.task import Task, keeping_tokens
 from jaxtune.tuning import adapters, partition
 from jaxtune.tuning.partition import Staged, Strategy
 from jaxtune.tuning.rates import rate_multipliers
@@ -82,13 +82,18 @@ class Run(NamedTuple):
         return make_tx(self.settings, self.stages[stage], self.multipliers, self.schedule)
 
 
-def prepare(settings: Settings, report: Report) -> Run:
+def prepare(settings: Settings, report: Report, tokens: Path | None = None) -> Run:
     """Reads and checks the data, loads the model, and plans the steps.
+
+    Args:
+      settings: validated.
+      report: shows progress.
+      tokens: a folder that keeps tokens from run to run; None keeps none.
 
     Raises:
       UserError: whatever is wrong with the config, the data or the weights, in that order.
     """
-    task = find_task(settings.task)
+    task = keeping_tokens(find_task(settings.task), tokens)
     best_metric = _check_metric(task, settings.train.best_metric)
     folder, family, config, hf_config = read_config(settings.model.path, settings.model.revision)
     head = find_head(family, task.head)
