@@ -5,7 +5,10 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+from jaxtune.cache_folder import private_folder
 from jaxtune.errors import UserError
 
 
@@ -23,8 +26,19 @@ def run_command(main: Callable[[list[str]], None], argv: list[str]) -> int:
     return 0
 
 
+def token_folder(say: Callable[[str], Any]) -> Path | None:
+    """Where the commands keep tokens from run to run; None, and why, where they cannot."""
+    try:
+        return private_folder("tokens")
+    except UserError as error:
+        say(f"tokens are not kept for the next run: {error}")
+        return None
+
+
 def _quiet() -> None:
     """Drops what libraries say that nobody here can act on."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     logging.getLogger("absl").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(orbax|flax|transformers|huggingface_hub)\b")
+    # A program that cannot be read from the cache, or written to it, is compiled as ever.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")

@@ -118,6 +118,9 @@ def validate(settings: Settings) -> None:
         check(0 <= value < 1, f"optimizer.{name}", value, "a number from 0 up to, not with, 1")
     for name in ("num_epochs", "batch_size", "eval_batch_size", "log_every_steps"):
         check(getattr(train, name) >= 1, f"train.{name}", getattr(train, name), "at least 1")
+    good = train.num_microbatches >= 1 and train.batch_size % train.num_microbatches == 0
+    divisor = f"a number that divides train.batch_size {train.batch_size}"
+    check(good, "train.num_microbatches", train.num_microbatches, divisor)
     for name in ("num_steps", "eval_every_steps", "checkpoint_every_steps", "patience"):
         value = getattr(train, name)
         check(value is None or value >= 1, f"train.{name}", value, "None or at least 1")
@@ -128,6 +131,7 @@ def validate(settings: Settings) -> None:
     check(data.split_seed >= 0, "data.split_seed", data.split_seed, "at least 0")
     good = 0 <= data.token_dropout < 1
     check(good, "data.token_dropout", data.token_dropout, "a share from 0 up to, not with, 1")
+    _validate_profile(settings, check)
     augmentation = data.augmentation
     for name in ("rand_augment_num_ops", "mixup_alpha", "cutmix_alpha"):
         value = getattr(augmentation, name)
@@ -146,6 +150,16 @@ def _validate_answers(settings: Settings, check: Callable[[bool, str, Any, str],
         check(data.max_length >= 32, "data.max_length", data.max_length, "at least 32 tokens")
         most = f"at most half of max_length {data.max_length}"
         check(data.doc_stride <= data.max_length // 2, "data.doc_stride", data.doc_stride, most)
+
+
+def _validate_profile(settings: Settings, check: Callable[[bool, str, Any, str], None]) -> None:
+    steps, last = settings.profile.steps, settings.train.num_steps
+    if steps is None:
+        return
+    good = len(steps) == 2 and 0 <= steps[0] < steps[1]
+    check(good, "profile.steps", steps, "None or START,STOP with 0 <= START < STOP")
+    if last is not None:
+        check(steps[1] <= last, "profile.steps", steps, f"at most train.num_steps {last}")
 
 
 def _run_python(path: Path) -> dict[str, Any]:
@@ -276,7 +290,7 @@ def _check(field: str, value: Any, hint: Any) -> Any:
         value = float(value) if abs(value) < 2**1023 else math.inf
     good = isinstance(value, tuple(kinds)) and not (isinstance(value, bool) and bool not in kinds)
     if good and isinstance(value, tuple):
-        good = all(isinstance(item, str) for item in value)
+        good = all(type(item) is _item(hint) for item in value)
     if good and isinstance(value, float):
         good = math.isfinite(value)
     if not good:
@@ -305,8 +319,17 @@ def _options(hint: Any) -> tuple[str, ...]:
     return tuple(word for literal in literals for word in typing.get_args(literal))
 
 
+def _item(hint: Any) -> type:
+    """What a tuple that a hint admits is made of."""
+    (found,) = (arg for arg in _alternatives(hint) if typing.get_origin(arg) is tuple)
+    return typing.get_args(found)[0]
+
+
 def _spell(hint: Any) -> str:
     """A type in words."""
-    words = {int: "a whole number", float: "a number", str: "text", tuple: "names joined by commas"}
+    words = {int: "a whole number", float: "a number", str: "text"}
+    if tuple in _kinds(hint):
+        what = "names" if _item(hint) is str else "whole numbers"
+        words[tuple] = f"{what} joined by commas"
     words |= {bool: "true or false", type(None): "None"}
     return " or ".join(words[kind] for kind in _kinds(hint))

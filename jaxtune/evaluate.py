@@ -1,34 +1,35 @@
 """Outputs and scores over any number of examples, exact whatever the batch size."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxtune.data import batches
+from jaxtune.data.batches import BatchIndex
+from jaxtune.data.layout import Layout
+from jaxtune.prefetch import on_device, prefetch
 from jaxtune.tasks.task import Task
+from jaxtune.types import Batch
 
 Advance = Callable[[int], Any]
 
 
 def predict_all(
-    step: Callable[[dict[str, np.ndarray]], Any],
+    step: Callable[[Batch], Any],
     examples: Any,
-    lengths: tuple[int, ...],
-    batch_size: int,
+    layout: Layout,
     advance: Advance = lambda count: None,
     *,
     per_token: bool = False,
 ) -> tuple[dict[str, float], Any]:
-    """Runs a step over all examples, longest last, and puts the outputs back in order.
+    """Runs a step over all examples and puts the outputs back in order.
 
     Args:
-      step: batch -> (metrics, outputs [b ...] or None), as `make_eval_step` makes with its
-        parameters bound.
+      step: batch -> (metrics, outputs or None), as `make_eval_step` makes with its parameters
+        bound; outputs are [b ...], of packed rows with s examples [b s ...].
       examples: n of them.
-      lengths: padded lengths to choose from, in tokens.
-      batch_size: examples a step; the last batch is filled with rows of weight 0.
+      layout: how examples make batches; the last batch is filled up with weights of 0.
       advance: called with the number of examples done.
       per_token: whether the outputs are of tokens, [b t ...]; those of padding are dropped.
 
@@ -36,10 +37,10 @@ def predict_all(
       (means of the metrics, outputs float32 in the examples' order: [n ...], or a list of n arrays
       [t ...] where they are of tokens, or None).
     """
-    order = batches.eval_order(examples.lengths, lengths, batch_size)
+    lengths = examples.lengths
     sums: dict[str, np.ndarray] = {}
-    outputs: list[Any] = [None] * len(examples.lengths)
-    waiting: list[tuple[batches.BatchIndex, Any]] = []
+    outputs: list[Any] = [None] * len(lengths)
+    waiting: list[tuple[BatchIndex, Any]] = []
 
     def collect() -> None:
         index, result = waiting.pop(0)
@@ -47,14 +48,15 @@ def predict_all(
         for name, mean in means.items():
             sums[name] = sums.get(name, 0.0) + np.array(mean, np.float64)
         if values is not None:
-            for row, i in enumerate(index.indices):
-                size = examples.lengths[i] if per_token else None
-                outputs[i] = values[row][:size] if per_token else values[row]
+            for i, output in _by_example(index, values, lengths, per_token):
+                outputs[i] = output
         advance(len(index.indices))
 
-    for index in order:
-        waiting.append((index, step(examples.collate(index, batch_size))))
-        if len(waiting) > 1:  # one batch is computed while the next is made
+    placed = (layout.place(indices, lengths) for indices in layout.eval_order(lengths))
+    made = ((index, examples.collate(index, layout.batch_size)) for index in placed)
+    for index, batch in prefetch(on_device(made)):
+        waiting.append((index, step(batch)))
+        if len(waiting) > 1:  # one batch is computed while the outputs of the last are read
             collect()
     while waiting:
         collect()
@@ -65,6 +67,23 @@ def predict_all(
     elif not per_token:
         found = np.stack(outputs).astype(np.float32)
     return {name: float(total / weight) for name, (total, weight) in sums.items()}, found
+
+
+def _by_example(
+    index: BatchIndex, values: np.ndarray, lengths: np.ndarray, per_token: bool
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Each example of a batch with its part of the outputs."""
+    rows = index.rows or tuple((place,) for place in range(len(index.indices)))
+    for row, places in enumerate(rows):
+        start = 0
+        for slot, place in enumerate(places):
+            i = int(index.indices[place])
+            stop = start + int(lengths[i])
+            if per_token:
+                yield i, values[row, start:stop]
+            else:
+                yield i, values[row] if index.rows is None else values[row, slot]
+            start = stop
 
 
 def all_scores(

@@ -18,6 +18,8 @@ from jaxtune.data import batches
 from jaxtune.errors import UserError
 from jaxtune.evaluate import all_scores, predict_all
 from jaxtune.loggers import MetricsLog
+from jaxtune.prefetch import on_device, prefetch
+from jaxtune.profile import Profile
 from jaxtune.report import Report
 from jaxtune.run import Run, prepare, training_batches
 from jaxtune.settings import Settings
@@ -33,6 +35,9 @@ _CARD = (
     "allow_no_answer",
 )
 """The settings of the data that jaxtune.json keeps for prediction."""
+
+_IN_FLIGHT = 4
+"""Steps that may be under way at once: each holds its batch, and none waits for the host."""
 
 
 class InterruptedRunError(Exception):
@@ -56,7 +61,7 @@ class Fit(NamedTuple):
       stage: after the last step.
       progress: which step was best.
       programs: the compiled training step of each stage that ran.
-      seconds: of training steps, without compiling and evaluating.
+      seconds: of training, with waiting for batches, without compiling and evaluating.
       examples: trained on in those seconds.
       tokens: real ones among them, without padding.
       first_step: 0, or the step that a resumed run went on from.
@@ -71,7 +76,9 @@ class Fit(NamedTuple):
     first_step: int
 
 
-def train(settings: Settings, workdir: Path, report: Report) -> dict[str, Any]:
+def train(
+    settings: Settings, workdir: Path, report: Report, tokens: Path | None = None
+) -> dict[str, Any]:
     """Trains, evaluates and exports one run; an interrupted one goes on where it was.
 
     Args:
@@ -79,6 +86,7 @@ def train(settings: Settings, workdir: Path, report: Report) -> dict[str, Any]:
       workdir: gets `config.json`, `metrics.jsonl`, `results.json`, `checkpoints/`, `model/` and,
         with LoRA, `adapter/`.
       report: where a person reads along.
+      tokens: a folder that keeps tokens from run to run; None keeps none.
 
     Returns:
       What `results.json` holds.
@@ -89,7 +97,7 @@ def train(settings: Settings, workdir: Path, report: Report) -> dict[str, Any]:
     """
     start = time.perf_counter()
     check_workdir(workdir, settings)
-    run = prepare(settings, report)
+    run = prepare(settings, report, tokens)
     claim_workdir(workdir, run.settings)
     report.table("jaxtune", summary.start_rows(run, workdir))
     summary.show_audit(run, report)
@@ -138,29 +146,36 @@ def _fit(
     log = MetricsLog(workdir / "metrics.jsonl", resume_step=step)
     waiting: list[StepInfo] = []
     seconds, examples, tokens = 0.0, 0, 0
-    stream = training_batches(run, step)
+    stream = prefetch(on_device(training_batches(run, step)))
     bar = report.bar("training", run.num_steps, step)
-    with _signals() as received, contextlib.closing(log), bar as update:
+    profile = Profile(run.settings.profile.steps, workdir / "profile", report)
+    closing = contextlib.closing
+    with _signals() as received, closing(log), closing(stream), closing(profile), bar as update:
         while step < run.num_steps and not _is_over(run, progress):
             if stages.is_due(run, progress, step):
                 stage, progress = _next_stage(run, stage, progress, report)
                 programs.append(stage.step)
+            profile.before(step, waiting)
+            begin, compiling = time.perf_counter(), stage.step.seconds
             index, batch = next(stream)
             if not stage.step.knows(batch):
                 shape = " x ".join(map(str, main_shape(batch)))
                 update(0, f"compiling for batches of {shape}")
-            begin, compiling = time.perf_counter(), stage.step.seconds
+                jax.block_until_ready(waiting)  # or these would be computed in uncounted time
             state, info = stage.step(stage.state, stage.frozen, batch)
             stage = stage._replace(state=state)
             waiting.append(info)
             step += 1
             log_now = step % settings.log_every_steps == 0 or step == run.num_steps
             eval_now, save_now = _due(run, step)
-            # One step is computed while the next batch is made; nothing runs further ahead.
-            while len(waiting) > (0 if log_now or eval_now or save_now or received else 1):
-                progress = _add_loss(progress, waiting.pop(0))
+            stop_now, next_now = bool(received), stages.is_due(run, progress, step)
+            if log_now or eval_now or save_now or stop_now or next_now or profile.ends(step):
+                progress, waiting = _add_losses(progress, waiting), []
+            else:
+                jax.block_until_ready(waiting[:-_IN_FLIGHT][-1:])
             seconds += time.perf_counter() - begin - (stage.step.seconds - compiling)
             examples, tokens = examples + len(index.indices), tokens + _tokens(run, index)
+            profile.after(step)
             update(1)
             if log_now:
                 loss = progress.loss_total / progress.loss_weight
@@ -174,10 +189,10 @@ def _fit(
                 progress = _judge(run, progress, step, scores[run.best_metric])
                 log.write(step, {f"validation/{name}": value for name, value in scores.items()})
                 report.line(_evaluation_line(run, step, scores, progress))
-            if eval_now or save_now or received:
+            if eval_now or save_now or stop_now:
                 kept = stages.settled(run, stage.number, stage.frozen)
                 checkpoints.save(stage.state, progress, kept)
-            if received:
+            if stop_now:
                 raise InterruptedRunError(received[0], step)
     return Fit(stage, progress, programs, seconds, examples, tokens, first_step)
 
@@ -216,8 +231,7 @@ def _evaluate(
         means, outputs = predict_all(
             lambda batch: eval_step(params, no_holes, batch),
             examples,
-            run.lengths,
-            run.settings.train.eval_batch_size,
+            run.eval_layout,
             update,
             per_token=run.task.per_token,
         )
@@ -246,12 +260,14 @@ def _is_over(run: Run, progress: Progress) -> bool:
     return not by_score or len(progress.stage_starts) == len(run.stages)
 
 
-def _add_loss(progress: Progress, info: StepInfo) -> Progress:
-    total, weight = jax.device_get(info.loss)
-    return progress._replace(
-        loss_total=progress.loss_total + float(total),
-        loss_weight=progress.loss_weight + float(weight),
-    )
+def _add_losses(progress: Progress, infos: list[StepInfo]) -> Progress:
+    """Waits for the steps that are under way, and adds their losses in their order."""
+    for total, weight in jax.device_get([info.loss for info in infos]):
+        progress = progress._replace(
+            loss_total=progress.loss_total + float(total),
+            loss_weight=progress.loss_weight + float(weight),
+        )
+    return progress
 
 
 def _train_row(run: Run, step: int, loss: float, norm: float, rate: float) -> dict[str, Any]:

@@ -26,7 +26,9 @@ NUM_STEPS = 100  # where the config sets no number of steps
 GROWTH = 4.0  # the sweep ends where the smoothed loss is so many times its lowest
 
 
-def lr_find(settings: Settings, workdir: Path, report: Report) -> dict[str, Any]:
+def lr_find(
+    settings: Settings, workdir: Path, report: Report, tokens: Path | None = None
+) -> dict[str, Any]:
     """Trains a copy of the model for some steps, each at a higher rate than the last.
 
     The rate grows by a constant factor from 1e-7 to 1 (10 for SGD) over `config.train.num_steps`
@@ -37,6 +39,7 @@ def lr_find(settings: Settings, workdir: Path, report: Report) -> dict[str, Any]
       settings: validated; `optimizer.learning_rate` and `optimizer.schedule` are not read.
       workdir: gets `lr_find.png` and `lr_find.json`, and is not claimed as a run's.
       report: where a person reads along.
+      tokens: a folder that keeps tokens from run to run; None keeps none.
 
     Returns:
       What `lr_find.json` holds.
@@ -48,7 +51,7 @@ def lr_find(settings: Settings, workdir: Path, report: Report) -> dict[str, Any]
     """
     with explain_unwritable(workdir):
         workdir.mkdir(parents=True, exist_ok=True)  # found out before the sweep
-    run = prepare(settings, report)
+    run = prepare(settings, report, tokens)
     count = settings.train.num_steps or min(NUM_STEPS, run.num_steps)
     if count < MIN_POINTS:
         raise UserError(

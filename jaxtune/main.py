@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from jaxtune.cli import run_command
+from jaxtune.cli import run_command, token_folder
 from jaxtune.config import load_config
 from jaxtune.errors import UserError
 
@@ -26,24 +26,27 @@ def main(argv: list[str]) -> None:
     settings = load_config(arguments.config, overrides)
     workdir = Path(os.path.expanduser(arguments.workdir))  # no shell expands --workdir=~/runs
     # The heavy imports wait until the config has been found good.
+    from jaxtune.compiled import keep_programs
     from jaxtune.report import Report
 
     report = Report()
+    keep_programs(report.line)
+    tokens = token_folder(report.line)
     if arguments.mode == "eval":
         from jaxtune.scoring import score
 
-        scores = score(settings, workdir, report)
+        scores = score(settings, workdir, report, tokens)
         report.line(json.dumps(scores))
         return
     if arguments.mode == "lr_find":
         from jaxtune.lr_find import lr_find
 
-        lr_find(settings, workdir, report)
+        lr_find(settings, workdir, report, tokens)
         return
     from jaxtune.loop import InterruptedRunError, train
 
     try:
-        train(settings, workdir, report)
+        train(settings, workdir, report, tokens)
     except InterruptedRunError as stop:
         report.line(str(stop))
         raise SystemExit(128 + stop.signum) from None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtune.atomic import write_atomic
-from jaxtune.cli import run_command
+from jaxtune.cli import run_command, token_folder
 from jaxtune.errors import UserError, nearest
 
 _OUTPUTS = (".jsonl", ".csv")
@@ -38,10 +38,13 @@ def main(argv: list[str]) -> None:
         siblings = [p.name for p in source.parent.iterdir()] if source.parent.is_dir() else []
         raise UserError(f"--input={source}: there is no such file.{nearest(source.name, siblings)}")
     # The heavy imports wait until the arguments have been found good.
+    from jaxtune.compiled import keep_programs
     from jaxtune.report import Report, human_seconds
     from jaxtune.saved import open_saved, outputs_of, saved_task
+    from jaxtune.tasks.task import keeping_tokens
 
     report = Report()
+    keep_programs(report.line)
     task, card = saved_task(arguments.model)
     own = [card["image_column"]] if task.head == "image" and card else card.get("text_columns", ())
     names = arguments.text_columns.split(",") if arguments.text_columns else own
@@ -49,7 +52,8 @@ def main(argv: list[str]) -> None:
     saved = open_saved(arguments.model, arguments.compute_dtype, max_length=arguments.max_length)
     start = time.perf_counter()
     track = report.track(f"reading {source.name}")
-    examples, notes = saved.task.encode(rows, saved.processor, saved.data, track)
+    task = keeping_tokens(saved.task, token_folder(report.line))
+    examples, notes = task.encode(rows, saved.processor, saved.data, track)
     for note in notes:
         report.line(note)
     _, outputs = outputs_of(saved, examples, arguments.batch_size, report, source.name)

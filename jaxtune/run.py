@@ -12,7 +12,7 @@ import optax
 
 from jaxtune import optim, paths
 from jaxtune.data import batches
-from jaxtune.data.layout import NUM_LENGTHS, Layout, choose_layout
+from jaxtune.data.layout import Layout, choose_layout
 from jaxtune.data.rows import Data, class_order, read_data
 from jaxtune.errors import UserError, nearest
 from jaxtune.models.family import Family, strategy_fields, with_statistics
@@ -22,11 +22,12 @@ from jaxtune.models.pretrained import (
     load_pretrained,
     read_config,
 )
+from jaxtune.models.recompute import make_recomputing_apply
 from jaxtune.models.registry import find_head, parameter_shapes
 from jaxtune.report import Report
 from jaxtune.settings import DataSettings, Settings
 from jaxtune.tasks.registry import find_task
-from jaxtune.tasks.task import Task
+from jaxtune.tasks.task import Task, keeping_tokens
 from jaxtune.tuning import adapters, partition
 from jaxtune.tuning.partition import Staged, Strategy
 from jaxtune.tuning.rates import rate_multipliers
@@ -44,7 +45,7 @@ class Run(NamedTuple):
       processor: the tokenizer or image processor, from the model's folder.
       examples: by split.
       layout: of training batches.
-      lengths: padded lengths of evaluation in tokens, increasing.
+      eval_layout: of batches of evaluation.
       strategy: what is trained.
       loss_fn: what is minimised.
       apply_fn: the model on `params`.
@@ -64,7 +65,7 @@ class Run(NamedTuple):
     processor: Any
     examples: dict[str, Any]
     layout: Layout
-    lengths: tuple[int, ...]
+    eval_layout: Layout
     strategy: Strategy
     loss_fn: LossFn
     apply_fn: ApplyFn
@@ -82,13 +83,18 @@ class Run(NamedTuple):
         return make_tx(self.settings, self.stages[stage], self.multipliers, self.schedule)
 
 
-def prepare(settings: Settings, report: Report) -> Run:
+def prepare(settings: Settings, report: Report, tokens: Path | None = None) -> Run:
     """Reads and checks the data, loads the model, and plans the steps.
+
+    Args:
+      settings: validated.
+      report: shows progress.
+      tokens: a folder that keeps tokens from run to run; None keeps none.
 
     Raises:
       UserError: whatever is wrong with the config, the data or the weights, in that order.
     """
-    task = find_task(settings.task)
+    task = keeping_tokens(find_task(settings.task), tokens)
     best_metric = _check_metric(task, settings.train.best_metric)
     folder, family, config, hf_config = read_config(settings.model.path, settings.model.revision)
     head = find_head(family, task.head)
@@ -124,6 +130,8 @@ def prepare(settings: Settings, report: Report) -> Run:
         train_statistics=statistics,
     )
     max_length = getattr(config, "max_length", 1)
+    if settings.train.gradient_checkpointing:
+        pretrained = pretrained._replace(apply_fn=make_recomputing_apply(pretrained.module))
     params = adapters.extend(strategy, pretrained.params, jax.random.fold_in(key, _ADDED_STREAM))
     stages, notes = _with_new_parts(settings, plan.stages, params, pretrained)
     resolved = dataclasses.replace(
@@ -139,8 +147,7 @@ def prepare(settings: Settings, report: Report) -> Run:
         pretrained._replace(params={}),
         processor,
         examples,
-        _choose_layout(settings, task, examples["train"], max_length),
-        _choose_lengths(examples, max_length),
+        *_choose_layouts(settings, task, examples, max_length),
         strategy,
         task.make_loss(settings.loss, pretrained.class_names, examples["train"].labels),
         adapters.adapt(strategy, pretrained.apply_fn),
@@ -289,6 +296,7 @@ def _plan(
     steps_per_epoch = -(-num_examples // settings.train.batch_size)
     num_steps = settings.train.num_steps or settings.train.num_epochs * steps_per_epoch
     _check_stages(settings, strategy, len(stages), num_steps, steps_per_epoch)
+    _check_profile(settings.profile.steps, num_steps)
     o = settings.optimizer
     multipliers = rate_multipliers(
         extended,
@@ -302,19 +310,19 @@ def _plan(
     return _Plan(stages, multipliers, schedule, steps_per_epoch, num_steps)
 
 
-def _choose_layout(settings: Settings, task: Task, train: Any, limit: int) -> Layout:
-    """As the settings say; images are all of one size, whatever the layout."""
+def _choose_layouts(
+    settings: Settings, task: Task, examples: Mapping[str, Any], limit: int
+) -> tuple[Layout, Layout]:
+    """Of training and of evaluation. Images are all of one size, whatever the layout."""
     kind = "bucketed" if task.head == "image" else settings.data.layout
-    return choose_layout(kind, train.lengths, settings.train.batch_size, limit)
-
-
-def _choose_lengths(examples: Mapping[str, Any], limit: int) -> tuple[int, ...]:
-    """The padded lengths of evaluation, for the training examples and the longest of all."""
-    lengths = batches.choose_lengths(examples["train"].lengths, NUM_LENGTHS, limit)
-    longest = max(int(part.lengths.max()) for part in examples.values())
-    if longest > lengths[-1]:  # evaluation may meet a longer example than training did
-        lengths = (*lengths[:-1], batches.choose_lengths(np.array([longest]), 1, limit)[0])
-    return lengths
+    train, lengths = settings.train, {split: part.lengths for split, part in examples.items()}
+    others = [part for split, part in lengths.items() if split != "train"]
+    seen = np.concatenate(others or [lengths["train"]])
+    parts = train.num_microbatches
+    return (
+        choose_layout(kind, lengths["train"], train.batch_size, limit, multiple=parts),
+        choose_layout(kind, seen, train.eval_batch_size, limit),
+    )
 
 
 def _check_stages(
@@ -334,6 +342,14 @@ def _check_stages(
         raise UserError(
             f"config.precision.frozen_dtype is {settings.precision.frozen_dtype!r}, but"
             f" {settings.tuning.name!r} trains those parameters later: expected 'float32'."
+        )
+
+
+def _check_profile(steps: tuple[int, ...] | None, num_steps: int) -> None:
+    if steps is not None and steps[1] > num_steps:
+        raise UserError(
+            f"config.profile.steps is {steps}, but the run has {num_steps} steps: expected at most"
+            f" {num_steps}."
         )
 
 

@@ -9,14 +9,13 @@ import numpy as np
 
 from jaxtune import adapted, peft
 from jaxtune.compiled import Compiled
-from jaxtune.data import batches
+from jaxtune.data.layout import choose_layout
 from jaxtune.errors import UserError
 from jaxtune.evaluate import predict_all
 from jaxtune.export import read_card
 from jaxtune.models.pretrained import Pretrained, find_folder, is_regression, read_config
 from jaxtune.models.registry import saved_head
 from jaxtune.report import Report
-from jaxtune.run import NUM_LENGTHS
 from jaxtune.settings import DataSettings
 from jaxtune.step import make_eval_step
 from jaxtune.tasks.registry import TASKS, task_of
@@ -119,13 +118,13 @@ def outputs_of(
     config = saved.pretrained.config
     saved.task.inputs.check(examples, config, saved.pretrained.folder)
     limit = getattr(config, "max_length", 1)
-    lengths = batches.choose_lengths(examples.lengths, NUM_LENGTHS, limit)
+    kind = "bucketed" if saved.task.head == "image" else "packed"
+    layout = choose_layout(kind, examples.lengths, batch_size, limit)
     with report.bar(f"predicting {name}", len(examples.lengths)) as update:
         means, outputs = predict_all(
             lambda batch: saved.step(saved.pretrained.params, batch),
             examples,
-            lengths,
-            batch_size,
+            layout,
             update,
             per_token=saved.task.per_token,
         )

@@ -11,15 +11,19 @@ from jaxtune.run import encode_splits
 from jaxtune.saved import open_saved, outputs_of
 from jaxtune.settings import Settings
 from jaxtune.tasks.registry import find_task
+from jaxtune.tasks.task import keeping_tokens
 
 
-def score(settings: Settings, workdir: Path, report: Report) -> dict[str, dict[str, float | None]]:
+def score(
+    settings: Settings, workdir: Path, report: Report, tokens: Path | None = None
+) -> dict[str, dict[str, float | None]]:
     """Scores a saved model on the validation and test splits of the config's data.
 
     Args:
       settings: `model.path` is scored where `workdir` holds no `model/` of its own.
       workdir: of a finished run; nothing is written to it.
       report: where a person reads along.
+      tokens: a folder that keeps tokens from run to run; None keeps none.
 
     Returns:
       Scores by name, by split; None where one is undefined.
@@ -45,7 +49,7 @@ def score(settings: Settings, workdir: Path, report: Report) -> dict[str, dict[s
             )
     del data.splits["train"]
     examples, cuts = encode_splits(
-        saved.task,
+        keeping_tokens(saved.task, tokens),
         data,
         saved.processor,
         saved.data,

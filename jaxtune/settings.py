@@ -239,6 +239,10 @@ class TrainSettings:
       num_epochs: passes over the training data.
       num_steps: optimizer steps, instead of `num_epochs` where set.
       batch_size: examples a step.
+      num_microbatches: the batch goes through the model in so many equal parts, one after the
+        other, so that less memory is needed; the gradient is that of the whole batch.
+      gradient_checkpointing: computes each layer again in the backward pass in place of keeping
+        what it computed: less memory, about a third more work.
       eval_batch_size: examples a step of evaluation and prediction.
       log_every_steps: one line of metrics.jsonl for so many steps.
       eval_every_steps: None evaluates at the end of every epoch.
@@ -250,6 +254,8 @@ class TrainSettings:
     num_epochs: int = 3
     num_steps: int | None = None
     batch_size: int = 32
+    num_microbatches: int = 1
+    gradient_checkpointing: bool = False
     eval_batch_size: int = 64
     log_every_steps: int = 10
     eval_every_steps: int | None = None
@@ -273,6 +279,18 @@ class PrecisionSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class ProfileSettings:
+    """Where the time goes.
+
+    Attributes:
+      steps: `START,STOP`: writes a trace of the training steps START to STOP - 1, counted from 0,
+        to the workdir's `profile/`; the first step of each batch shape compiles, so 10 or more.
+    """
+
+    steps: tuple[int, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """One run.
 
@@ -290,6 +308,7 @@ class Settings:
     optimizer: OptimizerSettings = OptimizerSettings()
     train: TrainSettings = TrainSettings()
     precision: PrecisionSettings = PrecisionSettings()
+    profile: ProfileSettings = ProfileSettings()
 
 
 def to_json(settings: Settings) -> str:

@@ -47,8 +47,10 @@ def begin(run: Run, index: int, params: Params, last: TrainState | None = None) 
     if last is not None:
         opt_state = carry(last.opt_state, state.opt_state)
         state = state._replace(step=last.step, key=last.key, opt_state=opt_state)
-    step = Compiled(make_train_step(run.apply_fn, run.loss_fn, tx), donate_argnums=(0,))
-    return Stage(index, step, state, frozen)
+    train_step = make_train_step(
+        run.apply_fn, run.loss_fn, tx, num_microbatches=run.settings.train.num_microbatches
+    )
+    return Stage(index, Compiled(train_step, donate_argnums=(0,)), state, frozen)
 
 
 def carry(old: Any, new: Any) -> Any:

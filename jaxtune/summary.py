@@ -50,6 +50,7 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
         rows.append(("classes", f"{len(pretrained.class_names)}: {names}"))
     rows += [
         ("batches", f"{settings.train.batch_size} {_shapes(run)}"),
+        *_memory_rows(run),
         ("steps", f"{run.num_steps} ({run.steps_per_epoch} an epoch)"),
         ("best by", f"{run.best_metric} on validation"),
         ("device", f"{jax.device_count()} x {jax.devices()[0].device_kind}, seed {settings.seed}"),
@@ -169,6 +170,17 @@ def _optimizer(run: Run) -> str:
     clip = f", clip {o.clip_norm}" if o.clip_norm else ""
     warm = f"warm-up {o.warmup_fraction:.0%}"
     return f"{o.name}, {o.schedule} from {o.learning_rate:g}, {warm}, decay {o.weight_decay}{clip}"
+
+
+def _memory_rows(run: Run) -> list[tuple[str, str]]:
+    """What is done to need less memory."""
+    train, rows = run.settings.train, []
+    if train.num_microbatches > 1:
+        size = train.batch_size // train.num_microbatches
+        rows.append(f"in {train.num_microbatches} parts of {size}, whose gradients are added")
+    if train.gradient_checkpointing:
+        rows.append("each layer is computed again in the backward pass")
+    return [("", row) for row in rows]
 
 
 def _precision(settings: PrecisionSettings) -> str:

@@ -20,6 +20,7 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_opti
 CACHE = tempfile.TemporaryDirectory(prefix="jaxtune-tests-")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", CACHE.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ["XDG_CACHE_HOME"] = f"{CACHE.name}/caches"  # nothing of a person's is read or written
 
 GOLDEN = Path(__file__).parent / "golden" / "bert"
 WORDS = {

@@ -3,6 +3,7 @@ import pytest
 
 from jaxtune.data.batches import choose_lengths
 from jaxtune.data.examples import Examples
+from jaxtune.data.layout import Layout, choose_layout
 from jaxtune.evaluate import all_scores, predict_all
 from jaxtune.tasks.registry import TASKS
 from jaxtune.types import Mean
@@ -39,7 +40,9 @@ def test_outputs_are_in_order_and_means_exact_for_any_number(batch_size):
             shapes.add(batch["input_ids"].shape)
             return fake_step(batch)
 
-        means, outputs = predict_all(step, examples, lengths, batch_size, done.append)
+        means, outputs = predict_all(
+            step, examples, Layout("bucketed", batch_size, lengths), done.append
+        )
         assert outputs.dtype == np.float32
         np.testing.assert_array_equal(outputs[:, 0], np.arange(n))
         assert (outputs[:, 1] >= examples.lengths).all()
@@ -51,9 +54,38 @@ def test_outputs_are_in_order_and_means_exact_for_any_number(batch_size):
         assert shapes <= {(batch_size, length) for length in lengths}
 
 
+@pytest.mark.parametrize("per_token", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_packed_outputs_are_in_order_and_means_exact_for_any_number(batch_size, per_token):
+    for n in (*range(1, 20), 64, 101):
+        examples = make_examples(n)
+        layout = choose_layout("packed", examples.lengths, batch_size)
+        shapes = set()
+
+        def step(batch, shapes=shapes):
+            ids, weight = batch["input_ids"], batch["weight"]
+            shapes.add(ids.shape)
+            loss = Mean((weight * batch["labels"]).sum(), weight.sum())
+            if per_token:  # the place of each token, behind the number of the example
+                return {"loss": loss}, np.stack([ids, batch["position_ids"]], axis=-1)
+            first = np.take_along_axis(np.asarray(ids), np.asarray(batch["first_tokens"]), axis=1)
+            return {"loss": loss}, np.where(weight > 0, first, 10**6)[..., None]
+
+        means, outputs = predict_all(step, examples, layout, per_token=per_token)
+        for i, (output, length) in enumerate(zip(outputs, examples.lengths, strict=True)):
+            assert output[..., 0].ravel()[0] == i
+            if per_token:
+                np.testing.assert_array_equal(output[:, 1], np.arange(length))
+        mean = examples.labels.astype(np.float64).mean()
+        assert means["loss"] == pytest.approx(mean, rel=1e-5, abs=1e-6)
+        assert shapes <= {tuple(shape) for shape in layout.packing.shapes}
+
+
 def test_no_metrics_are_no_means():
     examples = make_examples(5)
-    means, outputs = predict_all(lambda b: ({}, fake_step(b)[1]), examples, (40,), 2)
+    means, outputs = predict_all(
+        lambda b: ({}, fake_step(b)[1]), examples, Layout("padded", 2, (40,))
+    )
     assert means == {}
     assert len(outputs) == 5
 
@@ -66,7 +98,7 @@ def test_sums_over_many_batches_do_not_lose_small_ones():
         total = 1e8 if big.pop("first", False) else 1.0  # float32 would swallow every 1
         return {"loss": Mean(np.float32(total), np.float32(1))}, fake_step(batch)[1]
 
-    means, _ = predict_all(step, examples, (40,), 1)
+    means, _ = predict_all(step, examples, Layout("padded", 1, (40,)))
     assert means["loss"] == (1e8 + 49) / 50
 
 

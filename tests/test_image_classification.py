@@ -12,6 +12,7 @@ from PIL import Image
 
 from jaxtune.data.batches import choose_lengths, train_order
 from jaxtune.data.image_decode import Source
+from jaxtune.data.layout import Layout
 from jaxtune.data.rows import read_data
 from jaxtune.evaluate import all_scores, predict_all
 from jaxtune.losses import cross_entropy
@@ -151,7 +152,8 @@ def test_it_learns_with_all_augmentation(folder, tmp_path, model):
         outputs = loaded.apply_fn(params, batch, key=None, train=False)
         return TASK.metrics_fn(outputs, batch), outputs
 
-    means, outputs = predict_all(lambda batch: evaluate(params, batch), test, lengths, 4)
+    layout = Layout("bucketed", 4, lengths)
+    means, outputs = predict_all(lambda batch: evaluate(params, batch), test, layout)
     scores = all_scores(TASK, means, outputs, test)
     assert scores["accuracy"] == means["accuracy"] > 0.9
     records = TASK.decode(outputs, test, NAMES)

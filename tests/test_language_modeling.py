@@ -16,6 +16,7 @@ from jaxtune.config import validate
 from jaxtune.data.batches import BatchIndex, choose_lengths
 from jaxtune.data.blocks import make_examples
 from jaxtune.data.examples import load_tokenizer
+from jaxtune.data.layout import Layout
 from jaxtune.data.rows import Rows
 from jaxtune.errors import UserError
 from jaxtune.evaluate import predict_all
@@ -352,7 +353,8 @@ def records(task, examples, logits_of, batch_size=3):
         return {}, task.fetch(outputs, batch)
 
     lengths = choose_lengths(examples.lengths, 2)
-    _, outputs = predict_all(step, examples, lengths, batch_size, per_token=task.per_token)
+    layout = Layout("bucketed", batch_size, lengths)
+    _, outputs = predict_all(step, examples, layout, per_token=task.per_token)
     assert outputs.shape == (len(examples.lengths), 2)
     return task.decode(outputs, examples, ())
 

@@ -22,6 +22,7 @@ import pytest
 from jaxtune.config import validate
 from jaxtune.data import batches, windows
 from jaxtune.data.examples import Examples, load_tokenizer
+from jaxtune.data.layout import Layout
 from jaxtune.data.rows import Rows
 from jaxtune.data.squad import Answer, Question
 from jaxtune.data.windows import Rules, Window
@@ -425,8 +426,7 @@ def evaluate(model, params, examples, batch_size, lengths):
     return predict_all(
         jax.jit(lambda batch: step(params, no_holes, batch)),
         examples,
-        lengths,
-        batch_size,
+        Layout("bucketed", batch_size, lengths),
         per_token=QUESTION_ANSWERING.per_token,
     )
 

@@ -10,6 +10,7 @@ import pytest
 
 from jaxtune import paths, stages
 from jaxtune.optim import make_optimizer
+from jaxtune.settings import TrainSettings
 from jaxtune.tuning import partition
 from jaxtune.tuning.gradual import Gradual
 from jaxtune.types import Mean
@@ -42,7 +43,7 @@ def make_run(order):
     return types.SimpleNamespace(
         apply_fn=apply_fn,
         loss_fn=loss_fn,
-        settings=types.SimpleNamespace(seed=0),
+        settings=types.SimpleNamespace(seed=0, train=TrainSettings()),
         params=params,
         stages=labels,
         optimizer=optimizer,

@@ -10,6 +10,7 @@ from scipy.special import log_softmax, softmax
 
 from jaxtune.data.batches import BatchIndex
 from jaxtune.data.examples import load_tokenizer
+from jaxtune.data.layout import Layout
 from jaxtune.data.rows import Rows, class_order
 from jaxtune.data.word_tokens import encode
 from jaxtune.data.words import Tags, from_words, split_words
@@ -173,7 +174,8 @@ def test_scores_and_losses_do_not_depend_on_batches(make, batch_size):
         return TASK.metrics_fn(outputs, batch), TASK.fetch(outputs, batch)
 
     step = jax.jit(step)
-    means, outputs = predict_all(step, examples, (8, 32), batch_size, per_token=TASK.per_token)
+    layout = Layout("bucketed", batch_size, (8, 32))
+    means, outputs = predict_all(step, examples, layout, per_token=TASK.per_token)
     assert [len(part) for part in outputs] == examples.lengths.tolist()
     assert outputs[0].dtype == np.float32
     losses, guesses = [], []

@@ -49,6 +49,13 @@ class Layout(NamedTuple):
             return [index.indices for index in order]
         return packing.mixed_batches(lengths, self.batch_size, seed, epoch)
 
+    def eval_order(self, lengths: Int[np.ndarray, " n"]) -> list[Int[np.ndarray, " b"]]:
+        """The examples of each batch of an evaluation; each example is in one."""
+        if self.packing is not None:
+            return packing.mixed_batches(lengths, self.batch_size, 0, 0)
+        order = batches.eval_order(lengths, self.lengths, self.batch_size)
+        return [index.indices for index in order]
+
     def place(self, indices: Int[np.ndarray, " b"], lengths: Int[np.ndarray, " n"]) -> BatchIndex:
         """Where the examples of a batch lie.
 

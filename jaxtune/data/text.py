@@ -1,6 +1,7 @@
 """Tables of texts and pairs of texts: how they are read, and how they become tokens."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxtune.data.examples import Examples, Transform, tokenize
 from jaxtune.data.files import read_file, read_lines
 from jaxtune.data.rows import Reader, Rows
 from jaxtune.data.table import Table
+from jaxtune.data.token_cache import tokenize_once
 from jaxtune.errors import UserError
 from jaxtune.settings import DataSettings
 
@@ -82,7 +84,11 @@ TARGETS = Reader(load_tables, _has_labels, lambda *_: (), _target_rows)
 
 
 def encode(
-    rows: Rows, tokenizer: Any, settings: DataSettings, track: Track = iter
+    rows: Rows,
+    tokenizer: Any,
+    settings: DataSettings,
+    track: Track = iter,
+    tokenize: Callable[..., tuple[Examples, int]] = tokenize,
 ) -> tuple[Examples, list[str]]:
     """Tokenizes texts or pairs, and says how many were cut.
 
@@ -91,6 +97,7 @@ def encode(
       tokenizer: from `load_tokenizer`.
       settings: has `max_length`, in tokens, special ones included, and `token_dropout`.
       track: shows progress.
+      tokenize: as `examples.tokenize`.
 
     Raises:
       UserError: token dropout with a tokenizer that has no token to put in the place.
@@ -103,6 +110,11 @@ def encode(
     if settings.token_dropout:
         found = found._replace(transform=_dropout(tokenizer, settings.token_dropout))
     return found._replace(labels=rows.labels), notes
+
+
+def encode_once(folder: Path) -> Callable[..., tuple[Examples, list[str]]]:
+    """As `encode`, with the tokens kept in `folder`."""
+    return partial(encode, tokenize=partial(tokenize_once, folder))
 
 
 def _dropout(tokenizer: Any, rate: float) -> Transform:

@@ -46,9 +46,16 @@ def batch_metrics(outputs: Float[Array, "b t v"], batch: Batch) -> dict[str, Mea
 
 
 def fetch(outputs: Float[Array, "b t v"], batch: Batch) -> Float[Array, "b 2"]:
-    """Of each block, the log-likelihood of its scored tokens (nats) and how many they are."""
+    """Of each block, the log-likelihood of its scored tokens (nats) and how many they are.
+
+    Of packed rows with s blocks, [b s 2].
+    """
     logits, weight = outputs.astype(jnp.float32), batch["weight"]
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
+    if "segment_ids" in batch:
+        numbers = 1 + jnp.arange(batch["first_tokens"].shape[1])
+        own = batch["segment_ids"][:, None, :] == numbers[:, None]  # [b s t]
+        losses, weight = losses[:, None], weight[:, None] * own
     return jnp.stack([-jnp.sum(losses * weight, axis=-1), jnp.sum(weight, axis=-1)], axis=-1)
 
 

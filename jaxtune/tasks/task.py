@@ -86,3 +86,10 @@ class Task(NamedTuple):
     fetch: Callable[[Array, Batch], Array | None] = as_they_are
     resolve: Callable[[DataSettings, Rows], DataSettings] = as_set
     per_token: bool = False
+
+
+def keeping_tokens(task: Task, folder: Path | None) -> Task:
+    """The task with its tokens kept in `folder`, where it has one and turns whole texts to them."""
+    if folder is None or task.encode is not text.encode:
+        return task
+    return task._replace(encode=text.encode_once(folder))

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxtune import main, predict
+from jaxtune import loop, main, predict
+from jaxtune.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,6 +70,42 @@ def test_same_seed_same_bits_and_another_seed_others(config, tmp_path):
     assert same_weights(runs[0], runs[1])
     assert steady(rows(runs[0] / "metrics.jsonl")) == steady(rows(runs[1] / "metrics.jsonl"))
     assert not same_weights(runs[0], runs[2])
+
+
+def test_losses_are_fetched_where_they_are_read_and_few_steps_are_in_flight(
+    config, tmp_path, monkeypatch
+):
+    fetched, waited = [], []
+    add, block = loop._add_losses, loop.jax.block_until_ready
+
+    def count(progress, infos):
+        fetched.append(len(infos))
+        return add(progress, infos)
+
+    def note(infos):
+        waited.append(len(infos))
+        return block(infos)
+
+    monkeypatch.setattr(loop, "_add_losses", count)
+    monkeypatch.setattr(loop.jax, "block_until_ready", note)
+    more = ["--config.train.num_epochs=1", "--config.train.log_every_steps"]
+    run(config, tmp_path / "rare", f"{more[1]}=100", more[0])
+    assert fetched == [11]  # all of the epoch at once, at its evaluation
+    assert waited == [0] * 5 + [1] * 6  # first for compiling; then for the step before the last 4
+    fetched.clear()
+    run(config, tmp_path / "often", f"{more[1]}=4", more[0])
+    assert fetched == [4, 4, 3]
+    assert same_weights(tmp_path / "rare", tmp_path / "often")
+    losses = [
+        [
+            row["train/loss"]
+            for row in rows(tmp_path / name / "metrics.jsonl")
+            if "train/loss" in row
+        ]
+        for name in ("rare", "often")
+    ]
+    # 10 batches of 8 and a ragged one of 3, somewhere in the order
+    assert min(losses[1]) < losses[0][0] < max(losses[1])
 
 
 def test_the_resolved_config_alone_reproduces_the_run(config, tmp_path):
@@ -268,3 +305,20 @@ def test_nothing_is_said_that_is_not_for_the_person(config, tmp_path):
     )
     assert done.stderr == ""
     assert "arning" not in done.stdout
+
+
+def test_a_profile_and_less_memory_change_no_result(config, tmp_path, capsys):
+    run(config, tmp_path / "plain", "--config.train.num_epochs=1")
+    more = ["--config.profile.steps=4,6", "--config.train.gradient_checkpointing=True"]
+    run(config, tmp_path / "other", "--config.train.num_epochs=1", *more)
+    shown = capsys.readouterr().out
+    assert "each layer is computed again in the backward pass" in shown
+    assert f"profile: {tmp_path / 'other' / 'profile'}" in shown
+    assert len([*(tmp_path / "other" / "profile").rglob("*.xplane.pb")]) == 1
+    first, second = (
+        load_file(tmp_path / name / "model" / "model.safetensors") for name in ("plain", "other")
+    )
+    for name, value in first.items():
+        np.testing.assert_allclose(second[name], value, atol=1e-3, err_msg=name)
+    with pytest.raises(UserError, match=r"profile.steps is \(4, 12\), but the run has 11 steps"):
+        run(config, tmp_path / "long", "--config.train.num_epochs=1", "--config.profile.steps=4,12")

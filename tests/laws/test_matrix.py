@@ -81,15 +81,14 @@ def settings_of(task, strategy, model, data, tmp_path, *, from_scratch=False):
     return load_config(str(file), {})
 
 
-def predict(task, apply_fn, params, examples, lengths):
+def predict(task, apply_fn, params, examples, layout):
     """Nothing is compiled whole: single operations are, once for all tests."""
     step = make_eval_step(apply_fn, task.metrics_fn, task.fetch)
     no_holes = jax.tree.map(lambda _: None, params)
     return predict_all(
         lambda batch: step(params, no_holes, jax.tree.map(jnp.asarray, batch)),
         examples,
-        lengths,
-        4,
+        layout,
         per_token=task.per_token,
     )
 
@@ -118,7 +117,7 @@ def test_trains_scores_exports_and_reloads(
     assert float(info.grad_norm) > 0
     params = stages.assemble(stage._replace(state=state))
     examples = run.examples["validation"]
-    means, outputs = predict(run.task, run.apply_fn, params, examples, run.lengths)
+    means, outputs = predict(run.task, run.apply_fn, params, examples, run.eval_layout)
     scores = all_scores(run.task, means, outputs, examples)
     assert scores.keys() >= run.task.higher_is_better.keys()
     card = {"task": task, "max_length": 16}
@@ -127,7 +126,7 @@ def test_trains_scores_exports_and_reloads(
     assert saved.task.name == task
     model = saved.pretrained
     assert model.class_names == run.pretrained.class_names
-    _, again = predict(saved.task, model.apply_fn, model.params, examples, run.lengths)
+    _, again = predict(saved.task, model.apply_fn, model.params, examples, run.eval_layout)
     merged = adapters.is_mergeable(run.strategy) and strategy in ("lora", "ia3")
     for one, other in zip(outputs, again, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5 if merged else 0, rtol=0)
