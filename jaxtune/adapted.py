@@ -236,7 +236,8 @@ def _apply_own(
     fields: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in tuning.items() if k != "name"
     }
-    fields.pop("batch_statistics", None)
+    for name in ("batch_statistics", "frozen_dropout"):  # which a strategy does not read
+        fields.pop(name, None)
     defaults = strategy_fields(base.family, base.head, base.params, fields.get("placement"))
     strategy = make_strategy(tuning["name"], fields, defaults)
     flat = paths.flatten(adapters.extend(strategy, base.params, jax.random.key(0)))

@@ -132,6 +132,8 @@ def validate(settings: Settings) -> None:
     good = 0 <= data.token_dropout < 1
     check(good, "data.token_dropout", data.token_dropout, "a share from 0 up to, not with, 1")
     _validate_profile(settings, check)
+    most = settings.activation_cache.max_memory_bytes
+    check(most >= 0, "activation_cache.max_memory_bytes", most, "at least 0")
     augmentation = data.augmentation
     for name in ("rand_augment_num_ops", "mixup_alpha", "cutmix_alpha"):
         value = getattr(augmentation, name)

@@ -21,7 +21,7 @@ from jaxtune.loggers import MetricsLog
 from jaxtune.prefetch import on_device, prefetch
 from jaxtune.profile import Profile
 from jaxtune.report import Report
-from jaxtune.run import Run, prepare, training_batches
+from jaxtune.run import Run, prepare
 from jaxtune.settings import Settings
 from jaxtune.stages import Stage
 from jaxtune.step import StepInfo, make_eval_step
@@ -137,26 +137,32 @@ def _fit(
     """Steps from the newest checkpoint, or from 0, to the last step or an early stop."""
     settings, latest = run.settings.train, checkpoints.latest_step
     if latest is None:
-        stage, progress = stages.begin(run, 0, run.params), Progress()
+        stage, progress = stages.begin(run, 0, run.params, folder=workdir), Progress()
     else:
-        stage, progress = stages.restore(run, checkpoints, latest)
+        stage, progress = stages.restore(run, checkpoints, latest, workdir)
         report.line(f"going on from the checkpoint at step {latest}")
-    programs = [stage.step]
+    programs = stage.programs
     step = first_step = latest or 0
     log = MetricsLog(workdir / "metrics.jsonl", resume_step=step)
     waiting: list[StepInfo] = []
     seconds, examples, tokens = 0.0, 0, 0
-    stream = prefetch(on_device(training_batches(run, step)))
+    stream = prefetch(on_device(stage.feed.batches(step, progress.stage_starts[-1])))
     bar = report.bar("training", run.num_steps, step)
     profile = Profile(run.settings.profile.steps, workdir / "profile", report)
-    closing = contextlib.closing
-    with _signals() as received, closing(log), closing(stream), closing(profile), bar as update:
+    _tell(stage, report)
+    with contextlib.ExitStack() as stack:
+        received, update = stack.enter_context(_signals()), stack.enter_context(bar)
+        stack.enter_context(contextlib.closing(log))
+        stack.enter_context(contextlib.closing(profile))
+        stack.callback(lambda: stream.close())  # the one of the last stage
         while step < run.num_steps and not _is_over(run, progress):
             if stages.is_due(run, progress, step):
-                stage, progress = _next_stage(run, stage, progress, report)
-                programs.append(stage.step)
+                stream.close()
+                stage, progress = _next_stage(run, stage, progress, report, workdir)
+                stream = prefetch(on_device(stage.feed.batches(step, step)))
+                programs += stage.programs
             profile.before(step, waiting)
-            begin, compiling = time.perf_counter(), stage.step.seconds
+            begin, compiling = time.perf_counter(), stage.compile_seconds
             index, batch = next(stream)
             if not stage.step.knows(batch):
                 shape = " x ".join(map(str, main_shape(batch)))
@@ -173,7 +179,7 @@ def _fit(
                 progress, waiting = _add_losses(progress, waiting), []
             else:
                 jax.block_until_ready(waiting[:-_IN_FLIGHT][-1:])
-            seconds += time.perf_counter() - begin - (stage.step.seconds - compiling)
+            seconds += time.perf_counter() - begin - (stage.compile_seconds - compiling)
             examples, tokens = examples + len(index.indices), tokens + _tokens(run, index)
             profile.after(step)
             update(1)
@@ -198,18 +204,27 @@ def _fit(
 
 
 def _next_stage(
-    run: Run, stage: Stage, progress: Progress, report: Report
+    run: Run, stage: Stage, progress: Progress, report: Report, workdir: Path
 ) -> tuple[Stage, Progress]:
     """The stage after `stage`, with its parameters; says what it trains."""
     step = int(stage.state.step)
-    stage = stages.begin(run, stage.number + 1, stages.assemble(stage), stage.state)
+    params = stages.assemble(stage)
+    stage = stages.begin(run, stage.number + 1, params, stage.state, workdir)
     count = trees.count(stage.state.params)
     report.line(
         f"stage {stage.number + 1} of {len(run.stages)} from step {step}: {count:,} parameters in"
         " training"
     )
+    _tell(stage, report)
     starts = (*progress.stage_starts, step)
     return stage, progress._replace(stage_starts=starts, bad_evals=0)
+
+
+def _tell(stage: Stage, report: Report) -> None:
+    """Says what becomes of the frozen layers."""
+    told = stage.feed.describe()
+    if told:
+        report.line(told)
 
 
 def _due(run: Run, step: int) -> tuple[bool, bool]:

@@ -16,7 +16,7 @@ from jaxtune.errors import UserError
 from jaxtune.loggers import finite
 from jaxtune.lr_curve import BETA, MIN_POINTS, Suggestion, smooth, suggest
 from jaxtune.report import Report
-from jaxtune.run import Run, prepare, training_batches
+from jaxtune.run import Run, prepare
 from jaxtune.settings import Settings
 from jaxtune.workdir import explain_unwritable
 
@@ -77,7 +77,7 @@ def lr_find(
 def _sweep(run: Run, rates: np.ndarray, report: Report) -> np.ndarray:
     """The loss at each rate, up to the first that is not finite or has grown too much."""
     stage = stages.begin(run._replace(schedule=_exponential(rates)), 0, run.params)
-    stream = training_batches(run)
+    stream = stage.feed.batches()
     losses: list[float] = []
     lowest = np.inf
     with report.bar("sweeping", len(rates)) as update:

@@ -29,10 +29,25 @@ from jaxtune.settings import DataSettings, Settings
 from jaxtune.tasks.registry import find_task
 from jaxtune.tasks.task import Task, keeping_tokens
 from jaxtune.tuning import adapters, partition
+from jaxtune.tuning.depth import frozen_layers
 from jaxtune.tuning.partition import Staged, Strategy
 from jaxtune.tuning.rates import rate_multipliers
 from jaxtune.tuning.registry import make_strategy
 from jaxtune.types import ApplyFn, LossFn, Params
+
+
+class TrunkPlan(NamedTuple):
+    """What a stage does with the frozen layers below all that it trains.
+
+    Attributes:
+      depth: so many layers run without dropout, apart from the step; 0 for none.
+      keeps: whether their outputs are kept for later epochs.
+      reason: why not.
+    """
+
+    depth: int
+    keeps: bool = False
+    reason: str = ""
 
 
 class Run(NamedTuple):
@@ -51,6 +66,7 @@ class Run(NamedTuple):
       apply_fn: the model on `params`.
       params: all parameters at step 0, with those that the strategy adds.
       stages: the labels of each stage of the strategy; most have one.
+      trunks: the frozen layers of each stage.
       multipliers: factor on the learning rate of each leaf.
       schedule: learning rate by step.
       steps_per_epoch: batches in one pass.
@@ -71,6 +87,7 @@ class Run(NamedTuple):
     apply_fn: ApplyFn
     params: Params
     stages: tuple[Any, ...]
+    trunks: tuple[TrunkPlan, ...]
     multipliers: Any
     schedule: optax.Schedule
     steps_per_epoch: int
@@ -153,6 +170,7 @@ def prepare(settings: Settings, report: Report, tokens: Path | None = None) -> R
         adapters.adapt(strategy, pretrained.apply_fn),
         _cast_frozen(params, stages, settings.precision.frozen_dtype),
         stages,
+        tuple(_plan_trunk(settings, family, labels, examples["train"], plan) for labels in stages),
         plan.multipliers,
         plan.schedule,
         plan.steps_per_epoch,
@@ -193,21 +211,26 @@ def stage_start(strategy: Staged, stage: int, steps_per_epoch: int) -> int | Non
     return round(stage * strategy.stage_length * unit)
 
 
+def batch_indices(run: Run, step: int = 0) -> Iterator[tuple[batches.BatchIndex, int]]:
+    """The examples of each training batch from `step` on and where they lie, and the epoch.
+
+    A function of the seed and the step alone.
+    """
+    lengths = run.examples["train"].lengths
+    epoch, position = divmod(step, run.steps_per_epoch)
+    while True:
+        for indices in run.layout.order(lengths, run.settings.seed, epoch)[position:]:
+            yield run.layout.place(indices, lengths), epoch
+        epoch, position = epoch + 1, 0
+
+
 def training_batches(
     run: Run, step: int = 0
 ) -> Iterator[tuple[batches.BatchIndex, dict[str, np.ndarray]]]:
-    """The batches from `step` on, a function of the seed and the step alone."""
-    seed, examples, lengths = (
-        run.settings.seed,
-        run.examples["train"],
-        run.examples["train"].lengths,
-    )
-    epoch, position = divmod(step, run.steps_per_epoch)
-    while True:
-        for indices in run.layout.order(lengths, seed, epoch)[position:]:
-            index = run.layout.place(indices, lengths)
-            yield index, examples.collate(index, run.layout.batch_size, (seed, epoch))
-        epoch, position = epoch + 1, 0
+    """The batches from `step` on, for the whole model."""
+    examples, size, seed = run.examples["train"], run.layout.batch_size, run.settings.seed
+    for index, epoch in batch_indices(run, step):
+        yield index, examples.collate(index, size, (seed, epoch))
 
 
 def encode_splits(
@@ -261,7 +284,7 @@ def _check_metric(task: Task, name: str | None) -> str:
 
 def _strategy_fields(settings: Settings) -> dict[str, Any]:
     fields = dataclasses.asdict(settings.tuning)
-    del fields["name"], fields["batch_statistics"]
+    del fields["name"], fields["batch_statistics"], fields["frozen_dropout"]
     return fields
 
 
@@ -308,6 +331,25 @@ def _plan(
     warmup_steps = round(o.warmup_fraction * num_steps)
     schedule = optim.make_schedule(o.schedule, o.learning_rate, num_steps, warmup_steps)
     return _Plan(stages, multipliers, schedule, steps_per_epoch, num_steps)
+
+
+def _plan_trunk(
+    settings: Settings, family: Family, labels: Any, train: Any, plan: _Plan
+) -> TrunkPlan:
+    depth = frozen_layers(labels, family.names.layers, family.names.below)
+    if not depth:
+        return TrunkPlan(0)
+    if settings.tuning.frozen_dropout:
+        return TrunkPlan(0, reason="config.tuning.frozen_dropout")
+    if settings.train.gradient_checkpointing:
+        return TrunkPlan(0, reason="config.train.gradient_checkpointing")
+    if train.is_random:
+        return TrunkPlan(depth, reason="training changes the examples in each epoch")
+    if not settings.activation_cache.enabled:
+        return TrunkPlan(depth, reason="config.activation_cache.enabled")
+    if plan.num_steps <= plan.steps_per_epoch:
+        return TrunkPlan(depth, reason="there is one epoch")
+    return TrunkPlan(depth, keeps=True)
 
 
 def _choose_layouts(

@@ -157,6 +157,8 @@ class TuningSettings:
         feed-forward); `pfeiffer` if unset.
       bottleneck_size: of `adapter`: inner dimension; 64 if unset.
       prefix_length: of `prefix`: tokens put before keys and values; 16 if unset.
+      frozen_dropout: whether the frozen layers below all trained ones have dropout in training, as
+        other tools have it; then nothing of them can be computed ahead.
       batch_statistics: of models with batch normalisation: whether the running statistics follow
         the training batches; `trained` with `full` and `frozen` otherwise, if unset.
     """
@@ -178,6 +180,7 @@ class TuningSettings:
     placement: Literal["houlsby", "pfeiffer"] | None = None
     bottleneck_size: int | None = None
     prefix_length: int | None = None
+    frozen_dropout: bool = False
     batch_statistics: Literal["trained", "frozen"] | None = None
 
 
@@ -279,6 +282,21 @@ class PrecisionSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class ActivationCacheSettings:
+    """What the frozen layers below all trained ones give is computed once for each example.
+
+    Attributes:
+      enabled: whether it is kept from one epoch to the next.
+      dtype: that it is kept in.
+      max_memory_bytes: what needs more goes into a file that is mapped into memory.
+    """
+
+    enabled: bool = True
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_memory_bytes: int = 2 * 2**30
+
+
+@dataclasses.dataclass(frozen=True)
 class ProfileSettings:
     """Where the time goes.
 
@@ -308,6 +326,7 @@ class Settings:
     optimizer: OptimizerSettings = OptimizerSettings()
     train: TrainSettings = TrainSettings()
     precision: PrecisionSettings = PrecisionSettings()
+    activation_cache: ActivationCacheSettings = ActivationCacheSettings()
     profile: ProfileSettings = ProfileSettings()
 
 

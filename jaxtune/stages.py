@@ -1,5 +1,6 @@
 """The stages of a run: which leaves each trains, when it begins, and what goes on from the last."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -7,10 +8,12 @@ import jax
 from jaxtune import paths, trees
 from jaxtune.checkpoint import Checkpoints, Progress
 from jaxtune.compiled import Compiled
+from jaxtune.feed import Feed
+from jaxtune.models.trunk import make_upper_apply
 from jaxtune.run import Run, stage_start
 from jaxtune.state import TrainState, init_state
 from jaxtune.step import make_train_step
-from jaxtune.tuning import partition
+from jaxtune.tuning import adapters, partition
 from jaxtune.tuning.partition import Staged
 from jaxtune.types import Params
 
@@ -23,15 +26,33 @@ class Stage(NamedTuple):
       step: (state, frozen, batch) -> (state, info), compiled for each batch shape.
       state: holds what the stage trains.
       frozen: the rest of the parameters; what an earlier stage has trained is in it too.
+      feed: makes its batches.
     """
 
     number: int
     step: Compiled
     state: TrainState
     frozen: Params
+    feed: Feed
+
+    @property
+    def programs(self) -> list[Compiled]:
+        """The step, and the trunk if there is one."""
+        return [self.step, *([self.feed.trunk] if self.feed.trunk else [])]
+
+    @property
+    def compile_seconds(self) -> float:
+        """Spent in tracing and compiling them so far."""
+        return sum(program.seconds for program in self.programs)
 
 
-def begin(run: Run, index: int, params: Params, last: TrainState | None = None) -> Stage:
+def begin(
+    run: Run,
+    index: int,
+    params: Params,
+    last: TrainState | None = None,
+    folder: Path | None = None,
+) -> Stage:
     """A stage before its first step.
 
     Args:
@@ -40,6 +61,7 @@ def begin(run: Run, index: int, params: Params, last: TrainState | None = None) 
       params: all parameters as they are now.
       last: where the stage before it ended. Its step, its key, and the moments and counts of the
         leaves that are trained in both go on.
+      folder: for activations that are too many for memory; None for the system's.
     """
     trainable, frozen = partition.partition(params, run.stages[index])
     tx = run.optimizer(index)
@@ -47,10 +69,14 @@ def begin(run: Run, index: int, params: Params, last: TrainState | None = None) 
     if last is not None:
         opt_state = carry(last.opt_state, state.opt_state)
         state = state._replace(step=last.step, key=last.key, opt_state=opt_state)
+    apply_fn, depth = run.apply_fn, run.trunks[index].depth
+    if depth:
+        apply_fn = adapters.adapt(run.strategy, make_upper_apply(run.pretrained.module, depth))
     train_step = make_train_step(
-        run.apply_fn, run.loss_fn, tx, num_microbatches=run.settings.train.num_microbatches
+        apply_fn, run.loss_fn, tx, num_microbatches=run.settings.train.num_microbatches
     )
-    return Stage(index, Compiled(train_step, donate_argnums=(0,)), state, frozen)
+    feed = Feed(run, index, frozen, folder)
+    return Stage(index, Compiled(train_step, donate_argnums=(0,)), state, frozen, feed)
 
 
 def carry(old: Any, new: Any) -> Any:
@@ -82,13 +108,17 @@ def settled(run: Run, index: int, frozen: Params) -> Params:
     return jax.tree.unflatten(jax.tree.structure(frozen), leaves)
 
 
-def restore(run: Run, checkpoints: Checkpoints, step: int) -> tuple[Stage, Progress]:
-    """The stage that wrote the checkpoint at `step`, as it was then."""
+def restore(
+    run: Run, checkpoints: Checkpoints, step: int, folder: Path | None = None
+) -> tuple[Stage, Progress]:
+    """The stage that wrote the checkpoint at `step`, as it was then; `folder` as in `begin`."""
     progress = checkpoints.progress(step)
-    fresh = begin(run, len(progress.stage_starts) - 1, run.params)
+    fresh = begin(run, len(progress.stage_starts) - 1, run.params, folder=folder)
     like = settled(run, fresh.number, fresh.frozen)
     state, kept = checkpoints.restore(step, fresh.state, like)
-    return fresh._replace(state=state, frozen=trees.merge(kept, fresh.frozen)), progress
+    frozen = trees.merge(kept, fresh.frozen)
+    feed = Feed(run, fresh.number, frozen, folder)
+    return fresh._replace(state=state, frozen=frozen, feed=feed), progress
 
 
 def assemble(stage: Stage) -> Params:

@@ -109,7 +109,7 @@ def results(
         "tokens_per_second": None
         if _reads_images(run) or not fit.seconds
         else fit.tokens / fit.seconds,
-        "compiled_train_shapes": [s for program in fit.programs for s in program.shapes],
+        "compiled_train_shapes": sorted({s for program in fit.programs for s in program.shapes}),
         "compiled_eval_shapes": eval_step.shapes,
         "peak_memory_bytes": peak_memory_bytes(),
         "trainable_parameters": trees.count(fit.stage.state.params),

@@ -209,3 +209,67 @@ def tiny_tasks(tmp_path_factory) -> dict[str, TaskData]:
             lines = "".join(json.dumps(row) + "\n" for row in part)
             (folder / f"{split}.jsonl").write_text(lines)
     return found
+
+
+FIELDS = {
+    "last_layers": {"num_layers": 1},
+    "first_layers_frozen": {"num_layers": 1},
+    "rules": {"rules": ("bias$=trainable", ".*=frozen")},
+    "gradual": {"stage_by": "step", "stage_length": 1.0, "layers_per_stage": 2},
+    "lora": {"rank": 2},
+    "adapter": {"bottleneck_size": 3},
+    "prefix": {"prefix_length": 2},
+}
+"""What a strategy needs with the tiny models."""
+
+
+def settings_of(task, strategy, model, data, folder, overrides):
+    from jaxtune.config import default_config, load_config
+
+    config = default_config()
+    config.task = task
+    config.model.path = str(model)
+    config.data.path, config.data.max_length = str(data.folder), 16
+    config.data.layout = "padded"
+    for name, value in data.fields.items():
+        config.data[name] = value
+    config.tuning.name = strategy
+    for name, value in FIELDS.get(strategy, {}).items():
+        config.tuning[name] = value
+    config.train.batch_size = config.train.eval_batch_size = 4
+    config.train.num_steps = 6
+    file = folder / "config.json"
+    file.write_text(config.to_json())
+    return load_config(str(file), {name: str(value) for name, value in overrides.items()})
+
+
+@pytest.fixture
+def tiny_settings(tiny_tasks, tmp_path):
+    """A function: task, strategy, folder of the model, overrides -> settings of six steps of 4."""
+
+    def make(task, strategy, model, **overrides):
+        return settings_of(task, strategy, model, tiny_tasks[task], tmp_path, overrides)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tiny_families, tiny_tasks, tmp_path_factory):
+    """A function: task, family -> a folder with weights and a head, drawn once for each."""
+    from jaxtune import adapted
+    from jaxtune.report import Report
+    from jaxtune.run import prepare
+
+    found = {}
+
+    def make(task, family):
+        if (task, family) not in found:
+            place = tmp_path_factory.mktemp(f"{task}-{family}")
+            scratch = {"model.from_scratch": True}
+            model, data = tiny_families[family], tiny_tasks[task]
+            run = prepare(settings_of(task, "full", model, data, place, scratch), Report())
+            adapted.write(place, run, run.params, {}, Report())
+            found[task, family] = place / "model"
+        return found[task, family]
+
+    return make

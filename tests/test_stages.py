@@ -10,6 +10,7 @@ import pytest
 
 from jaxtune import paths, stages
 from jaxtune.optim import make_optimizer
+from jaxtune.run import TrunkPlan
 from jaxtune.settings import TrainSettings
 from jaxtune.tuning import partition
 from jaxtune.tuning.gradual import Gradual
@@ -46,6 +47,7 @@ def make_run(order):
         settings=types.SimpleNamespace(seed=0, train=TrainSettings()),
         params=params,
         stages=labels,
+        trunks=(TrunkPlan(0),) * len(labels),
         optimizer=optimizer,
     )
 

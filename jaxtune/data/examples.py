@@ -52,6 +52,11 @@ class Examples(NamedTuple):
     spans: bool = False
 
     @property
+    def is_random(self) -> bool:
+        """Whether an example changes from epoch to epoch."""
+        return self.transform is not None
+
+    @property
     def lengths(self) -> Int[np.ndarray, " n"]:
         """Tokens of each example, special tokens included."""
         return np.diff(self.offsets)
@@ -81,11 +86,7 @@ class Examples(NamedTuple):
         # A row of filling attends to one token, so that no softmax is empty.
         batch["attention_mask"][:, 0] = 1
         if self.weights is None:
-            batch["weight"] = np.zeros(batch_size, np.float32)
-            batch["weight"][: len(index.indices)] = 1.0
-            if self.labels is not None:
-                batch["labels"] = np.zeros((batch_size, *self.labels.shape[1:]), self.labels.dtype)
-                batch["labels"][: len(index.indices)] = self.labels[index.indices]
+            batch |= self.collate_labels(index.indices, batch_size)
         else:
             batch["weight"] = np.zeros(shape, np.float32)
             batch["labels"] = np.zeros(shape, np.int32)
@@ -96,6 +97,10 @@ class Examples(NamedTuple):
             for name, values in fields.items():
                 batch["weight" if name == "weights" else name][row, :size] = values
         return batch
+
+    def collate_labels(self, indices: Int[np.ndarray, " b"], batch_size: int) -> Fields:
+        """What `collate` says of labels and weights, where examples have one weight each."""
+        return labels_and_weight(self.labels, indices, batch_size)
 
     def _pack(self, index: BatchIndex, rows: Sequence[Sequence[int]], draw: Draw | None) -> Fields:
         """Lays the examples of each row one after the other.
@@ -157,6 +162,18 @@ class Examples(NamedTuple):
     def __repr__(self) -> str:
         """Sizes, not contents."""
         return f"Examples({len(self.offsets) - 1} examples, {len(self.input_ids)} tokens)"
+
+
+def labels_and_weight(
+    labels: np.ndarray | None, indices: Int[np.ndarray, " b"], batch_size: int
+) -> Fields:
+    """The labels of some examples, if there are any, and weight 1; both 0 in further rows."""
+    batch: Fields = {"weight": np.zeros(batch_size, np.float32)}
+    batch["weight"][: len(indices)] = 1.0
+    if labels is not None:
+        batch["labels"] = np.zeros((batch_size, *labels.shape[1:]), labels.dtype)
+        batch["labels"][: len(indices)] = labels[indices]
+    return batch
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -9,7 +9,7 @@ from jaxtyping import Float32, Int
 
 from jaxtune.data import augment
 from jaxtune.data.batches import BatchIndex
-from jaxtune.data.examples import Draw, Fields
+from jaxtune.data.examples import Draw, Fields, labels_and_weight
 from jaxtune.data.image_decode import WORKERS, Source, decode
 from jaxtune.data.image_processor import ImageProcessor
 from jaxtune.settings import AugmentationSettings
@@ -31,6 +31,11 @@ class ImageExamples(NamedTuple):
     augmentation: AugmentationSettings = AugmentationSettings()
 
     @property
+    def is_random(self) -> bool:
+        """Whether an image changes from epoch to epoch."""
+        return self.augmentation != AugmentationSettings()
+
+    @property
     def lengths(self) -> Int[np.ndarray, " n"]:
         """Ones: all images are of one size."""
         return np.ones(len(self.images), np.int64)
@@ -49,8 +54,6 @@ class ImageExamples(NamedTuple):
         """
         indices, size = index.indices, len(index.indices)
         pixels = np.zeros((batch_size, *self.processor.shape, 3), np.float32)
-        weight = np.zeros(batch_size, np.float32)
-        weight[:size] = 1.0
 
         def fill(first: int) -> None:
             for row in range(first, size, WORKERS):
@@ -58,16 +61,16 @@ class ImageExamples(NamedTuple):
 
         with ThreadPoolExecutor(WORKERS) as pool:
             list(pool.map(fill, range(WORKERS)))
-        batch = {"pixel_values": pixels, "weight": weight}
-        if self.labels is None:
-            return batch
-        batch["labels"] = np.zeros(batch_size, np.int32)
-        batch["labels"][:size] = self.labels[indices]
-        if draw is not None and augment.mixes(self.augmentation):
+        batch = {"pixel_values": pixels} | self.collate_labels(indices, batch_size)
+        if self.labels is not None and draw is not None and augment.mixes(self.augmentation):
             first = int(indices[0]) if size else 0  # a batch may be all filling
             rng = augment.generator(draw, first, augment.OF_BATCH)
             batch |= augment.mix(pixels, batch["labels"], size, self.augmentation, rng)
         return batch
+
+    def collate_labels(self, indices: Int[np.ndarray, " b"], batch_size: int) -> Fields:
+        """What `collate` says of labels and weights, where training mixes no images."""
+        return labels_and_weight(self.labels, indices, batch_size)
 
     def _pixels(self, i: int, draw: Draw | None) -> Float32[np.ndarray, "h w c"]:
         """Image i as it goes into a batch."""

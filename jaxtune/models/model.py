@@ -100,6 +100,19 @@ class Model(nn.Module):
         places = self.places(x, batch)
         return self.read_out(x if places is None else pick(x, places), batch, train)
 
+    def trunk(self, batch: Batch, stop: int) -> Array:
+        """The output of layer `stop - 1` without dropout, from the model's input.
+
+        Of all tokens, [b t d]; or, where no layer is left above and the head reads some of them
+        alone, of these, [b n d].
+        """
+        x = self.embed(batch)
+        if stop == 0:
+            return x
+        if stop < self.backbone.num_layers or self.places(x, batch) is None:
+            return self.run_layers(x, batch, 0, stop)
+        return self.backbone.run_layers(x, batch, 0, stop, False, self.places(x, batch))
+
     def suffix(
         self, x: Float[Array, "b t d"], batch: Batch, start: int, train: bool = False
     ) -> Array:
@@ -111,11 +124,13 @@ class Model(nn.Module):
           start: from 0 to the number of layers.
           train: whether dropout is on.
         """
-        places, count = self.places(x, batch), self.backbone.num_layers
-        if start < count and places is not None:
-            x = self.backbone.run_layers(x, batch, start, count, train, places)
-        elif start < count:
-            x = self.backbone.run_layers(x, batch, start, count, train)
+        count = self.backbone.num_layers
+        if start == count:
+            return self.read_out(x, batch, train)
+        places = self.places(x, batch)
+        if places is None:
+            return self.read_out(self.run_layers(x, batch, start, count, train), batch, train)
+        x = self.backbone.run_layers(x, batch, start, count, train, places)
         return self.read_out(x, batch, train)
 
     def read_out(self, x: Float[Array, "b n d"], batch: Batch, train: bool = False) -> Array:

@@ -57,6 +57,26 @@ def depths(params: Params, layers: str, below: str) -> tuple[list[int | None], i
     return found, 1 + max(depth for depth in found if depth is not None)
 
 
+def frozen_layers(labels: Any, layers: str, below: str) -> int:
+    """How many layers, counted from the input, are frozen with all that lies below them.
+
+    Args:
+      labels: of the parameters.
+      layers: as in `depths`.
+      below: as in `depths`.
+
+    Returns:
+      0 where the lowest layer is trained, or anything below it.
+    """
+    found, total = depths(labels, layers, below)
+    trained = [
+        total if depth is None else max(depth, 0)
+        for depth, label in zip(found, jax.tree.leaves(labels), strict=True)
+        if label != FROZEN
+    ]
+    return min(trained, default=total)
+
+
 def train_from(params: Params, found: list[int | None], lowest: int) -> Any:
     """TRAINABLE for the layers from `lowest` on and what stands above them, FROZEN below.
 

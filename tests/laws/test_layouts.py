@@ -19,7 +19,6 @@ from jaxtune.state import init_state
 from jaxtune.step import make_train_step
 from jaxtune.tasks.registry import TASKS
 from jaxtune.tuning import partition
-from tests.laws.test_matrix import settings_of
 
 COMBINATIONS = [
     (task, family)
@@ -59,12 +58,12 @@ def layouts(lengths, count):
 @pytest.mark.parametrize("strategy", ["full+lora+adapter+prefix", "ia3"])
 @pytest.mark.parametrize(("task", "family"), COMBINATIONS)
 def test_the_layout_changes_neither_loss_nor_gradients(
-    task, family, strategy, tiny_families, tiny_tasks, tmp_path
+    task, family, strategy, tiny_families, tiny_settings
 ):
-    folders = (tiny_families[family], tiny_tasks[task])
     if strategy == "ia3" and task not in ("classification", "token_classification"):
         pytest.skip("other heads are on the same layers")
-    run = prepare(settings_of(task, strategy, *folders, tmp_path, from_scratch=True), Report())
+    settings = tiny_settings(task, strategy, tiny_families[family], **{"model.from_scratch": True})
+    run = prepare(settings, Report())
     # Random values in the place of zeros, so that no gradient is zero.
     keys = jax.random.split(jax.random.key(1), len(jax.tree.leaves(run.params)))
     noise = jax.tree.unflatten(jax.tree.structure(run.params), list(keys))
@@ -94,12 +93,9 @@ def test_the_layout_changes_neither_loss_nor_gradients(
 
 
 @pytest.mark.parametrize("strategy", ["full", "last_layers", "bitfit", "head"])
-def test_a_step_on_packed_rows_is_that_on_padded_ones(
-    strategy, tiny_families, tiny_tasks, tmp_path
-):
-    folders = (tiny_families["bert"], tiny_tasks["classification"])
-    settings = settings_of("classification", strategy, *folders, tmp_path, from_scratch=True)
-    run = prepare(settings, Report())
+def test_a_step_on_packed_rows_is_that_on_padded_ones(strategy, tiny_weights, tiny_settings):
+    model = tiny_weights("classification", "bert")
+    run = prepare(tiny_settings("classification", strategy, model), Report())
     examples = run.examples["train"]
     trainable, frozen = partition.partition(run.params, run.stages[0])
     tx = run.optimizer(0)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from jaxtune import adapted, stages
-from jaxtune.config import default_config, load_config
 from jaxtune.errors import UserError
 from jaxtune.evaluate import all_scores, predict_all
 from jaxtune.models.registry import FAMILIES
@@ -21,15 +20,6 @@ from jaxtune.tasks.registry import TASKS
 from jaxtune.tuning import adapters
 from jaxtune.tuning.registry import STRATEGIES
 
-FIELDS = {
-    "last_layers": {"num_layers": 1},
-    "first_layers_frozen": {"num_layers": 1},
-    "rules": {"rules": ("bias$=trainable", ".*=frozen")},
-    "gradual": {"stage_by": "step", "stage_length": 1.0, "layers_per_stage": 2},
-    "lora": {"rank": 2},
-    "adapter": {"bottleneck_size": 3},
-    "prefix": {"prefix_length": 2},
-}
 REFUSED = {  # (family or task, strategy): a part of the reason
     ("resnet", "lora"): "acts on matrices",
     ("resnet", "ia3"): "acts on matrices",
@@ -43,42 +33,6 @@ COMBINATIONS = [
     for family in FAMILIES
     if TASKS[task].head in FAMILIES[family].heads
 ]
-
-
-@pytest.fixture(scope="session")
-def weights_folder(tiny_families, tiny_tasks, tmp_path_factory):
-    """Drawn once for each task and family: a folder with weights and a head."""
-    found = {}
-
-    def make(task, family):
-        if (task, family) not in found:
-            place = tmp_path_factory.mktemp(f"{task}-{family}")
-            folders = (tiny_families[family], tiny_tasks[task])
-            run = prepare(settings_of(task, "full", *folders, place, from_scratch=True), Report())
-            adapted.write(place, run, run.params, {}, Report())
-            found[task, family] = place / "model"
-        return found[task, family]
-
-    return make
-
-
-def settings_of(task, strategy, model, data, tmp_path, *, from_scratch=False):
-    folder, fields = data
-    config = default_config()
-    config.task = task
-    config.model.path, config.model.from_scratch = str(model), from_scratch
-    config.data.path, config.data.max_length = str(folder), 16
-    config.data.layout = "padded"
-    for name, value in fields.items():
-        config.data[name] = value
-    config.tuning.name = strategy
-    for name, value in FIELDS.get(strategy, {}).items():
-        config.tuning[name] = value
-    config.train.batch_size = config.train.eval_batch_size = 4
-    config.train.num_steps = 6
-    file = tmp_path / "config.json"
-    file.write_text(config.to_json())
-    return load_config(str(file), {})
 
 
 def predict(task, apply_fn, params, examples, layout):
@@ -96,10 +50,9 @@ def predict(task, apply_fn, params, examples, layout):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(("task", "family"), COMBINATIONS)
 def test_trains_scores_exports_and_reloads(
-    task, family, strategy, weights_folder, tiny_tasks, tmp_path
+    task, family, strategy, tiny_weights, tiny_settings, tmp_path
 ):
-    folders = (weights_folder(task, family), tiny_tasks[task])
-    settings = settings_of(task, strategy, *folders, tmp_path)
+    settings = tiny_settings(task, strategy, tiny_weights(task, family))
     for part in (task, family):
         if (part, strategy) in REFUSED:
             with pytest.raises(UserError, match=REFUSED[part, strategy]):

@@ -1,0 +1,155 @@
+"""Frozen layers apart from the step: the same outputs as the whole model, kept or not.
+
+For every task and family, with one trained layer and with none.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtune import paths, stages, trees
+from jaxtune.data.layout import choose_layout
+from jaxtune.errors import UserError
+from jaxtune.models.registry import FAMILIES
+from jaxtune.models.trunk import STATES, make_upper_apply
+from jaxtune.report import Report
+from jaxtune.run import prepare
+from jaxtune.tasks.registry import TASKS
+from jaxtune.tuning import adapters
+
+COMBINATIONS = [
+    (task, family)
+    for task in TASKS
+    for family in FAMILIES
+    if TASKS[task].head in FAMILIES[family].heads
+]
+
+
+@pytest.fixture
+def prepare_run(tiny_weights, tiny_settings):
+    """A function that prepares two epochs of three batches of four."""
+
+    def make(task, family, strategy, **overrides):
+        settings = tiny_settings(task, strategy, tiny_weights(task, family), **overrides)
+        return prepare(settings, Report())
+
+    return make
+
+
+@pytest.mark.parametrize("strategy", ["last_layers", "head"])
+@pytest.mark.parametrize(("task", "family"), COMBINATIONS)
+def test_trunk_and_rest_are_the_whole_and_what_is_kept_is_what_was_computed(
+    task, family, strategy, prepare_run
+):
+    if (task, strategy) == ("causal_lm", "head"):
+        with pytest.raises(UserError, match="word embeddings"):
+            prepare_run(task, family, strategy)
+        return
+    run = prepare_run(task, family, strategy)
+    (plan,) = run.trunks
+    if not plan.depth:  # a language model whose head is its word embeddings
+        assert task == "masked_lm"
+        return
+    stage = stages.begin(run, 0, run.params)
+    assert (stage.feed.cache is None) == (task == "masked_lm")
+    seen = {}
+    stream = stage.feed.batches()
+    for _ in range(2 * run.steps_per_epoch):
+        index, batch = next(stream)
+        apply_fn = make_upper_apply(run.pretrained.module, plan.depth)
+        batch = jax.tree.map(jnp.asarray, batch)
+        params = trees.merge(stage.state.params, stage.frozen)
+        found = apply_fn(params, batch, key=None, train=False)
+        whole = run.examples["train"].collate(index, 4, (0, 0 if len(seen) < 3 else 1))
+        wanted = run.apply_fn(run.params, jax.tree.map(jnp.asarray, whole), key=None, train=False)
+        real = np.asarray(batch["weight"]) > 0
+        assert found.shape == wanted.shape
+        np.testing.assert_allclose(found[real], wanted[real], atol=2e-6)
+        seen[len(seen)] = index
+        states = np.asarray(batch[STATES])
+        if stage.feed.cache is not None:
+            fresh = jax.device_get(stage.feed.trunk(stage.frozen, whole))
+            if states.shape == fresh.shape and "attention_mask" in whole:
+                mask = whole["attention_mask"] > 0
+                mask = mask if states.shape[1] == mask.shape[1] else mask[:, :1]
+                mask[len(index.indices) :] = False
+                np.testing.assert_array_equal(states[mask], fresh[mask])
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded", "bucketed"])
+@pytest.mark.parametrize("strategy", ["last_layers", "head", "bitfit+last_layers"])
+def test_training_with_and_without_the_cache_is_the_same(layout, strategy, prepare_run):
+    found = []
+    for enabled in (True, False):
+        run = prepare_run(
+            *("classification", "bert", strategy),
+            **{"activation_cache.enabled": enabled, "data.layout": layout},
+        )
+        stage = stages.begin(run, 0, run.params)
+        assert (stage.feed.cache is not None) == (enabled and "bitfit" not in strategy)
+        stream, state = stage.feed.batches(), stage.state
+        for _ in range(2 * run.steps_per_epoch):
+            state, _ = stage.step(state, stage.frozen, next(stream)[1])
+        found.append(paths.flatten(state.params))
+    for name, leaf in found[0].items():
+        atol = 1e-6 if layout == "packed" else 0
+        np.testing.assert_allclose(leaf, found[1][name], atol=atol, rtol=0, err_msg=name)
+
+
+def test_a_run_that_goes_on_keeps_what_the_first_batches_gave(prepare_run):
+    run = prepare_run("classification", "bert", "last_layers", **{"train.num_steps": 12})
+    run = run._replace(layout=choose_layout("packed", run.examples["train"].lengths, 4))
+    whole = stages.begin(run, 0, run.params).feed.batches()
+    batches = [next(whole)[1] for _ in range(12)]
+    for step in (1, 4, 7):
+        later = stages.begin(run, 0, run.params).feed.batches(step, 0)
+        for batch in batches[step:]:
+            again = next(later)[1]
+            np.testing.assert_array_equal(again[STATES], batch[STATES])
+
+
+@pytest.mark.parametrize(
+    ("changes", "depth", "reason"),
+    [
+        ({"tuning.frozen_dropout": True}, 0, "frozen_dropout"),
+        ({"train.gradient_checkpointing": True}, 0, "gradient_checkpointing"),
+        ({"data.token_dropout": 0.1}, 1, "changes the examples"),
+        ({"train.num_steps": 3}, 1, "one epoch"),
+        ({"activation_cache.enabled": False}, 1, "activation_cache.enabled"),
+    ],
+)
+def test_nothing_is_kept_where_that_would_be_wrong_or_in_vain(changes, depth, reason, prepare_run):
+    run = prepare_run("classification", "bert", "last_layers", **changes)
+    (plan,) = run.trunks
+    assert (plan.depth, plan.keeps) == (depth, False)
+    assert reason in plan.reason
+    stage = stages.begin(run, 0, run.params)
+    assert reason in stage.feed.describe()
+    _, batch = next(stage.feed.batches())
+    assert (STATES in batch) == bool(depth)
+    stage.step(stage.state, stage.frozen, batch)
+
+
+def test_adapters_in_every_layer_leave_no_trunk(prepare_run):
+    for strategy in ("full", "lora", "prefix", "bitfit", "embeddings_frozen"):
+        run = prepare_run("classification", "bert", strategy)
+        assert run.trunks[0].depth == 0, strategy
+        assert stages.begin(run, 0, run.params).feed.describe() == ""
+    run = prepare_run("classification", "bert", "gradual", **{"tuning.layers_per_stage": 1})
+    assert [plan.depth for plan in run.trunks] == [2, 1, 0, 0][: len(run.trunks)]
+
+
+def test_lora_in_the_upper_layer_stands_on_a_trunk(prepare_run):
+    targets = {"tuning.targets": r"layer/1/.*/query/kernel$"}
+    run = prepare_run("classification", "bert", "lora", **targets)
+    assert run.trunks[0].depth == 1
+    stage = stages.begin(run, 0, run.params)
+    _, batch = next(stage.feed.batches())
+    _, info = stage.step(stage.state, stage.frozen, batch)
+    assert np.isfinite(float(info.loss.value))
+    apply_fn = adapters.adapt(run.strategy, make_upper_apply(run.pretrained.module, 1))
+    batch = jax.tree.map(jnp.asarray, batch)
+    found = apply_fn(run.params, batch, key=None, train=False)
+    wanted = run.apply_fn(run.params, batch, key=None, train=False)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
