@@ -49,6 +49,6 @@ class Profile:
         self._is_on = False
         jax.profiler.stop_trace()
         self._report.line(
-            f"profile: {self._folder}: open its perfetto_trace.json.gz in https://ui.perfetto.dev, or"
-            f" tensorboard --logdir={self._folder} (with the package xprof)"
+            f"profile: {self._folder}: open its perfetto_trace.json.gz in https://ui.perfetto.dev,"
+            f" or run tensorboard --logdir={self._folder} (with the package xprof)"
         )
