@@ -50,5 +50,5 @@ class Profile:
         jax.profiler.stop_trace()
         self._report.line(
             f"profile: {self._folder}: open its perfetto_trace.json.gz in https://ui.perfetto.dev,"
-            f" or tensorboard --logdir={self._folder} (with the package xprof)"
+            f" or run tensorboard --logdir={self._folder} (with the package xprof)"
         )

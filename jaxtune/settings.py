@@ -245,7 +245,8 @@ class TrainSettings:
       num_microbatches: the batch goes through the model in so many equal parts, one after the
         other, so that less memory is needed; the gradient is that of the whole batch.
       gradient_checkpointing: computes each layer again in the backward pass in place of keeping
-        what it computed: less memory, about a third more work.
+        what it computed: less memory, about a third more work. With jax 0.10 XLA undoes it on a
+        CPU.
       eval_batch_size: examples a step of evaluation and prediction.
       log_every_steps: one line of metrics.jsonl for so many steps.
       eval_every_steps: None evaluates at the end of every epoch.

@@ -213,6 +213,7 @@ def tiny_tasks(tmp_path_factory) -> dict[str, TaskData]:
 
 FIELDS = {
     "last_layers": {"num_layers": 1},
+    "bitfit+last_layers": {"num_layers": 1},
     "first_layers_frozen": {"num_layers": 1},
     "rules": {"rules": ("bias$=trainable", ".*=frozen")},
     "gradual": {"stage_by": "step", "stage_length": 1.0, "layers_per_stage": 2},

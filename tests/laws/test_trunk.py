@@ -61,9 +61,11 @@ def test_trunk_and_rest_are_the_whole_and_what_is_kept_is_what_was_computed(
         batch = jax.tree.map(jnp.asarray, batch)
         params = trees.merge(stage.state.params, stage.frozen)
         found = apply_fn(params, batch, key=None, train=False)
-        whole = run.examples["train"].collate(index, 4, (0, 0 if len(seen) < 3 else 1))
+        whole = run.examples["train"].collate(index, 4, (0, len(seen) // run.steps_per_epoch))
         wanted = run.apply_fn(run.params, jax.tree.map(jnp.asarray, whole), key=None, train=False)
         real = np.asarray(batch["weight"]) > 0
+        if task == "question_answering":  # whose loss leaves the logits of padding out
+            real = (whole["attention_mask"] > 0) & real[:, None]
         assert found.shape == wanted.shape
         np.testing.assert_allclose(found[real], wanted[real], atol=2e-6)
         seen[len(seen)] = index
