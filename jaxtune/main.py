@@ -9,6 +9,7 @@ from pathlib import Path
 from jaxtune.cli import run_command, token_folder
 from jaxtune.config import load_config
 from jaxtune.errors import UserError
+from jaxtune.huge_pages import restart_with_huge_pages
 
 _PREFIX = "--config."
 
@@ -76,4 +77,5 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     sys.exit(run_command(main, sys.argv[1:]))

@@ -98,4 +98,5 @@ def _format(records: list[dict[str, Any]], suffix: str) -> str:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     sys.exit(run_command(main, sys.argv[1:]))
