@@ -13,6 +13,7 @@ from typing import Any
 from jaxtune.atomic import write_atomic
 from jaxtune.cli import run_command, token_folder
 from jaxtune.errors import UserError, nearest
+from jaxtune.huge_pages import restart_with_huge_pages
 
 _OUTPUTS = (".jsonl", ".csv")
 

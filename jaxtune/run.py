@@ -359,7 +359,7 @@ def _choose_layouts(
     kind = "bucketed" if task.head == "image" else settings.data.layout
     train, lengths = settings.train, {split: part.lengths for split, part in examples.items()}
     others = [part for split, part in lengths.items() if split != "train"]
-    seen = np.concatenate(others or [lengths["train"]])
+    seen = others or [lengths["train"]]
     parts = train.num_microbatches
     return (
         choose_layout(kind, lengths["train"], train.batch_size, limit, multiple=parts),

@@ -1,5 +1,6 @@
 """Which examples make a training batch, and how they lie in it: packed, bucketed or padded."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -74,7 +75,7 @@ class Layout(NamedTuple):
         """Rows and tokens of the batches that are to be expected."""
         if self.packing is None:
             return tuple(RowShape(self.batch_size, length) for length in self.lengths)
-        return self.packing.shapes[:-1] or self.packing.shapes
+        return self.packing.shapes[:-2] or self.packing.shapes
 
     def empty(self) -> BatchIndex:
         """A batch of no example in the largest of these shapes."""
@@ -87,23 +88,24 @@ class Layout(NamedTuple):
 
 def choose_layout(
     kind: Kind,
-    lengths: Int[np.ndarray, " n"],
+    lengths: Int[np.ndarray, " n"] | Sequence[Int[np.ndarray, " n"]],
     batch_size: int,
     limit: int | None = None,
     multiple: int = 1,
 ) -> Layout:
-    """Chooses the shapes for some training examples.
+    """Chooses the shapes for some examples.
 
     Args:
       kind: see `Layout`.
-      lengths: tokens of each example.
+      lengths: tokens of each example; or several of these, of splits that share the shapes.
       batch_size: examples of a batch.
       limit: the positions that the model has.
       multiple: the rows of a packed batch are a multiple of it.
     """
+    splits = [lengths] if isinstance(lengths, np.ndarray) else list(lengths)
     num_lengths = NUM_LENGTHS if kind == "bucketed" else 1
-    padded = batches.choose_lengths(lengths, num_lengths, limit)
+    padded = batches.choose_lengths(np.concatenate(splits), num_lengths, limit)
     if kind != "packed":
         return Layout(kind, batch_size, padded)
-    chosen = packing.choose_packing(lengths, batch_size, NUM_ROW_SHAPES, multiple)
+    chosen = packing.choose_packing(splits, batch_size, NUM_ROW_SHAPES, multiple)
     return Layout(kind, batch_size, padded, chosen)

@@ -4,7 +4,7 @@ Packing changes the layout of a batch and not its examples. The batches themselv
 each has the same mix of lengths, whatever the layout: then a few shapes fit all of them closely.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +34,7 @@ class Packing(NamedTuple):
     """The shapes that packed batches may have.
 
     Attributes:
-      shapes: cheapest first.
+      shapes: cheapest first; the last has a row for each example.
       slots: the most examples in a row.
     """
 
@@ -105,52 +105,73 @@ def pack(lengths: Sequence[int], rows: int, slots: int | None = None) -> list[li
 
 
 def choose_packing(
-    lengths: Int[np.ndarray, " n"], batch_size: int, num_shapes: int, multiple: int = 1
+    splits: Sequence[Int[np.ndarray, " n"]], batch_size: int, num_shapes: int, multiple: int = 1
 ) -> Packing:
-    """Chooses the shapes in which batches cost least, one after the other.
+    """Chooses the shapes in which batches cost least.
 
     Args:
-      lengths: tokens of each example.
+      splits: tokens of each example; no batch is of two splits.
       batch_size: examples of a batch.
-      num_shapes: at most so many are chosen, and one more, in which each example has a row of its
-        own, if some batch fits no other.
+      num_shapes: at most so many are chosen for batches as they are to be expected. Two more are
+        for others: one with room to spare, and one in which each example has a row of its own.
       multiple: rows are a multiple of it.
     """
-    batches = mixed_batches(lengths, batch_size, 0, 0)
-    whole = [batch for batch in batches if len(batch) == batch_size]
-    batches = (whole or batches)[: max(8, _SAMPLED // batch_size)]
-    longest, everything = _up(int(lengths.max()), _MULTIPLE), _up(batch_size, multiple)
-    alone = RowShape(everything, longest)
-    fewest = max(1, int(lengths.mean() * batch_size) // (3 * longest))
-    counts = {_up(int(n), multiple) for n in np.geomspace(fewest, everything, 3 * _MOST_ROWS)}
-    total = max(int(lengths[batch].sum()) for batch in batches)
-    counts = sorted(n for n in counts if n < everything and n * longest < 3 * total)
+    batches = [part for lengths in splits for part in _sample(lengths, batch_size)]
+    longest = _up(max(int(lengths.max()) for lengths in splits), _MULTIPLE)
+    alone = RowShape(_up(batch_size, multiple), longest)
+    total = max(map(sum, batches))
+    spare = RowShape(_up(-(-total * 9 // (8 * longest)), multiple), longest)
+    fewest = max(1, total // (3 * longest))
+    counts = {_up(int(n), multiple) for n in np.geomspace(fewest, alone.rows, 3 * _MOST_ROWS)}
+    counts = sorted(n for n in counts if n < alone.rows and n * longest < 3 * total)
     counts = counts[:: max(1, len(counts) // _MOST_ROWS)]
     needed = np.full((len(batches), len(counts)), longest)  # length by batch and number of rows
     slots = 1
-    for b, batch in enumerate(batches):
-        own = lengths[batch].tolist()
+    for b, lengths in enumerate(batches):
         for c, rows in enumerate(counts):
-            found = pack(own, rows)
-            fullest = max(sum(own[i] for i in row) for row in found)
-            needed[b, c] = _up(fullest, _MULTIPLE)
-            if fullest <= 2 * longest:
+            found = pack(lengths, rows)
+            needed[b, c] = _up(max(sum(lengths[i] for i in row) for row in found), _MULTIPLE)
+            if needed[b, c] <= 2 * longest:
                 slots = max(slots, max(map(len, found)))
-    candidates = [
-        (RowShape(rows, int(length)), needed[:, c] <= length)
+    candidates = {
+        RowShape(rows, int(length)): needed[:, c] <= length
         for c, rows in enumerate(counts)
         for length in np.unique(needed[:, c])
-    ]
-    cost = np.full(len(batches), alone.cost)
+    }
+    chosen = _cheapest(candidates, num_shapes, alone.cost)
+    others = [spare, alone] if chosen and spare.rows < alone.rows else [alone]
+    expected = [shape for shape in chosen if shape not in others]
+    return Packing((*sorted(expected, key=lambda shape: shape.cost), *others), slots)
+
+
+def _sample(lengths: Int[np.ndarray, " n"], batch_size: int) -> list[list[int]]:
+    """The lengths of the examples of some batches; the ragged one only if there is no other."""
+    batches = mixed_batches(lengths, batch_size, 0, 0)
+    whole = [batch for batch in batches if len(batch) == batch_size]
+    few = (whole or batches)[: max(8, _SAMPLED // batch_size)]
+    return [lengths[batch].tolist() for batch in few]
+
+
+def _cheapest(candidates: Mapping[RowShape, np.ndarray], count: int, most: float) -> list[RowShape]:
+    """The shapes with the least cost over all batches, each in the cheapest that it fits.
+
+    Args:
+      candidates: by shape, which of the batches fit.
+      count: of shapes at most.
+      most: the cost of a batch that fits none.
+    """
+    costs = {shape: np.where(fits, shape.cost, most) for shape, fits in candidates.items()}
+
+    def total(shapes: Sequence[RowShape]) -> float:
+        return float(np.min([costs[shape] for shape in shapes], axis=0).sum())
+
     chosen: list[RowShape] = []
-    for _ in range(num_shapes):
-        costs = [np.minimum(cost, np.where(fits, shape.cost, np.inf)) for shape, fits in candidates]
-        best = min(range(len(candidates)), key=lambda k: costs[k].sum(), default=None)
-        if best is None or costs[best].sum() >= cost.sum():
-            break
-        chosen.append(candidates[best][0])
-        cost = costs[best]
-    return Packing((*sorted(chosen, key=lambda shape: shape.cost), alone), slots)
+    for _ in range(count):  # one more, whichever helps most
+        chosen = min(([*chosen, shape] for shape in candidates), key=total, default=chosen)
+    for place in range(len(chosen)):  # each of them in the light of the later ones
+        others = [shape for i, shape in enumerate(chosen) if i != place]
+        chosen = min(([*others, shape] for shape in candidates), key=total)
+    return [shape for shape in set(chosen) if shape.cost < most]
 
 
 def place(lengths: Sequence[int], packing: Packing) -> tuple[RowShape, tuple[tuple[int, ...], ...]]:
