@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -49,6 +50,7 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
         names = ", ".join(pretrained.class_names[:10])
         rows.append(("classes", f"{len(pretrained.class_names)}: {names}"))
     rows += [
+        *_attention_rows(run),
         ("batches", f"{settings.train.batch_size} {_shapes(run)}"),
         *_memory_rows(run),
         ("steps", f"{run.num_steps} ({run.steps_per_epoch} an epoch)"),
@@ -170,6 +172,31 @@ def _optimizer(run: Run) -> str:
     clip = f", clip {o.clip_norm}" if o.clip_norm else ""
     warm = f"warm-up {o.warmup_fraction:.0%}"
     return f"{o.name}, {o.schedule} from {o.learning_rate:g}, {warm}, decay {o.weight_decay}{clip}"
+
+
+def _attention_rows(run: Run) -> list[tuple[str, str]]:
+    """Which kernel computes attention, where there is a choice."""
+    if jax.default_backend() == "cpu" or _reads_images(run):
+        return []
+    words = [" and ".join(sorted(_kernels(run, train))) for train in (True, False)]
+    return [("attention", f"{words[0]} in training, {words[1]} in evaluation")]
+
+
+def _kernels(run: Run, train: bool) -> set[str]:
+    """Those of all attentions of the model, by tracing it."""
+    found: set[str] = set()
+
+    def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if context.method_name == "attend":
+            found.add(context.module.kernel(args[0].shape[-1], train))
+        return call(*args, **kwargs)
+
+    def forward(params: Any, batch: Any) -> Any:
+        return run.apply_fn(params, batch, key=jax.random.key(0), train=train)
+
+    with nn.intercept_methods(note):
+        jax.eval_shape(forward, run.params, _empty_batch(run))
+    return found
 
 
 def _memory_rows(run: Run) -> list[tuple[str, str]]:

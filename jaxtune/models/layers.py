@@ -18,8 +18,10 @@ from jaxtune import noise
 from jaxtune.errors import UserError
 from jaxtune.models.products import (
     activation_dtype,
+    attention_kernel,
     attention_scores,
     attention_values,
+    fused_attention,
     product,
 )
 from jaxtune.types import Batch, PRNGKey
@@ -201,11 +203,19 @@ class SelfAttention(nn.Module):
     ) -> Float[Array, "b q d"]:
         """Attends over axis s; a method of its own, so that a strategy can add keys and values."""
         b, q, h, k = query.shape
+        if self.kernel(k, train) == "cudnn":
+            attended = fused_attention(query, key, value, bias, self.dtype)
+            return attended.reshape(b, q, h * k)
         scores = attention_scores(query / k**0.5, key, self.dtype)  # [b h q s]
         scores = scores.astype(jnp.promote_types(self.dtype, jnp.float32)) + bias
         probs = jax.nn.softmax(scores, axis=-1).astype(activation_dtype(self.dtype))
         probs = Dropout(self.dropout_rate)(probs, deterministic=not train)
         return attention_values(probs, value, self.dtype).reshape(b, q, h * k)
+
+    def kernel(self, head_size: int, train: bool) -> str:
+        """See `products.attention_kernel`."""
+        rate = self.dropout_rate if train else 0.0
+        return attention_kernel(self.dtype, head_size, rate)
 
     def _dense(self, features: int, name: str, spread: Spread | None = None) -> nn.Dense:
         spread = self.initializer_range if spread is None else spread

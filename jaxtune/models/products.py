@@ -61,6 +61,44 @@ def attention_values(
     return product(probs, value.transpose(0, 2, 1, 3), dtype).transpose(0, 2, 1, 3)
 
 
+def attention_kernel(dtype: Any, head_size: int, dropout_rate: float) -> str:
+    """What computes attention on the default device: `cudnn`, fused, or `xla`.
+
+    cuDNN's kernel needs a card of compute capability 8.0, 16-bit numbers, and heads of at most 256
+    features, a multiple of 8; JAX gives no dropout with it.
+    """
+    fits = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16) and head_size % 8 == 0
+    if not fits or head_size > 256 or dropout_rate or jax.default_backend() != "gpu":
+        return "xla"
+    capability = getattr(jax.devices()[0], "compute_capability", "0")
+    return "cudnn" if float(capability) >= 8.0 else "xla"
+
+
+def fused_attention(
+    query: Float[Array, "b q h k"],
+    key: Float[Array, "b s h k"],
+    value: Float[Array, "b s h k"],
+    bias: Float[Array, "b 1 q s"],
+    dtype: Any,
+    implementation: Any = "cudnn",
+) -> Float[Array, "b q h k"]:
+    """`softmax(q k^T / sqrt(k) + bias) v` by one kernel.
+
+    Args:
+      query: q of them a row.
+      key: s of them a row.
+      value: likewise.
+      bias: 0 where a key may be attended to, very low elsewhere; axes b and q may be 1.
+      dtype: that queries, keys and values are rounded to.
+      implementation: as `jax.nn.dot_product_attention` has it.
+    """
+    # A mask of one query for all is refused (jax#28974), and a float32 bias gives NaN gradients
+    # (jax#32242), so the bias goes in as a whole mask.
+    mask = jnp.broadcast_to(bias >= 0, (query.shape[0], 1, query.shape[1], key.shape[1]))
+    parts = (part.astype(dtype) for part in (query, key, value))
+    return jax.nn.dot_product_attention(*parts, mask=mask, implementation=implementation)
+
+
 def _copies_operands(dtype: Any) -> bool:
     return jnp.dtype(dtype) == jnp.bfloat16 and jax.default_backend() == "cpu"
 

@@ -1,11 +1,17 @@
 """Products in bfloat16 against float64 products of the rounded operands, gradients too."""
 
+import dataclasses
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxtune import summary
 from jaxtune.models import products
+from jaxtune.report import Report
+from jaxtune.run import prepare
 
 SHAPES = [
     ((1, 1), (1, 1)),
@@ -71,3 +77,52 @@ def test_on_a_cpu_no_product_of_bfloat16_is_computed_in_float32():
         assert "(tensor<" in line
         operands = line[line.rindex(": (") :]
         assert operands.count("xbf16>") == 2, line
+
+
+@pytest.mark.parametrize("rows", [(1, 1), (2, 1), (2, 5)])
+def test_a_fused_kernel_gives_what_the_three_steps_give(rows):
+    """The same call of JAX's on its own implementation, which every device has."""
+    rng = np.random.default_rng(0)
+    q, k, v = (jnp.asarray(rng.standard_normal((2, n, 3, 8)), jnp.float32) for n in (5, 7, 7))
+    seen = rng.random((rows[0], 1, rows[1], 7)) < 0.7
+    seen[..., 0] = True
+    bias = jnp.where(seen, 0.0, jnp.finfo(jnp.float32).min)
+    found = products.fused_attention(q, k, v, bias, jnp.float32, "xla")
+    probs = jax.nn.softmax(products.attention_scores(q / 8**0.5, k, jnp.float32) + bias)
+    wanted = products.attention_values(probs, v, jnp.float32)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype", "head_size", "rate", "kernel"),
+    [
+        ("gpu", jnp.bfloat16, 64, 0.0, "cudnn"),
+        ("gpu", jnp.bfloat16, 64, 0.1, "xla"),
+        ("gpu", jnp.float32, 64, 0.0, "xla"),
+        ("gpu", jnp.bfloat16, 12, 0.0, "xla"),
+        ("gpu", jnp.bfloat16, 512, 0.0, "xla"),
+        ("cpu", jnp.bfloat16, 64, 0.0, "xla"),
+    ],
+)
+def test_the_kernel_is_fused_where_it_can_be(monkeypatch, backend, dtype, head_size, rate, kernel):
+    card = types.SimpleNamespace(compute_capability="9.0")
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "devices", lambda: [card])
+    assert products.attention_kernel(dtype, head_size, rate) == kernel
+
+
+def test_an_older_card_has_no_fused_kernel(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda: [types.SimpleNamespace(compute_capability="7.5")])
+    assert products.attention_kernel(jnp.bfloat16, 64, 0.0) == "xla"
+
+
+def test_the_summary_names_the_kernels(monkeypatch, tiny_families, tiny_settings):
+    settings = tiny_settings("classification", "full", tiny_families["bert"])
+    settings = dataclasses.replace(
+        settings, model=dataclasses.replace(settings.model, from_scratch=True)
+    )
+    run = prepare(settings, Report())
+    assert summary._attention_rows(run) == []
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert summary._attention_rows(run) == [("attention", "xla in training, xla in evaluation")]
