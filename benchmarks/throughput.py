@@ -8,9 +8,10 @@
 
 jaxtune runs in the Python of this script, each peer in the one that it is given, without which it
 is left out; `peers/` has the workers, and each names what to install. `--rows` chooses rows of
-ROWS, `--repeats` their number, `--device=gpu` runs everything on a GPU, `--env NAME=VALUE` sets a
-variable for all workers, `--option torch.attention=eager` an option of a peer's worker, and
-`--variant plain=data.layout=padded` adds jaxtune once more with overrides of its own.
+ROWS, `--repeats` their number, `--device=gpu` runs everything on a GPU. `--env NAME=VALUE` sets a
+variable for all workers and `--env torch.NAME=VALUE` for one; `--option torch.attention=eager` sets
+an option of a worker, which for jaxtune is a field of its config. `--add plain=jaxtune --option
+plain.data.layout=padded` adds a peer once more, under a name with options and variables of its own.
 
 Each row of ROWS starts one process for each peer, which idles while another works. All train on
 the same rows (or predict them), tokenized by the same tokenizer; a round is one epoch of each peer
@@ -40,6 +41,7 @@ Columns, medians over rounds where there are several values:
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -47,6 +49,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,9 +124,8 @@ class Bench(NamedTuple):
       overrides: of it, by field.
       workdir: gets jobs, rows, logs and compilation caches.
       pythons: of each peer that takes part.
-      peers: with the variants of jaxtune.
-      variants: overrides of each variant of jaxtune, by name.
-      env: of every worker.
+      peers: by name, those of --add included.
+      envs: variables of each peer's worker.
     """
 
     arguments: argparse.Namespace
@@ -132,8 +134,7 @@ class Bench(NamedTuple):
     workdir: Path
     pythons: dict[str, str]
     peers: dict[str, Peer]
-    variants: dict[str, dict[str, str]]
-    env: dict[str, str]
+    envs: dict[str, dict[str, str]]
 
 
 def main() -> None:
@@ -167,30 +168,40 @@ def parse_arguments() -> Bench:
     parser.add_argument("--examples", type=int, default=1024, help="rows of an epoch")
     parser.add_argument("--output", help="JSON lines; results.jsonl in the workdir by default")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--env", action="append", default=[], help="NAME=VALUE for all workers")
+    parser.add_argument("--env", action="append", default=[], help="[PEER.]NAME=VALUE")
     parser.add_argument("--option", action="append", default=[], help="PEER.NAME=VALUE")
-    parser.add_argument("--variant", action="append", default=[], help="NAME=FIELD=VALUE,...")
+    parser.add_argument("--add", action="append", default=[], help="NAME=PEER")
     parser.add_argument("--no-cold", action="store_true", help="no start with an empty cache")
     arguments, rest = parser.parse_known_args()
     run, overrides = parse_run(rest)
     unknown = set(arguments.rows.split(",")) - set(ROWS)
     if unknown:
         raise SystemExit(f"--rows: {', '.join(sorted(unknown))}: there are {', '.join(ROWS)}")
-    pythons = pairs(arguments.python)
+    pythons = {"jaxtune": sys.executable} | pairs(arguments.python)
     if set(pythons) - set(PEERS):
         raise SystemExit(f"--python: expected peers among {', '.join(PEERS)}: {pythons}")
-    variants = {name: pairs(words.split(",")) for name, words in pairs(arguments.variant).items()}
-    peers = {name: Peer(peer.worker, peer.framework, {**peer.options})
-             for name, peer in PEERS.items()}  # fmt: skip
-    for name in variants:
-        peers[name] = peers["jaxtune"]
-    for word, value in pairs(arguments.option).items():
-        peer, _, option = word.partition(".")
-        peers[peer].options[option] = value
-    own = dict.fromkeys(("jaxtune", *variants), sys.executable)
+    peers = {name: PEERS[name] for name in pythons}
+    for name, base in pairs(arguments.add).items():
+        peers[name], pythons[name] = peers[base]._replace(base=base), pythons[base]
+    options = by_peer(arguments.option, peers)
+    for name, peer in peers.items():
+        peers[name] = peer._replace(options={**peer.options, **options[name]})
+    common, own = worker_environment(arguments.device) | ENVIRONMENT, by_peer(arguments.env, peers)
+    envs = {name: common | own[""] | own[name] for name in peers}
     workdir = Path(run.workdir).absolute()
-    env = worker_environment(arguments.device) | ENVIRONMENT | pairs(arguments.env)
-    return Bench(arguments, run.config, overrides, workdir, pythons | own, peers, variants, env)
+    return Bench(arguments, run.config, overrides, workdir, pythons, peers, envs)
+
+
+def by_peer(words: list[str], peers: Iterable[str]) -> dict[str, dict[str, str]]:
+    """PEER.NAME=VALUE words by peer, and under "" those that name none."""
+    found: dict[str, dict[str, str]] = {name: {} for name in ("", *peers)}
+    for word, value in pairs(words).items():
+        peer, _, name = word.partition(".")
+        if peer in peers:
+            found[peer][name] = value
+        else:
+            found[""][word] = value
+    return found
 
 
 def pairs(words: list[str]) -> dict[str, str]:
@@ -215,21 +226,18 @@ def worker_environment(device: str) -> dict[str, str]:
 
 
 def measure_peaks(bench: Bench) -> list[dict[str, Any]]:
-    """The best of two runs for each framework and dtype, which take turns."""
-    pythons = {}
-    for name, python in bench.pythons.items():
-        pythons.setdefault(bench.peers[name].framework, python)
-    pythons["jax"] = sys.executable
+    """For each framework and dtype the best of all its peers, which take turns, twice."""
     size = "2048" if bench.arguments.device == "cpu" else "8192"
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for _ in range(2):
-        for dtype in ("float32", "bfloat16"):
-            for framework, python in sorted(pythons.items()):
-                command = [python, str(PEERS_FOLDER / "matrix_peak.py"), framework, dtype, size]
-                done = subprocess.run(command, env=bench.env, check=True, stdout=subprocess.PIPE)
-                peak = json.loads(done.stdout)
-                best = found.setdefault((framework, dtype), peak)
-                best["rate"] = max(best["rate"], peak["rate"])
+    for _, dtype, (name, peer) in itertools.product(
+        range(2), ("float32", "bfloat16"), bench.peers.items()
+    ):
+        words = [str(PEERS_FOLDER / "matrix_peak.py"), peer.framework, dtype, size]
+        command, env = [bench.pythons[name], *words], bench.envs[name]
+        done = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE)
+        peak = json.loads(done.stdout)
+        best = found.setdefault((peer.framework, dtype), peak)
+        best["rate"] = max(best["rate"], peak["rate"])
     return list(found.values())
 
 
@@ -239,9 +247,7 @@ def measure_row(bench: Bench, name: str) -> list[dict[str, Any]]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     taking_part = {
-        peer: (bench.peers[peer].options, bench.variants.get(peer, {}))
-        for peer in [*row.peers, *bench.variants]
-        if peer in bench.pythons
+        name: peer.options for name, peer in bench.peers.items() if (peer.base or name) in row.peers
     }
     count = round(bench.arguments.examples * row.share)
     device = bench.arguments.device
@@ -282,13 +288,13 @@ def measure_row(bench: Bench, name: str) -> list[dict[str, Any]]:
 def start_worker(bench: Bench, peer: str, job: Path, result: dict[str, Any]) -> Worker:
     """Starts a worker with an empty cache, and again with what that left; keeps the second."""
     cache = job.with_suffix(".cache")
-    env = bench.env | {
+    env = bench.envs[peer] | {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "torch"),
     }
-    if bench.peers[peer].framework == "jax" and bench.pythons[peer] == sys.executable:
+    if bench.peers[peer].worker == PEERS["jaxtune"].worker:
         env["PYTHONPATH"] = str(PEERS_FOLDER.parent.parent)
     command = [bench.pythons[peer], str(PEERS_FOLDER / bench.peers[peer].worker), str(job)]
     if not bench.arguments.no_cold:

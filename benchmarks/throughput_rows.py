@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,11 +14,19 @@ PARTIAL = ("jaxtune", "trainer", "torch")  # those that can freeze
 
 
 class Peer(NamedTuple):
-    """A tool: its worker, whose peak it is held to, its options."""
+    """A tool.
+
+    Attributes:
+      worker: its script.
+      framework: to whose peak it is held.
+      options: of the script; of jaxtune's, fields of its config.
+      base: the peer that this one was added beside.
+    """
 
     worker: str
     framework: str
-    options: dict[str, str] = {}  # noqa: RUF012 - never changed
+    options: Mapping[str, str] = MappingProxyType({})
+    base: str | None = None
 
 
 class Row(NamedTuple):
@@ -92,7 +101,7 @@ def write_jobs(
     overrides: dict[str, str],
     num_examples: int,
     device: str,
-    peers: Mapping[str, tuple[dict[str, str], dict[str, str]]],
+    peers: Mapping[str, Mapping[str, str]],
 ) -> tuple[dict[str, Path], np.ndarray, dict[str, Any]]:
     """Writes the rows, and a job for each peer.
 
@@ -103,7 +112,7 @@ def write_jobs(
       overrides: of its fields.
       num_examples: rows of an epoch.
       device: `cpu` or `gpu`.
-      peers: by name, options of the worker and overrides of jaxtune.
+      peers: options by name.
 
     Returns:
       (job files by peer, tokens of each row, the model's config.json with `num_classes`).
@@ -140,9 +149,10 @@ def write_jobs(
         "config": str(Path(config).absolute()),
     }
     jobs = {}
-    for peer, (options, more) in peers.items():
+    for peer, options in peers.items():
         jobs[peer] = folder / f"{peer}.json"
-        text = json.dumps(job | {"options": options, "overrides": fields | more}, indent=2)
+        more = {"options": dict(options), "overrides": fields | dict(options)}
+        text = json.dumps(job | more, indent=2)
         jobs[peer].write_text(text + "\n", encoding="utf-8")
     model_config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     return jobs, lengths[row.mode], model_config | {"num_classes": num_classes}
