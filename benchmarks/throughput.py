@@ -317,13 +317,10 @@ def ready_worker(
 
 
 def warm_up(worker: Worker, row: Row, count: int, result: dict[str, Any]) -> None:
-    """What is left of the first epoch; of several, all of them once."""
-    if row.mode == "eval":
-        result["first"] = worker.ask("eval", count)
-    elif row.epochs > 1:
-        result["first"] = one_round(worker, row, count)
-    else:
-        result["first"] = worker.ask("train", count - result["warm"]["examples"])
+    """What is left of the first epoch, so that rounds begin with an epoch."""
+    left = count if row.mode == "eval" else count - result["warm"]["examples"]
+    if left:
+        result["first"] = worker.ask(row.mode, left)
 
 
 def one_round(worker: Worker, row: Row, count: int) -> dict[str, Any]:

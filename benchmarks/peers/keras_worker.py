@@ -49,9 +49,11 @@ class Worker:
             max_sequence_length=config["max_position_embeddings"],
         )
         num_classes = int(self.rows["train"].labels.max()) + 1
-        self.model: Any = keras_hub.models.BertTextClassifier(
+        classifier = keras_hub.models.BertTextClassifier(
             backbone=backbone, num_classes=num_classes, preprocessor=None
         )
+        # A plain model of the same layers: rows are arrays, and need no pipeline of preprocessing.
+        self.model: Any = keras.Model(classifier.inputs, classifier.outputs[0])
         rate = keras.optimizers.schedules.PolynomialDecay(job.learning_rate, TOTAL_STEPS, 0.0)
         optimizer = keras.optimizers.AdamW(rate, weight_decay=0.01, global_clipnorm=1.0)
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
