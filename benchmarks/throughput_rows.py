@@ -130,13 +130,13 @@ def write_jobs(
     model, _, _, _ = read_config(settings.model.path, settings.model.revision)
     if row.wide:
         model = write_wide(model, folder / "model")
-        fields |= {"model.path": str(model), "model.from_scratch": "true"}
+        fields["model.path"] = str(model)
     lengths, num_classes = write_rows(settings, model, folder / "rows.npz")
     job = {
         "mode": row.mode,
         "rows": str(folder / "rows.npz"),
         "model": str(model),
-        "from_scratch": row.wide or settings.model.from_scratch,
+        "from_scratch": settings.model.from_scratch,
         "dtype": row.dtype,
         "strategy": row.strategy,
         "num_layers": 1,
@@ -179,14 +179,54 @@ def write_rows(settings: Any, model: Path, file: Path) -> tuple[dict[str, np.nda
 
 
 def write_wide(model: Path, folder: Path) -> Path:
-    """A folder with the tokenizer of `model` and the config of a larger one."""
+    """A folder with the tokenizer of `model`, the config of a larger BERT and random weights.
+
+    They are in a file, since jaxtune trains in any case what it has to draw itself.
+    """
+    from safetensors.numpy import save_file
+
     folder.mkdir()
     for file in model.iterdir():
         if file.suffix in (".json", ".txt") and file.is_file():
             shutil.copy(file, folder / file.name)
     config = json.loads((model / "config.json").read_text(encoding="utf-8")) | WIDE
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    save_file(random_bert(config), folder / "model.safetensors", {"format": "pt"})
     return folder
+
+
+def random_bert(config: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Weights of a BERT encoder, drawn as at the start of its training."""
+    rng, d, inner = np.random.default_rng(0), config["hidden_size"], config["intermediate_size"]
+    found: dict[str, np.ndarray] = {}
+
+    def matrix(name: str, *shape: int) -> None:
+        values = rng.standard_normal(shape, np.float32)
+        found[f"{name}.weight"] = values * np.float32(config["initializer_range"])
+
+    def dense(name: str, inputs: int, outputs: int) -> None:
+        matrix(name, outputs, inputs)
+        found[f"{name}.bias"] = np.zeros(outputs, np.float32)
+
+    def norm(name: str) -> None:
+        found[f"{name}.weight"] = np.ones(d, np.float32)
+        found[f"{name}.bias"] = np.zeros(d, np.float32)
+
+    matrix("embeddings.word_embeddings", config["vocab_size"], d)
+    matrix("embeddings.position_embeddings", config["max_position_embeddings"], d)
+    matrix("embeddings.token_type_embeddings", config["type_vocab_size"], d)
+    norm("embeddings.LayerNorm")
+    for i in range(config["num_hidden_layers"]):
+        layer = f"encoder.layer.{i}"
+        for part in ("query", "key", "value"):
+            dense(f"{layer}.attention.self.{part}", d, d)
+        dense(f"{layer}.attention.output.dense", d, d)
+        norm(f"{layer}.attention.output.LayerNorm")
+        dense(f"{layer}.intermediate.dense", d, inner)
+        dense(f"{layer}.output.dense", inner, d)
+        norm(f"{layer}.output.LayerNorm")
+    dense("pooler.dense", d, d)
+    return found
 
 
 def model_flops(row: Row, config: dict[str, Any], lengths: np.ndarray) -> float:
