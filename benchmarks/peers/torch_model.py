@@ -1,6 +1,13 @@
-"""The model of a job on torch, for the workers that train it."""
+"""The model of a job on torch, for the workers that train it.
+
+torch multiplies float32 matrices on a CPU by MKL, which takes its slower AVX2 kernels on processors
+that are not Intel's. There a library that says otherwise doubles the rate; build it with `gcc
+-shared -fPIC -o mkl.so` from `int mkl_serv_intel_cpu_true(void) { return 1; }` and pass
+`--env torch.LD_PRELOAD=$PWD/mkl.so` to benchmarks/throughput.py.
+"""
 # pyright: reportMissingImports=false
 
+import os
 from typing import Any
 
 import torch
@@ -18,7 +25,7 @@ def load(job: Job, num_labels: int, attention: str = "sdpa") -> Any:
     """
     torch.manual_seed(0)
     if job.device == "cpu":
-        torch.set_num_threads(torch.get_num_threads())
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
     else:
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
