@@ -1,0 +1,114 @@
+"""Worker: what a user of jaxtune gets, through its public functions.
+
+    python benchmarks/peers/jaxtune_worker.py JOB.json
+
+Reads the data and the model by `prepare`, takes the batches of `training_batches` and the step of
+`stages.begin`, and evaluates by `predict_all`, as `jaxtune.main` does; without logs, checkpoints
+and scores.
+"""
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import protocol
+from rich.console import Console
+
+from jaxtune import stages, trees
+from jaxtune.compiled import Compiled
+from jaxtune.config import load_config
+from jaxtune.evaluate import predict_all
+from jaxtune.report import Report
+from jaxtune.run import prepare, training_batches
+from jaxtune.step import make_eval_step
+
+
+class Worker:
+    """A run, its stage and its stream of batches."""
+
+    def __init__(self, job: protocol.Job) -> None:
+        """Prepares the run; nothing is compiled yet."""
+        self.job = job
+        settings = load_config(job.config, job.overrides)
+        self.run = prepare(settings, Report(Console(quiet=True)))
+        self.counter = protocol.Counter()
+        self.eval_split = "test" if "test" in self.run.examples else "validation"
+        run, self.params = self.run, jax.device_put(self.run.params)
+        metrics_fn, fetch = run.task.metrics_fn, run.task.fetch
+        self.eval_step = Compiled(make_eval_step(run.apply_fn, metrics_fn, fetch))
+        self.begin(0)
+
+    def begin(self, count: int) -> dict[str, Any]:
+        """The state and the stream before the first step."""
+        del count
+        if self.job.mode == "train":
+            # The step takes the memory of what it trains.
+            params = (
+                jax.tree.map(jax.numpy.array, self.params) if self.job.restarts else self.params
+            )
+            self.stage = stages.begin(self.run, 0, params)
+            self.stream = training_batches(self.run)
+        return {}
+
+    def train(self, count: int) -> dict[str, Any]:
+        """Trains on `count` examples; one step is computed while the next batch is made."""
+        start, compiling = time.perf_counter(), self.stage.step.seconds
+        lengths, done, waiting = self.run.examples["train"].lengths, 0, []
+        while done < count:
+            index, batch = next(self.stream)
+            state, info = self.stage.step(self.stage.state, self.stage.frozen, batch)
+            self.stage = self.stage._replace(state=state)
+            waiting.append(info.loss)
+            if len(waiting) > 1:
+                jax.device_get(waiting.pop(0))
+            done += len(index.indices)
+            self.counter.add(
+                len(index.indices), int(lengths[index.indices].sum()), batch["input_ids"].size
+            )
+        jax.block_until_ready((waiting, self.stage.state))
+        return self.result(start, self.stage.step, compiling)
+
+    def evaluate(self, count: int) -> dict[str, Any]:
+        """Predicts all rows of evaluation, which are `count`."""
+        del count
+        start, compiling = time.perf_counter(), self.eval_step.seconds
+        run, examples = self.run, self.run.examples[self.eval_split]
+        no_holes = jax.tree.map(lambda _: None, self.params)
+
+        def step(batch: dict[str, np.ndarray]) -> Any:
+            self.counter.add(0, 0, batch["input_ids"].size)
+            return self.eval_step(self.params, no_holes, batch)
+
+        size, per_token = run.settings.train.eval_batch_size, run.task.per_token
+        predict_all(step, examples, run.lengths, size, per_token=per_token)
+        self.counter.add(len(examples.lengths), int(examples.lengths.sum()), 0)
+        return self.result(start, self.eval_step, compiling)
+
+    def result(self, start: float, program: Compiled, compiling: float) -> dict[str, Any]:
+        """What was done since `start`; the time in the compiler apart."""
+        compiled = program.seconds - compiling
+        memory = jax.devices()[0].memory_stats() if self.job.device == "gpu" else None
+        return {
+            "seconds": time.perf_counter() - start - compiled,
+            "compile_seconds": compiled,
+            "shapes": len(program.shapes),
+            "device_bytes": (memory or {}).get("peak_bytes_in_use"),
+        } | self.counter.take()
+
+
+def main() -> None:
+    """Prepares, takes a step, and serves."""
+    job, channel = protocol.start()
+    worker = Worker(job)
+    if job.mode == "train":
+        first = worker.train(1)
+        count = trees.count(worker.stage.state.params)
+    else:
+        first, count = worker.evaluate(1), trees.count(worker.params)
+    channel.answer(ready=True, trainable=count, jax=jax.__version__, **first)
+    channel.serve(train=worker.train, eval=worker.evaluate, begin=worker.begin)
+
+
+if __name__ == "__main__":
+    main()
