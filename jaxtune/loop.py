@@ -61,6 +61,7 @@ class Fit(NamedTuple):
       stage: after the last step.
       progress: which step was best.
       programs: the compiled training step of each stage that ran.
+      trunks: the compiled frozen layers of those that have any.
       seconds: of training, with waiting for batches, without compiling and evaluating.
       examples: trained on in those seconds.
       tokens: real ones among them, without padding.
@@ -70,6 +71,7 @@ class Fit(NamedTuple):
     stage: Stage
     progress: Progress
     programs: list[Compiled]
+    trunks: list[Compiled]
     seconds: float
     examples: int
     tokens: int
@@ -141,7 +143,8 @@ def _fit(
     else:
         stage, progress = stages.restore(run, checkpoints, latest, workdir)
         report.line(f"going on from the checkpoint at step {latest}")
-    programs = stage.programs
+    programs = [stage.step]
+    trunks = [stage.feed.trunk]
     step = first_step = latest or 0
     log = MetricsLog(workdir / "metrics.jsonl", resume_step=step)
     waiting: list[StepInfo] = []
@@ -160,7 +163,8 @@ def _fit(
                 stream.close()
                 stage, progress = _next_stage(run, stage, progress, report, workdir)
                 stream = prefetch(on_device(stage.feed.batches(step, step)))
-                programs += stage.programs
+                programs.append(stage.step)
+                trunks.append(stage.feed.trunk)
             profile.before(step, waiting)
             begin, compiling = time.perf_counter(), stage.compile_seconds
             index, batch = next(stream)
@@ -200,7 +204,8 @@ def _fit(
                 checkpoints.save(stage.state, progress, kept)
             if stop_now:
                 raise InterruptedRunError(received[0], step)
-    return Fit(stage, progress, programs, seconds, examples, tokens, first_step)
+    used = [trunk for trunk in trunks if trunk is not None]
+    return Fit(stage, progress, programs, used, seconds, examples, tokens, first_step)
 
 
 def _next_stage(

@@ -36,14 +36,10 @@ class Stage(NamedTuple):
     feed: Feed
 
     @property
-    def programs(self) -> list[Compiled]:
-        """The step, and the trunk if there is one."""
-        return [self.step, *([self.feed.trunk] if self.feed.trunk else [])]
-
-    @property
     def compile_seconds(self) -> float:
-        """Spent in tracing and compiling them so far."""
-        return sum(program.seconds for program in self.programs)
+        """Spent in tracing and compiling the step, and the frozen layers below it, so far."""
+        trunk = self.feed.trunk
+        return self.step.seconds + (0.0 if trunk is None else trunk.seconds)
 
 
 def begin(

@@ -106,12 +106,14 @@ def results(
         "seconds": seconds,
         "train_seconds": fit.seconds,
         "stage_starts": list(fit.progress.stage_starts),
-        "compile_seconds": sum(program.seconds for program in (*fit.programs, eval_step)),
+        "compile_seconds": sum(
+            program.seconds for program in (*fit.programs, *fit.trunks, eval_step)
+        ),
         "examples_per_second": fit.examples / fit.seconds if fit.seconds else None,
         "tokens_per_second": None
         if _reads_images(run) or not fit.seconds
         else fit.tokens / fit.seconds,
-        "compiled_train_shapes": sorted({s for program in fit.programs for s in program.shapes}),
+        "compiled_train_shapes": [s for program in fit.programs for s in program.shapes],
         "compiled_eval_shapes": eval_step.shapes,
         "peak_memory_bytes": peak_memory_bytes(),
         "trainable_parameters": trees.count(fit.stage.state.params),

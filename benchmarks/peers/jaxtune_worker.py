@@ -2,9 +2,9 @@
 
     python benchmarks/peers/jaxtune_worker.py JOB.json
 
-Reads the data and the model by `prepare`, takes the batches of `training_batches` and the step of
-`stages.begin`, and evaluates by `predict_all`, as `jaxtune.main` does; without logs, checkpoints
-and scores.
+Reads the data and the model by `prepare`, takes step and batches of `stages.begin`, these made ahead
+by `prefetch`, and evaluates by `predict_all`, as `jaxtune.main` does; without logs, checkpoints and
+scores.
 """
 
 import time
@@ -18,9 +18,11 @@ from rich.console import Console
 from jaxtune import stages, trees
 from jaxtune.compiled import Compiled
 from jaxtune.config import load_config
+from jaxtune.data.batches import BatchIndex
 from jaxtune.evaluate import predict_all
+from jaxtune.prefetch import on_device, prefetch
 from jaxtune.report import Report
-from jaxtune.run import prepare, training_batches
+from jaxtune.run import prepare
 from jaxtune.step import make_eval_step
 
 
@@ -48,26 +50,28 @@ class Worker:
                 jax.tree.map(jax.numpy.array, self.params) if self.job.restarts else self.params
             )
             self.stage = stages.begin(self.run, 0, params)
-            self.stream = training_batches(self.run)
+            self.stream = prefetch(on_device(self.stage.feed.batches()))
         return {}
 
     def train(self, count: int) -> dict[str, Any]:
-        """Trains on `count` examples; one step is computed while the next batch is made."""
-        start, compiling = time.perf_counter(), self.stage.step.seconds
+        """Trains on `count` examples; as in `jaxtune.loop` four steps may be under way."""
+        start, compiling = time.perf_counter(), self.stage.compile_seconds
         lengths, done, waiting = self.run.examples["train"].lengths, 0, []
         while done < count:
             index, batch = next(self.stream)
             state, info = self.stage.step(self.stage.state, self.stage.frozen, batch)
             self.stage = self.stage._replace(state=state)
             waiting.append(info.loss)
-            if len(waiting) > 1:
-                jax.device_get(waiting.pop(0))
+            jax.block_until_ready(waiting[:-4][-1:])
             done += len(index.indices)
             self.counter.add(
-                len(index.indices), int(lengths[index.indices].sum()), batch["input_ids"].size
+                len(index.indices),
+                int(lengths[index.indices].sum()),
+                computed_tokens(index, len(batch["weight"])),
             )
         jax.block_until_ready((waiting, self.stage.state))
-        return self.result(start, self.stage.step, compiling)
+        compiled = self.stage.compile_seconds - compiling
+        return self.result(start, self.stage.step, compiled)
 
     def evaluate(self, count: int) -> dict[str, Any]:
         """Predicts all rows of evaluation, which are `count`."""
@@ -80,14 +84,12 @@ class Worker:
             self.counter.add(0, 0, batch["input_ids"].size)
             return self.eval_step(self.params, no_holes, batch)
 
-        size, per_token = run.settings.train.eval_batch_size, run.task.per_token
-        predict_all(step, examples, run.lengths, size, per_token=per_token)
+        predict_all(step, examples, run.eval_layout, per_token=run.task.per_token)
         self.counter.add(len(examples.lengths), int(examples.lengths.sum()), 0)
-        return self.result(start, self.eval_step, compiling)
+        return self.result(start, self.eval_step, self.eval_step.seconds - compiling)
 
-    def result(self, start: float, program: Compiled, compiling: float) -> dict[str, Any]:
+    def result(self, start: float, program: Compiled, compiled: float) -> dict[str, Any]:
         """What was done since `start`; the time in the compiler apart."""
-        compiled = program.seconds - compiling
         memory = jax.devices()[0].memory_stats() if self.job.device == "gpu" else None
         return {
             "seconds": time.perf_counter() - start - compiled,
@@ -95,6 +97,11 @@ class Worker:
             "shapes": len(program.shapes),
             "device_bytes": (memory or {}).get("peak_bytes_in_use"),
         } | self.counter.take()
+
+
+def computed_tokens(index: BatchIndex, rows: int) -> int:
+    """Tokens of the rows of a batch, padding too."""
+    return index.length * (rows if index.rows is None else len(index.rows))
 
 
 def main() -> None:

@@ -80,7 +80,8 @@ def test_what_cannot_be_merged_is_scored_from_its_folder(
     assert not (workdir / "adapter").exists()
     scores = eval_scores(config, workdir)
     for split, found in scores.items():
-        assert found == {name: results["scores"][split][name] for name in found}
+        wanted = {name: results["scores"][split][name] for name in found}
+        assert found == pytest.approx(wanted, rel=1e-5)  # in rows of another length
     with (tiny_data / "test.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     records = predictions(workdir / "model", tmp_path, [row["text"] for row in rows])

@@ -22,13 +22,14 @@ def sweep(config, workdir, *more):
 
 def test_it_writes_its_two_files_and_leaves_the_workdir_to_a_run(config, tmp_path, capsys):
     workdir = tmp_path / "run"
-    found = sweep(config, workdir, "--config.train.num_steps=100")
+    found = sweep(config, workdir, "--config.train.num_steps=100", "--config.seed=1")
     assert {path.name for path in workdir.iterdir()} == {"lr_find.json", "lr_find.png"}
     assert (workdir / "lr_find.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     count = len(found["rates"])
     assert len(found["losses"]) == len(found["smoothed"]) == count <= 100
     np.testing.assert_allclose(found["rates"], np.geomspace(1e-7, 1, 100)[:count])
     assert found["losses"][0] == pytest.approx(np.log(3), abs=1.0)  # three classes, new head
+    assert found["minimum"] is not None
     assert found["minimum_divided_by_10"] == found["minimum"] / 10
     assert found["settings"]["train"]["num_steps"] == 100
     assert len(found["settings"]["model"]["sha256"]) == 64
@@ -70,7 +71,7 @@ def test_the_losses_are_those_of_steps_at_rising_rates(config, tmp_path):
     main.main([f"--config={config}", f"--workdir={tmp_path / 'run'}", *more])
     rows = map(json.loads, log.read_text().splitlines())
     still = [row["train/loss"] for row in rows if "train/loss" in row]
-    np.testing.assert_allclose(found["losses"][:20], still[:20], atol=1e-3)  # of two epochs
+    np.testing.assert_allclose(found["losses"][:20], still[:20], atol=3e-3)  # of two epochs
     assert np.abs(np.subtract(found["losses"][:55], still))[-5:].max() > 0.02
 
 
@@ -88,7 +89,7 @@ def test_sgd_goes_up_to_ten_and_divergence_ends_the_sweep(config, tmp_path, caps
 
 
 def test_it_sweeps_the_chosen_strategy(config, tmp_path, capsys):
-    choices = (["name=lora"], ["name=gradual", "stage_length=0.2"])
+    choices = (["name=lora"], ["name=gradual", "stage_length=0.2", "frozen_dropout=true"])
     found = [
         sweep(config, tmp_path / str(index), *[f"--config.tuning.{part}" for part in choice])
         for index, choice in enumerate(choices)
