@@ -2,16 +2,15 @@
 
     python benchmarks/peers/jaxtune_worker.py JOB.json
 
-Reads the data and the model by `prepare`, takes step and batches of `stages.begin`, these made ahead
-by `prefetch`, and evaluates by `predict_all`, as `jaxtune.main` does; without logs, checkpoints and
-scores.
+Reads the data and the model by `prepare`, takes step and batches of `stages.begin`, these made
+ahead by `prefetch`, and evaluates by `predict_all`, as `jaxtune.main` does; without logs,
+checkpoints and scores.
 """
 
 import time
 from typing import Any
 
 import jax
-import numpy as np
 import protocol
 from rich.console import Console
 
@@ -80,7 +79,7 @@ class Worker:
         run, examples = self.run, self.run.examples[self.eval_split]
         no_holes = jax.tree.map(lambda _: None, self.params)
 
-        def step(batch: dict[str, np.ndarray]) -> Any:
+        def step(batch: Any) -> Any:
             self.counter.add(0, 0, batch["input_ids"].size)
             return self.eval_step(self.params, no_holes, batch)
 
