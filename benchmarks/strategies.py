@@ -33,6 +33,7 @@ from jaxtune.loop import train
 from jaxtune.main import parse as parse_run
 from jaxtune.report import Report
 from jaxtune.run import Run, prepare, stage_start
+from jaxtune.step import make_train_step
 from jaxtune.tuning.partition import Staged
 
 RECIPE = {
@@ -201,7 +202,10 @@ def compiled_steps(run: Run, batch: dict[str, np.ndarray]) -> list[Step]:
     found = []
     for index, (start, end) in enumerate(ends):
         stage = stages.begin(run, index, jax.tree.map(jax.numpy.array, run.params))
-        program = stage.step.program(stage.state, stage.frozen, batch)
+        # The whole model: the run itself computes frozen layers once for each example.
+        step = make_train_step(run.apply_fn, run.loss_fn, run.optimizer(index))
+        jitted = jax.jit(step, donate_argnums=(0,))
+        program = jitted.lower(stage.state, stage.frozen, batch).compile()
         found.append(Step(program, stage.state, stage.frozen, (end - start) / run.num_steps))
     return found
 

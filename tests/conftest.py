@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that would use the network fails at once
-# Compiling takes longer than running: a third of it without the later passes over machine code.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1"
+# Compiling takes longer than running: half of it without the passes over machine code.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 # Many tests run the same tiny programs, some in processes of their own: each is compiled once.
 CACHE = tempfile.TemporaryDirectory(prefix="jaxtune-tests-")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", CACHE.name)
