@@ -249,7 +249,8 @@ def _shapes(run: Run) -> str:
 
 
 def _fields(name: str, **fields: Any) -> str:
-    given = ", ".join(f"{key}={value}" for key, value in fields.items() if value not in (None, ()))
+    told = {key: value for key, value in fields.items() if value not in (None, ())}
+    given = ", ".join(f"{key}={value}" for key, value in told.items() if value is not False)
     return f"{name} ({given})" if given else name
 
 
