@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxtune.data.batches import BatchIndex
-
-Span = tuple[int, int, int, int]
-"""(example, row, start, size): where an example lies in a batch."""
 
 
 class ActivationCache:
@@ -40,6 +37,7 @@ class ActivationCache:
           max_memory_bytes: more go into a file.
           folder: for the file, which has no name and ends with the process; None for the system's.
         """
+        self._sizes = sizes
         self._offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self._filled = np.zeros(len(sizes), bool)
         whole = (int(self._offsets[-1]), *shape)
@@ -63,53 +61,31 @@ class ActivationCache:
         states: Float[np.ndarray, "r t ..."],
         only: Collection[int] | None = None,
     ) -> None:
-        """Keeps the states of the examples of a batch, which lie there as `spans` says.
+        """Keeps the states of the examples of a batch, which lie there as `BatchIndex.spans` says.
 
         Args:
           index: the batch.
           states: of all its examples.
           only: the examples to keep; None for all whose states are not kept yet.
         """
-        for i, row, start, size in self.spans(index):
+        for i, _, row, _, start, stop in index.spans(self._sizes):
             if self._filled[i] if only is None else i not in only:
                 continue
-            self._states[self._offsets[i] : self._offsets[i + 1]] = states[
-                row, start : start + size
-            ]
+            self._states[self._own(i)] = states[row, start:stop]
             self._filled[i] = True
 
-    def take(
-        self, index: BatchIndex, rows: int, length: int, dtype: Any = np.float32
-    ) -> Float[np.ndarray, "r t ..."]:
-        """The states of the examples of a batch, laid out as `spans` says; zeros elsewhere.
+    def take(self, index: BatchIndex, rows: int, length: int) -> Float[np.ndarray, "r t ..."]:
+        """The states of the examples of a batch, float32, where they lie; zeros elsewhere.
 
         Args:
           index: the batch, all of whose states are kept.
           rows: r.
           length: t.
-          dtype: of the result.
         """
-        found = np.zeros((rows, length, *self._states.shape[1:]), dtype)
-        for i, row, start, size in self.spans(index):
-            own = slice(self._offsets[i], self._offsets[i + 1])
-            found[row, start : start + size] = self._states[own]
+        found = np.zeros((rows, length, *self._states.shape[1:]), np.float32)
+        for i, _, row, _, start, stop in index.spans(self._sizes):
+            found[row, start:stop] = self._states[self._own(i)]
         return found
 
-    def take_single(
-        self, indices: Int[np.ndarray, " b"], rows: int, dtype: Any = np.float32
-    ) -> Float[np.ndarray, "r 1 ..."]:
-        """The one state of each of these examples, one in a row; zeros in further rows."""
-        found = np.zeros((rows, 1, *self._states.shape[1:]), dtype)
-        found[: len(indices), 0] = self._states[self._offsets[indices]]
-        return found
-
-    def spans(self, index: BatchIndex) -> Iterator[Span]:
-        """Where the states of each example lie: one after the other in its row, from 0 on."""
-        rows = index.rows or tuple((place,) for place in range(len(index.indices)))
-        for row, places in enumerate(rows):
-            start = 0
-            for place in places:
-                i = int(index.indices[place])
-                size = int(self._offsets[i + 1] - self._offsets[i])
-                yield i, row, start, size
-                start += size
+    def _own(self, i: int) -> slice:
+        return slice(self._offsets[i], self._offsets[i + 1])

@@ -73,17 +73,11 @@ def _by_example(
     index: BatchIndex, values: np.ndarray, lengths: np.ndarray, per_token: bool
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Each example of a batch with its part of the outputs."""
-    rows = index.rows or tuple((place,) for place in range(len(index.indices)))
-    for row, places in enumerate(rows):
-        start = 0
-        for slot, place in enumerate(places):
-            i = int(index.indices[place])
-            stop = start + int(lengths[i])
-            if per_token:
-                yield i, values[row, start:stop]
-            else:
-                yield i, values[row] if index.rows is None else values[row, slot]
-            start = stop
+    for i, _, row, slot, start, stop in index.spans(lengths):
+        if per_token:
+            yield i, values[row, start:stop]
+        else:
+            yield i, values[row] if index.rows is None else values[row, slot]
 
 
 def all_scores(

@@ -48,11 +48,11 @@ class Feed:
         plan = self._plan = run.trunks[stage]
         if not plan.depth:
             return
-        module, examples, size = run.pretrained.module, run.examples["train"], run.layout.batch_size
+        module, examples = run.pretrained.module, run.examples["train"]
         trunk = make_trunk(module, plan.depth)
         self.trunk = Compiled(trunk)
         self._reads_all = reads_all(module, plan.depth)
-        empty = examples.collate(run.layout.empty(), size, (run.settings.seed, 0))
+        empty = self._collate(run.layout.empty(), 0)
         shape = jax.eval_shape(trunk, frozen, empty).shape
         self._length = None if "input_ids" in empty else shape[1]
         if plan.keeps:
@@ -101,28 +101,31 @@ class Feed:
           index: which examples, and where.
           epoch: which changes to the examples follow from, besides the seed.
         """
-        examples, size = self._run.examples["train"], self._run.layout.batch_size
-        held = self.cache is not None and self.cache.holds(index.indices)
-        full: Fields = {}
-        if not held or self._reads_all:
-            full = examples.collate(index, size, (self._run.settings.seed, epoch))
+        cache, size = self.cache, self._run.layout.batch_size
+        held = cache is not None and cache.holds(index.indices)
+        full = self._collate(index, epoch) if self._reads_all or not held else {}
         if self.trunk is None:
             return full
         states = None
         if not held:
             states = jax.device_get(self.trunk(self._frozen, full))
-            if self.cache is not None:
-                self.cache.put(index, states)
+            if cache is not None:
+                cache.put(index, states)
         if self._reads_all:
-            if self.cache is not None:
+            if cache is not None:
                 length = index.length if self._length is None else self._length
-                states = self.cache.take(index, len(full["weight"]), length)
+                states = cache.take(index, len(full["weight"]), length)
             return full | {STATES: states}
-        if self.cache is not None:
-            states = self.cache.take_single(index.indices, size)
-        else:
-            states = _single(index, states, size)
-        return examples.collate_labels(index.indices, size) | {STATES: states}
+        # What a head reads of an example is one state, in a row of its own.
+        labels = self._run.examples["train"].collate_labels(index.indices, size)
+        if cache is not None:
+            return labels | {STATES: cache.take(BatchIndex(index.indices, 1), size, 1)}
+        return labels | {STATES: _one_a_row(index, states, size)}
+
+    def _collate(self, index: BatchIndex, epoch: int) -> Fields:
+        run = self._run
+        draw = (run.settings.seed, epoch)
+        return run.examples["train"].collate(index, run.layout.batch_size, draw)
 
     def _first_batches(self, start: int) -> dict[int, tuple[int, BatchIndex, int]]:
         """By example, the first batch from `start` on that has it: number, index and epoch."""
@@ -141,18 +144,15 @@ class Feed:
         _, index, epoch = first[members[0]]
         assert self.trunk is not None
         assert self.cache is not None
-        size, draw = self._run.layout.batch_size, (self._run.settings.seed, epoch)
-        full = self._run.examples["train"].collate(index, size, draw)
-        self.cache.put(index, jax.device_get(self.trunk(self._frozen, full)), members)
+        states = jax.device_get(self.trunk(self._frozen, self._collate(index, epoch)))
+        self.cache.put(index, states, members)
         for i in members:
             del first[i]
 
 
-def _single(index: BatchIndex, states: Any, size: int) -> np.ndarray:
-    """The one state of each example, [r s ...], in a row of its own: [size 1 ...]."""
+def _one_a_row(index: BatchIndex, states: Any, size: int) -> np.ndarray:
+    """The one state of each example, from [r s ...] or [b 1 ...] to [size 1 ...]."""
     found = np.zeros((size, 1, *states.shape[2:]), states.dtype)
-    rows = index.rows or tuple((place,) for place in range(len(index.indices)))
-    for row, places in enumerate(rows):
-        for slot, place in enumerate(places):
-            found[place, 0] = states[row, slot]
+    for _, place, row, slot, *_ in index.spans(np.ones(index.indices.max(initial=0) + 1, np.int64)):
+        found[place, 0] = states[row, slot]
     return found

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jaxtune.types import Batch, LossFn, Mean, weighted_mean
+from jaxtune.types import Batch, LossFn, Mean, segment_mask, weighted_mean
 
 
 def cross_entropy(outputs: Float[Array, "... c"], batch: Batch) -> Mean:
@@ -132,15 +132,13 @@ def span_cross_entropy(outputs: Float[Array, "b t 2"], batch: Batch) -> Mean:
       outputs: logits of start and end; padding and other examples count as impossible.
       batch: `labels` int32 [b 2], positions of first and last token; `attention_mask` int32 [b t];
         `weight` float32 [b]. Of packed rows with s examples `labels` [b s 2], positions in the row,
-        `segment_ids` int32 [b t] and `weight` [b s].
+        `segment_ids` int32 [b t], `first_tokens` and `weight` [b s].
 
     Source: Devlin et al. 2019, BERT, section 4.2.
     """
     ends = jnp.swapaxes(outputs.astype(jnp.float32), 1, 2)  # [b t 2] -> [b 2 t]
     if "segment_ids" in batch:
-        numbers = 1 + jnp.arange(batch["labels"].shape[1])
-        own = batch["segment_ids"][:, None, :] == numbers[:, None]  # [b s t]
-        ends, own = ends[:, None], own[:, :, None]  # [b 1 2 t], [b s 1 t]
+        ends, own = ends[:, None], segment_mask(batch)[:, :, None]  # [b 1 2 t], [b s 1 t]
     else:
         own = batch["attention_mask"][:, None] > 0  # [b 1 t]
     ends = jnp.where(own, ends, jnp.finfo(jnp.float32).min)

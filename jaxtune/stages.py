@@ -59,18 +59,26 @@ def begin(
         leaves that are trained in both go on.
       folder: for activations that are too many for memory; None for the system's.
     """
-    trainable, frozen = partition.partition(params, run.stages[index])
-    tx = run.optimizer(index)
-    state = init_state(trainable, tx, jax.random.key(run.settings.seed))
+    state, frozen = _fresh(run, index, params)
     if last is not None:
         opt_state = carry(last.opt_state, state.opt_state)
         state = state._replace(step=last.step, key=last.key, opt_state=opt_state)
+    return _stage(run, index, state, frozen, folder)
+
+
+def _fresh(run: Run, index: int, params: Params) -> tuple[TrainState, Params]:
+    """What a stage trains, at step 0, and what it does not."""
+    trainable, frozen = partition.partition(params, run.stages[index])
+    return init_state(trainable, run.optimizer(index), jax.random.key(run.settings.seed)), frozen
+
+
+def _stage(run: Run, index: int, state: TrainState, frozen: Params, folder: Path | None) -> Stage:
     apply_fn, depth = run.apply_fn, run.trunks[index].depth
     if depth:
         apply_fn = adapters.adapt(run.strategy, make_upper_apply(run.pretrained.module, depth))
-    train_step = make_train_step(
-        apply_fn, run.loss_fn, tx, num_microbatches=run.settings.train.num_microbatches
-    )
+    parts = run.settings.train.num_microbatches
+    tx = run.optimizer(index)
+    train_step = make_train_step(apply_fn, run.loss_fn, tx, num_microbatches=parts)
     feed = Feed(run, index, frozen, folder)
     return Stage(index, Compiled(train_step, donate_argnums=(0,)), state, frozen, feed)
 
@@ -109,12 +117,10 @@ def restore(
 ) -> tuple[Stage, Progress]:
     """The stage that wrote the checkpoint at `step`, as it was then; `folder` as in `begin`."""
     progress = checkpoints.progress(step)
-    fresh = begin(run, len(progress.stage_starts) - 1, run.params, folder=folder)
-    like = settled(run, fresh.number, fresh.frozen)
-    state, kept = checkpoints.restore(step, fresh.state, like)
-    frozen = trees.merge(kept, fresh.frozen)
-    feed = Feed(run, fresh.number, frozen, folder)
-    return fresh._replace(state=state, frozen=frozen, feed=feed), progress
+    number = len(progress.stage_starts) - 1
+    state, frozen = _fresh(run, number, run.params)
+    state, kept = checkpoints.restore(step, state, settled(run, number, frozen))
+    return _stage(run, number, state, trees.merge(kept, frozen), folder), progress
 
 
 def assemble(stage: Stage) -> Params:

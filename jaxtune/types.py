@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 Params = Any
 """A nested dict of arrays; in a split tree a leaf may be None, a hole."""
@@ -72,6 +72,16 @@ def weighted_mean(values: Float[Array, "..."], weight: Float[Array, "..."]) -> M
     return Mean(jnp.sum(values * weight), jnp.sum(weight))
 
 
+def segment_mask(batch: Batch) -> Bool[Array, "b s t"]:
+    """Which tokens of each packed row belong to its first example, its second, and so on.
+
+    Args:
+      batch: packed, with `segment_ids` [b t] and `first_tokens` [b s].
+    """
+    numbers = 1 + jnp.arange(batch["first_tokens"].shape[1])
+    return batch["segment_ids"][:, None, :] == numbers[:, None]
+
+
 __all__ = [
     "STATISTICS",
     "ApplyFn",
@@ -84,5 +94,6 @@ __all__ = [
     "PRNGKey",
     "Params",
     "WithStatistics",
+    "segment_mask",
     "weighted_mean",
 ]

@@ -52,7 +52,7 @@ def test_one_state_of_each_example():
     cache = ActivationCache(np.ones(4, np.int64), (6,), np.float32, 10**6)
     given = states(3, 3)
     cache.put(PACKED, given)
-    found = cache.take_single(np.array([1, 0]), 4)
+    found = cache.take(BatchIndex(np.array([1, 0]), 1), 4, 1)
     np.testing.assert_array_equal(found[:2, 0], [given[0, 0], given[0, 1]])
     np.testing.assert_array_equal(found[2:], 0)
 

@@ -4,13 +4,33 @@ The order is a function of (seed, epoch), and a batch of the order's position, s
 no state of its own: a run that is resumed at step n makes the same batch n.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-_MULTIPLE = 8  # lengths are multiples of it, which the vector units of CPUs and GPUs like
+MULTIPLE = 8  # lengths are multiples of it, which the vector units of CPUs and GPUs like
+
+
+class Span(NamedTuple):
+    """Where an example lies in a batch.
+
+    Attributes:
+      example: its index in the data.
+      place: its place in the batch's `indices`.
+      row: of the batch.
+      slot: its place among the examples of the row.
+      start: of its first item in the row, such as a token.
+      stop: the one after its last.
+    """
+
+    example: int
+    place: int
+    row: int
+    slot: int
+    start: int
+    stop: int
 
 
 class BatchIndex(NamedTuple):
@@ -29,6 +49,21 @@ class BatchIndex(NamedTuple):
     rows: tuple[tuple[int, ...], ...] | None = None
     slots: int = 1
 
+    def spans(self, sizes: Int[np.ndarray, " n"]) -> Iterator[Span]:
+        """Where each example lies: one after the other in its row, from 0 on.
+
+        Args:
+          sizes: items of each example of the data, such as its tokens.
+        """
+        alone = ((place,) for place in range(len(self.indices)))
+        for row, places in enumerate(alone if self.rows is None else self.rows):
+            start = 0
+            for slot, place in enumerate(places):
+                example = int(self.indices[place])
+                stop = start + int(sizes[example])
+                yield Span(example, place, row, slot, start, stop)
+                start = stop
+
 
 def choose_lengths(
     lengths: Int[np.ndarray, " n"], num_shapes: int, limit: int | None = None
@@ -46,7 +81,7 @@ def choose_lengths(
     Returns:
       Increasing lengths in tokens; the last one holds the longest example.
     """
-    rounded = -(-lengths // _MULTIPLE)
+    rounded = -(-lengths // MULTIPLE)
     candidates, counts = np.unique(rounded, return_counts=True)
     below = np.concatenate([[0], np.cumsum(counts)])  # examples shorter than candidate j
     n = len(candidates)
@@ -62,7 +97,7 @@ def choose_lengths(
     for k in range(num_shapes, 0, -1):
         if j == 0:
             break
-        chosen.append(int(candidates[j - 1]) * _MULTIPLE)
+        chosen.append(int(candidates[j - 1]) * MULTIPLE)
         j = previous[k, j]
     return tuple(sorted(min(length, limit or length) for length in chosen))
 

@@ -76,7 +76,7 @@ class Examples(NamedTuple):
           filling, [b], or [b t] where tokens are scored; `labels`, where there are any.
         """
         if index.rows is not None:
-            return self._pack(index, index.rows, draw)
+            return self._pack(index, len(index.rows), draw)
         shape = (batch_size, index.length)
         batch: Fields = {
             "input_ids": np.full(shape, self.pad_token_id, np.int32),
@@ -102,7 +102,7 @@ class Examples(NamedTuple):
         """What `collate` says of labels and weights, where examples have one weight each."""
         return labels_and_weight(self.labels, indices, batch_size)
 
-    def _pack(self, index: BatchIndex, rows: Sequence[Sequence[int]], draw: Draw | None) -> Fields:
+    def _pack(self, index: BatchIndex, rows: int, draw: Draw | None) -> Fields:
         """Lays the examples of each row one after the other.
 
         Returns:
@@ -112,7 +112,7 @@ class Examples(NamedTuple):
           is `index.slots`; `labels` and `weight` [r s], 0 where a row has fewer examples, or [r t]
           where tokens are scored.
         """
-        tokens, slots = (len(rows), index.length), (len(rows), index.slots)
+        tokens, slots = (rows, index.length), (rows, index.slots)
         names = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "segment_ids")
         batch: Fields = {name: np.zeros(tokens, np.int32) for name in names}
         batch["input_ids"] += self.pad_token_id
@@ -123,26 +123,21 @@ class Examples(NamedTuple):
             batch["labels"] = np.zeros(tokens, np.int32)
         elif self.labels is not None:
             batch["labels"] = np.zeros((*slots, *self.labels.shape[1:]), self.labels.dtype)
-        for row, places in enumerate(rows):
-            start = 0
-            for slot, place in enumerate(places):
-                i = int(index.indices[place])
-                fields = self._example(i, draw)
-                size = len(fields["input_ids"])
-                span = slice(start, start + size)
-                for name, values in fields.items():
-                    batch["weight" if name == "weights" else name][row, span] = values
-                batch["attention_mask"][row, span] = 1
-                batch["position_ids"][row, span] = np.arange(size)
-                batch["segment_ids"][row, span] = slot + 1
-                batch["first_tokens"][row, slot] = start
-                batch["last_tokens"][row, slot] = start + size - 1
-                if not scored:
-                    batch["weight"][row, slot] = 1.0
-                    if self.labels is not None:
-                        shift = start if self.spans else 0
-                        batch["labels"][row, slot] = self.labels[i] + shift
-                start += self.offsets[i + 1] - self.offsets[i]
+        for i, _, row, slot, start, _ in index.spans(self.lengths):
+            fields = self._example(i, draw)
+            size = len(fields["input_ids"])  # fewer than there is room for, if it was changed
+            span = slice(start, start + size)
+            for name, values in fields.items():
+                batch["weight" if name == "weights" else name][row, span] = values
+            batch["attention_mask"][row, span] = 1
+            batch["position_ids"][row, span] = np.arange(size)
+            batch["segment_ids"][row, span] = slot + 1
+            batch["first_tokens"][row, slot] = start
+            batch["last_tokens"][row, slot] = start + size - 1
+            if not scored:
+                batch["weight"][row, slot] = 1.0
+            if not scored and self.labels is not None:
+                batch["labels"][row, slot] = self.labels[i] + (start if self.spans else 0)
         return batch
 
     def _example(self, i: int, draw: Draw | None) -> Fields:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-_MULTIPLE = 8  # row lengths are multiples of it
+from jaxtune.data.batches import MULTIPLE
+
 _SAMPLED = 2048  # examples that the shapes are chosen by
 _MOST_ROWS = 16  # numbers of rows that are tried
 # What a token costs for each token of its row, beside what it costs by itself: its attention. Of a
@@ -117,7 +118,7 @@ def choose_packing(
       multiple: rows are a multiple of it.
     """
     batches = [part for lengths in splits for part in _sample(lengths, batch_size)]
-    longest = _up(max(int(lengths.max()) for lengths in splits), _MULTIPLE)
+    longest = _up(max(int(lengths.max()) for lengths in splits), MULTIPLE)
     alone = RowShape(_up(batch_size, multiple), longest)
     total = max(map(sum, batches))
     spare = RowShape(_up(-(-total * 9 // (8 * longest)), multiple), longest)
@@ -130,7 +131,7 @@ def choose_packing(
     for b, lengths in enumerate(batches):
         for c, rows in enumerate(counts):
             found = pack(lengths, rows)
-            needed[b, c] = _up(max(sum(lengths[i] for i in row) for row in found), _MULTIPLE)
+            needed[b, c] = _up(max(sum(lengths[i] for i in row) for row in found), MULTIPLE)
             if needed[b, c] <= 2 * longest:
                 slots = max(slots, max(map(len, found)))
     candidates = {

@@ -161,8 +161,7 @@ class Attention(nn.Module):
             self.dtype,
             name="self",
         )(x, bias, train, places=places)
-        own = x if places is None else pick(x, places)
-        return _residual(c, self.dtype)(attended, own, train)
+        return _residual(c, self.dtype)(attended, pick(x, places), train)
 
 
 class Intermediate(nn.Module):

@@ -173,8 +173,7 @@ class Layer(nn.Module):
             output="out_lin",
             name="attention",
         )(x, bias, train, places=places)
-        own = x if places is None else pick(x, places)
-        x = layer_norm(LAYER_NORM_EPS, self.dtype, "sa_layer_norm")(own + attended)
+        x = layer_norm(LAYER_NORM_EPS, self.dtype, "sa_layer_norm")(pick(x, places) + attended)
         wide = FeedForward(c, self.dtype, name="ffn")(x, train)
         return layer_norm(LAYER_NORM_EPS, self.dtype, "output_layer_norm")(x + wide)
 

@@ -163,7 +163,7 @@ class Layer(nn.Module):
         )
         normed = layer_norm(c.layer_norm_epsilon, self.dtype, "ln_1")(x)
         attended = attention(normed, bias, train, places=places)
-        x = (x if places is None else pick(x, places)) + dropout(attended)
+        x = pick(x, places) + dropout(attended)
         normed = layer_norm(c.layer_norm_epsilon, self.dtype, "ln_2")(x)
         return x + dropout(FeedForward(c, self.dtype, name="mlp")(normed))
 

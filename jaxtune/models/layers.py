@@ -123,8 +123,10 @@ class Dense(nn.Dense):
         return y
 
 
-def pick(x: Float[Array, "b t d"], places: Int[Array, "b n"]) -> Float[Array, "b n d"]:
-    """The tokens at some places of each row."""
+def pick(x: Float[Array, "b t d"], places: Int[Array, "b n"] | None) -> Float[Array, "b n d"]:
+    """The tokens at some places of each row; all of them for None."""
+    if places is None:
+        return x
     return jnp.take_along_axis(x, places[..., None], axis=1)
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxtune.models.layers import ACTIVATIONS, Dropout, Spread, dense, layer_norm, pick
 from jaxtune.models.products import activation_dtype, product, transposed
-from jaxtune.types import Batch
+from jaxtune.types import Batch, segment_mask
 
 
 def example_text() -> Batch:
@@ -45,8 +45,7 @@ def mean_tokens(x: Float[Array, "b t d"], batch: Batch) -> Float[Array, "b d"]:
     """The mean over the tokens of each example: [b d], or of packed rows [b n d]."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     if "segment_ids" in batch:
-        numbers = 1 + jnp.arange(batch["first_tokens"].shape[1])
-        mask = (batch["segment_ids"][:, None, :] == numbers[:, None]).astype(x.dtype)  # [b n t]
+        mask = segment_mask(batch).astype(x.dtype)  # [b n t]
         return mask @ x / jnp.maximum(mask.sum(-1, keepdims=True), 1)
     mask = batch["attention_mask"][..., None].astype(x.dtype)  # [b t 1]
     return (x * mask).sum(1) / mask.sum(1)
@@ -97,8 +96,7 @@ class Model(nn.Module):
 
     def head(self, x: Float[Array, "b t d"], batch: Batch, train: bool = False) -> Array:
         """Outputs in float32 from the output of the last layer."""
-        places = self.places(x, batch)
-        return self.read_out(x if places is None else pick(x, places), batch, train)
+        return self.read_out(pick(x, self.places(x, batch)), batch, train)
 
     def trunk(self, batch: Batch, stop: int) -> Array:
         """The output of layer `stop - 1` without dropout, from the model's input.

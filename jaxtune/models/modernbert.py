@@ -130,8 +130,7 @@ class Layer(nn.Module):
         )
         normed = x if self.index == 0 else _norm(c, self.dtype, "attn_norm")(x)
         attended = attention(normed, view.bias, train, partial(rotate, by=view.turned), places)
-        x = x if places is None else pick(x, places)
-        x = x + Dropout(c.attention_dropout)(attended, deterministic=not train)
+        x = pick(x, places) + Dropout(c.attention_dropout)(attended, deterministic=not train)
         normed = _norm(c, self.dtype, "mlp_norm")(x)
         return x + FeedForward(c, self.dtype, name="mlp")(normed, train)
 

@@ -10,6 +10,7 @@ import jax
 
 from jaxtune import paths
 from jaxtune.models.registry import make_apply
+from jaxtune.models.trunk import num_layers
 from jaxtune.types import ApplyFn, Batch, Params, PRNGKey, WithStatistics
 
 
@@ -41,7 +42,7 @@ def make_recomputing_apply(module: nn.Module) -> ApplyFn:
             return x
 
         x = keep(part("embed", batch))
-        count: Any = module.apply({"params": params}, method=_num_layers)
+        count = num_layers(module)
         for i in range(count - 1):
             layer = jax.checkpoint(lambda x, i=i: part("run_layers", x, batch, i, i + 1))
             x = keep(layer(x))
@@ -51,7 +52,3 @@ def make_recomputing_apply(module: nn.Module) -> ApplyFn:
         return WithStatistics(outputs, paths.unflatten(statistics)) if statistics else outputs
 
     return apply_fn
-
-
-def _num_layers(module: Any) -> int:
-    return module.backbone.num_layers

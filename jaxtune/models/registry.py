@@ -1,6 +1,6 @@
 """The model families by the `model_type` of their `config.json`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -67,18 +67,37 @@ def saved_head(family: Family, hf_config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def make_apply(module: nn.Module) -> ApplyFn:
+def whole(batch: Batch) -> tuple[Batch]:
+    """What `Model.__call__` takes of a batch."""
+    return (batch,)
+
+
+def make_apply(
+    module: nn.Module,
+    method: str | None = None,
+    arguments: Callable[[Batch], tuple[Any, ...]] = whole,
+) -> ApplyFn:
     """The module as `apply_fn(params, batch, *, key, train)`; `key` feeds dropout.
 
     In training, a module that sows into the collection `statistics` gives `WithStatistics`.
+
+    Args:
+      module: any; its method takes `(*arguments(batch), train)`.
+      method: `__call__` if None.
+      arguments: what of a batch the method takes.
     """
 
     def apply_fn(params: Params, batch: Batch, *, key: PRNGKey | None, train: bool) -> Any:
         if not train:
-            return module.apply({"params": params}, batch, train)
+            return module.apply({"params": params}, *arguments(batch), train, method=method)
         rngs = None if key is None else {"dropout": key}
         outputs, sown = module.apply(
-            {"params": params}, batch, train, rngs=rngs, mutable=["statistics"]
+            {"params": params},
+            *arguments(batch),
+            train,
+            rngs=rngs,
+            mutable=["statistics"],
+            method=method,
         )
         return WithStatistics(outputs, sown["statistics"]) if sown else outputs
 

@@ -9,7 +9,8 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from jaxtune.types import ApplyFn, Batch, Params, PRNGKey, WithStatistics
+from jaxtune.models.registry import make_apply
+from jaxtune.types import ApplyFn, Batch, Params
 
 STATES = "trunk_states"
 """The field of a batch that holds the outputs of the trunk."""
@@ -43,13 +44,4 @@ def make_trunk(module: nn.Module, depth: int) -> Trunk:
 
 def make_upper_apply(module: nn.Module, depth: int) -> ApplyFn:
     """What stands on the trunk, as `apply_fn` of a batch with the field STATES."""
-
-    def apply_fn(params: Params, batch: Batch, *, key: PRNGKey | None, train: bool) -> Any:
-        rngs = None if key is None else {"dropout": key}
-        arguments = (batch[STATES], batch, depth, train)
-        outputs, sown = module.apply(
-            {"params": params}, *arguments, rngs=rngs, mutable=["statistics"], method="suffix"
-        )
-        return WithStatistics(outputs, sown["statistics"]) if sown and train else outputs
-
-    return apply_fn
+    return make_apply(module, "suffix", lambda batch: (batch[STATES], batch, depth))

@@ -133,7 +133,7 @@ class Layer(nn.Module):
         dropout = Dropout(c.hidden_dropout_prob, deterministic=not train)
         y = layer_norm(c.layer_norm_eps, self.dtype, "layernorm_before")(x)
         attended = Attention(c, self.dtype, name="attention")(y, train, places)
-        x = (x if places is None else pick(x, places)) + dropout(attended)
+        x = pick(x, places) + dropout(attended)
         y = layer_norm(c.layer_norm_eps, self.dtype, "layernorm_after")(x)
         y = ACTIVATIONS[c.hidden_act](_dense(c, c.intermediate_size, self.dtype, "intermediate")(y))
         return x + dropout(_dense(c, c.hidden_size, self.dtype, "output")(y))

@@ -16,7 +16,7 @@ from jaxtune.errors import UserError
 from jaxtune.losses import cross_entropy, make_cross_entropy
 from jaxtune.settings import LossSettings
 from jaxtune.tasks.task import Records
-from jaxtune.types import Batch, LossFn, Mean, weighted_mean
+from jaxtune.types import Batch, LossFn, Mean, segment_mask, weighted_mean
 
 HIGHER_IS_BETTER = {"perplexity": False, "accuracy": True, "loss": False}
 
@@ -53,9 +53,7 @@ def fetch(outputs: Float[Array, "b t v"], batch: Batch) -> Float[Array, "b 2"]:
     logits, weight = outputs.astype(jnp.float32), batch["weight"]
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
     if "segment_ids" in batch:
-        numbers = 1 + jnp.arange(batch["first_tokens"].shape[1])
-        own = batch["segment_ids"][:, None, :] == numbers[:, None]  # [b s t]
-        losses, weight = losses[:, None], weight[:, None] * own
+        losses, weight = losses[:, None], weight[:, None] * segment_mask(batch)  # [b s t]
     return jnp.stack([-jnp.sum(losses * weight, axis=-1), jnp.sum(weight, axis=-1)], axis=-1)
 
 
