@@ -28,26 +28,12 @@ from jaxtune.report import Report
 from jaxtune.settings import DataSettings, Settings
 from jaxtune.tasks.registry import find_task
 from jaxtune.tasks.task import Task, keeping_tokens
+from jaxtune.trunk_plan import TrunkPlan, plan_trunk
 from jaxtune.tuning import adapters, partition
-from jaxtune.tuning.depth import frozen_layers
 from jaxtune.tuning.partition import Staged, Strategy
 from jaxtune.tuning.rates import rate_multipliers
 from jaxtune.tuning.registry import make_strategy
 from jaxtune.types import ApplyFn, LossFn, Params
-
-
-class TrunkPlan(NamedTuple):
-    """What a stage does with the frozen layers below all that it trains.
-
-    Attributes:
-      depth: so many layers run without dropout, apart from the step; 0 for none.
-      keeps: whether their outputs are kept for later epochs.
-      reason: why not.
-    """
-
-    depth: int
-    keeps: bool = False
-    reason: str = ""
 
 
 class Run(NamedTuple):
@@ -170,7 +156,12 @@ def prepare(settings: Settings, report: Report, tokens: Path | None = None) -> R
         adapters.adapt(strategy, pretrained.apply_fn),
         _cast_frozen(params, stages, settings.precision.frozen_dtype),
         stages,
-        tuple(_plan_trunk(settings, family, labels, examples["train"], plan) for labels in stages),
+        tuple(
+            plan_trunk(
+                settings, family, labels, examples["train"], plan.num_steps > plan.steps_per_epoch
+            )
+            for labels in stages
+        ),
         plan.multipliers,
         plan.schedule,
         plan.steps_per_epoch,
@@ -331,25 +322,6 @@ def _plan(
     warmup_steps = round(o.warmup_fraction * num_steps)
     schedule = optim.make_schedule(o.schedule, o.learning_rate, num_steps, warmup_steps)
     return _Plan(stages, multipliers, schedule, steps_per_epoch, num_steps)
-
-
-def _plan_trunk(
-    settings: Settings, family: Family, labels: Any, train: Any, plan: _Plan
-) -> TrunkPlan:
-    depth = frozen_layers(labels, family.names.layers, family.names.below)
-    if not depth:
-        return TrunkPlan(0)
-    if settings.tuning.frozen_dropout:
-        return TrunkPlan(0, reason="config.tuning.frozen_dropout")
-    if settings.train.gradient_checkpointing:
-        return TrunkPlan(0, reason="config.train.gradient_checkpointing")
-    if train.is_random:
-        return TrunkPlan(depth, reason="training changes the examples in each epoch")
-    if not settings.activation_cache.enabled:
-        return TrunkPlan(depth, reason="config.activation_cache.enabled")
-    if plan.num_steps <= plan.steps_per_epoch:
-        return TrunkPlan(depth, reason="there is one epoch")
-    return TrunkPlan(depth, keeps=True)
 
 
 def _choose_layouts(

@@ -10,8 +10,8 @@ import pytest
 
 from jaxtune import paths, stages
 from jaxtune.optim import make_optimizer
-from jaxtune.run import TrunkPlan
 from jaxtune.settings import TrainSettings
+from jaxtune.trunk_plan import TrunkPlan
 from jaxtune.tuning import partition
 from jaxtune.tuning.gradual import Gradual
 from jaxtune.types import Mean
