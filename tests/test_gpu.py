@@ -1,0 +1,55 @@
+"""What only a GPU shows; skipped without one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtune import noise
+from jaxtune.models import products
+
+pytestmark = pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs a GPU")
+
+
+def attention(q, k, v, bias):
+    """Written out, in float32."""
+    with jax.default_matmul_precision("highest"):
+        scores = products.attention_scores(q / q.shape[-1] ** 0.5, k, jnp.float32) + bias
+        return products.attention_values(jax.nn.softmax(scores), v, jnp.float32)
+
+
+@pytest.mark.parametrize(("asking", "keys"), [(128, 128), (1, 128), (8, 104), (40, 40), (264, 264)])
+@pytest.mark.parametrize("rows_of_bias", ["each", "one"])
+def test_cudnn_attends_as_written_out_and_so_does_its_gradient(asking, keys, rows_of_bias):
+    if products.attention_kernel(jnp.bfloat16, 32, 0.0) != "cudnn":
+        pytest.skip("an older card")
+    rng = np.random.default_rng(0)
+    q, k, v = (
+        jnp.asarray(rng.standard_normal((3, n, 4, 32)), jnp.bfloat16).astype(jnp.float32)
+        for n in (asking, keys, keys)
+    )
+    seen = rng.random((3, 1, asking if rows_of_bias == "each" else 1, keys)) < 0.5
+    seen[..., 0] = True
+    bias = jnp.where(seen, 0.0, jnp.finfo(jnp.float32).min)
+    weights = jnp.asarray(rng.standard_normal(q.shape), jnp.float32)
+
+    def fused(q, k, v):
+        found = products.fused_attention(q, k, v, bias, jnp.bfloat16).astype(jnp.float32)
+        return (found * weights).sum(), found
+
+    def plain(q, k, v):
+        found = attention(q, k, v, bias)
+        return (found * weights).sum(), found
+
+    found = jax.jit(jax.grad(fused, (0, 1, 2), has_aux=True))(q, k, v)
+    wanted = jax.jit(jax.grad(plain, (0, 1, 2), has_aux=True))(q, k, v)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        assert np.linalg.norm(a - b) < 1e-2 * np.linalg.norm(b)
+
+
+def test_masks_of_dropout_are_those_of_a_cpu():
+    key = jax.random.key(3)
+    found = noise.keep_mask(key, 0.1, (7, 5, 300))
+    with jax.default_device(jax.devices("cpu")[0]):
+        wanted = noise.keep_mask(jax.random.key(3), 0.1, (7, 5, 300))
+    np.testing.assert_array_equal(found, wanted)
