@@ -32,8 +32,8 @@ Columns, medians over rounds where there are several values:
   computed where nothing is remembered from one epoch to the next. Who remembers may exceed 100%.
 - padding: share of the computed tokens that are not real.
 - first step: from the start of the process to the end of its first step, with an empty compilation
-  cache and with the one that this left. jaxtune reads and tokenizes the rows in it, the others
-  find that done.
+  cache and with what that left: programs, and jaxtune's tokens. jaxtune reads the rows in it, and
+  tokenizes them where it has no cache; the others find both done.
 - memory: the largest resident size of the process; on a GPU, the most device memory in use.
 - shapes: compiled for the step.
 - x trainer: examples/s over the Trainer's within a round, and the range over rounds.
@@ -171,7 +171,7 @@ def parse_arguments() -> Bench:
     parser.add_argument("--env", action="append", default=[], help="[PEER.]NAME=VALUE")
     parser.add_argument("--option", action="append", default=[], help="PEER.NAME=VALUE")
     parser.add_argument("--add", action="append", default=[], help="NAME=PEER")
-    parser.add_argument("--no-cold", action="store_true", help="no start with an empty cache")
+    parser.add_argument("--no-warm", action="store_true", help="start with an empty cache alone")
     arguments, rest = parser.parse_known_args()
     run, overrides = parse_run(rest)
     unknown = set(arguments.rows.split(",")) - set(ROWS)
@@ -286,7 +286,7 @@ def measure_row(bench: Bench, name: str) -> list[dict[str, Any]]:
 
 
 def start_worker(bench: Bench, peer: str, job: Path, result: dict[str, Any]) -> Worker:
-    """Starts a worker with an empty cache, and again with what that left; keeps the second."""
+    """Starts a worker with an empty cache, and again with what that left; keeps the last one."""
     cache = job.with_suffix(".cache")
     env = bench.envs[peer] | {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
@@ -297,28 +297,30 @@ def start_worker(bench: Bench, peer: str, job: Path, result: dict[str, Any]) -> 
     if bench.peers[peer].worker == PEERS["jaxtune"].worker:
         env["PYTHONPATH"] = str(PEERS_FOLDER.parent.parent)
     command = [bench.pythons[peer], str(PEERS_FOLDER / bench.peers[peer].worker), str(job)]
-    if not bench.arguments.no_cold:
-        ready_worker(command, env, job, result, "cold").close()
+    worker = ready_worker(command, env, job, result, "cold")
+    if bench.arguments.no_warm:
+        return worker
+    worker.close()
     return ready_worker(command, env, job, result, "warm")
 
 
 def ready_worker(
     command: list[str], env: dict[str, str], job: Path, result: dict[str, Any], start: str
 ) -> Worker:
-    """A worker that has taken its first step; notes what it said and how long it took."""
+    """A worker that has taken its first step; notes what it says and how long it took."""
     worker = Worker(command, env, job.with_suffix(".log"))
     try:
-        result[start] = worker.answer()
+        result["ready"] = worker.answer()
     except WorkerError:
         worker.close()
         raise
-    result[start]["since_start"] = time.perf_counter() - worker.start
+    result[start] = time.perf_counter() - worker.start
     return worker
 
 
 def warm_up(worker: Worker, row: Row, count: int, result: dict[str, Any]) -> None:
     """What is left of the first epoch, so that rounds begin with an epoch."""
-    left = count if row.mode == "eval" else count - result["warm"]["examples"]
+    left = count if row.mode == "eval" else count - result["ready"]["examples"]
     if left:
         result["first"] = worker.ask(row.mode, left)
 
@@ -343,9 +345,9 @@ def failing(result: dict[str, Any]) -> Any:
 def check_parameters(results: dict[str, dict[str, Any]]) -> None:
     """Stops where peers train different parameters, but for those whose model is not the same."""
     counts = {
-        peer: result["warm"]["trainable"]
+        peer: result["ready"]["trainable"]
         for peer, result in results.items()
-        if "warm" in result and peer not in ("keras", "flax")
+        if "ready" in result and peer not in ("keras", "flax")
     }
     if len(set(counts.values())) > 1:
         raise SystemExit(f"the peers train different numbers of parameters: {counts}")

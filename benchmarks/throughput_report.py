@@ -57,8 +57,7 @@ def cells(result: dict[str, Any], base: list[dict[str, Any]]) -> list[str]:
     last = result["rounds"][-1]
     memory = last.get("device_bytes") or result["peak_bytes"]
     ratios = [b["seconds"] / a["seconds"] for a, b in zip(result["rounds"], base, strict=False)]
-    starts = [result[start]["since_start"] if start in result else None for start in
-              ("cold", "warm")]  # fmt: skip
+    starts = [result.get(start) for start in ("cold", "warm")]
     return [
         result["peer"],
         f"{result['examples_per_second']:,.1f}",
@@ -67,7 +66,7 @@ def cells(result: dict[str, Any], base: list[dict[str, Any]]) -> list[str]:
         f"{result['padding']:.1%}",
         *("" if seconds is None else f"{seconds:.1f} s" for seconds in starts),
         "unknown" if memory is None else f"{memory / 1e6:,.0f} MB",
-        str(last.get("shapes", result["warm"]["shapes"])),
+        str(last.get("shapes", result["ready"]["shapes"])),
         f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         if ratios
         else "",

@@ -69,7 +69,9 @@ def begin(
 def _fresh(run: Run, index: int, params: Params) -> tuple[TrainState, Params]:
     """What a stage trains, at step 0, and what it does not."""
     trainable, frozen = partition.partition(params, run.stages[index])
-    return init_state(trainable, run.optimizer(index), jax.random.key(run.settings.seed)), frozen
+    tx, key = run.optimizer(index), jax.random.key(run.settings.seed)
+    # One program, where by itself each shape of a parameter would want two.
+    return jax.jit(lambda params, key: init_state(params, tx, key))(trainable, key), frozen
 
 
 def _stage(run: Run, index: int, state: TrainState, frozen: Params, folder: Path | None) -> Stage:

@@ -18,7 +18,7 @@ def attention(q, k, v, bias):
         return products.attention_values(jax.nn.softmax(scores), v, jnp.float32)
 
 
-@pytest.mark.parametrize(("asking", "keys"), [(128, 128), (1, 128), (8, 104), (40, 40), (264, 264)])
+@pytest.mark.parametrize(("asking", "keys"), [(128, 128), (8, 104), (2, 128), (264, 264)])
 @pytest.mark.parametrize("rows_of_bias", ["each", "one"])
 def test_cudnn_attends_as_written_out_and_so_does_its_gradient(asking, keys, rows_of_bias):
     if products.attention_kernel(jnp.bfloat16, 32, 0.0) != "cudnn":

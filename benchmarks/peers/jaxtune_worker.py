@@ -2,12 +2,14 @@
 
     python benchmarks/peers/jaxtune_worker.py JOB.json
 
-Reads the data and the model by `prepare`, takes step and batches of `stages.begin`, these made
-ahead by `prefetch`, and evaluates by `predict_all`, as `jaxtune.main` does; without logs,
-checkpoints and scores.
+Reads the data and the model by `prepare`, with tokens kept for the next start, takes step and
+batches of `stages.begin`, these made ahead by `prefetch`, and evaluates by `predict_all`, as
+`jaxtune.main` does; without logs, checkpoints and scores.
 """
 
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -32,7 +34,9 @@ class Worker:
         """Prepares the run; nothing is compiled yet."""
         self.job = job
         settings = load_config(job.config, job.overrides)
-        self.run = prepare(settings, Report(Console(quiet=True)))
+        tokens = Path(os.environ["JAX_COMPILATION_CACHE_DIR"], "tokens")
+        tokens.mkdir(parents=True, exist_ok=True)
+        self.run = prepare(settings, Report(Console(quiet=True)), tokens)
         self.counter = protocol.Counter()
         self.eval_split = "test" if "test" in self.run.examples else "validation"
         run, self.params = self.run, jax.device_put(self.run.params)

@@ -1,7 +1,9 @@
 """Tokenized examples of any length, kept as one flat array with offsets: no padding."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +14,7 @@ from jaxtune.data.batches import BatchIndex
 from jaxtune.errors import UserError
 
 _CHUNK = 2000  # texts tokenized at a time, so that progress can be shown
+_TOKENIZER_SUFFIXES = (".json", ".txt", ".model", ".spm", ".tiktoken", ".jinja")
 _EXPECTED = "Expected tokenizer.json, or vocab.txt, with tokenizer_config.json."
 
 
@@ -169,6 +172,61 @@ def labels_and_weight(
         batch["labels"] = np.zeros((batch_size, *labels.shape[1:]), labels.dtype)
         batch["labels"][: len(indices)] = labels[indices]
     return batch
+
+
+class FolderTokenizer:
+    """A folder's tokenizer, loaded when something of it is first asked for.
+
+    To import transformers and to load takes a second, and whoever finds the tokens of an earlier
+    run needs neither before the export. Has all attributes of the tokenizer itself.
+    """
+
+    def __init__(self, folder: Path, max_size: int) -> None:
+        """Loads nothing.
+
+        Args:
+          folder: as of `load_tokenizer`, whose errors come when it is loaded.
+          max_size: the most tokens that the model knows.
+        """
+        self._folder, self._max_size = folder, max_size
+
+    @cached_property
+    def loaded(self) -> Any:
+        """The tokenizer itself.
+
+        Raises:
+          UserError: as `load_tokenizer`, or it has more tokens than `max_size`.
+        """
+        tokenizer = load_tokenizer(self._folder)
+        if len(tokenizer) > self._max_size:
+            raise UserError(
+                f"{self._folder}: the tokenizer has {len(tokenizer)} tokens, but the model has"
+                f" {self._max_size} word embeddings. They do not belong together."
+            )
+        return tokenizer
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the names and contents of all files that a tokenizer may be made from."""
+        digest = hashlib.sha256()
+        for file in sorted(self._folder.iterdir()):
+            if file.suffix in _TOKENIZER_SUFFIXES and file.is_file():
+                content = hashlib.sha256(file.read_bytes()).hexdigest()
+                digest.update(f"{file.name!r} {content}\n".encode())
+        return digest.hexdigest()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked for by Python itself
+            raise AttributeError(name)
+        return getattr(self.loaded, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As the tokenizer's own."""
+        return self.loaded(*args, **kwargs)
+
+    def __len__(self) -> int:
+        """How many tokens it has."""
+        return len(self.loaded)
 
 
 def load_tokenizer(folder: Path) -> Any:

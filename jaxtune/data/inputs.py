@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxtune.data.examples import Examples, load_tokenizer
+from jaxtune.data.examples import Examples, FolderTokenizer
 from jaxtune.errors import UserError
 from jaxtune.settings import AugmentationSettings, DataSettings
 
@@ -62,15 +62,9 @@ def _check_text_settings(settings: DataSettings, config: Any, folder: Path) -> N
     check_max_length(settings.max_length, config.max_length, folder)
 
 
-def _load_tokenizer(folder: Path, config: Any) -> Any:
-    tokenizer = load_tokenizer(folder)
-    if len(tokenizer) > config.vocab_size:
-        raise UserError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens, but the model has"
-            f" {config.vocab_size} word embeddings. They do not belong together."
-        )
-    return tokenizer
+def _open_tokenizer(folder: Path, config: Any) -> FolderTokenizer:
+    return FolderTokenizer(folder, config.vocab_size)
 
 
-TEXT = Inputs(_check_text_settings, _load_tokenizer, check_tokens)
+TEXT = Inputs(_check_text_settings, _open_tokenizer, check_tokens)
 """Texts, by the tokenizer in the model's folder."""

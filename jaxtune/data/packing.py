@@ -4,6 +4,7 @@ Packing changes the layout of a batch and not its examples. The batches themselv
 each has the same mix of lengths, whatever the layout: then a few shapes fit all of them closely.
 """
 
+import heapq
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,8 +13,10 @@ from jaxtyping import Int
 
 from jaxtune.data.batches import MULTIPLE
 
-_SAMPLED = 2048  # examples that the shapes are chosen by
-_MOST_ROWS = 16  # numbers of rows that are tried
+_SAMPLED, _FEWEST = 2048, 16  # examples that the shapes are chosen by, and batches of them
+_PARTNERS = 32  # rows, the emptiest, with which the fullest one may exchange examples
+_QUANTILES = (0.5, 0.9, 1.0)  # of the tokens of a batch, for which numbers of rows are looked at
+_TRIED_ROWS = 6  # those of them that batches are packed into
 # What a token costs for each token of its row, beside what it costs by itself: its attention. Of a
 # model 384 wide, measured on a CPU; a wider one attends for less.
 _ATTENTION = 1 / 512
@@ -83,13 +86,17 @@ def pack(lengths: Sequence[int], rows: int, slots: int | None = None) -> list[li
     """
     placed: list[list[int]] = [[] for _ in range(rows)]
     sums = [0] * rows
+    emptiest = [(0, row) for row in range(rows)]  # a heap
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        free = [r for r in range(rows) if slots is None or len(placed[r]) < slots]
-        if not free:
+        if not emptiest:
             break
-        row = min(free, key=lambda r: (sums[r], r))
+        row = emptiest[0][1]
         placed[row].append(i)
         sums[row] += lengths[i]
+        if slots is not None and len(placed[row]) == slots:
+            heapq.heappop(emptiest)
+        else:
+            heapq.heapreplace(emptiest, (sums[row], row))
     for _ in range(4 * rows):
         best = _best_exchange(lengths, placed, sums, slots)
         if best is None:
@@ -122,10 +129,10 @@ def choose_packing(
     alone = RowShape(_up(batch_size, multiple), longest)
     total = max(map(sum, batches))
     spare = RowShape(_up(-(-total * 9 // (8 * longest)), multiple), longest)
-    fewest = max(1, total // (3 * longest))
-    counts = {_up(int(n), multiple) for n in np.geomspace(fewest, alone.rows, 3 * _MOST_ROWS)}
-    counts = sorted(n for n in counts if n < alone.rows and n * longest < 3 * total)
-    counts = counts[:: max(1, len(counts) // _MOST_ROWS)]
+    totals = np.quantile([*map(sum, batches)], _QUANTILES)
+    lengths = np.arange(longest, 3 * longest + 1, MULTIPLE)
+    counts = {_up(int(n), multiple) for n in np.ceil(np.divide.outer(totals, lengths)).ravel()}
+    counts = _promising([n for n in counts if n < alone.rows], batches)
     needed = np.full((len(batches), len(counts)), longest)  # length by batch and number of rows
     slots = 1
     for b, lengths in enumerate(batches):
@@ -145,11 +152,26 @@ def choose_packing(
     return Packing((*sorted(expected, key=lambda shape: shape.cost), *others), slots)
 
 
+def _promising(counts: list[int], batches: list[list[int]]) -> list[int]:
+    """The numbers of rows in which batches would cost least if their tokens could be split."""
+    totals, most = (np.array([of(batch) for batch in batches]) for of in (sum, max))
+
+    def bound(rows: int) -> float:
+        needed = np.maximum(-(-totals // rows), most)
+        return sum(RowShape(rows, _up(int(length), MULTIPLE)).cost for length in needed)
+
+    return sorted(sorted(counts, key=bound)[:_TRIED_ROWS])
+
+
 def _sample(lengths: Int[np.ndarray, " n"], batch_size: int) -> list[list[int]]:
     """The lengths of the examples of some batches; the ragged one only if there is no other."""
-    batches = mixed_batches(lengths, batch_size, 0, 0)
-    whole = [batch for batch in batches if len(batch) == batch_size]
-    few = (whole or batches)[: max(8, _SAMPLED // batch_size)]
+    whole, epoch = len(lengths) >= batch_size, 0
+    few: list[Int[np.ndarray, " b"]] = []
+    while len(few) < max(_FEWEST, _SAMPLED // batch_size):
+        batches = mixed_batches(lengths, batch_size, 0, epoch)
+        few += [batch for batch in batches if len(batch) == batch_size or not whole]
+        epoch += 1
+    few = few[: max(_FEWEST, _SAMPLED // batch_size)]
     return [lengths[batch].tolist() for batch in few]
 
 
@@ -203,7 +225,7 @@ def _best_exchange(
     """(fullest row, other row, place in the one, place in the other or None for a mere move)."""
     full = max(range(len(sums)), key=sums.__getitem__)
     best, found = 0, None
-    for other in range(len(sums)):
+    for other in heapq.nsmallest(_PARTNERS, range(len(sums)), key=sums.__getitem__):
         gap = sums[full] - sums[other]
         if gap <= 1:
             continue

@@ -1,7 +1,6 @@
 """Tokens of texts, kept on disk from one run to the next by what they were made from."""
 
 import contextlib
-import copy
 import hashlib
 import io
 import json
@@ -9,22 +8,20 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from jaxtune.atomic import write_atomic
-from jaxtune.data.examples import Examples, tokenize
+from jaxtune.data.examples import Examples, FolderTokenizer, tokenize
 
-LEAST_ROWS = 2000  # fewer are tokenized as fast as they are read
 MAX_BYTES = 2 << 30  # of all files; the ones not used for longest are removed
-_FORMAT = "1"
-_ARRAYS = ("input_ids", "token_type_ids", "offsets", "cut")
+_FORMAT = "2"
+_ARRAYS = ("input_ids", "token_type_ids", "offsets", "cut", "pad_token_id")
 
 
 def tokenize_once(
     folder: Path,
-    tokenizer: Any,
+    tokenizer: FolderTokenizer,
     rows: Sequence[tuple[str, ...]],
     max_length: int,
     track: Callable[[Iterable[int]], Iterable[int]] = iter,
@@ -34,16 +31,13 @@ def tokenize_once(
     Args:
       folder: holds a file for each answer. A damaged one is made again; one that cannot be written
         is left out.
-      tokenizer: from `load_tokenizer`; of one that is not of the `tokenizers` library nothing is
-        kept.
-      rows: one or two texts each; of fewer than LEAST_ROWS nothing is kept.
+      tokenizer: is not loaded where the answer is there.
+      rows: one or two texts each.
       max_length: tokens, special ones included.
       track: shows progress.
     """
-    if len(rows) < LEAST_ROWS or not getattr(tokenizer, "is_fast", False):
-        return tokenize(tokenizer, rows, max_length, track)
     file = folder / f"{_digest(tokenizer, rows, max_length)}.npz"
-    kept = _read(file, len(rows), tokenizer.pad_token_id)
+    kept = _read(file, len(rows))
     if kept is not None:
         return kept
     examples, cut = tokenize(tokenizer, rows, max_length, track)
@@ -51,23 +45,11 @@ def tokenize_once(
     return examples, cut
 
 
-def _digest(tokenizer: Any, rows: Sequence[tuple[str, ...]], max_length: int) -> str:
+def _digest(tokenizer: FolderTokenizer, rows: Sequence[tuple[str, ...]], max_length: int) -> str:
     """Of all that the tokens follow from."""
-    backend = copy.deepcopy(tokenizer.backend_tokenizer)
-    backend.no_truncation()  # the last call left it as that call had it
-    backend.no_padding()
-    head = [
-        _FORMAT,
-        version("tokenizers"),
-        version("transformers"),
-        type(tokenizer).__name__,
-        tokenizer.truncation_side,
-        max_length,
-        len(rows),
-        len(rows[0]),
-    ]
+    versions = version("tokenizers"), version("transformers")
+    head = [_FORMAT, *versions, tokenizer.digest, max_length, len(rows), len(rows[0])]
     digest = hashlib.sha256(json.dumps(head).encode())
-    digest.update(backend.to_str().encode())
     for row in rows:
         for text in row:
             data = text.encode("utf-8", "surrogatepass")
@@ -75,11 +57,11 @@ def _digest(tokenizer: Any, rows: Sequence[tuple[str, ...]], max_length: int) ->
     return digest.hexdigest()
 
 
-def _read(file: Path, num_rows: int, pad_token_id: int) -> tuple[Examples, int] | None:
+def _read(file: Path, num_rows: int) -> tuple[Examples, int] | None:
     """What `file` holds; None where it is absent or damaged."""
     try:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
-            ids, types, offsets, cut = (arrays[name] for name in _ARRAYS)
+            ids, types, offsets, cut, pad = (arrays[name] for name in _ARRAYS)
         os.utime(file)  # it was used
     except Exception:  # zipfile and numpy raise whatever the damage leads to
         return None
@@ -88,15 +70,16 @@ def _read(file: Path, num_rows: int, pad_token_id: int) -> tuple[Examples, int] 
         and offsets.dtype == np.int64
         and offsets.shape == (num_rows + 1,)
         and ids.shape == types.shape == (offsets[-1],)
-        and cut.shape == ()
+        and cut.shape == pad.shape == ()
     )
     if not good:
         return None
-    return Examples(ids, types, offsets, None, pad_token_id=pad_token_id), int(cut)
+    return Examples(ids, types, offsets, None, pad_token_id=int(pad)), int(cut)
 
 
 def _write(file: Path, examples: Examples, cut: int) -> None:
-    values = (examples.input_ids, examples.token_type_ids, examples.offsets, np.int64(cut))
+    numbers = np.int64(cut), np.int64(examples.pad_token_id)
+    values = (examples.input_ids, examples.token_type_ids, examples.offsets, *numbers)
     stream = io.BytesIO()
     np.savez(stream, **dict(zip(_ARRAYS, values, strict=True)))
     content = stream.getvalue()

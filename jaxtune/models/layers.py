@@ -205,7 +205,8 @@ class SelfAttention(nn.Module):
     ) -> Float[Array, "b q d"]:
         """Attends over axis s; a method of its own, so that a strategy can add keys and values."""
         b, q, h, k = query.shape
-        if self.kernel(k, train) == "cudnn":
+        # JAX gives no gradient of an odd number of queries, and one query is quick in any case.
+        if q % 2 == 0 and self.kernel(k, train) == "cudnn":
             attended = fused_attention(query, key, value, bias, self.dtype)
             return attended.reshape(b, q, h * k)
         scores = attention_scores(query / k**0.5, key, self.dtype)  # [b h q s]

@@ -141,7 +141,7 @@ def load_pretrained(
     flat = {leaf: _read(leaf, name, weights) for leaf, name in plan.items()}
     if report.new:
         flat |= _draw(module, [leaf for leaf in shapes if leaf not in plan], key)
-    params = paths.unflatten({leaf: jnp.asarray(flat[leaf]) for leaf in shapes})
+    params = paths.unflatten(jax.device_put({leaf: flat[leaf] for leaf in shapes}))
     apply_fn = registry.make_apply(module)
     return Pretrained(
         apply_fn,

@@ -1,11 +1,12 @@
 import os
+import shutil
 from functools import partial
 
 import numpy as np
 import pytest
 
-from jaxtune.data import text, token_cache
-from jaxtune.data.examples import load_tokenizer, tokenize
+from jaxtune.data import examples, text, token_cache
+from jaxtune.data.examples import FolderTokenizer, tokenize
 from jaxtune.data.rows import Rows
 from jaxtune.settings import DataSettings
 from jaxtune.tasks.registry import TASKS
@@ -14,14 +15,9 @@ from jaxtune.tasks.task import keeping_tokens
 TEXTS = [("good film",), ("the cat ran so far on the film",), ("",), ("bad",)]
 
 
-@pytest.fixture(autouse=True)
-def keep_all(monkeypatch):
-    monkeypatch.setattr(token_cache, "LEAST_ROWS", 1)
-
-
 @pytest.fixture
 def tokenizer(golden):
-    return load_tokenizer(golden / "odd")
+    return FolderTokenizer(golden / "odd", 1000)
 
 
 @pytest.fixture
@@ -62,15 +58,30 @@ def test_whatever_the_tokens_follow_from_is_in_the_name(tokenizer, asked, tmp_pa
     for rows in lists:
         once(tokenizer, rows, 6)
     once(tokenizer, TEXTS, 7)
-    other = load_tokenizer(golden / "odd")
-    other.add_tokens(["film"])
-    once(other, TEXTS, 6)
-    other = load_tokenizer(golden / "odd")
-    other.truncation_side = "left"
-    once(other, TEXTS, 6)
-    assert asked == [*map(len, lists), 4, 4, 4]
-    once(load_tokenizer(golden / "odd"), TEXTS, 6)  # whatever was asked of it before
-    assert len(asked) == 9
+    folder = tmp_path / "model"
+    shutil.copytree(golden / "odd", folder)
+    once(FolderTokenizer(folder, 1000), TEXTS, 6)  # found, since it has the same files
+    (folder / "model.safetensors").write_bytes(b"other weights")
+    once(FolderTokenizer(folder, 1000), TEXTS, 6)
+    assert asked == [*map(len, lists), 4]
+    file = folder / "tokenizer_config.json"
+    file.write_text(file.read_text().replace("{", '{"truncation_side": "left", ', 1))
+    once(FolderTokenizer(folder, 1000), TEXTS, 6)
+    assert asked == [*map(len, lists), 4, 4]
+
+
+def test_a_tokenizer_is_loaded_when_it_is_needed(golden, tmp_path, monkeypatch):
+    first = FolderTokenizer(golden / "odd", 1000)
+    expected = token_cache.tokenize_once(tmp_path, first, TEXTS, 6)
+    monkeypatch.setattr(examples, "load_tokenizer", lambda folder: pytest.fail("it was loaded"))
+    same(
+        token_cache.tokenize_once(tmp_path, FolderTokenizer(golden / "odd", 1000), TEXTS, 6),
+        expected,
+    )
+    assert len(first) == len(first.get_vocab())
+    assert first.mask_token_id == first.loaded.mask_token_id
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        _ = first.no_such_thing
 
 
 @pytest.mark.parametrize(
@@ -119,12 +130,6 @@ def test_a_folder_that_is_gone_or_full_is_no_error(tokenizer, tmp_path, monkeypa
     expected = tokenize(tokenizer, TEXTS, 6)
     (tmp_path / "file").write_text("")
     same(token_cache.tokenize_once(tmp_path / "file", tokenizer, TEXTS, 6), expected)
-
-
-def test_few_rows_are_not_kept(tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(token_cache, "LEAST_ROWS", 5)
-    same(token_cache.tokenize_once(tmp_path, tokenizer, TEXTS, 6), tokenize(tokenizer, TEXTS, 6))
-    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("name", TASKS)
