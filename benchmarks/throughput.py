@@ -13,7 +13,9 @@ variable for all workers and `--env torch.NAME=VALUE` for one; `--option torch.a
 an option of a worker, which for jaxtune is a field of its config. `--add plain=jaxtune --option
 plain.data.layout=padded` adds a peer once more, under a name with options and variables of its own.
 
-Each row of ROWS starts one process for each peer, which idles while another works. All train on
+Each row of ROWS starts one process for each peer, which idles while another works. `--together`
+starts those of all rows at once, which saves time on a machine with cores and memory to spare; then
+the times to the first step say nothing. All train on
 the same rows (or predict them), tokenized by the same tokenizer; a round is one epoch of each peer
 in turn, so that what disturbs the machine hits all. The first epoch warms up and is not timed;
 jaxtune's time in the compiler is not counted in any. It is an error if two peers have trained on
@@ -41,7 +43,6 @@ Columns, medians over rounds where there are several values:
 
 import argparse
 import contextlib
-import itertools
 import json
 import os
 import re
@@ -49,10 +50,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from throughput_report import print_table, rates
 from throughput_rows import PEERS, ROWS, Peer, Row, model_flops, write_jobs
 
@@ -137,6 +140,22 @@ class Bench(NamedTuple):
     envs: dict[str, dict[str, str]]
 
 
+class OpenRow(NamedTuple):
+    """A row whose peers are ready.
+
+    Attributes:
+      name: of ROWS.
+      lengths: tokens of each row of data.
+      results: by peer, of those that failed too.
+      workers: by peer, as far as they were started.
+    """
+
+    name: str
+    lengths: np.ndarray
+    results: dict[str, dict[str, Any]]
+    workers: dict[str, Worker]
+
+
 def main() -> None:
     """Measures the peaks, then row after row."""
     bench = parse_arguments()
@@ -146,14 +165,41 @@ def main() -> None:
     for peak in peaks:
         print(f"{peak['framework']}, {peak['dtype']}, {peak['device']}: {peak['rate'] / 1e9:,.0f}"
               " GFLOP/s in products of square matrices", flush=True)  # fmt: skip
-    for name in bench.arguments.rows.split(","):
-        results = measure_row(bench, name)
-        for result in results:
-            result |= rates(result, peaks)
-            result["peaks"] = peaks
-        with open(output, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(result) + "\n" for result in results)
-        print_table(f"{name}: {ROWS[name].note}", results)
+    names = bench.arguments.rows.split(",")
+    rows: list[OpenRow] = []
+    try:
+        if bench.arguments.together:
+            with ThreadPoolExecutor(len(names) * len(bench.peers)) as pool:
+                rows += [open_row(bench, name, pool.submit) for name in names]
+        for name in names:
+            if not bench.arguments.together:
+                rows.append(open_row(bench, name, lambda function, *rest: function(*rest)))
+            opened = rows.pop(0)
+            try:
+                report(time_row(bench, opened), peaks, output, f"{name}: {ROWS[name].note}")
+            finally:
+                close(opened)
+    finally:
+        for opened in rows:
+            close(opened)
+
+
+def report(
+    results: list[dict[str, Any]], peaks: list[dict[str, Any]], output: Path, title: str
+) -> None:
+    """Adds rates to the results of a row, writes them and prints their table."""
+    for result in results:
+        result |= rates(result, peaks)
+        result["peaks"] = peaks
+    with open(output, "a", encoding="utf-8") as file:
+        file.writelines(json.dumps(result) + "\n" for result in results)
+    print_table(title, results)
+
+
+def close(opened: OpenRow) -> None:
+    """Ends the workers of a row."""
+    for worker in opened.workers.values():
+        worker.close()
 
 
 def parse_arguments() -> Bench:
@@ -172,6 +218,7 @@ def parse_arguments() -> Bench:
     parser.add_argument("--option", action="append", default=[], help="PEER.NAME=VALUE")
     parser.add_argument("--add", action="append", default=[], help="NAME=PEER")
     parser.add_argument("--no-warm", action="store_true", help="start with an empty cache alone")
+    parser.add_argument("--together", action="store_true", help="start all workers at once")
     arguments, rest = parser.parse_known_args()
     run, overrides = parse_run(rest)
     unknown = set(arguments.rows.split(",")) - set(ROWS)
@@ -226,23 +273,29 @@ def worker_environment(device: str) -> dict[str, str]:
 
 
 def measure_peaks(bench: Bench) -> list[dict[str, Any]]:
-    """For each framework and dtype the best of all its peers, which take turns, twice."""
-    size = "2048" if bench.arguments.device == "cpu" else "8192"
+    """For each framework and dtype the best that any peer's environment reaches.
+
+    On a CPU, whose rate depends on what else the machine does, they take turns, twice.
+    """
+    on_cpu = bench.arguments.device == "cpu"
+    environments = {
+        (peer.framework, bench.pythons[name], tuple(sorted(bench.envs[name].items())))
+        for name, peer in bench.peers.items()
+    }
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for _, dtype, (name, peer) in itertools.product(
-        range(2), ("float32", "bfloat16"), bench.peers.items()
-    ):
-        words = [str(PEERS_FOLDER / "matrix_peak.py"), peer.framework, dtype, size]
-        command, env = [bench.pythons[name], *words], bench.envs[name]
-        done = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE)
-        peak = json.loads(done.stdout)
-        best = found.setdefault((peer.framework, dtype), peak)
-        best["rate"] = max(best["rate"], peak["rate"])
+    for framework, python, env in sorted(environments) * (2 if on_cpu else 1):
+        words = [framework, "float32,bfloat16", "2048" if on_cpu else "8192"]
+        command = [python, str(PEERS_FOLDER / "matrix_peak.py"), *words]
+        done = subprocess.run(command, env=dict(env), check=True, stdout=subprocess.PIPE)
+        for line in done.stdout.splitlines():
+            peak = json.loads(line)
+            best = found.setdefault((framework, peak["dtype"]), peak)
+            best["rate"] = max(best["rate"], peak["rate"])
     return list(found.values())
 
 
-def measure_row(bench: Bench, name: str) -> list[dict[str, Any]]:
-    """The results of all peers that take part, those that failed included."""
+def open_row(bench: Bench, name: str, start: Callable[..., Any]) -> OpenRow:
+    """Hands out the jobs and starts the peers by `start(function, *arguments)`."""
     row, folder = ROWS[name], bench.workdir / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -254,34 +307,43 @@ def measure_row(bench: Bench, name: str) -> list[dict[str, Any]]:
     jobs, lengths, config = write_jobs(
         row, folder, bench.config, bench.overrides, count, device, taking_part
     )
-    base = {"row": name, "date": time.strftime("%Y-%m-%d"), "device": device}
+    base = {"row": name, "date": time.strftime("%Y-%m-%d"), "device": device, "dtype": row.dtype}
     base |= {"model_flops": row.epochs * model_flops(row, config, lengths)}
-    results = {peer: base | {"peer": peer, "rounds": []} for peer in jobs}
-    workers: dict[str, Worker] = {}
-    try:
-        for peer, job in jobs.items():
-            with failing(results[peer]):
-                workers[peer] = start_worker(bench, peer, job, results[peer])
-                # The first step belongs to the first epoch, which is not timed.
-                warm_up(workers[peer], row, len(lengths), results[peer])
-        check_parameters(results)
-        for number in range(bench.arguments.repeats):
-            for peer, worker in workers.items():
-                if "error" in results[peer]:
-                    continue
-                with failing(results[peer]):
-                    answer = one_round(worker, row, len(lengths))
-                    results[peer]["rounds"].append(answer)
-                    check_tokens(peer, answer, row.epochs * int(lengths.sum()))
-                    print(f"{name}, round {number + 1}, {peer}: {answer['seconds']:.2f} s",
-                          file=sys.stderr, flush=True)  # fmt: skip
-        for peer, worker in workers.items():
-            results[peer]["peak_bytes"] = worker.peak_bytes()
-    finally:
-        for worker in workers.values():
-            worker.close()
-    for peer, result in results.items():
-        result["framework"], result["dtype"] = bench.peers[peer].framework, row.dtype
+    results = {
+        peer: base | {"peer": peer, "framework": bench.peers[peer].framework, "rounds": []}
+        for peer in jobs
+    }
+    opened = OpenRow(name, lengths, results, {})
+    for peer, job in jobs.items():
+        start(start_peer, bench, opened, peer, job)
+    return opened
+
+
+def start_peer(bench: Bench, opened: OpenRow, peer: str, job: Path) -> None:
+    """Starts a peer, and lets it train its first epoch, to which its first step belongs."""
+    result = opened.results[peer]
+    with failing(result):
+        worker = opened.workers[peer] = start_worker(bench, peer, job, result)
+        warm_up(worker, ROWS[opened.name], len(opened.lengths), result)
+
+
+def time_row(bench: Bench, opened: OpenRow) -> list[dict[str, Any]]:
+    """The results of all peers that take part, those that failed included."""
+    name, row, results = opened.name, ROWS[opened.name], opened.results
+    expected = row.epochs * int(opened.lengths.sum())
+    check_parameters(results)
+    for number in range(bench.arguments.repeats):
+        for peer, result in results.items():
+            if "error" in result:
+                continue
+            with failing(result):
+                answer = one_round(opened.workers[peer], row, len(opened.lengths))
+                result["rounds"].append(answer)
+                check_tokens(peer, answer, expected)
+                print(f"{name}, round {number + 1}, {peer}: {answer['seconds']:.2f} s",
+                      file=sys.stderr, flush=True)  # fmt: skip
+    for peer, worker in opened.workers.items():
+        results[peer]["peak_bytes"] = worker.peak_bytes()
     return list(results.values())
 
 
@@ -298,7 +360,7 @@ def start_worker(bench: Bench, peer: str, job: Path, result: dict[str, Any]) -> 
         env["PYTHONPATH"] = str(PEERS_FOLDER.parent.parent)
     command = [bench.pythons[peer], str(PEERS_FOLDER / bench.peers[peer].worker), str(job)]
     worker = ready_worker(command, env, job, result, "cold")
-    if bench.arguments.no_warm:
+    if bench.arguments.no_warm or bench.arguments.together:
         return worker
     worker.close()
     return ready_worker(command, env, job, result, "warm")

@@ -74,6 +74,10 @@ ROWS = {
         "train", "float32", "last_layers", PARTIAL, share=0.25, wide=True,
         note=f"12 layers of width 768, the upper one trained, {LATER}",
     ),
+    "wide-full": Row(
+        "train", "bfloat16", peers=PARTIAL, share=0.25, wide=True,
+        note="12 layers of width 768, full fine-tuning",
+    ),
     "pad512": Row(
         "train", "float32", peers=("jaxtune", "trainer", "pad512"), share=0.125,
         note="beside rows padded to 512 tokens",

@@ -76,18 +76,25 @@ class Worker:
         compiled = self.stage.compile_seconds - compiling
         return self.result(start, self.stage.step, compiled)
 
+    def first_prediction(self) -> dict[str, Any]:
+        """Predicts one batch."""
+        start, run, examples = time.perf_counter(), self.run, self.run.examples[self.eval_split]
+        indices = run.eval_layout.eval_order(examples.lengths)[0]
+        index = run.eval_layout.place(indices, examples.lengths)
+        jax.block_until_ready(self.predict(examples.collate(index, run.eval_layout.batch_size)))
+        return self.result(start, self.eval_step, self.eval_step.seconds)
+
+    def predict(self, batch: Any) -> Any:
+        """The step of evaluation on all parameters."""
+        self.counter.add(0, 0, batch["input_ids"].size)
+        return self.eval_step(self.params, jax.tree.map(lambda _: None, self.params), batch)
+
     def evaluate(self, count: int) -> dict[str, Any]:
         """Predicts all rows of evaluation, which are `count`."""
         del count
         start, compiling = time.perf_counter(), self.eval_step.seconds
         run, examples = self.run, self.run.examples[self.eval_split]
-        no_holes = jax.tree.map(lambda _: None, self.params)
-
-        def step(batch: Any) -> Any:
-            self.counter.add(0, 0, batch["input_ids"].size)
-            return self.eval_step(self.params, no_holes, batch)
-
-        predict_all(step, examples, run.eval_layout, per_token=run.task.per_token)
+        predict_all(self.predict, examples, run.eval_layout, per_token=run.task.per_token)
         self.counter.add(len(examples.lengths), int(examples.lengths.sum()), 0)
         return self.result(start, self.eval_step, self.eval_step.seconds - compiling)
 
@@ -115,7 +122,7 @@ def main() -> None:
         first = worker.train(1)
         count = trees.count(worker.stage.state.params)
     else:
-        first, count = worker.evaluate(1), trees.count(worker.params)
+        first, count = worker.first_prediction(), trees.count(worker.params)
     channel.answer(ready=True, trainable=count, jax=jax.__version__, **first)
     channel.serve(train=worker.train, eval=worker.evaluate, begin=worker.begin)
 

@@ -1,9 +1,8 @@
 """The rate of products of square matrices that a framework reaches, in operations a second.
 
-    python benchmarks/peers/matrix_peak.py jax float32 2048
-    python benchmarks/peers/matrix_peak.py torch bfloat16 8192
+    python benchmarks/peers/matrix_peak.py jax float32,bfloat16 2048
 
-Prints one line of JSON with the median over 15 products; each has 2 n^3 operations.
+Prints one line of JSON for each dtype, of the median over 15 products; each has 2 n^3 operations.
 """
 # pyright: reportMissingImports=false
 
@@ -45,15 +44,17 @@ def torch_product(dtype: str, size: int) -> tuple[Callable[[], Any], str]:
 
 def main() -> None:
     """Measures."""
-    framework, dtype, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    product, device = {"jax": jax_product, "torch": torch_product}[framework](dtype, size)
-    times = []
-    for _ in range(WARM + TIMED):
-        start = time.perf_counter()
-        product()
-        times.append(time.perf_counter() - start)
-    rate = 2 * size**3 / statistics.median(times[WARM:])
-    print(json.dumps({"framework": framework, "dtype": dtype, "device": device, "rate": rate}))
+    framework, dtypes, size = sys.argv[1], sys.argv[2].split(","), int(sys.argv[3])
+    for dtype in dtypes:
+        product, device = {"jax": jax_product, "torch": torch_product}[framework](dtype, size)
+        times = []
+        for _ in range(WARM + TIMED):
+            start = time.perf_counter()
+            product()
+            times.append(time.perf_counter() - start)
+        rate = 2 * size**3 / statistics.median(times[WARM:])
+        found = {"framework": framework, "dtype": dtype, "device": device, "rate": rate}
+        print(json.dumps(found))
 
 
 if __name__ == "__main__":
