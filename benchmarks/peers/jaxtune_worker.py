@@ -62,6 +62,8 @@ class Worker:
         lengths, done, waiting = self.run.examples["train"].lengths, 0, []
         while done < count:
             index, batch = next(self.stream)
+            if not self.stage.step.knows(batch):  # nothing is computed in time that is not counted
+                jax.block_until_ready((waiting, self.stage.state))
             state, info = self.stage.step(self.stage.state, self.stage.frozen, batch)
             self.stage = self.stage._replace(state=state)
             waiting.append(info.loss)

@@ -138,10 +138,11 @@ def load_pretrained(
             f"{folder} has no usable head: {'; '.join(report.new.values())}. Fine-tune it first, or"
             " give `key` to draw a new head."
         )
-    flat = {leaf: _read(leaf, name, weights) for leaf, name in plan.items()}
+    # One after the other, so that no second copy of all is in memory.
+    flat = {leaf: jax.device_put(_read(leaf, name, weights)) for leaf, name in plan.items()}
     if report.new:
         flat |= _draw(module, [leaf for leaf in shapes if leaf not in plan], key)
-    params = paths.unflatten(jax.device_put({leaf: flat[leaf] for leaf in shapes}))
+    params = paths.unflatten({leaf: flat[leaf] for leaf in shapes})
     apply_fn = registry.make_apply(module)
     return Pretrained(
         apply_fn,
