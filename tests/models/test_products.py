@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxtune import summary
-from jaxtune.models import products
+from jaxtune.models import layers, products
 from jaxtune.report import Report
 from jaxtune.run import prepare
 
@@ -109,6 +109,25 @@ def test_the_kernel_is_fused_where_it_can_be(monkeypatch, backend, dtype, head_s
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(jax, "devices", lambda: [card])
     assert products.attention_kernel(dtype, head_size, rate) == kernel
+
+
+@pytest.mark.parametrize(("asking", "is_fused"), [(1, False), (2, True), (3, False), (8, True)])
+def test_an_odd_number_of_queries_is_not_fused(monkeypatch, asking, is_fused):
+    """JAX has no gradient of these with a mask."""
+    calls = []
+
+    def fused(query, *rest):
+        calls.append(query.shape)
+        return query
+
+    monkeypatch.setattr(layers, "attention_kernel", lambda *_: "cudnn")
+    monkeypatch.setattr(layers, "fused_attention", fused)
+    attention = layers.SelfAttention(2, 0.0, 0.02, jnp.float32)
+    x, bias = jnp.ones((3, 8, 16)), jnp.zeros((3, 1, 1, 8))
+    places = jnp.zeros((3, asking), jnp.int32)
+    found, _ = attention.init_with_output(jax.random.key(0), x, bias, False, places=places)
+    assert found.shape == (3, asking, 16)
+    assert bool(calls) == is_fused
 
 
 def test_an_older_card_has_no_fused_kernel(monkeypatch):
