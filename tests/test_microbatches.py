@@ -10,12 +10,24 @@ import pytest
 from jaxtune import stages
 from jaxtune.config import default_config, load_config
 from jaxtune.errors import UserError
+from jaxtune.models.registry import FAMILIES
 from jaxtune.report import Report
 from jaxtune.run import prepare, training_batches
 from jaxtune.settings import Settings, TrainSettings
 from jaxtune.summary import start_rows
+from jaxtune.tasks.registry import TASKS
 
-OFF = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+OFF = (
+    *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # BERT's names, and those of others
+    *("dropout", "attention_dropout", "seq_classif_dropout", "qa_dropout"),
+    *("embd_pdrop", "attn_pdrop", "resid_pdrop", "summary_first_dropout"),
+    *("embedding_dropout", "mlp_dropout", "classifier_dropout"),
+)
+CASES = [
+    *((task, "bert") for task in TASKS if task != "causal_lm" and TASKS[task].head != "image"),
+    *(("classification", name) for name in FAMILIES if name != "bert"),
+    ("causal_lm", "gpt2"),
+]
 
 
 def settings_of(task, num_microbatches, model, data, tmp_path):
@@ -35,10 +47,12 @@ def settings_of(task, num_microbatches, model, data, tmp_path):
     return load_config(str(file), {})
 
 
-@pytest.mark.parametrize("task", ["classification", "token_classification"])
-def test_parts_are_the_whole(task, tiny_families, tiny_tasks, tmp_path):
+@pytest.mark.parametrize(
+    ("task", "family"), [case for case in CASES if TASKS[case[0]].head in FAMILIES[case[1]].heads]
+)
+def test_parts_are_the_whole(task, family, tiny_families, tiny_tasks, tmp_path):
     model = tmp_path / "model"
-    shutil.copytree(tiny_families["bert"], model)
+    shutil.copytree(tiny_families[family], model)
     fields = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(fields | dict.fromkeys(OFF, 0.0)))
     found = []
