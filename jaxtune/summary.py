@@ -64,8 +64,7 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
 def show_audit(run: Run, report: Report) -> None:
     """The table of what trains, with rates and bytes, and what share of a full step it costs."""
     batch: Any = _empty_batch(run)
-    base = run.pretrained.apply_fn, parameter_shapes(run.pretrained.module)
-    added = jax.tree.structure(base[1]) != jax.tree.structure(run.params)
+    model, adds = run.pretrained, run.apply_fn is not run.pretrained.apply_fn
     found = audit(
         run.apply_fn,
         run.loss_fn,
@@ -76,7 +75,7 @@ def show_audit(run: Run, report: Report) -> None:
         weight_decay=run.settings.optimizer.weight_decay,
         multipliers=run.multipliers,
         optimizer=run.settings.optimizer.name,
-        base=base if added else None,
+        base=(model.apply_fn, parameter_shapes(model.module)) if adds else None,
     )
     count = len(run.stages)
     report.grid(f"stage 1 of {count}" if count > 1 else "parameters", HEADER, audit_rows(found))

@@ -12,6 +12,7 @@ from jaxtyping import Int
 
 from jaxtune.data.batches import BatchIndex
 from jaxtune.errors import UserError
+from jaxtune.reading import sha256_of
 
 _CHUNK = 2000  # texts tokenized at a time, so that progress can be shown
 _TOKENIZER_SUFFIXES = (".json", ".txt", ".model", ".spm", ".tiktoken", ".jinja")
@@ -211,8 +212,7 @@ class FolderTokenizer:
         digest = hashlib.sha256()
         for file in sorted(self._folder.iterdir()):
             if file.suffix in _TOKENIZER_SUFFIXES and file.is_file():
-                content = hashlib.sha256(file.read_bytes()).hexdigest()
-                digest.update(f"{file.name!r} {content}\n".encode())
+                digest.update(f"{file.name!r} {sha256_of([file])}\n".encode())
         return digest.hexdigest()
 
     def __getattr__(self, name: str) -> Any:

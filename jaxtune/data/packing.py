@@ -5,6 +5,7 @@ each has the same mix of lengths, whatever the layout: then a few shapes fit all
 """
 
 import heapq
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -130,8 +131,8 @@ def choose_packing(
     total = max(map(sum, batches))
     spare = RowShape(_up(-(-total * 9 // (8 * longest)), multiple), longest)
     totals = np.quantile([*map(sum, batches)], _QUANTILES)
-    lengths = np.arange(longest, 3 * longest + 1, MULTIPLE)
-    counts = {_up(int(n), multiple) for n in np.ceil(np.divide.outer(totals, lengths)).ravel()}
+    room = np.arange(longest, 3 * longest + 1, MULTIPLE)  # of a row
+    counts = {_up(int(n), multiple) for n in np.ceil(np.divide.outer(totals, room)).ravel()}
     counts = _promising([n for n in counts if n < alone.rows], batches)
     needed = np.full((len(batches), len(counts)), longest)  # length by batch and number of rows
     slots = 1
@@ -165,14 +166,10 @@ def _promising(counts: list[int], batches: list[list[int]]) -> list[int]:
 
 def _sample(lengths: Int[np.ndarray, " n"], batch_size: int) -> list[list[int]]:
     """The lengths of the examples of some batches; the ragged one only if there is no other."""
-    whole, epoch = len(lengths) >= batch_size, 0
-    few: list[Int[np.ndarray, " b"]] = []
-    while len(few) < max(_FEWEST, _SAMPLED // batch_size):
-        batches = mixed_batches(lengths, batch_size, 0, epoch)
-        few += [batch for batch in batches if len(batch) == batch_size or not whole]
-        epoch += 1
-    few = few[: max(_FEWEST, _SAMPLED // batch_size)]
-    return [lengths[batch].tolist() for batch in few]
+    size, count = min(batch_size, len(lengths)), max(_FEWEST, _SAMPLED // batch_size)
+    epochs = (mixed_batches(lengths, batch_size, 0, epoch) for epoch in range(count))
+    whole = (batch for batches in epochs for batch in batches if len(batch) == size)
+    return [lengths[batch].tolist() for batch in itertools.islice(whole, count)]
 
 
 def _cheapest(candidates: Mapping[RowShape, np.ndarray], count: int, most: float) -> list[RowShape]:
