@@ -14,13 +14,13 @@ an option of a worker, which for jaxtune is a field of its config. `--add plain=
 plain.data.layout=padded` adds a peer once more, under a name with options and variables of its own.
 
 Each row of ROWS starts one process for each peer, which idles while another works. `--together`
-starts those of all rows at once, which saves time on a machine with cores and memory to spare; then
-the times to the first step say nothing. All train on
-the same rows (or predict them), tokenized by the same tokenizer; a round is one epoch of each peer
-in turn, so that what disturbs the machine hits all. The first epoch warms up and is not timed;
-jaxtune's time in the compiler is not counted in any. It is an error if two peers have trained on
-different numbers of real tokens in a round, or train different numbers of parameters. Everywhere
-AdamW, dropout as in the model's config, the gradient's norm clipped to 1.
+starts those of all rows at once, which saves time on a machine with cores and memory to spare;
+then the times to the first step say nothing. All train on the same rows (or predict them),
+tokenized by the same tokenizer; a round is one epoch of each peer in turn, so that what disturbs
+the machine hits all. The first epoch warms up and is not timed; jaxtune's time in the compiler is
+not counted in any. It is an error if two peers have trained on different numbers of real tokens in
+a round, or train different numbers of parameters. Everywhere AdamW, dropout as in the model's
+config, the gradient's norm clipped to 1.
 
 Columns, medians over rounds where there are several values:
 - examples/s, and tokens/s without padding.
@@ -50,7 +50,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,16 +141,18 @@ class Bench(NamedTuple):
 
 
 class OpenRow(NamedTuple):
-    """A row whose peers are ready.
+    """A row whose peers are being started, or ready.
 
     Attributes:
       name: of ROWS.
+      jobs: files by peer.
       lengths: tokens of each row of data.
       results: by peer, of those that failed too.
       workers: by peer, as far as they were started.
     """
 
     name: str
+    jobs: dict[str, Path]
     lengths: np.ndarray
     results: dict[str, dict[str, Any]]
     workers: dict[str, Worker]
@@ -166,22 +168,18 @@ def main() -> None:
         print(f"{peak['framework']}, {peak['dtype']}, {peak['device']}: {peak['rate'] / 1e9:,.0f}"
               " GFLOP/s in products of square matrices", flush=True)  # fmt: skip
     names = bench.arguments.rows.split(",")
-    rows: list[OpenRow] = []
-    try:
-        if bench.arguments.together:
-            with ThreadPoolExecutor(len(names) * len(bench.peers)) as pool:
-                rows += [open_row(bench, name, pool.submit) for name in names]
-        for name in names:
-            if not bench.arguments.together:
-                rows.append(open_row(bench, name, lambda function, *rest: function(*rest)))
-            opened = rows.pop(0)
-            try:
-                report(time_row(bench, opened), peaks, output, f"{name}: {ROWS[name].note}")
-            finally:
-                close(opened)
-    finally:
-        for opened in rows:
-            close(opened)
+    together = bench.arguments.together
+    for group in [names] if together else [[name] for name in names]:
+        rows = [open_row(bench, name) for name in group]
+        starts = [(row, peer) for row in rows for peer in row.jobs]
+        try:
+            with ThreadPoolExecutor(len(starts) if together else 1) as pool:
+                list(pool.map(lambda start: start_peer(bench, *start), starts))  # raises
+            for row in rows:
+                report(time_row(bench, row), peaks, output, f"{row.name}: {ROWS[row.name].note}")
+        finally:
+            for row in rows:
+                close(row)
 
 
 def report(
@@ -294,8 +292,8 @@ def measure_peaks(bench: Bench) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def open_row(bench: Bench, name: str, start: Callable[..., Any]) -> OpenRow:
-    """Hands out the jobs and starts the peers by `start(function, *arguments)`."""
+def open_row(bench: Bench, name: str) -> OpenRow:
+    """Writes the jobs; no peer is started yet."""
     row, folder = ROWS[name], bench.workdir / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -313,17 +311,14 @@ def open_row(bench: Bench, name: str, start: Callable[..., Any]) -> OpenRow:
         peer: base | {"peer": peer, "framework": bench.peers[peer].framework, "rounds": []}
         for peer in jobs
     }
-    opened = OpenRow(name, lengths, results, {})
-    for peer, job in jobs.items():
-        start(start_peer, bench, opened, peer, job)
-    return opened
+    return OpenRow(name, jobs, lengths, results, {})
 
 
-def start_peer(bench: Bench, opened: OpenRow, peer: str, job: Path) -> None:
+def start_peer(bench: Bench, opened: OpenRow, peer: str) -> None:
     """Starts a peer, and lets it train its first epoch, to which its first step belongs."""
     result = opened.results[peer]
     with failing(result):
-        worker = opened.workers[peer] = start_worker(bench, peer, job, result)
+        worker = opened.workers[peer] = start_worker(bench, peer, opened.jobs[peer], result)
         warm_up(worker, ROWS[opened.name], len(opened.lengths), result)
 
 

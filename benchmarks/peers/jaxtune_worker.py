@@ -40,6 +40,7 @@ class Worker:
         self.counter = protocol.Counter()
         self.eval_split = "test" if "test" in self.run.examples else "validation"
         run, self.params = self.run, jax.device_put(self.run.params)
+        self.no_holes = jax.tree.map(lambda _: None, self.params)
         metrics_fn, fetch = run.task.metrics_fn, run.task.fetch
         self.eval_step = Compiled(make_eval_step(run.apply_fn, metrics_fn, fetch))
         self.begin(0)
@@ -89,7 +90,7 @@ class Worker:
     def predict(self, batch: Any) -> Any:
         """The step of evaluation on all parameters."""
         self.counter.add(0, 0, batch["input_ids"].size)
-        return self.eval_step(self.params, jax.tree.map(lambda _: None, self.params), batch)
+        return self.eval_step(self.params, self.no_holes, batch)
 
     def evaluate(self, count: int) -> dict[str, Any]:
         """Predicts all rows of evaluation, which are `count`."""
