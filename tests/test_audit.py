@@ -186,6 +186,7 @@ def test_a_persons_own_function_and_tree():
 
 
 def test_a_backend_that_does_not_count_gives_unknown(monkeypatch):
+    expected = audited("head").groups  # kept for other tests, so it must come before the patch
     for result in (None, [], {}):
         monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", lambda self, r=result: r)
         _, params, labels = prepare("head")
@@ -195,10 +196,12 @@ def test_a_backend_that_does_not_count_gives_unknown(monkeypatch):
         assert found.flops is None
         assert found.full_flops is None
         assert "unknown" in flops_line(found, "4 x 16 tokens")
-        assert found.groups == audited("head").groups
+        assert found.groups == expected
 
 
 def test_no_cpu_beside_the_accelerator_is_no_error(monkeypatch):
+    expected = audited("head").flops
+
     def devices(backend=None):
         raise RuntimeError(f"unknown backend {backend}")
 
@@ -207,7 +210,7 @@ def test_no_cpu_beside_the_accelerator_is_no_error(monkeypatch):
     found = audit(
         APPLY, cross_entropy, params, labels, batch(), learning_rate=RATE, weight_decay=DECAY
     )
-    assert found.flops == audited("head").flops
+    assert found.flops == expected
 
 
 def test_a_rule_that_matches_nothing_names_the_nearest():
