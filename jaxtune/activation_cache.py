@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxtune.data.batches import BatchIndex
 
@@ -27,6 +27,7 @@ class ActivationCache:
         dtype: Any,
         max_memory_bytes: int,
         folder: Path | None = None,
+        owned: Bool[np.ndarray, " n"] | None = None,
     ) -> None:
         """Nothing is kept yet, and no memory touched.
 
@@ -36,9 +37,13 @@ class ActivationCache:
           dtype: that states are kept in.
           max_memory_bytes: more go into a file.
           folder: for the file, which has no name and ends with the process; None for the system's.
+          owned: the examples whose states are kept here, where several processes share them; None
+            for all.
         """
         self._sizes = sizes
-        self._offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        kept = sizes if owned is None else np.where(owned, sizes, 0)
+        self._offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+        self._owned = np.ones(len(sizes), bool) if owned is None else owned
         self._filled = np.zeros(len(sizes), bool)
         whole = (int(self._offsets[-1]), *shape)
         dtype = np.dtype(dtype)
@@ -52,7 +57,7 @@ class ActivationCache:
             self._states = raw.view(dtype).reshape(whole)
 
     def holds(self, indices: Int[np.ndarray, " b"]) -> bool:
-        """Whether the states of all these examples are kept."""
+        """Whether the states of all these examples are kept, by some process."""
         return bool(self._filled[indices].all())
 
     def put(
@@ -71,11 +76,14 @@ class ActivationCache:
         for i, _, row, _, start, stop in index.spans(self._sizes):
             if self._filled[i] if only is None else i not in only:
                 continue
-            self._states[self._own(i)] = states[row, start:stop]
+            if self._owned[i]:
+                self._states[self._own(i)] = states[row, start:stop]
             self._filled[i] = True
 
     def take(self, index: BatchIndex, rows: int, length: int) -> Float[np.ndarray, "r t ..."]:
-        """The states of the examples of a batch, float32, where they lie; zeros elsewhere.
+        """The states of the examples of a batch, float32, where they lie.
+
+        Zeros elsewhere, and for examples of other processes.
 
         Args:
           index: the batch, all of whose states are kept.
@@ -84,7 +92,8 @@ class ActivationCache:
         """
         found = np.zeros((rows, length, *self._states.shape[1:]), np.float32)
         for i, _, row, _, start, stop in index.spans(self._sizes):
-            found[row, start:stop] = self._states[self._own(i)]
+            if self._owned[i]:
+                found[row, start:stop] = self._states[self._own(i)]
         return found
 
     def _own(self, i: int) -> slice:

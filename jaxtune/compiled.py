@@ -23,14 +23,20 @@ class Compiled:
       seconds: spent in tracing and compiling so far.
     """
 
-    def __init__(self, step: Callable[..., Any], donate_argnums: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self,
+        step: Callable[..., Any],
+        donate_argnums: tuple[int, ...] = (),
+        transform: Callable[..., Any] = jax.jit,
+    ) -> None:
         """Nothing is compiled yet.
 
         Args:
           step: its last argument is the batch.
           donate_argnums: arguments whose memory the outputs may take.
+          transform: `jax.jit`, with options of its own bound, or `jax.pmap`.
         """
-        self._jitted = jax.jit(step, donate_argnums=donate_argnums)
+        self._jitted = transform(step, donate_argnums=donate_argnums)
         self._programs: dict[tuple[Any, ...], Any] = {}
         self.seconds = 0.0
 

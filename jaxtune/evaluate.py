@@ -8,7 +8,8 @@ import numpy as np
 
 from jaxtune.data.batches import BatchIndex
 from jaxtune.data.layout import Layout
-from jaxtune.prefetch import on_device, prefetch
+from jaxtune.prefetch import prefetch
+from jaxtune.sharding import Placement, own_rows, place_batch
 from jaxtune.tasks.task import Task
 from jaxtune.types import Batch
 
@@ -22,6 +23,7 @@ def predict_all(
     advance: Advance = lambda count: None,
     *,
     per_token: bool = False,
+    placement: Placement | None = None,
 ) -> tuple[dict[str, float], Any]:
     """Runs a step over all examples and puts the outputs back in order.
 
@@ -32,6 +34,7 @@ def predict_all(
       layout: how examples make batches; the last batch is filled up with weights of 0.
       advance: called with the number of examples done.
       per_token: whether the outputs are of tokens, [b t ...]; those of padding are dropped.
+      placement: of the batches on several devices; all processes get the outputs of all rows.
 
     Returns:
       (means of the metrics, outputs float32 in the examples' order: [n ...], or a list of n arrays
@@ -52,9 +55,7 @@ def predict_all(
                 outputs[i] = output
         advance(len(index.indices))
 
-    placed = (layout.place(indices, lengths) for indices in layout.eval_order(lengths))
-    made = ((index, examples.collate(index, layout.batch_size)) for index in placed)
-    for index, batch in prefetch(on_device(made)):
+    for index, batch in prefetch(_batches(examples, layout, placement)):
         waiting.append((index, step(batch)))
         if len(waiting) > 1:  # one batch is computed while the outputs of the last are read
             collect()
@@ -67,6 +68,16 @@ def predict_all(
     elif not per_token:
         found = np.stack(outputs).astype(np.float32)
     return {name: float(total / weight) for name, (total, weight) in sums.items()}, found
+
+
+def _batches(
+    examples: Any, layout: Layout, placement: Placement | None
+) -> Iterator[tuple[BatchIndex, Batch]]:
+    """All examples in batches on the devices; of several processes, each reads its own rows."""
+    for indices in layout.eval_order(examples.lengths):
+        index = layout.place(indices, examples.lengths)
+        rows = own_rows(placement, layout.num_rows(index))
+        yield index, place_batch(placement, layout.collate(examples, index, rows=rows))
 
 
 def _by_example(

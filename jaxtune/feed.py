@@ -5,20 +5,24 @@ each epoch. So it runs once, in the first epoch that a stage sees an example, an
 kept. Its outputs are a field of the batch: the step itself computes what stands on the trunk.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxtune import processes, sharding
 from jaxtune.activation_cache import ActivationCache
 from jaxtune.compiled import Compiled
 from jaxtune.data.batches import BatchIndex
 from jaxtune.models.trunk import STATES, make_trunk, reads_all
+from jaxtune.prefetch import prefetch
 from jaxtune.report import human_bytes
 from jaxtune.run import Run, batch_indices
-from jaxtune.types import Params
+from jaxtune.spread import spread_trunk
+from jaxtune.types import Batch, Params
 
 Fields = dict[str, Any]
 
@@ -50,9 +54,9 @@ class Feed:
             return
         module, examples = run.pretrained.module, run.examples["train"]
         trunk = make_trunk(module, plan.depth)
-        self.trunk = Compiled(trunk)
         self._reads_all = reads_all(module, plan.depth)
-        empty = self._collate(run.layout.empty(), 0)
+        self.trunk = self._compiled(trunk)
+        empty = run.layout.collate(examples, run.layout.empty(), (run.settings.seed, 0))
         shape = jax.eval_shape(trunk, frozen, empty).shape
         self._length = None if "input_ids" in empty else shape[1]
         if plan.keeps:
@@ -64,6 +68,7 @@ class Feed:
                 jax.numpy.dtype(settings.dtype),
                 settings.max_memory_bytes,
                 folder,
+                processes.share(len(sizes)),
             )
 
     def describe(self) -> str:
@@ -94,38 +99,88 @@ class Feed:
                 self._catch_up(first, number)
             yield index, self.batch(index, epoch)
 
+    def stream(self, step: int = 0, start: int = 0) -> Generator[tuple[BatchIndex, Batch]]:
+        """The same on the devices, made ahead in the background; to be closed after use.
+
+        A trunk that several devices share runs where it is asked for: programs of which two threads
+        start some could wait for each other.
+        """
+        run = self._run
+        batches = ((index, self._put(batch)) for index, batch in self.batches(step, start))
+        if run.placement is None or self.trunk is None:
+            return prefetch(batches)
+        return batches
+
     def batch(self, index: BatchIndex, epoch: int) -> Fields:
         """One batch; the trunk runs where the states of an example are not kept yet.
 
         Args:
           index: which examples, and where.
           epoch: which changes to the examples follow from, besides the seed.
+
+        Returns:
+          Of several processes, the rows that this one holds; states may be on the devices already.
         """
-        cache, size = self.cache, self._run.layout.batch_size
+        run, cache = self._run, self.cache
         held = cache is not None and cache.holds(index.indices)
         full = self._collate(index, epoch) if self._reads_all or not held else {}
         if self.trunk is None:
             return full
-        states = None
-        if not held:
-            states = jax.device_get(self.trunk(self._frozen, full))
-            if cache is not None:
-                cache.put(index, states)
+        states = None if held else self._states(full)
+        if cache is not None and states is not None:
+            cache.put(index, states)
         if self._reads_all:
             if cache is not None:
                 length = index.length if self._length is None else self._length
-                states = cache.take(index, len(full["weight"]), length)
+                states = self._take(cache, index, length)
             return full | {STATES: states}
         # What a head reads of an example is one state, in a row of its own.
-        labels = self._run.examples["train"].collate_labels(index.indices, size)
+        alone = BatchIndex(index.indices, 1)
+        rows = self._own_rows(alone)
+        labels = run.examples["train"].collate_labels(index.indices[rows], rows.stop - rows.start)
         if cache is not None:
-            return labels | {STATES: cache.take(BatchIndex(index.indices, 1), size, 1)}
-        return labels | {STATES: _one_a_row(index, states, size)}
+            return labels | {STATES: self._take(cache, alone, 1)}
+        return labels | {STATES: _one_a_row(index, states, run.layout.num_rows(alone))[rows]}
+
+    def _compiled(self, trunk: Any) -> Compiled:
+        """The trunk; where the host reads what it gives, each process gets all of it."""
+        placement = self._run.placement
+        if placement is None:
+            return Compiled(trunk)
+        is_read = self._plan.keeps or not self._reads_all
+        out = placement.whole if is_read else placement.rows
+        return Compiled(
+            spread_trunk(trunk, placement), transform=partial(jax.jit, out_shardings=out)
+        )
+
+    def _states(self, fields: Fields) -> Any:
+        """What the trunk gives for a batch: on the host if that reads it, else on the devices."""
+        assert self.trunk is not None
+        states = self.trunk(self._frozen, sharding.place_batch(self._run.placement, fields))
+        is_read = self._plan.keeps or not self._reads_all
+        return jax.device_get(states) if is_read else states
+
+    def _take(self, cache: ActivationCache, index: BatchIndex, length: int) -> np.ndarray:
+        """The kept states of a batch, from all processes, for the rows that this one holds."""
+        states = cache.take(index, self._run.layout.num_rows(index), length)
+        return processes.total(states)[self._own_rows(index)]
+
+    def _put(self, batch: Fields) -> Batch:
+        """The batch as the step takes it."""
+        placement = self._run.placement
+        placed = sharding.place_batch(placement, batch)
+        if placement is None or placement.mode == "jit":
+            return placed
+        shares = placement.num_shares
+        return {name: x.reshape(shares, -1, *x.shape[1:]) for name, x in placed.items()}
+
+    def _own_rows(self, index: BatchIndex) -> slice:
+        return sharding.own_rows(self._run.placement, self._run.layout.num_rows(index))
 
     def _collate(self, index: BatchIndex, epoch: int) -> Fields:
         run = self._run
         draw = (run.settings.seed, epoch)
-        return run.examples["train"].collate(index, run.layout.batch_size, draw)
+        return run.layout.collate(run.examples["train"], index, draw, self._own_rows(index))
 
     def _first_batches(self, start: int) -> dict[int, tuple[int, BatchIndex, int]]:
         """By example, the first batch from `start` on that has it: number, index and epoch."""
@@ -142,10 +197,8 @@ class Feed:
         """Keeps what the batch of that number gave, and forgets that it is to be computed."""
         members = [i for i, (n, *_) in first.items() if n == number]
         _, index, epoch = first[members[0]]
-        assert self.trunk is not None
         assert self.cache is not None
-        states = jax.device_get(self.trunk(self._frozen, self._collate(index, epoch)))
-        self.cache.put(index, states, members)
+        self.cache.put(index, self._states(self._collate(index, epoch)), members)
         for i in members:
             del first[i]
 

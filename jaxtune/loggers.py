@@ -10,8 +10,14 @@ from jaxtune.atomic import write_atomic
 class MetricsLog:
     """Appends lines; a run that goes on from step n first drops what was logged after it."""
 
-    def __init__(self, path: Path, *, resume_step: int) -> None:
-        """Opens the file and keeps its lines up to `resume_step`, whole ones only."""
+    def __init__(self, path: Path | None, *, resume_step: int) -> None:
+        """Opens the file and keeps its lines up to `resume_step`, whole ones only.
+
+        Without a path nothing is written.
+        """
+        self._stream: Any = None
+        if path is None:
+            return
         kept = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
             try:
@@ -25,13 +31,16 @@ class MetricsLog:
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Writes one line at once; NaN becomes null, which JSON has."""
+        if self._stream is None:
+            return
         row = {"step": step} | {key: finite(value) for key, value in values.items()}
         self._stream.write(json.dumps(row, allow_nan=False) + "\n")
         self._stream.flush()
 
     def close(self) -> None:
         """Closes the file."""
-        self._stream.close()
+        if self._stream is not None:
+            self._stream.close()
 
 
 def finite(value: Any) -> Any:

@@ -5,24 +5,25 @@ import json
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxtune import adapted, atomic, stages, summary, trees
+from jaxtune import adapted, atomic, processes, stages, summary, trees
 from jaxtune.checkpoint import Checkpoints, Progress
 from jaxtune.compiled import Compiled, main_shape
 from jaxtune.data import batches
 from jaxtune.errors import UserError
 from jaxtune.evaluate import all_scores, predict_all
 from jaxtune.loggers import MetricsLog
-from jaxtune.prefetch import on_device, prefetch
 from jaxtune.profile import Profile
 from jaxtune.report import Report
 from jaxtune.run import Run, prepare
-from jaxtune.settings import Settings
+from jaxtune.settings import Settings, to_json
+from jaxtune.spread import spread_eval
 from jaxtune.stages import Stage
 from jaxtune.step import StepInfo, make_eval_step
 from jaxtune.tuning.partition import Staged
@@ -100,10 +101,10 @@ def train(
     start = time.perf_counter()
     check_workdir(workdir, settings)
     run = prepare(settings, report, tokens)
-    claim_workdir(workdir, run.settings)
+    _claim(workdir, run)
     report.table("jaxtune", summary.start_rows(run, workdir))
     summary.show_audit(run, report)
-    eval_step = Compiled(make_eval_step(run.apply_fn, run.task.metrics_fn, run.task.fetch))
+    eval_step = _compiled_eval(run)
     base = {"model": run.settings.model.path, "sha256": str(run.settings.model.sha256)}
     with Checkpoints(workdir / "checkpoints", base) as checkpoints:
         fit = _fit(run, workdir, report, checkpoints, eval_step)
@@ -122,11 +123,37 @@ def train(
         "base_model": run.settings.model.path,
         "base_sha256": run.settings.model.sha256,
     }
-    adapted.write(workdir, run, params, card, report)
+    params = processes.on_host(params)
+    if processes.is_first():
+        adapted.write(workdir, run, params, card, report)
     results = summary.results(run, fit, scores, eval_step, time.perf_counter() - start)
-    atomic.write_atomic(workdir / "results.json", json.dumps(results, indent=2) + "\n")
-    report.table("done", summary.end_rows(results, workdir))
+    if processes.is_first():
+        atomic.write_atomic(workdir / "results.json", json.dumps(results, indent=2) + "\n")
+        report.table("done", summary.end_rows(results, workdir))
+    processes.wait("written")
     return results
+
+
+def _claim(workdir: Path, run: Run) -> None:
+    """Takes the workdir for this run; all processes must have the same one."""
+    processes.check_same({"the config": json.loads(to_json(run.settings))})
+    if processes.is_first():
+        claim_workdir(workdir, run.settings)
+    processes.wait("claimed")
+    if not (workdir / "config.json").exists():
+        raise UserError(
+            f"process {jax.process_index()} finds no config.json in --workdir={workdir}, which"
+            " process 0 has written: expected a folder that all processes share."
+        )
+
+
+def _compiled_eval(run: Run) -> Compiled:
+    """The evaluation step; on several devices, each has the outputs of all."""
+    step = make_eval_step(run.apply_fn, run.task.metrics_fn, run.task.fetch)
+    if run.placement is None:
+        return Compiled(step)
+    transform = partial(jax.jit, out_shardings=run.placement.whole)
+    return Compiled(spread_eval(step, run.placement), transform=transform)
 
 
 def _fit(
@@ -146,12 +173,13 @@ def _fit(
     programs = [stage.step]
     trunks = [stage.feed.trunk]
     step = first_step = latest or 0
-    log = MetricsLog(workdir / "metrics.jsonl", resume_step=step)
+    first = processes.is_first()
+    log = MetricsLog(workdir / "metrics.jsonl" if first else None, resume_step=step)
     waiting: list[StepInfo] = []
     seconds, examples, tokens = 0.0, 0, 0
-    stream = prefetch(on_device(stage.feed.batches(step, progress.stage_starts[-1])))
+    stream = stage.feed.stream(step, progress.stage_starts[-1])
     bar = report.bar("training", run.num_steps, step)
-    profile = Profile(run.settings.profile.steps, workdir / "profile", report)
+    profile = Profile(run.settings.profile.steps if first else None, workdir / "profile", report)
     _tell(stage, report)
     with contextlib.ExitStack() as stack:
         received, update = stack.enter_context(_signals()), stack.enter_context(bar)
@@ -162,7 +190,7 @@ def _fit(
             if stages.is_due(run, progress, step):
                 stream.close()
                 stage, progress = _next_stage(run, stage, progress, report, workdir)
-                stream = prefetch(on_device(stage.feed.batches(step, step)))
+                stream = stage.feed.stream(step, step)
                 programs.append(stage.step)
                 trunks.append(stage.feed.trunk)
             profile.before(step, waiting)
@@ -178,7 +206,8 @@ def _fit(
             step += 1
             log_now = step % settings.log_every_steps == 0 or step == run.num_steps
             eval_now, save_now = _due(run, step)
-            stop_now, next_now = bool(received), stages.is_due(run, progress, step)
+            signum = _agreed(received, log_now)
+            stop_now, next_now = bool(signum), stages.is_due(run, progress, step)
             if log_now or eval_now or save_now or stop_now or next_now or profile.ends(step):
                 progress, waiting = _add_losses(progress, waiting), []
             else:
@@ -203,7 +232,7 @@ def _fit(
                 kept = stages.settled(run, stage.number, stage.frozen)
                 checkpoints.save(stage.state, progress, kept)
             if stop_now:
-                raise InterruptedRunError(received[0], step)
+                raise InterruptedRunError(signum, step)
     used = [trunk for trunk in trunks if trunk is not None]
     return Fit(stage, progress, programs, used, seconds, examples, tokens, first_step)
 
@@ -254,8 +283,17 @@ def _evaluate(
             run.eval_layout,
             update,
             per_token=run.task.per_token,
+            placement=run.placement,
         )
     return all_scores(run.task, means, outputs, examples)
+
+
+def _agreed(received: list[int], at_log: bool) -> int:
+    """The signal to stop on, or 0; several processes settle that at the lines of the log."""
+    own = received[0] if received else 0
+    if jax.process_count() == 1:
+        return own
+    return processes.largest(own) if at_log else 0
 
 
 def _judge(run: Run, progress: Progress, step: int, value: float) -> Progress:

@@ -1,5 +1,6 @@
 """`--mode=lr_find`: sweeps the learning rate over a few steps and suggests one."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -77,10 +78,10 @@ def lr_find(
 def _sweep(run: Run, rates: np.ndarray, report: Report) -> np.ndarray:
     """The loss at each rate, up to the first that is not finite or has grown too much."""
     stage = stages.begin(run._replace(schedule=_exponential(rates)), 0, run.params)
-    stream = stage.feed.batches()
+    stream = stage.feed.stream()
     losses: list[float] = []
     lowest = np.inf
-    with report.bar("sweeping", len(rates)) as update:
+    with report.bar("sweeping", len(rates)) as update, contextlib.closing(stream):
         for rate in rates:
             _, batch = next(stream)
             if not stage.step.knows(batch):

@@ -27,10 +27,16 @@ def main(argv: list[str]) -> None:
     settings = load_config(arguments.config, overrides)
     workdir = Path(os.path.expanduser(arguments.workdir))  # no shell expands --workdir=~/runs
     # The heavy imports wait until the config has been found good.
+    from jaxtune import processes
     from jaxtune.compiled import keep_programs
     from jaxtune.report import Report
 
     report = Report()
+    if arguments.distributed:
+        if arguments.mode != "train":
+            raise UserError(f"--mode={arguments.mode} runs in one process: drop --distributed.")
+        processes.join(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
+        report = Report(quiet=not processes.is_first())
     keep_programs(report.line)
     tokens = token_folder(report.line)
     if arguments.mode == "eval":
@@ -61,6 +67,10 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     )
     parser.add_argument("--workdir", required=True, help="folder of the run; made if absent")
     parser.add_argument("--mode", choices=("train", "eval", "lr_find"), default="train")
+    parser.add_argument("--distributed", action="store_true", help="one of several processes")
+    parser.add_argument("--coordinator_address", help="HOST:PORT of process 0, if not detected")
+    parser.add_argument("--num_processes", type=int, help="in all, if not detected")
+    parser.add_argument("--process_id", type=int, help="of this one, from 0, if not detected")
     rest, overrides = [], {}
     words = iter(argv)
     for word in words:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,11 @@ def leaf_names(tree: Any) -> list[str]:
 def flatten(tree: Any) -> dict[str, Any]:
     """A nested tree as a flat dict from leaf name to leaf."""
     return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def map_named(function: Callable[[str, Any], Any], tree: Any) -> Any:
+    """`function(name, leaf)` of every leaf, in a tree of the same structure; holes stay holes."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: function(_name(path), leaf), tree)
 
 
 def unflatten(flat: dict[str, Any]) -> dict[str, Any]:

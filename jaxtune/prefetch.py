@@ -1,12 +1,10 @@
-"""Batches made ahead of their use, in one background thread, and sent to the device early."""
+"""Items made ahead of their use, in one background thread."""
 
 import itertools
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
-
-import jax
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -36,9 +34,3 @@ def prefetch(items: Iterable[T], ahead: int = AHEAD) -> Generator[T, None, None]
             yield taken[0]
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def on_device(batches: Iterable[tuple[T, Any]]) -> Iterator[tuple[T, Any]]:
-    """The same (index, batch) with each batch's arrays on the device, or on their way there."""
-    for index, batch in batches:
-        yield index, jax.device_put(batch)

@@ -21,10 +21,10 @@ from rich.text import Text
 class Report:
     """Writes to one console. Where that is no terminal there is no bar, only lines."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        """Writes to standard output unless another console is given."""
+    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+        """Writes to standard output unless another console is given; nothing at all if quiet."""
         width = None if sys.stdout.isatty() else 1000  # a log wraps no line, and cuts no path
-        self.console = console or Console(highlight=False, width=width)
+        self.console = console or Console(highlight=False, width=width, quiet=quiet)
 
     def line(self, text: str) -> None:
         """One line of plain text."""

@@ -1,7 +1,8 @@
 """From settings to everything that a run needs and does not change."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,12 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxtune import optim, paths
+from jaxtune import optim, paths, sharding
 from jaxtune.data import batches
 from jaxtune.data.layout import Layout, choose_layout
-from jaxtune.data.rows import Data, class_order, read_data
+from jaxtune.data.rows import read_data
+from jaxtune.encoding import encode_splits
 from jaxtune.errors import UserError, nearest
-from jaxtune.models.family import Family, strategy_fields, with_statistics
+from jaxtune.models.family import (
+    Family,
+    check_shared_heads,
+    strategy_fields,
+    with_statistics,
+)
 from jaxtune.models.pretrained import (
     Pretrained,
     choose_classes,
@@ -25,7 +32,8 @@ from jaxtune.models.pretrained import (
 from jaxtune.models.recompute import make_recomputing_apply
 from jaxtune.models.registry import find_head, parameter_shapes
 from jaxtune.report import Report
-from jaxtune.settings import DataSettings, Settings
+from jaxtune.settings import Settings
+from jaxtune.sharding import Placement
 from jaxtune.tasks.registry import find_task
 from jaxtune.tasks.task import Task, keeping_tokens
 from jaxtune.trunk_plan import TrunkPlan, plan_trunk
@@ -47,6 +55,7 @@ class Run(NamedTuple):
       examples: by split.
       layout: of training batches.
       eval_layout: of batches of evaluation.
+      placement: of parameters and batches on several devices; None on one.
       strategy: what is trained.
       loss_fn: what is minimised.
       apply_fn: the model on `params`.
@@ -68,6 +77,7 @@ class Run(NamedTuple):
     examples: dict[str, Any]
     layout: Layout
     eval_layout: Layout
+    placement: Placement | None
     strategy: Strategy
     loss_fn: LossFn
     apply_fn: ApplyFn
@@ -97,6 +107,7 @@ def prepare(settings: Settings, report: Report, tokens: Path | None = None) -> R
     Raises:
       UserError: whatever is wrong with the config, the data or the weights, in that order.
     """
+    sharding.check_devices(settings.parallel, settings.train.batch_size)
     task = keeping_tokens(find_task(settings.task), tokens)
     best_metric = _check_metric(task, settings.train.best_metric)
     folder, family, config, hf_config = read_config(settings.model.path, settings.model.revision)
@@ -121,6 +132,8 @@ def prepare(settings: Settings, report: Report, tokens: Path | None = None) -> R
     )
     shapes = parameter_shapes(head.make_module(config, num_outputs or len(class_names) or 1, dtype))
     plan = _plan(settings, strategy, family, shapes, len(examples["train"].lengths))
+    placement = plan.placement
+    check_shared_heads(config, placement)
     pretrained = load_pretrained(
         folder,
         head=task.head,
@@ -131,11 +144,14 @@ def prepare(settings: Settings, report: Report, tokens: Path | None = None) -> R
         sha256=settings.model.sha256,
         from_scratch=settings.model.from_scratch,
         train_statistics=statistics,
+        put=partial(sharding.put, placement),
     )
     max_length = getattr(config, "max_length", 1)
     if settings.train.gradient_checkpointing:
         pretrained = pretrained._replace(apply_fn=make_recomputing_apply(pretrained.module))
     params = adapters.extend(strategy, pretrained.params, jax.random.fold_in(key, _ADDED_STREAM))
+    if placement is not None:
+        params = sharding.place(params, placement.shardings(params))
     stages, notes = _with_new_parts(settings, plan.stages, params, pretrained)
     resolved = dataclasses.replace(
         settings,
@@ -150,7 +166,8 @@ def prepare(settings: Settings, report: Report, tokens: Path | None = None) -> R
         pretrained._replace(params={}),
         processor,
         examples,
-        *_choose_layouts(settings, task, examples, max_length),
+        *_choose_layouts(settings, task, examples, max_length, placement),
+        placement,
         strategy,
         task.make_loss(settings.loss, pretrained.class_names, examples["train"].labels),
         adapters.adapt(strategy, pretrained.apply_fn),
@@ -219,43 +236,9 @@ def training_batches(
     run: Run, step: int = 0
 ) -> Iterator[tuple[batches.BatchIndex, dict[str, np.ndarray]]]:
     """The batches from `step` on, for the whole model."""
-    examples, size, seed = run.examples["train"], run.layout.batch_size, run.settings.seed
     for index, epoch in batch_indices(run, step):
-        yield index, examples.collate(index, size, (seed, epoch))
-
-
-def encode_splits(
-    task: Task,
-    data: Data,
-    processor: Any,
-    settings: DataSettings,
-    class_names: Sequence[str],
-    config: Any,
-    folder: Path,
-    report: Report,
-) -> tuple[dict[str, Any], list[str]]:
-    """Examples by split, and notes for a person.
-
-    Args:
-      task: how rows become examples.
-      data: checked rows.
-      processor: tokenizer or image processor.
-      settings: of the data.
-      class_names: the model's order of the data's classes, which the labels then follow.
-      config: of the model, whose tables the examples must fit.
-      folder: of the model, for messages.
-      report: shows progress.
-    """
-    order = class_order(data.class_names, class_names)
-    examples, notes = {}, []
-    for split, rows in data.splits.items():
-        if len(order):
-            rows = rows._replace(labels=task.reorder(rows.labels, order))
-        track = report.track(f"reading {split}")
-        examples[split], more = task.encode(rows, processor, settings, track)
-        task.inputs.check(examples[split], config, folder)
-        notes += [f"{split}: {note}" for note in more]
-    return examples, notes
+        draw = (run.settings.seed, epoch)
+        yield index, run.layout.collate(run.examples["train"], index, draw)
 
 
 # No step number reaches these, so no step shares its key with a new head or an added parameter.
@@ -293,6 +276,7 @@ class _Plan(NamedTuple):
     schedule: optax.Schedule
     steps_per_epoch: int
     num_steps: int
+    placement: Placement | None
 
 
 def _plan(
@@ -321,21 +305,27 @@ def _plan(
     )
     warmup_steps = round(o.warmup_fraction * num_steps)
     schedule = optim.make_schedule(o.schedule, o.learning_rate, num_steps, warmup_steps)
-    return _Plan(stages, multipliers, schedule, steps_per_epoch, num_steps)
+    placement = sharding.make_placement(settings.parallel, family.partition, extended)
+    return _Plan(stages, multipliers, schedule, steps_per_epoch, num_steps, placement)
 
 
 def _choose_layouts(
-    settings: Settings, task: Task, examples: Mapping[str, Any], limit: int
+    settings: Settings,
+    task: Task,
+    examples: Mapping[str, Any],
+    limit: int,
+    placement: Placement | None,
 ) -> tuple[Layout, Layout]:
     """Of training and of evaluation. Images are all of one size, whatever the layout."""
     kind = "bucketed" if task.head == "image" else settings.data.layout
     train, lengths = settings.train, {split: part.lengths for split, part in examples.items()}
     others = [part for split, part in lengths.items() if split != "train"]
     seen = others or [lengths["train"]]
-    parts = train.num_microbatches
+    shares = 1 if placement is None else placement.num_shares
+    parts = train.num_microbatches * shares
     return (
         choose_layout(kind, lengths["train"], train.batch_size, limit, multiple=parts),
-        choose_layout(kind, seen, train.eval_batch_size, limit),
+        choose_layout(kind, seen, train.eval_batch_size, limit, multiple=shares),
     )
 
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from jaxtune.data.rows import read_data
+from jaxtune.encoding import encode_splits
 from jaxtune.errors import UserError
 from jaxtune.evaluate import all_scores
 from jaxtune.loggers import finite
 from jaxtune.report import Report
-from jaxtune.run import encode_splits
 from jaxtune.saved import open_saved, outputs_of
 from jaxtune.settings import Settings
 from jaxtune.tasks.registry import find_task

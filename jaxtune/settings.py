@@ -310,6 +310,29 @@ class ProfileSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class ParallelSettings:
+    """How the devices of all processes share the work; they change no number but by rounding.
+
+    A run may go on with other values than it began with.
+
+    Attributes:
+      mode: `jit`, on a mesh of the three axes below; or `pmap`, where all devices of one process
+        have all parameters.
+      data: devices that share the rows of a batch; -1 takes what the others leave.
+      fsdp: devices that share the rows and, between steps, parameters and moments; -1 as above.
+      tensor: devices that share heads and inner widths; -1 as above.
+      rules: `REGEX=AXIS AXIS` with `fsdp`, `tensor` or - (whole) for each dimension of the
+        parameters so named, such as `query/kernel$=fsdp tensor`; before those of the model family.
+    """
+
+    mode: Literal["jit", "pmap"] = "jit"
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+    rules: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """One run.
 
@@ -329,6 +352,7 @@ class Settings:
     precision: PrecisionSettings = PrecisionSettings()
     activation_cache: ActivationCacheSettings = ActivationCacheSettings()
     profile: ProfileSettings = ProfileSettings()
+    parallel: ParallelSettings = ParallelSettings()
 
 
 def to_json(settings: Settings) -> str:

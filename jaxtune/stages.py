@@ -1,5 +1,7 @@
 """The stages of a run: which leaves each trains, when it begins, and what goes on from the last."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +13,13 @@ from jaxtune.compiled import Compiled
 from jaxtune.feed import Feed
 from jaxtune.models.trunk import make_upper_apply
 from jaxtune.run import Run, stage_start
+from jaxtune.sharding import ROWS
+from jaxtune.spread import spread_sums
 from jaxtune.state import TrainState, init_state
-from jaxtune.step import make_train_step
+from jaxtune.step import make_sums, make_train_step, make_update
 from jaxtune.tuning import adapters, partition
 from jaxtune.tuning.partition import Staged
-from jaxtune.types import Params
+from jaxtune.types import ApplyFn, Params
 
 
 class Stage(NamedTuple):
@@ -69,20 +73,42 @@ def begin(
 def _fresh(run: Run, index: int, params: Params) -> tuple[TrainState, Params]:
     """What a stage trains, at step 0, and what it does not."""
     trainable, frozen = partition.partition(params, run.stages[index])
-    tx, key = run.optimizer(index), jax.random.key(run.settings.seed)
+    tx = run.optimizer(index)
+
+    def init(params: Params) -> TrainState:
+        return init_state(params, tx, jax.random.key(run.settings.seed))
+
     # One program, where by itself each shape of a parameter would want two.
-    return jax.jit(lambda params, key: init_state(params, tx, key))(trainable, key), frozen
+    if run.placement is None:
+        return jax.jit(init)(trainable), frozen
+    shardings = run.placement.shardings(jax.eval_shape(init, trainable))
+    return jax.jit(init, out_shardings=shardings)(trainable), frozen
 
 
 def _stage(run: Run, index: int, state: TrainState, frozen: Params, folder: Path | None) -> Stage:
     apply_fn, depth = run.apply_fn, run.trunks[index].depth
     if depth:
         apply_fn = adapters.adapt(run.strategy, make_upper_apply(run.pretrained.module, depth))
-    parts = run.settings.train.num_microbatches
-    tx = run.optimizer(index)
-    train_step = make_train_step(apply_fn, run.loss_fn, tx, num_microbatches=parts)
     feed = Feed(run, index, frozen, folder)
-    return Stage(index, Compiled(train_step, donate_argnums=(0,)), state, frozen, feed)
+    return Stage(index, _compiled_step(run, index, apply_fn, state), state, frozen, feed)
+
+
+def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -> Compiled:
+    """The training step on one device, on a mesh, or under pmap."""
+    placement, tx, parts = run.placement, run.optimizer(index), run.settings.train.num_microbatches
+    transform: Callable[..., Any] = jax.jit
+    if placement is not None and placement.mode == "pmap":
+        step = make_train_step(apply_fn, run.loss_fn, tx, num_microbatches=parts, axis_name=ROWS[0])
+        axes = {"axis_name": ROWS[0], "in_axes": (None, None, 0), "out_axes": (None, None)}
+        transform = partial(jax.pmap, **axes)
+    else:
+        sums = make_sums(apply_fn, run.loss_fn, parts)
+        if placement is not None:
+            sums = spread_sums(sums, placement, jax.random.fold_in)
+            out = (placement.shardings(state), placement.whole)
+            transform = partial(jax.jit, out_shardings=out)
+        step = make_update(sums, tx)
+    return Compiled(step, donate_argnums=(0,), transform=transform)
 
 
 def carry(old: Any, new: Any) -> Any:

@@ -39,6 +39,10 @@ class Sums(NamedTuple):
     statistics: Params
 
 
+SumsFn = Callable[[Params, Params, Batch, PRNGKey], Sums]
+"""(trainable parameters, frozen ones, batch, key of this batch) -> sums over its rows."""
+
+
 def make_train_step(
     apply_fn: ApplyFn,
     loss_fn: LossFn,
@@ -69,6 +73,18 @@ def make_train_step(
       may donate the state (argument 0) but must not donate `frozen`. It raises a UserError at
       tracing where `num_microbatches` does not divide the batch.
     """
+    sums = make_sums(apply_fn, loss_fn, num_microbatches)
+    return make_update(sums if axis_name is None else sum_over(sums, axis_name), tx)
+
+
+def make_sums(apply_fn: ApplyFn, loss_fn: LossFn, num_microbatches: int = 1) -> SumsFn:
+    """Makes `sums(params, frozen, batch, key) -> Sums`, the first half of a training step.
+
+    Args:
+      apply_fn: the model.
+      loss_fn: sum of losses and of weights.
+      num_microbatches: as of `make_train_step`.
+    """
 
     def summed_loss(
         params: Params, frozen: Params, batch: Batch, key: PRNGKey
@@ -85,19 +101,36 @@ def make_train_step(
         (_, (loss, statistics)), grads = grad_fn(params, frozen, batch, key)
         return Sums(loss, grads, statistics)
 
+    if num_microbatches == 1:
+        return sums
+    return lambda params, frozen, batch, key: _accumulate(
+        sums, params, frozen, batch, key, num_microbatches
+    )
+
+
+def sum_over(sums: SumsFn, axis_name: str) -> SumsFn:
+    """The sums over all parts of a named axis, of which each device has one."""
+
+    def total(params: Params, frozen: Params, batch: Batch, key: PRNGKey) -> Sums:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))  # each draws its own noise
+        loss, grads, statistics = sums(params, frozen, batch, key)
+        loss, grads = jax.lax.psum((loss, grads), axis_name)
+        return Sums(loss, grads, jax.lax.pmean(statistics, axis_name))
+
+    return total
+
+
+def make_update(sums: SumsFn, tx: optax.GradientTransformation) -> TrainStep:
+    """Makes a training step, as `make_train_step` does, from the sums over a batch.
+
+    Args:
+      sums: over the whole batch, wherever its parts are.
+      tx: an optimizer over the trainable tree.
+    """
+
     def train_step(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, StepInfo]:
         key = jax.random.fold_in(state.key, state.step)
-        if axis_name is not None:  # each device draws its own noise
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-        if num_microbatches == 1:
-            loss, grads, statistics = sums(state.params, frozen, batch, key)
-        else:
-            loss, grads, statistics = _accumulate(
-                sums, state.params, frozen, batch, key, num_microbatches
-            )
-        if axis_name is not None:
-            loss, grads = jax.lax.psum((loss, grads), axis_name)
-            statistics = jax.lax.pmean(statistics, axis_name)
+        loss, grads, statistics = sums(state.params, frozen, batch, key)
         # A batch of no weight at all (every row is filling) has no gradient, not NaN.
         scale = 1.0 / jnp.maximum(loss.weight, jnp.finfo(jnp.float32).tiny)
         grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
@@ -144,7 +177,7 @@ def make_predict_step(apply_fn: ApplyFn) -> PredictStep:
 
 
 def _accumulate(
-    sums: Callable[[Params, Params, Batch, PRNGKey], Sums],
+    sums: SumsFn,
     params: Params,
     frozen: Params,
     batch: Batch,

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from jaxtune import __version__, trees
+from jaxtune import __version__, paths, trees
 from jaxtune.audit import HEADER, audit, audit_rows, flops_line
 from jaxtune.compiled import Compiled, main_shape
 from jaxtune.data import batches
@@ -56,6 +56,7 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
         ("steps", f"{run.num_steps} ({run.steps_per_epoch} an epoch)"),
         ("best by", f"{run.best_metric} on validation"),
         ("device", f"{jax.device_count()} x {jax.devices()[0].device_kind}, seed {settings.seed}"),
+        *_placement_rows(run, trainable),
         ("workdir", workdir),
     ]
     return rows
@@ -202,6 +203,30 @@ def _kernels(run: Run, train: bool) -> set[str]:
     return found
 
 
+def _placement_rows(run: Run, trainable: Any) -> list[tuple[str, str]]:
+    """The mesh, which parameters it shares out how, and what each device keeps."""
+    placement = run.placement
+    if placement is None:
+        return []
+    sizes = ", ".join(f"{name} {size}" for name, size in placement.mesh.shape.items())
+    count = jax.process_count()
+    told = f"{placement.mode}: {sizes}" + (f", in {count} processes" if count > 1 else "")
+    rows = [("parallel", told)]
+    flat, found = paths.flatten(run.params), {}
+    for name, spec in placement.specs.items():
+        found.setdefault(tuple(spec), []).append(name)
+    for spec, names in found.items():
+        if any(spec):
+            words = " ".join(axis or "-" for axis in spec)
+            example = max(names, key=lambda name: flat[name].size)
+            rows.append(("", f"{words}: {len(names)} parameters, such as {example}"))
+    moments = jax.eval_shape(run.optimizer(0).init, trainable)
+    kept = (placement.bytes_per_device(run.params), placement.bytes_per_device(moments))
+    texts = [human_bytes(size) for size in kept]
+    rows.append(("", f"each device keeps {texts[0]} of parameters and {texts[1]} of moments"))
+    return rows
+
+
 def _memory_rows(run: Run) -> list[tuple[str, str]]:
     """What is done to need less memory."""
     train, rows = run.settings.train, []
@@ -224,8 +249,7 @@ def _reads_images(run: Run) -> bool:
 
 def _empty_batch(run: Run) -> dict[str, np.ndarray]:
     """A batch of the largest shape, of which only the shape is looked at."""
-    size = run.settings.train.batch_size
-    return run.examples["train"].collate(run.layout.empty(), size, (run.settings.seed, 0))
+    return run.layout.collate(run.examples["train"], run.layout.empty(), (run.settings.seed, 0))
 
 
 def _sizes(run: Run, lengths: np.ndarray) -> str:

@@ -15,6 +15,9 @@ _REMEDY = "Use another --workdir"
 _RESOLVED = (("model", "sha256"), ("data", "sha256"), ("data", "allow_no_answer"))
 """Settings that a run finds out where they are None."""
 
+_FREE = ("parallel",)
+"""Sections that change no number of a run, which may go on with others."""
+
 
 def check_workdir(workdir: Path, settings: Settings) -> None:
     """Refuses a folder that holds a run with another config.
@@ -34,6 +37,8 @@ def check_workdir(workdir: Path, settings: Settings) -> None:
     for section, name in _RESOLVED:
         if new[section][name] is None and isinstance(old.get(section), dict):
             new[section][name] = old[section].get(name)
+    for section in _FREE:
+        new[section] = old[section] = None
     changed = differences(old, new)
     if changed:
         raise UserError(

@@ -1,11 +1,9 @@
 import threading
 
-import jax
-import numpy as np
 import pytest
 
 from jaxtune.errors import UserError
-from jaxtune.prefetch import on_device, prefetch
+from jaxtune.prefetch import prefetch
 
 
 def threads():
@@ -73,17 +71,3 @@ def test_an_exception_of_the_consumer_ends_the_thread():
     with pytest.raises(KeyboardInterrupt):
         consume()
     assert not threads()
-
-
-def test_batches_are_put_on_the_device_as_they_are():
-    batches = [
-        (i, {"x": np.full((2, 3), i, np.int32), "w": np.ones(2, np.float32)}) for i in (0, 1)
-    ]
-    found = list(prefetch(on_device(batches)))
-    assert [i for i, _ in found] == [0, 1]
-    for (_, batch), (_, given) in zip(found, batches, strict=True):
-        assert batch.keys() == given.keys()
-        for name, value in batch.items():
-            assert isinstance(value, jax.Array)
-            assert value.dtype == given[name].dtype
-            np.testing.assert_array_equal(value, given[name])

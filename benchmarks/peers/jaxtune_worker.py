@@ -21,7 +21,6 @@ from jaxtune.compiled import Compiled
 from jaxtune.config import load_config
 from jaxtune.data.batches import BatchIndex
 from jaxtune.evaluate import predict_all
-from jaxtune.prefetch import on_device, prefetch
 from jaxtune.report import Report
 from jaxtune.run import prepare
 from jaxtune.step import make_eval_step
@@ -54,7 +53,7 @@ class Worker:
                 jax.tree.map(jax.numpy.array, self.params) if self.job.restarts else self.params
             )
             self.stage = stages.begin(self.run, 0, params)
-            self.stream = prefetch(on_device(self.stage.feed.batches()))
+            self.stream = self.stage.feed.stream()
         return {}
 
     def train(self, count: int) -> dict[str, Any]:

@@ -49,6 +49,12 @@ class BatchIndex(NamedTuple):
     rows: tuple[tuple[int, ...], ...] | None = None
     slots: int = 1
 
+    def part(self, rows: slice) -> "BatchIndex":
+        """The examples of some rows of the batch, as a batch of these rows alone."""
+        if self.rows is not None:
+            return self._replace(rows=self.rows[rows])
+        return self._replace(indices=self.indices[rows])
+
     def spans(self, sizes: Int[np.ndarray, " n"]) -> Iterator[Span]:
         """Where each example lies: one after the other in its row, from 0 on.
 

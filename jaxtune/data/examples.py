@@ -61,6 +61,11 @@ class Examples(NamedTuple):
         return self.transform is not None
 
     @property
+    def mixes(self) -> bool:
+        """Whether training mixes the examples of a batch: never."""
+        return False
+
+    @property
     def lengths(self) -> Int[np.ndarray, " n"]:
         """Tokens of each example, special tokens included."""
         return np.diff(self.offsets)

@@ -36,6 +36,11 @@ class ImageExamples(NamedTuple):
         return self.augmentation != AugmentationSettings()
 
     @property
+    def mixes(self) -> bool:
+        """Whether training mixes the images of a batch."""
+        return self.labels is not None and augment.mixes(self.augmentation)
+
+    @property
     def lengths(self) -> Int[np.ndarray, " n"]:
         """Ones: all images are of one size."""
         return np.ones(len(self.images), np.int64)
@@ -62,7 +67,7 @@ class ImageExamples(NamedTuple):
         with ThreadPoolExecutor(WORKERS) as pool:
             list(pool.map(fill, range(WORKERS)))
         batch = {"pixel_values": pixels} | self.collate_labels(indices, batch_size)
-        if self.labels is not None and draw is not None and augment.mixes(self.augmentation):
+        if draw is not None and self.mixes:
             first = int(indices[0]) if size else 0  # a batch may be all filling
             rng = augment.generator(draw, first, augment.OF_BATCH)
             batch |= augment.mix(pixels, batch["labels"], size, self.augmentation, rng)

@@ -1,7 +1,7 @@
 """Which examples make a training batch, and how they lie in it: packed, bucketed or padded."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -28,12 +28,20 @@ class Layout(NamedTuple):
       batch_size: examples of a batch.
       lengths: padded lengths in tokens, increasing.
       packing: the shapes of packed batches; None for other layouts.
+      multiple: the rows of every batch are a multiple of it.
     """
 
     kind: Kind
     batch_size: int
     lengths: tuple[int, ...]
     packing: Packing | None = None
+    multiple: int = 1
+
+    def num_rows(self, index: BatchIndex) -> int:
+        """Rows of a batch, filling included."""
+        if index.rows is not None:
+            return len(index.rows)
+        return -(-self.batch_size // self.multiple) * self.multiple
 
     def order(
         self, lengths: Int[np.ndarray, " n"], seed: int, epoch: int
@@ -71,10 +79,34 @@ class Layout(NamedTuple):
         shape, rows = packing.place(own.tolist(), self.packing)
         return BatchIndex(indices, shape.length, rows, self.packing.slots)
 
+    def collate(
+        self,
+        examples: Any,
+        index: BatchIndex,
+        draw: tuple[int, int] | None = None,
+        rows: slice | None = None,
+    ) -> dict[str, np.ndarray]:
+        """The fields of a batch, or of some of its rows.
+
+        Args:
+          examples: of the data.
+          index: of the batch.
+          draw: (seed, epoch) in training.
+          rows: start and stop; None for all. What other rows need is not read.
+        """
+        count = self.num_rows(index)
+        if rows is None or (rows.start, rows.stop) == (0, count):
+            return examples.collate(index, count, draw)
+        if draw is not None and examples.mixes:
+            whole = examples.collate(index, count, draw)
+            return {name: values[rows] for name, values in whole.items()}
+        return examples.collate(index.part(rows), rows.stop - rows.start, draw)
+
     def shapes(self) -> tuple[RowShape, ...]:
         """Rows and tokens of the batches that are to be expected."""
         if self.packing is None:
-            return tuple(RowShape(self.batch_size, length) for length in self.lengths)
+            rows = self.num_rows(BatchIndex(np.arange(0), 0))
+            return tuple(RowShape(rows, length) for length in self.lengths)
         return self.packing.shapes[:-2] or self.packing.shapes
 
     def empty(self) -> BatchIndex:
@@ -100,12 +132,12 @@ def choose_layout(
       lengths: tokens of each example; or several of these, of splits that share the shapes.
       batch_size: examples of a batch.
       limit: the positions that the model has.
-      multiple: the rows of a packed batch are a multiple of it.
+      multiple: the rows of a batch are a multiple of it.
     """
     splits = [lengths] if isinstance(lengths, np.ndarray) else list(lengths)
     num_lengths = NUM_LENGTHS if kind == "bucketed" else 1
     padded = batches.choose_lengths(np.concatenate(splits), num_lengths, limit)
     if kind != "packed":
-        return Layout(kind, batch_size, padded)
+        return Layout(kind, batch_size, padded, None, multiple)
     chosen = packing.choose_packing(splits, batch_size, NUM_ROW_SHAPES, multiple)
-    return Layout(kind, batch_size, padded, chosen)
+    return Layout(kind, batch_size, padded, chosen, multiple)

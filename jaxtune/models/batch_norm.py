@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxtune.sharding import over_devices
 from jaxtune.types import Batch
 
 
@@ -57,12 +58,12 @@ class BatchNorm(nn.Module):
         running_mean: Float[Array, " c"],
         running_var: Float[Array, " c"],
     ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-        """Mean and biased variance of the real rows; stores the new running statistics."""
+        """Mean and biased variance of all real rows; stores the new running statistics."""
         counted = real[:, None, None, None]  # [b 1 1 1]
-        count = jnp.sum(real, dtype=x.dtype) * x.shape[1] * x.shape[2]
+        count = over_devices(jnp.sum(real, dtype=x.dtype)) * x.shape[1] * x.shape[2]
         divisor = jnp.maximum(count, 1)
-        mean = jnp.sum(jnp.where(counted, x, 0), axis=(0, 1, 2)) / divisor
-        squares = jnp.sum(jnp.where(counted, x - mean, 0) ** 2, axis=(0, 1, 2))
+        mean = over_devices(jnp.sum(jnp.where(counted, x, 0), axis=(0, 1, 2))) / divisor
+        squares = over_devices(jnp.sum(jnp.where(counted, x - mean, 0) ** 2, axis=(0, 1, 2)))
         self._store("mean", running_mean, mean, count)
         self._store("var", running_var, squares / jnp.maximum(count - 1, 1), count)
         return mean, squares / divisor

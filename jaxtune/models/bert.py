@@ -12,6 +12,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from jaxtune.errors import UserError
@@ -377,6 +378,14 @@ NAMES = Names(
     keys=(r"attention/self/key/kernel$",),
 )
 
+PARTITION = (
+    (r"/self/(?:query|key|value)/kernel$|intermediate/dense/kernel$", P("fsdp", "tensor")),
+    (r"/self/(?:query|key|value)/bias$|intermediate/dense/bias$", P("tensor")),
+    (r"/\d+/(?:attention/)?output/dense/kernel$", P("tensor", "fsdp")),
+    (r"embeddings/embedding$", P(None, "fsdp")),
+    (r"(?:pooler|transform|classifier|lm_head)/dense/kernel$", P("fsdp", None)),
+)
+
 BERT = Family(
     model_type="bert",
     backbone="bert",
@@ -389,4 +398,5 @@ BERT = Family(
     config_from_hf=config_from_hf,
     names=NAMES,
     buffers=r"embeddings[./]position_ids$|^cls\.predictions\.decoder\.",
+    partition=PARTITION,
 )

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from jaxtune.models.family import Family, Head, Names
@@ -307,6 +308,14 @@ NAMES = Names(
     keys=(r"attention/k_lin/kernel$",),
 )
 
+PARTITION = (
+    (r"/(?:[qkv]_lin|lin1)/kernel$", P("fsdp", "tensor")),
+    (r"/(?:[qkv]_lin|lin1)/bias$", P("tensor")),
+    (r"/(?:out_lin|lin2)/kernel$", P("tensor", "fsdp")),
+    (r"embeddings/embedding$", P(None, "fsdp")),
+    (r"^(?:pre_classifier|vocab_transform)/kernel$", P("fsdp", None)),
+)
+
 DISTILBERT = Family(
     model_type="distilbert",
     backbone="distilbert",
@@ -325,4 +334,5 @@ DISTILBERT = Family(
     config_from_hf=config_from_hf,
     names=NAMES,
     buffers=r"embeddings[./]position_ids$|^vocab_projector[./](?:weight|kernel)$",
+    partition=PARTITION,
 )

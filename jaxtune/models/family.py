@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 
 from jaxtune import paths
+from jaxtune.errors import UserError
+from jaxtune.sharding import Placement, Rule
 from jaxtune.types import Params
 
 
@@ -65,6 +67,7 @@ class Family(NamedTuple):
       config_from_hf: parsed config.json and its path -> frozen config, or a UserError.
       names: where strategies find what they act on.
       buffers: regex for tensors in weight files that are not parameters, or are tied to one.
+      partition: which axes of a mesh share out which dimension of the parameters; see `sharding`.
     """
 
     model_type: str
@@ -73,6 +76,23 @@ class Family(NamedTuple):
     config_from_hf: Callable[[Mapping[str, Any], str], Any]
     names: Names
     buffers: str
+    partition: tuple[Rule, ...] = ()
+
+
+def check_shared_heads(config: Any, placement: Placement | None) -> None:
+    """Refuses a `tensor` axis that would cut through an attention head.
+
+    Raises:
+      UserError: it does not divide their number.
+    """
+    size = 1 if placement is None else placement.mesh.shape["tensor"]
+    for name in ("num_attention_heads", "n_heads", "n_head"):
+        heads = getattr(config, name, size)
+        if heads % size:
+            raise UserError(
+                f"config.parallel.tensor is {size}, but the model has {heads} attention heads"
+                f" ({name}): expected a divisor of {heads}."
+            )
 
 
 def with_statistics(config: Any, trained: bool) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from jaxtune.models.family import Family, Head, Names
@@ -291,6 +292,15 @@ NAMES = Names(
     keys=(r"/attn/c_attn/kernel$",),
 )
 
+# c_attn holds three matrices side by side, which no cut of the whole would share out evenly.
+PARTITION = (
+    (r"/c_attn/kernel$", P("fsdp", None)),
+    (r"/c_fc/kernel$", P("fsdp", "tensor")),
+    (r"/c_fc/bias$", P("tensor")),
+    (r"/c_proj/kernel$", P("tensor", "fsdp")),
+    (r"/w[tp]e/embedding$", P(None, "fsdp")),
+)
+
 GPT2 = Family(
     model_type="gpt2",
     backbone="transformer",
@@ -303,4 +313,5 @@ GPT2 = Family(
     config_from_hf=config_from_hf,
     names=NAMES,
     buffers=r"(?:^|\.)h\.\d+\.attn\.(?:masked_)?bias$|^lm_head\.weight$",
+    partition=PARTITION,
 )

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from jaxtune.models.family import Family, Head, Names
@@ -312,6 +313,14 @@ NAMES = Names(
     keys=(r"/attn/Wqkv/kernel$",),
 )
 
+# Wqkv and Wi hold several matrices side by side, which no cut of the whole would share out evenly.
+PARTITION = (
+    (r"/(?:Wqkv|Wi)/kernel$", P("fsdp", None)),
+    (r"/Wo/kernel$", P("tensor", "fsdp")),
+    (r"embeddings/embedding$", P(None, "fsdp")),
+    (r"^head/dense/kernel$", P("fsdp", None)),
+)
+
 MODERNBERT = Family(
     model_type="modernbert",
     backbone="model",
@@ -324,4 +333,5 @@ MODERNBERT = Family(
     config_from_hf=config_from_hf,
     names=NAMES,
     buffers=r"^decoder\.weight$",
+    partition=PARTITION,
 )

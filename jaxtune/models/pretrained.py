@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,6 +90,7 @@ def load_pretrained(
     sha256: str | None = None,
     from_scratch: bool = False,
     train_statistics: bool = True,
+    put: Callable[[str, np.ndarray], jax.Array] = lambda name, value: jax.device_put(value),
 ) -> Pretrained:
     """Loads a model with a head.
 
@@ -111,6 +112,7 @@ def load_pretrained(
         then stands for the weights.
       train_statistics: whether batch normalisation, where there is any, uses and follows the
         statistics of training batches.
+      put: (name, value) -> the parameter where it belongs; one after the other.
 
     Raises:
       UserError: a missing folder or file, pickled weights, another architecture, a wrong digest,
@@ -139,7 +141,7 @@ def load_pretrained(
             " give `key` to draw a new head."
         )
     # One after the other, so that no second copy of all is in memory.
-    flat = {leaf: jax.device_put(_read(leaf, name, weights)) for leaf, name in plan.items()}
+    flat = {leaf: put(leaf, _read(leaf, name, weights)) for leaf, name in plan.items()}
     if report.new:
         flat |= _draw(module, [leaf for leaf in shapes if leaf not in plan], key)
     params = paths.unflatten({leaf: flat[leaf] for leaf in shapes})

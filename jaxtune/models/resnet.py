@@ -14,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float
 
 from jaxtune.errors import UserError
@@ -290,6 +291,8 @@ NAMES = Names(
     statistics=r"(?:^|/)normalization/(?:mean|var)$",
 )
 
+PARTITION = ((r"convolution/kernel$", P(None, None, None, "fsdp")),)
+
 RESNET = Family(
     model_type="resnet",
     backbone="resnet",
@@ -297,4 +300,5 @@ RESNET = Family(
     config_from_hf=config_from_hf,
     names=NAMES,
     buffers=r"normalization\.num_batches_tracked$",
+    partition=PARTITION,
 )

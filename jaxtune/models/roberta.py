@@ -166,6 +166,7 @@ ROBERTA = Family(
     config_from_hf=config_from_hf,
     names=bert.NAMES._replace(norms=r"(?:^|/)(?:LayerNorm|layer_norm)/"),
     buffers=r"embeddings[./]position_ids$|^lm_head[./]decoder[./]",
+    partition=bert.PARTITION,
 )
 
 XLM_ROBERTA = ROBERTA._replace(

@@ -10,6 +10,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from jaxtune.errors import UserError
@@ -229,6 +230,14 @@ NAMES = Names(
     keys=(r"attention/attention/key/kernel$",),
 )
 
+PARTITION = (
+    (r"/attention/(?:query|key|value)/kernel$|intermediate/dense/kernel$", P("fsdp", "tensor")),
+    (r"/attention/(?:query|key|value)/bias$|intermediate/dense/bias$", P("tensor")),
+    (r"/\d+/(?:attention/)?output/dense/kernel$", P("tensor", "fsdp")),
+    (r"projection/kernel$", P(None, None, None, "fsdp")),
+    (r"position_embeddings$", P(None, None, "fsdp")),
+)
+
 VIT = Family(
     model_type="vit",
     backbone="vit",
@@ -236,4 +245,5 @@ VIT = Family(
     config_from_hf=config_from_hf,
     names=NAMES,
     buffers=r"(?!)",  # none
+    partition=PARTITION,
 )

@@ -1,0 +1,357 @@
+"""Where parameters and the rows of a batch lie on several devices, and sums over all of them.
+
+A mesh has three axes. The rows of a batch are shared out over `data` and `fsdp`. Parameters and
+their moments are whole on each place of `data`; over `fsdp` each device keeps a part, and the whole
+is gathered before use; over `tensor` each device keeps a part and computes with it alone. Which
+dimension lies on which axis is said by ordered (regex, PartitionSpec) rules.
+
+What a device computes of its rows is written out (`jax.shard_map`), so that what is communicated is
+what is written here: parameters gathered over `fsdp`, sums of the gradients of trained leaves, and
+nothing else. The compiler alone places what `tensor` shares out.
+
+Source: Rajbhandari et al. 2020, ZeRO, stage 3 (`fsdp`); Shoeybi et al. 2019, Megatron-LM, section 3
+(`tensor`).
+"""
+
+import contextlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxtune import paths
+from jaxtune.errors import UserError, nearest
+from jaxtune.settings import ParallelSettings
+from jaxtune.types import Array, Batch, Params
+
+AXES = ("data", "fsdp", "tensor")
+ROWS = ("data", "fsdp")
+"""The axes that the rows of a batch are shared out over."""
+
+Rule = tuple[str, PartitionSpec]
+"""(regex over parameter names, the axis of each dimension)."""
+
+
+class Placement(NamedTuple):
+    """A mesh, and where each parameter lies on it.
+
+    Attributes:
+      mode: `jit`, or `pmap` where the training step runs under it.
+      mesh: with the axes AXES, whose places the compiler may choose where nothing is said.
+      specs: by the parameter's name; what has none is whole on every device.
+    """
+
+    mode: str
+    mesh: Mesh
+    specs: Mapping[str, PartitionSpec]
+
+    @property
+    def num_shares(self) -> int:
+        """Parts that the rows of a batch are cut into."""
+        return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+
+    @property
+    def rows(self) -> NamedSharding:
+        """Of arrays whose first axis is that of the rows."""
+        return NamedSharding(self.mesh, PartitionSpec(ROWS))
+
+    @property
+    def whole(self) -> NamedSharding:
+        """Of arrays that every device has in full."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def spec(self, name: str) -> PartitionSpec:
+        """Of a parameter, or of a moment, whose name ends with that of its parameter."""
+        parts = name.split("/")
+        ends = ("/".join(parts[i:]) for i in range(len(parts)))
+        return next((self.specs[end] for end in ends if end in self.specs), PartitionSpec())
+
+    def shardings(self, tree: Any) -> Any:
+        """The `NamedSharding` of each leaf of parameters or of a train state, by its name."""
+        return paths.map_named(
+            lambda name, leaf: NamedSharding(self.mesh, self._fit(name, leaf)), tree
+        )
+
+    def bytes_per_device(self, tree: Any) -> int:
+        """What one device keeps of a tree of arrays or of `jax.ShapeDtypeStruct`."""
+        parts = jax.tree.map(
+            lambda leaf, sharding: (
+                int(np.prod(sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize
+            ),
+            tree,
+            self.shardings(tree),
+        )
+        return sum(jax.tree.leaves(parts))
+
+    def _fit(self, name: str, leaf: Any) -> PartitionSpec:
+        """The spec, for what has the parameter's shape; a count beside its moments has not."""
+        spec = self.spec(name)
+        return spec if len(spec) <= len(leaf.shape) else PartitionSpec()
+
+
+def mesh_sizes(settings: ParallelSettings, num_devices: int) -> dict[str, int]:
+    """The size of each axis.
+
+    Raises:
+      UserError: sizes whose product is not the number of devices.
+    """
+    sizes = {name: getattr(settings, name) for name in AXES}
+    known = int(np.prod([size for size in sizes.values() if size != -1]))
+    if -1 in sizes.values() and num_devices % known == 0:
+        sizes = {name: num_devices // known if n == -1 else n for name, n in sizes.items()}
+    if int(np.prod([*sizes.values()])) != num_devices:
+        told = " x ".join(f"{name} {size}" for name, size in sizes.items())
+        raise UserError(
+            f"config.parallel: {told} does not make the {num_devices} devices that there are:"
+            " expected sizes whose product that is, of which one may be -1 for the rest."
+        )
+    if settings.mode == "pmap" and jax.process_count() > 1:
+        raise UserError(
+            f"config.parallel.mode is 'pmap' in {jax.process_count()} processes: it runs in one."
+            " Set config.parallel.mode=jit."
+        )
+    if settings.mode == "pmap" and sizes["data"] != num_devices:
+        odd = next(name for name in ("fsdp", "tensor") if sizes[name] != 1)
+        raise UserError(
+            f"config.parallel.mode is 'pmap' with {odd} {sizes[odd]}: pmap shares out the rows of a"
+            f" batch alone. Set config.parallel.{odd}=1, or config.parallel.mode=jit."
+        )
+    return sizes
+
+
+def check_devices(settings: ParallelSettings, batch_size: int) -> None:
+    """Refuses what does not fit the devices, before anything is read.
+
+    Raises:
+      UserError: as `mesh_sizes`, or a batch with fewer examples than there are parts of it.
+    """
+    sizes = mesh_sizes(settings, jax.device_count())
+    shares = sizes["data"] * sizes["fsdp"]
+    if batch_size < shares:
+        raise UserError(
+            f"config.train.batch_size is {batch_size}, but data {sizes['data']} x fsdp"
+            f" {sizes['fsdp']} devices share the examples of a batch: expected at least {shares}."
+            " Make the batch larger, or use fewer devices for it."
+        )
+
+
+def make_placement(
+    settings: ParallelSettings, rules: Sequence[Rule], params: Params
+) -> Placement | None:
+    """The mesh over all devices and the place of each parameter; None for one device.
+
+    Args:
+      settings: sizes of the axes, and rules that come before those of the family.
+      rules: of the model family. One that matches no parameter counts for nothing.
+      params: arrays or `jax.ShapeDtypeStruct`, those that a strategy adds among them.
+
+    Raises:
+      UserError: sizes that do not fit the devices, a rule that cannot be read or matches nothing,
+        or a dimension that its axis does not divide.
+    """
+    sizes = mesh_sizes(settings, jax.device_count())
+    own = parse_rules(settings.rules, paths.leaf_names(params))
+    if jax.device_count() == 1:
+        return None
+    mesh = jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    specs = {}
+    for name, leaf in paths.flatten(params).items():
+        spec = next((s for regex, s in (*own, *rules) if re.search(regex, name)), PartitionSpec())
+        _check_spec(name, leaf.shape, spec, sizes)
+        specs[name] = PartitionSpec(
+            *(axis and (axis if sizes[axis] > 1 else None) for axis in spec)
+        )
+    return Placement(settings.mode, mesh, specs)
+
+
+def parse_rules(texts: Sequence[str], names: Sequence[str]) -> list[Rule]:
+    """Rules from text such as `query/kernel$=fsdp tensor`, with `-` for a whole dimension.
+
+    Args:
+      texts: one rule each.
+      names: of all parameters.
+
+    Raises:
+      UserError: a text that is no rule, an unknown axis, or a regex that matches none.
+    """
+    rules = []
+    for text in texts:
+        pattern, equals, right = text.rpartition("=")
+        axes = [None if word == "-" else word for word in right.split()]
+        where = f"config.parallel.rules: {text!r}"
+        if not equals or not axes:
+            raise UserError(
+                f"{where}: expected REGEX=AXIS AXIS with an axis or - for each dimension, such as"
+                " 'query/kernel$=fsdp tensor'."
+            )
+        for axis in axes:
+            if axis not in (None, "fsdp", "tensor") or (axis and axes.count(axis) > 1):
+                raise UserError(
+                    f"{where}: found the axes {right!r}, expected fsdp and tensor at most once"
+                    f" each, and - for a whole dimension.{nearest(str(axis), ROWS[1:])}"
+                )
+        regex = paths.compile_pattern(pattern)
+        if not any(regex.search(name) for name in names):
+            raise UserError(
+                f"{where} matches none of the {len(names)} parameters."
+                f"{paths.nearest_names(pattern, names)} Correct the pattern or drop the rule."
+            )
+        rules.append((pattern, PartitionSpec(*axes)))
+    return rules
+
+
+def _check_spec(
+    name: str, shape: tuple[int, ...], spec: PartitionSpec, sizes: Mapping[str, int]
+) -> None:
+    """Refuses a spec that does not fit a parameter."""
+    if len(spec) > len(shape):
+        raise UserError(
+            f"config.parallel: {name!r} has the shape {list(shape)}, but its rule names the axes of"
+            f" {len(spec)} dimensions ({_spell(spec)}). Put a narrower rule before it in"
+            " config.parallel.rules."
+        )
+    for place, (size, axis) in enumerate(zip(shape, spec, strict=False)):
+        if axis is not None and size % sizes[axis]:
+            raise UserError(
+                f"config.parallel.{axis} is {sizes[axis]}, which does not divide dimension {place}"
+                f" of {name!r}, whose shape is {list(shape)}. Choose a divisor of {size}, or leave"
+                f" it whole: config.parallel.rules='{re.escape(name)}$=-'."
+            )
+
+
+def _spell(spec: PartitionSpec) -> str:
+    return " ".join(axis or "-" for axis in spec)
+
+
+def put(placement: Placement | None, name: str, value: np.ndarray) -> jax.Array:
+    """One parameter where it belongs."""
+    if placement is None:
+        return jax.device_put(value)
+    return _place(value, NamedSharding(placement.mesh, placement.spec(name)))
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """Each leaf where its sharding says.
+
+    Args:
+      tree: numpy arrays, which all processes have alike, or arrays on devices.
+      shardings: a `NamedSharding` for each leaf.
+    """
+    return jax.tree.map(_place, tree, shardings)
+
+
+def _place(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    if isinstance(leaf, jax.Array) and leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
+        return leaf
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return jax.jit(lambda x: x, out_shardings=sharding)(leaf)
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def own_rows(placement: Placement | None, count: int) -> slice:
+    """The rows of a batch of `count` that the devices of this process hold."""
+    if placement is None:
+        return slice(0, count)
+    held = placement.rows.addressable_devices_indices_map((count,)).values()
+    parts = [index[0].indices(count) for index in held if index is not None]
+    return slice(min(start for start, *_ in parts), max(stop for _, stop, _ in parts))
+
+
+def place_batch(placement: Placement | None, batch: Mapping[str, Any]) -> Batch:
+    """A batch on the devices; of several processes, each gives the rows of `own_rows`."""
+    if placement is None:
+        return jax.device_put(dict(batch))
+    return {
+        name: value
+        if isinstance(value, jax.Array)
+        else jax.make_array_from_process_local_data(placement.rows, value)
+        for name, value in batch.items()
+    }
+
+
+def spread(
+    function: Callable[..., Any], placement: Placement, in_specs: Any, out_specs: Any
+) -> Callable[..., Any]:
+    """A function that each device runs on its part of the rows; see `jax.shard_map`."""
+    return jax.shard_map(
+        function,
+        mesh=placement.mesh,
+        in_specs=in_specs,
+        out_specs=out_specs,
+        axis_names=set(ROWS),
+        check_vma=False,
+    )
+
+
+def over_devices(total: Array) -> Array:
+    """The sum over the parts of a batch, where each of several devices runs on one; else itself."""
+    axes = []
+    for axis in ROWS:
+        with contextlib.suppress(NameError):  # JAX has no other way to ask
+            jax.lax.axis_size(axis)
+            axes.append(axis)
+    return jax.lax.psum(total, axes) if axes else total
+
+
+def held(placement: Placement, tree: Any) -> Any:
+    """The `PartitionSpec` over the axes ROWS of each leaf, as `spread` takes them."""
+
+    def spec_of(name: str, leaf: Any) -> PartitionSpec:
+        del leaf
+        spec = placement.spec(name)
+        return PartitionSpec(*(axis if axis in ROWS else None for axis in spec))
+
+    return paths.map_named(spec_of, tree)
+
+
+def gather(placement: Placement, tree: Params) -> Params:
+    """In `spread`: parameters whole over `fsdp`, from the parts that the devices keep."""
+
+    def whole(name: str, leaf: jax.Array) -> jax.Array:
+        spec = placement.spec(name)
+        if "fsdp" not in spec:
+            return leaf
+        axis = spec.index("fsdp")
+        gathered = _within_tensor(
+            placement, spec, lambda x: jax.lax.all_gather(x, "fsdp", axis=axis, tiled=True)
+        )
+        return gathered(leaf)
+
+    return paths.map_named(whole, tree)
+
+
+def sum_gradients(placement: Placement, grads: Params) -> Params:
+    """In `spread`: the sum over all devices, of which each keeps the part of its parameters."""
+
+    def total(name: str, leaf: jax.Array) -> jax.Array:
+        spec = placement.spec(name)
+        if "fsdp" not in spec:
+            return jax.lax.psum(leaf, ROWS)
+        axis = spec.index("fsdp")
+        leaf = _within_tensor(
+            placement,
+            spec,
+            lambda x: jax.lax.psum_scatter(x, "fsdp", scatter_dimension=axis, tiled=True),
+        )(leaf)
+        return leaf if placement.mesh.shape["data"] == 1 else jax.lax.psum(leaf, "data")
+
+    return paths.map_named(total, grads)
+
+
+def _within_tensor(
+    placement: Placement, spec: PartitionSpec, collective: Callable[[jax.Array], jax.Array]
+) -> Callable[[jax.Array], jax.Array]:
+    """A collective over `fsdp` of each part over `tensor`.
+
+    Without this, XLA gathers the leaf over `tensor` too before it runs the collective.
+    """
+    if placement.mesh.shape["tensor"] == 1:
+        return collective
+    own = PartitionSpec(*(axis if axis == "tensor" else None for axis in spec))
+    return jax.shard_map(
+        collective, in_specs=own, out_specs=own, axis_names={"tensor"}, check_vma=False
+    )
