@@ -92,7 +92,9 @@ class Checkpoints:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Waits until everything is on disk."""
+        """Waits until everything is on disk, but not for a process that may have ended."""
+        if isinstance(error[1], jax.errors.JaxRuntimeError) and jax.process_count() > 1:
+            return
         try:
             self._wait()
         finally:

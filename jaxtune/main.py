@@ -1,6 +1,7 @@
 """The command line: `python -m jaxtune.main --config=configs/agnews.py --workdir=runs/agnews`."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -52,11 +53,12 @@ def main(argv: list[str]) -> None:
         return
     from jaxtune.loop import InterruptedRunError, train
 
-    try:
-        train(settings, workdir, report, tokens)
-    except InterruptedRunError as stop:
-        report.line(str(stop))
-        raise SystemExit(128 + stop.signum) from None
+    with processes.together() if arguments.distributed else contextlib.nullcontext():
+        try:
+            train(settings, workdir, report, tokens)
+        except InterruptedRunError as stop:
+            report.line(str(stop))
+            raise SystemExit(128 + stop.signum) from None
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:

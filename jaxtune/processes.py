@@ -3,8 +3,13 @@
 `jax.distributed` connects them. In one process all of this costs nothing.
 """
 
+import contextlib
 import json
-from collections.abc import Mapping
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -41,6 +46,37 @@ def join(
             " 0), or none of them under Slurm, Open MPI or Kubernetes, and all processes started"
             " within five minutes."
         ) from None
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Ends this process at once where an error ends its work, so that the others notice.
+
+    An ordinary exit would wait for the others, and they for this one. An error of the devices' own
+    is mostly the end of another process, and is told as such.
+    """
+    try:
+        yield
+    except UserError as error:
+        _leave(f"error: {error}", 2)
+    except jax.errors.JaxRuntimeError as error:
+        first = next(iter(str(error).splitlines()), "")
+        _leave(
+            f"lost the others: {first}\nIf another process has ended, its output says why. The same"
+            " command for all of them goes on from the last checkpoint.",
+            1,
+        )
+    except Exception:
+        _leave(traceback.format_exc(), 1)
+
+
+def _leave(message: str, status: int) -> None:
+    name = f"process {jax.process_index()} of {jax.process_count()}"
+    print(f"{name}: {message}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    if is_first():
+        time.sleep(1)  # the others, which it connects, may be about to say the same
+    os._exit(status)
 
 
 def is_first() -> bool:

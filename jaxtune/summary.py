@@ -164,7 +164,7 @@ def _for_whom(workdir: Path) -> str:
 
 def peak_memory_bytes() -> int:
     """The device's own count where it has one, else the largest resident size of this process."""
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         return int(stats["peak_bytes_in_use"])
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
