@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Int
 from orbax.checkpoint import v1 as ocp
 
-from jaxtune import paths
+from jaxtune import paths, processes
 from jaxtune.errors import UserError
 from jaxtune.state import TrainState
 from jaxtune.types import Params
@@ -93,7 +93,7 @@ class Checkpoints:
 
     def __exit__(self, *error: object) -> None:
         """Waits until everything is on disk, but not for a process that may have ended."""
-        if isinstance(error[1], jax.errors.JaxRuntimeError) and jax.process_count() > 1:
+        if isinstance(error[1], processes.LOST) and jax.process_count() > 1:
             return
         try:
             self._wait()

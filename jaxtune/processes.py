@@ -59,7 +59,7 @@ def together() -> Iterator[None]:
         yield
     except UserError as error:
         _leave(f"error: {error}", 2)
-    except jax.errors.JaxRuntimeError as error:
+    except LOST as error:
         first = next(iter(str(error).splitlines()), "")
         _leave(
             f"lost the others: {first}\nIf another process has ended, its output says why. The same"
@@ -145,5 +145,8 @@ def check_same(what: Mapping[str, Any]) -> None:
                 " command, and give all hosts the same files."
             )
 
+
+LOST = (jax.errors.JaxRuntimeError, TimeoutError)
+"""What a collective or a barrier raises where another process has ended."""
 
 _LONGEST = 1 << 16  # bytes of a value that are compared
