@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxtune import paths, trees
+from jaxtune import noise, paths, trees
 from jaxtune.checkpoint import Checkpoints, Progress
 from jaxtune.compiled import Compiled
 from jaxtune.feed import Feed
@@ -80,7 +80,9 @@ def _stage(run: Run, index: int, state: TrainState, frozen: Params, folder: Path
         apply_fn = adapters.adapt(run.strategy, make_upper_apply(run.pretrained.module, depth))
     parts = run.settings.train.num_microbatches
     tx = run.optimizer(index)
-    train_step = make_train_step(apply_fn, run.loss_fn, tx, num_microbatches=parts)
+    train_step = make_train_step(
+        apply_fn, run.loss_fn, tx, num_microbatches=parts, part_key=noise.same_key
+    )
     feed = Feed(run, index, frozen, folder)
     return Stage(index, Compiled(train_step, donate_argnums=(0,)), state, frozen, feed)
 

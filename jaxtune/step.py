@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxtune import trees
 from jaxtune.errors import UserError
@@ -29,6 +29,7 @@ class StepInfo(NamedTuple):
 TrainStep = Callable[[TrainState, Params, Batch], tuple[TrainState, StepInfo]]
 EvalStep = Callable[[Params, Params, Batch], tuple[dict[str, Mean], Any]]
 PredictStep = Callable[[Params, Params, Batch], Array]
+PartKey = Callable[[PRNGKey, Int[Array, ""]], PRNGKey]
 
 
 class Sums(NamedTuple):
@@ -46,6 +47,7 @@ def make_train_step(
     *,
     num_microbatches: int = 1,
     axis_name: str | None = None,
+    part_key: PartKey = jax.random.fold_in,
 ) -> TrainStep:
     """Makes `train_step(state, frozen, batch) -> (state, info)`.
 
@@ -63,6 +65,10 @@ def make_train_step(
         only one part's activations are alive. Axis b must be a multiple of it.
       axis_name: the device axis under `pmap` or `vmap`; None for one program (jit). Under
         `shard_map` pass it `check_vma=False`, or the gradients are summed over the axis twice.
+      part_key: (the batch's key, number of a microbatch or a device) -> the key of that part. By
+        default each part draws noise of its own. `noise.same_key` is for models whose noise belongs
+        to the tokens of examples, as that of jaxtune's does: then the noise of a batch is the same
+        in one part or in many.
 
     Returns:
       A pure function. `frozen` is the other half of the parameters and is never changed, so jit
@@ -87,13 +93,13 @@ def make_train_step(
 
     def train_step(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, StepInfo]:
         key = jax.random.fold_in(state.key, state.step)
-        if axis_name is not None:  # each device draws its own noise
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+        if axis_name is not None:
+            key = part_key(key, jax.lax.axis_index(axis_name))
         if num_microbatches == 1:
             loss, grads, statistics = sums(state.params, frozen, batch, key)
         else:
             loss, grads, statistics = _accumulate(
-                sums, state.params, frozen, batch, key, num_microbatches
+                sums, state.params, frozen, batch, key, num_microbatches, part_key
             )
         if axis_name is not None:
             loss, grads = jax.lax.psum((loss, grads), axis_name)
@@ -150,6 +156,7 @@ def _accumulate(
     batch: Batch,
     key: PRNGKey,
     num_microbatches: int,
+    part_key: PartKey,
 ) -> Sums:
     """Adds losses and gradients over equal parts of the batch, one part at a time."""
     rows = jax.tree.leaves(batch)[0].shape[0]
@@ -165,7 +172,7 @@ def _accumulate(
 
     def body(total: Sums, part: tuple[Array, Batch]) -> tuple[Sums, None]:
         index, microbatch = part
-        new = sums(params, frozen, microbatch, jax.random.fold_in(key, index))
+        new = sums(params, frozen, microbatch, part_key(key, index))
         return jax.tree.map(jnp.add, total, new), None
 
     first = jax.tree.map(lambda x: x[0], parts)
