@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import random
+import shutil
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -131,6 +132,29 @@ def tiny_families(tmp_path_factory) -> dict[str, Path]:
         if "layer_types" in config:
             config["layer_types"] = config["layer_types"][:2]
         (folder / "config.json").write_text(json.dumps(config))
+    return folders
+
+
+RATES = (
+    *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # BERT's names, and those of others
+    *("dropout", "attention_dropout", "seq_classif_dropout", "qa_dropout"),
+    *("embd_pdrop", "attn_pdrop", "resid_pdrop"),
+    *("embedding_dropout", "mlp_dropout", "classifier_dropout"),
+)
+"""What the rates of dropout are called in the configs of any family."""
+
+
+@pytest.fixture(scope="session")
+def noisy_families(tiny_families, tmp_path_factory) -> dict[str, Path]:
+    """`tiny_families` that drop much, everywhere; ModernBERT's classifier reads the mean."""
+    folders = {}
+    for family, folder in tiny_families.items():
+        copy = folders[family] = tmp_path_factory.mktemp("noisy") / family
+        shutil.copytree(folder, copy)
+        fields = json.loads((copy / "config.json").read_text()) | dict.fromkeys(RATES, 0.3)
+        if family == "modernbert":
+            fields["classifier_pooling"] = "mean"
+        (copy / "config.json").write_text(json.dumps(fields))
     return folders
 
 
