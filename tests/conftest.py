@@ -149,13 +149,18 @@ def noisy_families(tiny_families, tmp_path_factory) -> dict[str, Path]:
     """`tiny_families` that drop much, everywhere; ModernBERT's classifier reads the mean."""
     folders = {}
     for family, folder in tiny_families.items():
-        copy = folders[family] = tmp_path_factory.mktemp("noisy") / family
-        shutil.copytree(folder, copy)
-        fields = json.loads((copy / "config.json").read_text()) | dict.fromkeys(RATES, 0.3)
-        if family == "modernbert":
-            fields["classifier_pooling"] = "mean"
-        (copy / "config.json").write_text(json.dumps(fields))
+        changes = {"classifier_pooling": "mean"} if family == "modernbert" else {}
+        folders[family] = make_noisy(folder, tmp_path_factory.mktemp("noisy") / family, changes)
     return folders
+
+
+def make_noisy(folder: Path, copy: Path, changes: dict) -> Path:
+    """Copies a model whose dropout has high rates."""
+    shutil.copytree(folder, copy)
+    fields = json.loads((copy / "config.json").read_text())
+    fields |= dict.fromkeys(RATES, 0.3) | changes
+    (copy / "config.json").write_text(json.dumps(fields))
+    return copy
 
 
 def make_texts(count: int) -> list[str]:
@@ -298,3 +303,9 @@ def tiny_weights(tiny_families, tiny_tasks, tmp_path_factory):
         return found[task, family]
 
     return make
+
+
+@pytest.fixture
+def noisy_weights(tiny_weights, tmp_path):
+    """`tiny_weights` that drop much, everywhere."""
+    return lambda task, family: make_noisy(tiny_weights(task, family), tmp_path / "noisy", {})

@@ -103,10 +103,12 @@ STRATEGIES = ["full", "last_layers", "head", "full+lora", "adapter", "prefix"]
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_steps_are_the_same_packed_or_padded_in_parts_or_on_devices(
-    strategy, noisy_families, tiny_settings
+    strategy, noisy_weights, tiny_settings
 ):
-    changes = {"model.from_scratch": True} | ({"tuning.dropout": 0.3} if "lora" in strategy else {})
-    settings = tiny_settings("classification", strategy, noisy_families["bert"], **changes)
+    changes = {"tuning.dropout": 0.3} if "lora" in strategy else {}
+    settings = tiny_settings(
+        "classification", strategy, noisy_weights("classification", "bert"), **changes
+    )
     run = prepare(settings, Report())
     examples = run.examples["train"]
     trainable, frozen = partition.partition(run.params, run.stages[0])

@@ -105,14 +105,13 @@ def test_training_with_and_without_the_cache_is_the_same(layout, strategy, prepa
 
 @pytest.mark.parametrize("strategy", ["last_layers", "head"])
 def test_training_on_kept_states_is_the_same_packed_or_padded(
-    strategy, noisy_families, tiny_settings
+    strategy, noisy_weights, tiny_settings
 ):
     """Dropout too: of layers above the trunk, and of the head on one state of each example."""
-    found = []
+    model, found = noisy_weights("classification", "bert"), []
     for layout in ("packed", "padded"):
-        changes = {"model.from_scratch": True, "data.layout": layout}
-        settings = tiny_settings("classification", strategy, noisy_families["bert"], **changes)
-        run = prepare(settings, Report())
+        changes = {"data.layout": layout}
+        run = prepare(tiny_settings("classification", strategy, model, **changes), Report())
         stage = stages.begin(run, 0, run.params)
         assert stage.feed.cache is not None
         stream, state = stage.feed.batches(), stage.state
