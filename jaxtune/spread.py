@@ -8,15 +8,13 @@ from jax.sharding import PartitionSpec
 
 from jaxtune import sharding
 from jaxtune.sharding import ROWS, Placement
-from jaxtune.step import EvalStep, Sums, SumsFn
+from jaxtune.step import EvalStep, PartKey, Sums, SumsFn
 from jaxtune.types import Array, Batch, Params, PRNGKey
 
 _ROWS, _WHOLE = PartitionSpec(ROWS), PartitionSpec()
 
 
-def spread_sums(
-    sums: SumsFn, placement: Placement, part_key: Callable[[PRNGKey, Array], PRNGKey]
-) -> SumsFn:
+def spread_sums(sums: SumsFn, placement: Placement, part_key: PartKey) -> SumsFn:
     """The sums over a batch whose rows the devices share.
 
     Each device gathers the parameters, computes the sums of its rows, and keeps the sum over all

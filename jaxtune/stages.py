@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxtune import paths, trees
+from jaxtune import noise, paths, trees
 from jaxtune.checkpoint import Checkpoints, Progress
 from jaxtune.compiled import Compiled
 from jaxtune.feed import Feed
@@ -98,13 +98,20 @@ def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -
     placement, tx, parts = run.placement, run.optimizer(index), run.settings.train.num_microbatches
     transform: Callable[..., Any] = jax.jit
     if placement is not None and placement.mode == "pmap":
-        step = make_train_step(apply_fn, run.loss_fn, tx, num_microbatches=parts, axis_name=ROWS[0])
+        step = make_train_step(
+            apply_fn,
+            run.loss_fn,
+            tx,
+            num_microbatches=parts,
+            axis_name=ROWS[0],
+            part_key=noise.same_key,
+        )
         axes = {"axis_name": ROWS[0], "in_axes": (None, None, 0), "out_axes": (None, None)}
         transform = partial(jax.pmap, **axes)
     else:
-        sums = make_sums(apply_fn, run.loss_fn, parts)
+        sums = make_sums(apply_fn, run.loss_fn, parts, noise.same_key)
         if placement is not None:
-            sums = spread_sums(sums, placement, jax.random.fold_in)
+            sums = spread_sums(sums, placement, noise.same_key)
             out = (placement.shardings(state), placement.whole)
             transform = partial(jax.jit, out_shardings=out)
         step = make_update(sums, tx)

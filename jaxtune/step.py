@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxtune import trees
 from jaxtune.errors import UserError
@@ -29,6 +29,7 @@ class StepInfo(NamedTuple):
 TrainStep = Callable[[TrainState, Params, Batch], tuple[TrainState, StepInfo]]
 EvalStep = Callable[[Params, Params, Batch], tuple[dict[str, Mean], Any]]
 PredictStep = Callable[[Params, Params, Batch], Array]
+PartKey = Callable[[PRNGKey, Int[Array, ""]], PRNGKey]
 
 
 class Sums(NamedTuple):
@@ -50,6 +51,7 @@ def make_train_step(
     *,
     num_microbatches: int = 1,
     axis_name: str | None = None,
+    part_key: PartKey = jax.random.fold_in,
 ) -> TrainStep:
     """Makes `train_step(state, frozen, batch) -> (state, info)`.
 
@@ -67,23 +69,33 @@ def make_train_step(
         only one part's activations are alive. Axis b must be a multiple of it.
       axis_name: the device axis under `pmap` or `vmap`; None for one program (jit). Under
         `shard_map` pass it `check_vma=False`, or the gradients are summed over the axis twice.
+      part_key: (the batch's key, number of a microbatch or a device) -> the key of that part. By
+        default each part draws noise of its own. `noise.same_key` is for models whose noise belongs
+        to the tokens of examples, as that of jaxtune's does: then the noise of a batch is the same
+        in one part or in many.
 
     Returns:
       A pure function. `frozen` is the other half of the parameters and is never changed, so jit
       may donate the state (argument 0) but must not donate `frozen`. It raises a UserError at
       tracing where `num_microbatches` does not divide the batch.
     """
-    sums = make_sums(apply_fn, loss_fn, num_microbatches)
-    return make_update(sums if axis_name is None else sum_over(sums, axis_name), tx)
+    sums = make_sums(apply_fn, loss_fn, num_microbatches, part_key)
+    return make_update(sums if axis_name is None else sum_over(sums, axis_name, part_key), tx)
 
 
-def make_sums(apply_fn: ApplyFn, loss_fn: LossFn, num_microbatches: int = 1) -> SumsFn:
+def make_sums(
+    apply_fn: ApplyFn,
+    loss_fn: LossFn,
+    num_microbatches: int = 1,
+    part_key: PartKey = jax.random.fold_in,
+) -> SumsFn:
     """Makes `sums(params, frozen, batch, key) -> Sums`, the first half of a training step.
 
     Args:
       apply_fn: the model.
       loss_fn: sum of losses and of weights.
       num_microbatches: as of `make_train_step`.
+      part_key: likewise.
     """
 
     def summed_loss(
@@ -104,15 +116,15 @@ def make_sums(apply_fn: ApplyFn, loss_fn: LossFn, num_microbatches: int = 1) -> 
     if num_microbatches == 1:
         return sums
     return lambda params, frozen, batch, key: _accumulate(
-        sums, params, frozen, batch, key, num_microbatches
+        sums, params, frozen, batch, key, num_microbatches, part_key
     )
 
 
-def sum_over(sums: SumsFn, axis_name: str) -> SumsFn:
+def sum_over(sums: SumsFn, axis_name: str, part_key: PartKey = jax.random.fold_in) -> SumsFn:
     """The sums over all parts of a named axis, of which each device has one."""
 
     def total(params: Params, frozen: Params, batch: Batch, key: PRNGKey) -> Sums:
-        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))  # each draws its own noise
+        key = part_key(key, jax.lax.axis_index(axis_name))
         loss, grads, statistics = sums(params, frozen, batch, key)
         loss, grads = jax.lax.psum((loss, grads), axis_name)
         return Sums(loss, grads, jax.lax.pmean(statistics, axis_name))
@@ -183,6 +195,7 @@ def _accumulate(
     batch: Batch,
     key: PRNGKey,
     num_microbatches: int,
+    part_key: PartKey,
 ) -> Sums:
     """Adds losses and gradients over equal parts of the batch, one part at a time."""
     rows = jax.tree.leaves(batch)[0].shape[0]
@@ -198,7 +211,7 @@ def _accumulate(
 
     def body(total: Sums, part: tuple[Array, Batch]) -> tuple[Sums, None]:
         index, microbatch = part
-        new = sums(params, frozen, microbatch, jax.random.fold_in(key, index))
+        new = sums(params, frozen, microbatch, part_key(key, index))
         return jax.tree.map(jnp.add, total, new), None
 
     first = jax.tree.map(lambda x: x[0], parts)

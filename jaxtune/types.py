@@ -10,7 +10,8 @@ Params = Any
 
 Batch = dict[str, Array]
 """Named arrays that share axis b. `weight` is 0 for rows that only fill the shape: float32 [b], or
-[b t] where tokens are scored, and 0 for those that are not."""
+[b t] where tokens are scored, and 0 for those that are not. `example_ids`, int32 [b], or [b s] of
+packed rows, says which examples of the data they are, for noise that is theirs."""
 
 PRNGKey = Key[Array, ""]
 

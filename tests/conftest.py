@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import random
+import shutil
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -132,6 +133,34 @@ def tiny_families(tmp_path_factory) -> dict[str, Path]:
             config["layer_types"] = config["layer_types"][:2]
         (folder / "config.json").write_text(json.dumps(config))
     return folders
+
+
+RATES = (
+    *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # BERT's names, and those of others
+    *("dropout", "attention_dropout", "seq_classif_dropout", "qa_dropout"),
+    *("embd_pdrop", "attn_pdrop", "resid_pdrop"),
+    *("embedding_dropout", "mlp_dropout", "classifier_dropout"),
+)
+"""What the rates of dropout are called in the configs of any family."""
+
+
+@pytest.fixture(scope="session")
+def noisy_families(tiny_families, tmp_path_factory) -> dict[str, Path]:
+    """`tiny_families` that drop much, everywhere; ModernBERT's classifier reads the mean."""
+    folders = {}
+    for family, folder in tiny_families.items():
+        changes = {"classifier_pooling": "mean"} if family == "modernbert" else {}
+        folders[family] = make_noisy(folder, tmp_path_factory.mktemp("noisy") / family, changes)
+    return folders
+
+
+def make_noisy(folder: Path, copy: Path, changes: dict) -> Path:
+    """Copies a model whose dropout has high rates."""
+    shutil.copytree(folder, copy)
+    fields = json.loads((copy / "config.json").read_text())
+    fields |= dict.fromkeys(RATES, 0.3) | changes
+    (copy / "config.json").write_text(json.dumps(fields))
+    return copy
 
 
 def make_texts(count: int) -> list[str]:
@@ -274,3 +303,9 @@ def tiny_weights(tiny_families, tiny_tasks, tmp_path_factory):
         return found[task, family]
 
     return make
+
+
+@pytest.fixture
+def noisy_weights(tiny_weights, tmp_path):
+    """`tiny_weights` that drop much, everywhere."""
+    return lambda task, family: make_noisy(tiny_weights(task, family), tmp_path / "noisy", {})

@@ -48,8 +48,12 @@ def test_cudnn_attends_as_written_out_and_so_does_its_gradient(asking, keys, row
 
 
 def test_masks_of_dropout_are_those_of_a_cpu():
-    key = jax.random.key(3)
-    found = noise.keep_mask(key, 0.1, (7, 5, 300))
+    def mask():
+        tokens = noise.token_ids(jnp.arange(7)[:, None], jnp.arange(5))
+        columns = jnp.arange(300, dtype=jnp.uint32)
+        return noise.keep_mask(jax.random.key(3), 0.1, tokens[..., None], columns)
+
+    found = mask()
     with jax.default_device(jax.devices("cpu")[0]):
-        wanted = noise.keep_mask(jax.random.key(3), 0.1, (7, 5, 300))
+        wanted = mask()
     np.testing.assert_array_equal(found, wanted)

@@ -9,6 +9,7 @@ import pytest
 from jaxtune import trees
 from jaxtune.errors import UserError
 from jaxtune.losses import cross_entropy
+from jaxtune.noise import same_key
 from jaxtune.optim import make_optimizer
 from jaxtune.state import init_state
 from jaxtune.step import make_eval_step, make_predict_step, make_train_step
@@ -271,6 +272,19 @@ def test_every_shard_draws_its_own_noise():
     over_shards = jax.vmap(step, in_axes=(None, None, 0), out_axes=None, axis_name="data")
     _, info = over_shards(init_state(jnp.ones(()), tx, KEY), None, shards)
     assert abs(float(info.loss.total)) > 1e-3  # equal noise would cancel
+
+
+def test_parts_may_have_the_key_of_the_whole():
+    """For models whose noise does not follow from the key and the place in the batch alone."""
+    tx = optax.sgd(0.0)
+    state = init_state(jnp.ones(()), tx, KEY)
+    step = make_train_step(
+        noise, signed_sum, tx, num_microbatches=2, axis_name="data", part_key=same_key
+    )
+    shards = jax.tree.map(lambda a: np.tile(a, 2).reshape(2, 4), SIGNS)
+    over_shards = jax.vmap(step, in_axes=(None, None, 0), out_axes=None, axis_name="data")
+    _, info = over_shards(state, None, shards)
+    assert float(info.loss.total) == 0  # the parts cancel
 
 
 @pytest.mark.parametrize("num_microbatches", [3, 5, 16])

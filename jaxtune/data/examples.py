@@ -81,8 +81,9 @@ class Examples(NamedTuple):
           draw: in training; None in evaluation, where an example is always the same.
 
         Returns:
-          int32 `input_ids`, `attention_mask` and `token_type_ids` [b t]; float32 `weight`, 0 for
-          filling, [b], or [b t] where tokens are scored; `labels`, where there are any.
+          int32 `input_ids`, `attention_mask` and `token_type_ids` [b t]; int32 `example_ids` [b],
+          the index of the example in the data, 0 for filling; float32 `weight`, 0 for filling,
+          [b], or [b t] where tokens are scored; `labels`, where there are any.
         """
         if index.rows is not None:
             return self._pack(index, len(index.rows), draw)
@@ -97,6 +98,7 @@ class Examples(NamedTuple):
         if self.weights is None:
             batch |= self.collate_labels(index.indices, batch_size)
         else:
+            batch |= name_rows(index.indices, batch_size)
             batch["weight"] = np.zeros(shape, np.float32)
             batch["labels"] = np.zeros(shape, np.int32)
         for row, i in enumerate(index.indices):
@@ -108,7 +110,7 @@ class Examples(NamedTuple):
         return batch
 
     def collate_labels(self, indices: Int[np.ndarray, " b"], batch_size: int) -> Fields:
-        """What `collate` says of labels and weights, where examples have one weight each."""
+        """What `collate` says of whole examples, where they have one weight each."""
         return labels_and_weight(self.labels, indices, batch_size)
 
     def _pack(self, index: BatchIndex, rows: int, draw: Draw | None) -> Fields:
@@ -117,15 +119,16 @@ class Examples(NamedTuple):
         Returns:
           int32 `input_ids`, `attention_mask`, `token_type_ids`, `position_ids`, which start anew
           with each example, and `segment_ids`, the number of the example in its row from 1, 0 at
-          padding, all [r t]; int32 `first_tokens` and `last_tokens` of each example [r s], where s
-          is `index.slots`; `labels` and `weight` [r s], 0 where a row has fewer examples, or [r t]
-          where tokens are scored.
+          padding, all [r t]; int32 `first_tokens`, `last_tokens` and `example_ids` of each example
+          [r s], where s is `index.slots`; `labels` and `weight` [r s], or [r t] where tokens are
+          scored; 0 where a row has fewer examples.
         """
         tokens, slots = (rows, index.length), (rows, index.slots)
         names = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "segment_ids")
         batch: Fields = {name: np.zeros(tokens, np.int32) for name in names}
         batch["input_ids"] += self.pad_token_id
-        batch |= {name: np.zeros(slots, np.int32) for name in ("first_tokens", "last_tokens")}
+        of_examples = ("first_tokens", "last_tokens", "example_ids")
+        batch |= {name: np.zeros(slots, np.int32) for name in of_examples}
         scored = self.weights is not None
         batch["weight"] = np.zeros(tokens if scored else slots, np.float32)
         if scored:
@@ -143,6 +146,7 @@ class Examples(NamedTuple):
             batch["segment_ids"][row, span] = slot + 1
             batch["first_tokens"][row, slot] = start
             batch["last_tokens"][row, slot] = start + size - 1
+            batch["example_ids"][row, slot] = i
             if not scored:
                 batch["weight"][row, slot] = 1.0
             if not scored and self.labels is not None:
@@ -168,11 +172,17 @@ class Examples(NamedTuple):
         return f"Examples({len(self.offsets) - 1} examples, {len(self.input_ids)} tokens)"
 
 
+def name_rows(indices: Int[np.ndarray, " b"], batch_size: int) -> Fields:
+    """`example_ids` [batch_size] of some examples, one a row; 0 in further rows."""
+    return {"example_ids": np.pad(indices, (0, batch_size - len(indices))).astype(np.int32)}
+
+
 def labels_and_weight(
     labels: np.ndarray | None, indices: Int[np.ndarray, " b"], batch_size: int
 ) -> Fields:
-    """The labels of some examples, if there are any, and weight 1; both 0 in further rows."""
-    batch: Fields = {"weight": np.zeros(batch_size, np.float32)}
+    """Labels of some examples, if there are any, weight 1 and index; 0 in further rows."""
+    batch = name_rows(indices, batch_size)
+    batch["weight"] = np.zeros(batch_size, np.float32)
     batch["weight"][: len(indices)] = 1.0
     if labels is not None:
         batch["labels"] = np.zeros((batch_size, *labels.shape[1:]), labels.dtype)

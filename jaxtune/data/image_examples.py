@@ -54,8 +54,8 @@ class ImageExamples(NamedTuple):
           draw: in training; None in evaluation, where nothing is random.
 
         Returns:
-          float32 `pixel_values` [b h w c] and `weight` [b]; int32 `labels` [b], where there are
-          any; and, where training mixes images, what `augment.mix` returns.
+          float32 `pixel_values` [b h w c] and `weight` [b]; int32 `example_ids` [b], and `labels`
+          [b], where there are any; and, where training mixes images, what `augment.mix` returns.
         """
         indices, size = index.indices, len(index.indices)
         pixels = np.zeros((batch_size, *self.processor.shape, 3), np.float32)
@@ -74,7 +74,7 @@ class ImageExamples(NamedTuple):
         return batch
 
     def collate_labels(self, indices: Int[np.ndarray, " b"], batch_size: int) -> Fields:
-        """What `collate` says of labels and weights, where training mixes no images."""
+        """What `collate` says of whole images, where training mixes none."""
         return labels_and_weight(self.labels, indices, batch_size)
 
     def _pixels(self, i: int, draw: Draw | None) -> Float32[np.ndarray, "h w c"]:

@@ -13,7 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
 from jaxtune.errors import UserError
 from jaxtune.models.family import Family, Head, Names
@@ -27,6 +27,7 @@ from jaxtune.models.layers import (
     dense,
     layer_norm,
     pick,
+    pick_names,
     positions_of,
     table,
 )
@@ -130,13 +131,13 @@ class Embeddings(nn.Module):
         input_ids: Int[Array, "b t"],
         token_type_ids: Int[Array, "b t"],
         position_ids: Int[Array, "b t"],
-        train: bool,
+        tokens: UInt32[Array, "b t"] | None,
     ) -> Float[Array, "b t d"]:
         """Looks up and adds; every index must be inside its table."""
         x = self.word_embeddings(input_ids)
         x = x + self.position_embeddings(position_ids)
         x = x + self.token_type_embeddings(token_type_ids)
-        return self.dropout(self.norm(x), deterministic=not train)
+        return self.dropout(self.norm(x), tokens)
 
 
 class Attention(nn.Module):
@@ -150,7 +151,7 @@ class Attention(nn.Module):
         self,
         x: Float[Array, "b t d"],
         bias: Float[Array, "b 1 q t"],
-        train: bool,
+        tokens: UInt32[Array, "b t"] | None,
         places: Int[Array, "b n"] | None,
     ) -> Float[Array, "b n d"]:
         """The first half of a layer."""
@@ -161,8 +162,9 @@ class Attention(nn.Module):
             c.initializer_range,
             self.dtype,
             name="self",
-        )(x, bias, train, places=places)
-        return _residual(c, self.dtype)(attended, pick(x, places), train)
+        )(x, bias, tokens, places=places)
+        asking = pick_names(tokens, places)
+        return _residual(c, self.dtype)(attended, pick(x, places), asking)
 
 
 class Intermediate(nn.Module):
@@ -172,10 +174,12 @@ class Intermediate(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t f"]:
+    def __call__(
+        self, x: Float[Array, "b t d"], tokens: UInt32[Array, "b t"] | None
+    ) -> Float[Array, "b t f"]:
         """`act(x W + b)`."""
         c = self.config
-        x = dense(c.intermediate_size, c.initializer_range, self.dtype, name="dense")(x)
+        x = dense(c.intermediate_size, c.initializer_range, self.dtype, name="dense")(x, tokens)
         return ACTIVATIONS[c.hidden_act](x)
 
 
@@ -190,13 +194,14 @@ class Layer(nn.Module):
         self,
         x: Float[Array, "b t d"],
         bias: Float[Array, "b 1 q t"],
-        train: bool,
+        tokens: UInt32[Array, "b t"] | None,
         places: Int[Array, "b n"] | None = None,
     ) -> Float[Array, "b n d"]:
         """[b t d] -> [b t d], or of the tokens at some places alone."""
-        x = Attention(self.config, self.dtype, name="attention")(x, bias, train, places)
-        wide = Intermediate(self.config, self.dtype, name="intermediate")(x)
-        return _residual(self.config, self.dtype)(wide, x, train)
+        x = Attention(self.config, self.dtype, name="attention")(x, bias, tokens, places)
+        asking = pick_names(tokens, places)
+        wide = Intermediate(self.config, self.dtype, name="intermediate")(x, asking)
+        return _residual(self.config, self.dtype)(wide, x, asking)
 
 
 class Pooler(nn.Module):
@@ -206,10 +211,13 @@ class Pooler(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+    def __call__(
+        self, x: Float[Array, "b n d"], tokens: UInt32[Array, "b n"] | None
+    ) -> Float[Array, "b n d"]:
         """[b n d] -> [b n d]."""
         c = self.config
-        return jnp.tanh(dense(c.hidden_size, c.initializer_range, self.dtype, name="dense")(x))
+        inner = dense(c.hidden_size, c.initializer_range, self.dtype, name="dense")
+        return jnp.tanh(inner(x, tokens))
 
 
 class Bert(nn.Module):
@@ -235,12 +243,12 @@ class Bert(nn.Module):
         """Layers of the encoder."""
         return self.config.num_hidden_layers
 
-    def embed(self, batch: Batch, train: bool) -> Float[Array, "b t d"]:
+    def embed(self, batch: Batch, tokens: UInt32[Array, "b t"] | None) -> Float[Array, "b t d"]:
         """The input of layer 0. Token types are 0 where the batch has none."""
         input_ids = batch["input_ids"]
         types = batch.get("token_type_ids", jnp.zeros_like(input_ids))
         positions = positions_of(batch) + self.config.first_position
-        return self.embeddings(input_ids, types, positions, train)
+        return self.embeddings(input_ids, types, positions, tokens)
 
     def run_layers(
         self,
@@ -248,15 +256,17 @@ class Bert(nn.Module):
         batch: Batch,
         start: int,
         stop: int,
-        train: bool,
+        tokens: UInt32[Array, "b t"] | None,
         places: Int[Array, "b n"] | None = None,
     ) -> Float[Array, "b n d"]:
         """The output of layer `stop - 1`, of all tokens or of those at some places."""
-        return self.encoder(x, start, stop, attention_bias(batch), train, places=places)
+        return self.encoder(x, start, stop, attention_bias(batch), tokens, places=places)
 
-    def pool(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+    def pool(
+        self, x: Float[Array, "b n d"], tokens: UInt32[Array, "b n"] | None
+    ) -> Float[Array, "b n d"]:
         """The pooled first tokens."""
-        return self.pooler(x)
+        return self.pooler(x, tokens)
 
     def word_table(self) -> nn.Embed:
         """The word embeddings, for a head that is tied to them."""
@@ -273,12 +283,17 @@ class PooledHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b n d"], batch: Batch, backbone: Bert, train: bool
+        self,
+        x: Float[Array, "b n d"],
+        batch: Batch,
+        backbone: Bert,
+        tokens: UInt32[Array, "b n"] | None,
     ) -> Float[Array, "b n c"]:
         """Logits of each example."""
         del batch
-        pooled = Dropout(self.config.head_dropout)(backbone.pool(x), deterministic=not train)
-        return output_layer(self.num_outputs, self.config.initializer_range, self.dtype)(pooled)
+        c = self.config
+        pooled = Dropout(c.head_dropout)(backbone.pool(x, tokens), tokens)
+        return output_layer(self.num_outputs, c.initializer_range, self.dtype)(pooled, tokens)
 
 
 class Predictions(nn.Module):
@@ -288,12 +303,14 @@ class Predictions(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t d"], words: nn.Embed) -> Float[Array, "b t v"]:
+    def __call__(
+        self, x: Float[Array, "b t d"], words: nn.Embed, tokens: UInt32[Array, "b t"] | None
+    ) -> Float[Array, "b t v"]:
         """Logits over the vocabulary."""
         c = self.config
         x = Transform(
             c.hidden_act, c.layer_norm_eps, c.initializer_range, self.dtype, name="transform"
-        )(x)
+        )(x, tokens)
         bias = self.param("bias", nn.initializers.zeros, (c.vocab_size,))
         return tied_logits(x, words, self.dtype) + bias
 
@@ -305,9 +322,11 @@ class Cls(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t d"], words: nn.Embed) -> Float[Array, "b t v"]:
+    def __call__(
+        self, x: Float[Array, "b t d"], words: nn.Embed, tokens: UInt32[Array, "b t"] | None
+    ) -> Float[Array, "b t v"]:
         """See `Predictions`."""
-        return Predictions(self.config, self.dtype, name="predictions")(x, words)
+        return Predictions(self.config, self.dtype, name="predictions")(x, words, tokens)
 
 
 class MaskedLanguageHead(nn.Module):
@@ -318,11 +337,15 @@ class MaskedLanguageHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], batch: Batch, backbone: Bert, train: bool
+        self,
+        x: Float[Array, "b t d"],
+        batch: Batch,
+        backbone: Bert,
+        tokens: UInt32[Array, "b t"] | None,
     ) -> Float[Array, "b t v"]:
         """See `Predictions`."""
-        del batch, train
-        return Cls(self.config, self.dtype, name="cls")(x, backbone.word_table())
+        del batch
+        return Cls(self.config, self.dtype, name="cls")(x, backbone.word_table(), tokens)
 
 
 def token_head(config: BertConfig, num_outputs: int, dtype: Any) -> TokenHead:

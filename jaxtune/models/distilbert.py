@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
 from jaxtune.models.family import Family, Head, Names
 from jaxtune.models.hf_config import check_heads, check_tied, read_fields
@@ -26,6 +26,7 @@ from jaxtune.models.layers import (
     dense,
     layer_norm,
     pick,
+    pick_names,
     positions_of,
     table,
 )
@@ -123,11 +124,14 @@ class Embeddings(nn.Module):
         self.dropout = Dropout(c.dropout)
 
     def __call__(
-        self, input_ids: Int[Array, "b t"], position_ids: Int[Array, "b t"], train: bool
+        self,
+        input_ids: Int[Array, "b t"],
+        position_ids: Int[Array, "b t"],
+        tokens: UInt32[Array, "b t"] | None,
     ) -> Float[Array, "b t d"]:
         """Looks up and adds; every index must be inside its table."""
         x = self.word_embeddings(input_ids) + self.position_embeddings(position_ids)
-        return self.dropout(self.norm(x), deterministic=not train)
+        return self.dropout(self.norm(x), tokens)
 
 
 class FeedForward(nn.Module):
@@ -137,13 +141,15 @@ class FeedForward(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t d"], train: bool) -> Float[Array, "b t d"]:
+    def __call__(
+        self, x: Float[Array, "b t d"], tokens: UInt32[Array, "b t"] | None
+    ) -> Float[Array, "b t d"]:
         """Widens to axis f, then [b t f] -> [b t d]."""
         c = self.config
-        x = dense(c.hidden_dim, c.initializer_range, self.dtype, name="lin1")(x)
+        x = dense(c.hidden_dim, c.initializer_range, self.dtype, name="lin1")(x, tokens)
         x = ACTIVATIONS[c.activation](x)
-        x = dense(c.dim, c.initializer_range, self.dtype, name="lin2")(x)
-        return Dropout(c.dropout)(x, deterministic=not train)
+        x = dense(c.dim, c.initializer_range, self.dtype, name="lin2")(x, tokens)
+        return Dropout(c.dropout)(x, tokens)
 
 
 class Layer(nn.Module):
@@ -160,7 +166,7 @@ class Layer(nn.Module):
         self,
         x: Float[Array, "b t d"],
         bias: Float[Array, "b 1 q t"],
-        train: bool,
+        tokens: UInt32[Array, "b t"] | None,
         places: Int[Array, "b n"] | None = None,
     ) -> Float[Array, "b n d"]:
         """[b t d] -> [b t d], or of the tokens at some places alone."""
@@ -173,9 +179,9 @@ class Layer(nn.Module):
             projections=("q_lin", "k_lin", "v_lin"),
             output="out_lin",
             name="attention",
-        )(x, bias, train, places=places)
+        )(x, bias, tokens, places=places)
         x = layer_norm(LAYER_NORM_EPS, self.dtype, "sa_layer_norm")(pick(x, places) + attended)
-        wide = FeedForward(c, self.dtype, name="ffn")(x, train)
+        wide = FeedForward(c, self.dtype, name="ffn")(x, pick_names(tokens, places))
         return layer_norm(LAYER_NORM_EPS, self.dtype, "output_layer_norm")(x + wide)
 
 
@@ -195,9 +201,9 @@ class DistilBert(nn.Module):
         """Layers of the encoder."""
         return self.config.n_layers
 
-    def embed(self, batch: Batch, train: bool) -> Float[Array, "b t d"]:
+    def embed(self, batch: Batch, tokens: UInt32[Array, "b t"] | None) -> Float[Array, "b t d"]:
         """The input of layer 0."""
-        return self.embeddings(batch["input_ids"], positions_of(batch), train)
+        return self.embeddings(batch["input_ids"], positions_of(batch), tokens)
 
     def run_layers(
         self,
@@ -205,11 +211,11 @@ class DistilBert(nn.Module):
         batch: Batch,
         start: int,
         stop: int,
-        train: bool,
+        tokens: UInt32[Array, "b t"] | None,
         places: Int[Array, "b n"] | None = None,
     ) -> Float[Array, "b n d"]:
         """The output of layer `stop - 1`, of all tokens or of those at some places."""
-        return self.transformer(x, start, stop, attention_bias(batch), train, places=places)
+        return self.transformer(x, start, stop, attention_bias(batch), tokens, places=places)
 
     def word_table(self) -> nn.Embed:
         """The word embeddings, for a head that is tied to them."""
@@ -226,14 +232,18 @@ class SequenceHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b n d"], batch: Batch, backbone: DistilBert, train: bool
+        self,
+        x: Float[Array, "b n d"],
+        batch: Batch,
+        backbone: DistilBert,
+        tokens: UInt32[Array, "b n"] | None,
     ) -> Float[Array, "b n c"]:
         """Logits of each example."""
         del batch, backbone
         c = self.config
-        first = dense(c.dim, c.initializer_range, self.dtype, name="pre_classifier")(x)
-        first = Dropout(c.seq_classif_dropout)(nn.relu(first), deterministic=not train)
-        return output_layer(self.num_outputs, c.initializer_range, self.dtype)(first)
+        first = dense(c.dim, c.initializer_range, self.dtype, name="pre_classifier")(x, tokens)
+        first = Dropout(c.seq_classif_dropout)(nn.relu(first), tokens)
+        return output_layer(self.num_outputs, c.initializer_range, self.dtype)(first, tokens)
 
 
 class Bias(nn.Module):
@@ -253,10 +263,14 @@ class MaskedLanguageHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], batch: Batch, backbone: DistilBert, train: bool
+        self,
+        x: Float[Array, "b t d"],
+        batch: Batch,
+        backbone: DistilBert,
+        tokens: UInt32[Array, "b t"] | None,
     ) -> Float[Array, "b t v"]:
         """Logits over the vocabulary."""
-        del batch, train
+        del batch
         c = self.config
         transform = Transform(
             c.activation,
@@ -267,7 +281,7 @@ class MaskedLanguageHead(nn.Module):
             norm_name="vocab_layer_norm",
         )
         nn.share_scope(self, transform)
-        logits = tied_logits(transform(x), backbone.word_table(), self.dtype)
+        logits = tied_logits(transform(x, tokens), backbone.word_table(), self.dtype)
         return Bias(name="vocab_projector")(logits)
 
 

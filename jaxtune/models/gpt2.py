@@ -13,7 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
 from jaxtune.models.family import Family, Head, Names
 from jaxtune.models.hf_config import check_defaults, check_heads, read_fields
@@ -25,6 +25,7 @@ from jaxtune.models.layers import (
     dense,
     layer_norm,
     pick,
+    pick_names,
     positions_of,
     table,
 )
@@ -127,12 +128,14 @@ class FeedForward(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+    def __call__(
+        self, x: Float[Array, "b t d"], tokens: UInt32[Array, "b t"] | None
+    ) -> Float[Array, "b t d"]:
         """[b t d] -> [b t f] -> [b t d]."""
         c = self.config
-        x = dense(c.inner_size, c.initializer_range, self.dtype, name="c_fc")(x)
+        x = dense(c.inner_size, c.initializer_range, self.dtype, name="c_fc")(x, tokens)
         x = ACTIVATIONS[c.activation_function](x)
-        return dense(c.n_embd, c.residual_range, self.dtype, name="c_proj")(x)
+        return dense(c.n_embd, c.residual_range, self.dtype, name="c_proj")(x, tokens)
 
 
 class Layer(nn.Module):
@@ -146,12 +149,12 @@ class Layer(nn.Module):
         self,
         x: Float[Array, "b t d"],
         bias: Float[Array, "b 1 t t"],
-        train: bool,
+        tokens: UInt32[Array, "b t"] | None,
         places: Int[Array, "b n"] | None = None,
     ) -> Float[Array, "b n d"]:
         """[b t d] -> [b t d], or of the tokens at some places alone."""
         c = self.config
-        dropout = Dropout(c.resid_pdrop, deterministic=not train)
+        dropout = Dropout(c.resid_pdrop)
         attention = SelfAttention(
             c.n_head,
             c.attn_pdrop,
@@ -163,10 +166,11 @@ class Layer(nn.Module):
             name="attn",
         )
         normed = layer_norm(c.layer_norm_epsilon, self.dtype, "ln_1")(x)
-        attended = attention(normed, bias, train, places=places)
-        x = pick(x, places) + dropout(attended)
+        attended = attention(normed, bias, tokens, places=places)
+        tokens = pick_names(tokens, places)
+        x = pick(x, places) + dropout(attended, tokens)
         normed = layer_norm(c.layer_norm_epsilon, self.dtype, "ln_2")(x)
-        return x + dropout(FeedForward(c, self.dtype, name="mlp")(normed))
+        return x + dropout(FeedForward(c, self.dtype, name="mlp")(normed, tokens), tokens)
 
 
 class Transformer(nn.Module):
@@ -189,10 +193,10 @@ class Transformer(nn.Module):
         """Layers of the decoder."""
         return self.config.n_layer
 
-    def embed(self, batch: Batch, train: bool) -> Float[Array, "b t d"]:
+    def embed(self, batch: Batch, tokens: UInt32[Array, "b t"] | None) -> Float[Array, "b t d"]:
         """The input of layer 0; every index must be inside its table."""
         x = self.wte(batch["input_ids"]) + self.wpe(positions_of(batch))
-        return self.dropout(x, deterministic=not train)
+        return self.dropout(x, tokens)
 
     def run_layers(
         self,
@@ -200,11 +204,11 @@ class Transformer(nn.Module):
         batch: Batch,
         start: int,
         stop: int,
-        train: bool,
+        tokens: UInt32[Array, "b t"] | None,
         places: Int[Array, "b n"] | None = None,
     ) -> Float[Array, "b n d"]:
         """The output of layer `stop - 1`, of all tokens or of those at some places."""
-        return self.h(x, start, stop, attention_bias(batch, causal=True), train, places=places)
+        return self.h(x, start, stop, attention_bias(batch, causal=True), tokens, places=places)
 
     def normalise(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         """What a head reads, from the output of the last layer."""
@@ -225,14 +229,18 @@ class LastTokenHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b n d"], batch: Batch, backbone: Transformer, train: bool
+        self,
+        x: Float[Array, "b n d"],
+        batch: Batch,
+        backbone: Transformer,
+        tokens: UInt32[Array, "b n"] | None,
     ) -> Float[Array, "b n c"]:
         """Logits of each example."""
-        del batch, backbone, train
+        del batch, backbone
         score = output_layer(
             self.num_outputs, self.config.initializer_range, self.dtype, "score", use_bias=False
         )
-        return score(x)
+        return score(x, tokens)
 
 
 class LanguageHead(nn.Module):
@@ -243,17 +251,21 @@ class LanguageHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], batch: Batch, backbone: Transformer, train: bool
+        self,
+        x: Float[Array, "b t d"],
+        batch: Batch,
+        backbone: Transformer,
+        tokens: UInt32[Array, "b t"] | None,
     ) -> Float[Array, "b t v"]:
         """Logits over the vocabulary, of each token's successor."""
-        del batch, train
+        del batch
         c = self.config
         if c.tie_word_embeddings:
             return tied_logits(x, backbone.word_table(), self.dtype)
         head = output_layer(
             c.vocab_size, c.initializer_range, self.dtype, "lm_head", use_bias=False
         )
-        return head(x)
+        return head(x, tokens)
 
 
 def _sequence(config: GPT2Config, num_outputs: int, dtype: Any) -> Model:

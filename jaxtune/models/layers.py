@@ -12,7 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped, UInt32
 
 from jaxtune import noise
 from jaxtune.errors import UserError
@@ -24,7 +24,7 @@ from jaxtune.models.products import (
     fused_attention,
     product,
 )
-from jaxtune.types import Batch, PRNGKey
+from jaxtune.types import Batch
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     # jax.nn.gelu computes the exact one by erfc, which takes three times as long on a CPU.
@@ -92,30 +92,47 @@ def attention_bias(
     return jnp.where(allowed, 0.0, jnp.finfo(jnp.float32).min)
 
 
-class Dropout(nn.Dropout):
-    """Dropout by `noise.dropout`."""
+class Dropout(nn.Module):
+    """Dropout by `noise`, which knows the tokens."""
+
+    rate: float
 
     @nn.compact
     def __call__(
         self,
         inputs: Float[Array, "..."],
-        deterministic: bool | None = None,
-        rng: PRNGKey | None = None,
+        tokens: UInt32[Array, "..."] | None,
+        asking: UInt32[Array, "b q"] | None = None,
     ) -> Float[Array, "..."]:
-        """[...] -> [...]."""
-        off = nn.merge_param("deterministic", self.deterministic, deterministic)
-        if off or not self.rate:
+        """[... d] -> [... d], or [b h q s] -> [b h q s].
+
+        Args:
+          inputs: features of tokens; of attention, probabilities.
+          tokens: names of all axes but the last; of attention, [b s]. None drops nothing.
+          asking: of attention alone, names of the queries' tokens.
+        """
+        if tokens is None or not self.rate:
             return inputs
-        key = self.make_rng(self.rng_collection) if rng is None else rng
-        return noise.dropout(inputs, self.rate, key)
+        key = self.make_rng("dropout")
+        if asking is None:
+            return noise.drop_features(inputs, self.rate, key, tokens)
+        return noise.drop_probabilities(inputs, self.rate, key, asking, tokens)
 
 
 class Dense(nn.Dense):
     """`x W + b` by `products.product`."""
 
     @nn.compact
-    def __call__(self, inputs: Float[Array, "... i"]) -> Float[Array, "... o"]:
-        """[... i] -> [... o]."""
+    def __call__(
+        self, inputs: Float[Array, "... i"], tokens: UInt32[Array, "..."] | None = None
+    ) -> Float[Array, "... o"]:
+        """[... i] -> [... o].
+
+        Args:
+          inputs: features of tokens.
+          tokens: their names, for strategies that drop some of the features; not read here.
+        """
+        del tokens
         shape = (inputs.shape[-1], self.features)
         y = product(inputs, self.param("kernel", self.kernel_init, shape), self.dtype)
         if self.use_bias:
@@ -123,11 +140,18 @@ class Dense(nn.Dense):
         return y
 
 
-def pick(x: Float[Array, "b t d"], places: Int[Array, "b n"] | None) -> Float[Array, "b n d"]:
+def pick(x: Shaped[Array, "b t ..."], places: Int[Array, "b n"] | None) -> Shaped[Array, "b n ..."]:
     """The tokens at some places of each row; all of them for None."""
     if places is None:
         return x
-    return jnp.take_along_axis(x, places[..., None], axis=1)
+    return jnp.take_along_axis(x, places.reshape(*places.shape, *(1,) * (x.ndim - 2)), axis=1)
+
+
+def pick_names(
+    tokens: UInt32[Array, "b t"] | None, places: Int[Array, "b n"] | None
+) -> UInt32[Array, "b n"] | None:
+    """As `pick`, of the names of tokens; None where there are none."""
+    return None if tokens is None else pick(tokens, places)
 
 
 class SelfAttention(nn.Module):
@@ -157,7 +181,7 @@ class SelfAttention(nn.Module):
         self,
         x: Float[Array, "b t d"],
         bias: Float[Array, "b 1 q t"],
-        train: bool,
+        tokens: UInt32[Array, "b t"] | None,
         rotate: Callable[[Float[Array, "b t h k"]], Float[Array, "b t h k"]] | None = None,
         places: Int[Array, "b n"] | None = None,
     ) -> Float[Array, "b q d"]:
@@ -166,19 +190,22 @@ class SelfAttention(nn.Module):
         Args:
           x: hidden states.
           bias: added to the scores before the softmax.
-          train: whether dropout is on.
+          tokens: names of the tokens, by which dropout knows them; None for no dropout.
           rotate: of queries and keys, by their positions.
           places: of the tokens whose output is wanted; None for all, q = t.
         """
         d, asking, places_left = x.shape[-1], x, places
+        asking_tokens = pick_names(tokens, places)
         if len(self.projections) == 1:
-            parts = jnp.split(self._dense(3 * d, self.projections[0])(x), 3, axis=-1)
+            parts = jnp.split(self._dense(3 * d, self.projections[0])(x, tokens), 3, axis=-1)
         else:
             if places is not None and rotate is None:  # no query is projected in vain
                 asking, places_left = pick(x, places), None
+            names = asking_tokens if places_left is None else tokens
+            sources = ((asking, names), (x, tokens), (x, tokens))
             parts = [
-                self._dense(d, name)(source)
-                for name, source in zip(self.projections, (asking, x, x), strict=True)
+                self._dense(d, name)(*source)
+                for name, source in zip(self.projections, sources, strict=True)
             ]
         query, key, value = (
             part.reshape(*part.shape[:2], self.num_heads, -1)  # [b t d] -> [b t h k]
@@ -186,14 +213,13 @@ class SelfAttention(nn.Module):
         )
         if rotate is not None:
             query, key = rotate(query), rotate(key)
-        if places_left is not None:
-            query = jnp.take_along_axis(query, places_left[:, :, None, None], axis=1)
+        query = pick(query, places_left)
         if places is not None and bias.shape[2] > 1:
             bias = jnp.take_along_axis(bias, places[:, None, :, None], axis=2)
-        attended = self.attend(query, key, value, bias, train)
+        attended = self.attend(query, key, value, bias, asking_tokens, tokens)
         if self.output is None:
             return attended
-        return self._dense(d, self.output, self.output_range)(attended)
+        return self._dense(d, self.output, self.output_range)(attended, asking_tokens)
 
     def attend(
         self,
@@ -201,18 +227,28 @@ class SelfAttention(nn.Module):
         key: Float[Array, "b s h k"],
         value: Float[Array, "b s h k"],
         bias: Float[Array, "b 1 q s"],
-        train: bool,
+        asking: UInt32[Array, "b q"] | None,
+        tokens: UInt32[Array, "b s"] | None,
     ) -> Float[Array, "b q d"]:
-        """Attends over axis s; a method of its own, so that a strategy can add keys and values."""
+        """Attends over axis s; a method of its own, so that a strategy can add keys and values.
+
+        Args:
+          query: of the tokens whose output is wanted.
+          key: of those that may be attended to.
+          value: likewise.
+          bias: added to the scores before the softmax.
+          asking: names of the queries' tokens; None for no dropout.
+          tokens: names of the keys' tokens; None for no dropout.
+        """
         b, q, h, k = query.shape
         # JAX gives no gradient of an odd number of queries, and one query is quick in any case.
-        if q % 2 == 0 and self.kernel(k, train) == "cudnn":
+        if q % 2 == 0 and self.kernel(k, tokens is not None) == "cudnn":
             attended = fused_attention(query, key, value, bias, self.dtype)
             return attended.reshape(b, q, h * k)
         scores = attention_scores(query / k**0.5, key, self.dtype)  # [b h q s]
         scores = scores.astype(jnp.promote_types(self.dtype, jnp.float32)) + bias
         probs = jax.nn.softmax(scores, axis=-1).astype(activation_dtype(self.dtype))
-        probs = Dropout(self.dropout_rate)(probs, deterministic=not train)
+        probs = Dropout(self.dropout_rate)(probs, tokens, asking)
         return attention_values(probs, value, self.dtype).reshape(b, q, h * k)
 
     def kernel(self, head_size: int, train: bool) -> str:
@@ -220,7 +256,7 @@ class SelfAttention(nn.Module):
         rate = self.dropout_rate if train else 0.0
         return attention_kernel(self.dtype, head_size, rate)
 
-    def _dense(self, features: int, name: str, spread: Spread | None = None) -> nn.Dense:
+    def _dense(self, features: int, name: str, spread: Spread | None = None) -> Dense:
         spread = self.initializer_range if spread is None else spread
         return dense(features, spread, self.dtype, name, self.use_bias)
 
@@ -236,11 +272,14 @@ class DenseResidualNorm(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t f"], residual: Float[Array, "b t d"], train: bool
+        self,
+        x: Float[Array, "b t f"],
+        residual: Float[Array, "b t d"],
+        tokens: UInt32[Array, "b t"] | None,
     ) -> Float[Array, "b t d"]:
         """Projects axis f to d, adds the residual and normalises over d."""
-        y = dense(self.features, self.initializer_range, self.dtype, name="dense")(x)
-        y = Dropout(self.dropout_rate)(y, deterministic=not train)
+        y = dense(self.features, self.initializer_range, self.dtype, name="dense")(x, tokens)
+        y = Dropout(self.dropout_rate)(y, tokens)
         return layer_norm(self.layer_norm_eps, self.dtype)(residual + y)
 
 
@@ -263,7 +302,7 @@ class Folder(nn.Module):
 
 def dense(
     features: int, initializer_range: Spread, dtype: Any, name: str | None, use_bias: bool = True
-) -> nn.Dense:
+) -> Dense:
     """`x W + b` with weights drawn from N(0, initializer_range^2)."""
     init = _initializer(initializer_range)
     return Dense(features, dtype=dtype, kernel_init=init, name=name, use_bias=use_bias)

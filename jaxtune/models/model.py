@@ -5,10 +5,20 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
-from jaxtune.models.layers import ACTIVATIONS, Dropout, Spread, dense, layer_norm, pick
+from jaxtune.models.layers import (
+    ACTIVATIONS,
+    Dense,
+    Dropout,
+    Spread,
+    dense,
+    layer_norm,
+    pick,
+    positions_of,
+)
 from jaxtune.models.products import activation_dtype, product, transposed
+from jaxtune.models.tokens import examples_of, tokens_of
 from jaxtune.types import Batch, segment_mask
 
 
@@ -21,6 +31,11 @@ def example_text() -> Batch:
 def example_image(size: int, channels: int) -> Batch:
     """One square image."""
     return {"pixel_values": jnp.zeros((1, size, size, channels))}
+
+
+def positions_in_image(count: int, batch: Batch) -> Int[Array, "b t"]:
+    """The positions of the `count` tokens that each image is cut into."""
+    return jnp.broadcast_to(jnp.arange(count), (len(batch["pixel_values"]), count))
 
 
 def places_of(batch: Batch, reads: str, rows: int) -> Int[Array, "b n"]:
@@ -58,21 +73,26 @@ class Model(nn.Module):
     nothing else: keys and values of all tokens, but queries, output and feed-forward of those.
 
     Attributes:
-      make_backbone: takes `name`, gives a module with `num_layers`, `embed(batch, train)`,
-        `run_layers(x, batch, start, stop, train, places)` and, for a language model,
+      make_backbone: takes `name`, gives a module with `num_layers`, `embed(batch, tokens)`,
+        `run_layers(x, batch, start, stop, tokens, places)` and, for a language model,
         `word_table() -> nn.Embed`.
       prefix: the backbone's name.
-      top: `(x, batch, backbone, train) -> outputs`; its parameters stand beside the backbone's
+      top: `(x, batch, backbone, tokens) -> outputs`; its parameters stand beside the backbone's
         name, not in a folder of their own. Its attribute `reads` is `first` or `last` where it
         takes those tokens of each example, [b n d], and gives [b n c]; where it has none, or None,
         it takes all tokens.
       example_batch: gives a smallest batch of zeros that the backbone can read.
+      positions: of the tokens of a batch in their examples.
+
+    What parts take as `tokens` are the names of the tokens of `x` (see `jaxtune.noise`), or None
+    where this is no training; of a head with `reads`, the names of the examples, [b n].
     """
 
     make_backbone: Callable[..., Any]
     prefix: str
     top: Any
     example_batch: Callable[[], Batch] = example_text
+    positions: Callable[[Batch], Int[Array, "b t"]] = positions_of
 
     def setup(self) -> None:
         """Makes the backbone, and lifts the head's parameters to this level."""
@@ -81,13 +101,17 @@ class Model(nn.Module):
 
     def embed(self, batch: Batch, train: bool = False) -> Float[Array, "b t d"]:
         """The input of layer 0."""
-        return self.backbone.embed(batch, train)
+        return self.backbone.embed(batch, self.tokens(batch, train))
 
     def run_layers(
         self, x: Float[Array, "b t d"], batch: Batch, start: int, stop: int, train: bool = False
     ) -> Float[Array, "b t d"]:
         """The output of layer `stop - 1` for the input `x` of layer `start`."""
-        return self.backbone.run_layers(x, batch, start, stop, train)
+        return self.backbone.run_layers(x, batch, start, stop, self.tokens(batch, train))
+
+    def tokens(self, batch: Batch, train: bool) -> UInt32[Array, "b t"] | None:
+        """The names of the tokens of a batch in training."""
+        return tokens_of(batch, self.positions(batch)) if train else None
 
     def places(self, x: Float[Array, "b t d"], batch: Batch) -> Int[Array, "b n"] | None:
         """Where the tokens are that the head reads; None for all of them."""
@@ -109,7 +133,7 @@ class Model(nn.Module):
             return x
         if stop < self.backbone.num_layers or self.places(x, batch) is None:
             return self.run_layers(x, batch, 0, stop)
-        return self.backbone.run_layers(x, batch, 0, stop, False, self.places(x, batch))
+        return self.backbone.run_layers(x, batch, 0, stop, None, self.places(x, batch))
 
     def suffix(
         self, x: Float[Array, "b t d"], batch: Batch, start: int, train: bool = False
@@ -128,14 +152,16 @@ class Model(nn.Module):
         places = self.places(x, batch)
         if places is None:
             return self.read_out(self.run_layers(x, batch, start, count, train), batch, train)
-        x = self.backbone.run_layers(x, batch, start, count, train, places)
+        x = self.backbone.run_layers(x, batch, start, count, self.tokens(batch, train), places)
         return self.read_out(x, batch, train)
 
     def read_out(self, x: Float[Array, "b n d"], batch: Batch, train: bool = False) -> Array:
         """Outputs in float32 from the output of the last layer at `places`."""
-        outputs = self.top(self.normalise(x), batch, self.backbone, train)
-        alone = getattr(self.top, "reads", None) is not None and "segment_ids" not in batch
-        return outputs[:, 0] if alone else outputs  # [b 1 c] -> [b c]
+        if getattr(self.top, "reads", None) is None:
+            return self.top(self.normalise(x), batch, self.backbone, self.tokens(batch, train))
+        examples = examples_of(batch, len(x)) if train else None
+        outputs = self.top(self.normalise(x), batch, self.backbone, examples)
+        return outputs if "segment_ids" in batch else outputs[:, 0]  # [b 1 c] -> [b c]
 
     def normalise(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         """What the head stands on, from the output of the last layer."""
@@ -153,7 +179,9 @@ class Model(nn.Module):
 
         Args:
           batch: what the family reads: int32 `input_ids`, `attention_mask`, and where there are
-            any `token_type_ids` and `position_ids`, all [b t]; or `pixel_values` [b h w c].
+            any `token_type_ids` and `position_ids`, all [b t]; or `pixel_values` [b h w c]. What
+            dropout draws for a token follows from its `example_ids` ([b], of packed rows [b s])
+            and its position.
           train: whether dropout is on; then the `dropout` rng must be given.
         """
         return self.suffix(self.embed(batch, train), batch, 0, train)
@@ -236,11 +264,16 @@ class TokenHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], batch: Batch, backbone: Any, train: bool
+        self,
+        x: Float[Array, "b t d"],
+        batch: Batch,
+        backbone: Any,
+        tokens: UInt32[Array, "b t"] | None,
     ) -> Float[Array, "b t c"]:
         """Logits of each token."""
-        x = Dropout(self.dropout_rate)(x, deterministic=not train)
-        return output_layer(self.num_outputs, self.initializer_range, self.dtype, self.layer)(x)
+        x = Dropout(self.dropout_rate)(x, tokens)
+        last = output_layer(self.num_outputs, self.initializer_range, self.dtype, self.layer)
+        return last(x, tokens)
 
 
 class Transform(nn.Module):
@@ -263,10 +296,12 @@ class Transform(nn.Module):
     norm_bias: bool = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+    def __call__(
+        self, x: Float[Array, "... d"], tokens: UInt32[Array, "..."] | None
+    ) -> Float[Array, "... d"]:
         """[... d] -> [... d]."""
         width, spread = x.shape[-1], self.initializer_range
-        x = dense(width, spread, self.dtype, self.dense_name, self.use_bias)(x)
+        x = dense(width, spread, self.dtype, self.dense_name, self.use_bias)(x, tokens)
         x = ACTIVATIONS[self.activation](x)
         return layer_norm(self.layer_norm_eps, self.dtype, self.norm_name, self.norm_bias)(x)
 
@@ -277,7 +312,7 @@ def output_layer(
     dtype: Any,
     name: str | None = "classifier",
     use_bias: bool = True,
-) -> nn.Dense:
+) -> Dense:
     """The last layer of a head, whose products are float32 at least."""
     at_least_float32 = jnp.promote_types(dtype, jnp.float32)
     return dense(features, initializer_range, at_least_float32, name, use_bias)

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
 from jaxtune.models.family import Family, Head, Names
 from jaxtune.models.layers import (
@@ -24,6 +24,7 @@ from jaxtune.models.layers import (
     dense,
     layer_norm,
     pick,
+    pick_names,
     positions_of,
     table,
 )
@@ -38,6 +39,7 @@ from jaxtune.models.model import (
 )
 from jaxtune.models.modernbert_config import ModernBertConfig, config_from_hf
 from jaxtune.models.rotary import Rotation, rotate, rotation
+from jaxtune.models.tokens import examples_of
 from jaxtune.types import Batch
 
 
@@ -68,9 +70,11 @@ class Embeddings(nn.Module):
         self.norm = layer_norm(c.norm_eps, at_least_float32, None, c.norm_bias)
         self.dropout = Dropout(c.embedding_dropout)
 
-    def __call__(self, input_ids: Array, train: bool) -> Float[Array, "b t d"]:
+    def __call__(
+        self, input_ids: Array, tokens: UInt32[Array, "b t"] | None
+    ) -> Float[Array, "b t d"]:
         """Looks up; every index must be inside the table."""
-        return self.dropout(self.norm(self.tok_embeddings(input_ids)), deterministic=not train)
+        return self.dropout(self.norm(self.tok_embeddings(input_ids)), tokens)
 
 
 class FeedForward(nn.Module):
@@ -83,15 +87,17 @@ class FeedForward(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t d"], train: bool) -> Float[Array, "b t d"]:
+    def __call__(
+        self, x: Float[Array, "b t d"], tokens: UInt32[Array, "b t"] | None
+    ) -> Float[Array, "b t d"]:
         """[b t d] -> [b t 2f] -> [b t f] -> [b t d]."""
         c = self.config
         spread, last_spread = _drawn(c, c.initializer_range), _drawn(c, c.residual_range)
-        both = dense(2 * c.intermediate_size, spread, self.dtype, "Wi", c.mlp_bias)(x)
+        both = dense(2 * c.intermediate_size, spread, self.dtype, "Wi", c.mlp_bias)(x, tokens)
         inner, gate = jnp.split(both, 2, axis=-1)
         x = ACTIVATIONS[c.hidden_activation](inner) * gate
-        x = Dropout(c.mlp_dropout)(x, deterministic=not train)
-        return dense(c.hidden_size, last_spread, self.dtype, "Wo", c.mlp_bias)(x)
+        x = Dropout(c.mlp_dropout)(x, tokens)
+        return dense(c.hidden_size, last_spread, self.dtype, "Wo", c.mlp_bias)(x, tokens)
 
 
 class Layer(nn.Module):
@@ -112,7 +118,7 @@ class Layer(nn.Module):
         x: Float[Array, "b t d"],
         everywhere: View,
         nearby: View,
-        train: bool,
+        tokens: UInt32[Array, "b t"] | None,
         places: Int[Array, "b n"] | None = None,
     ) -> Float[Array, "b n d"]:
         """[b t d] -> [b t d], or of the tokens at some places alone, with one of the two views."""
@@ -130,10 +136,11 @@ class Layer(nn.Module):
             name="attn",
         )
         normed = x if self.index == 0 else _norm(c, self.dtype, "attn_norm")(x)
-        attended = attention(normed, view.bias, train, partial(rotate, by=view.turned), places)
-        x = pick(x, places) + Dropout(c.attention_dropout)(attended, deterministic=not train)
+        attended = attention(normed, view.bias, tokens, partial(rotate, by=view.turned), places)
+        tokens = pick_names(tokens, places)
+        x = pick(x, places) + Dropout(c.attention_dropout)(attended, tokens)
         normed = _norm(c, self.dtype, "mlp_norm")(x)
-        return x + FeedForward(c, self.dtype, name="mlp")(normed, train)
+        return x + FeedForward(c, self.dtype, name="mlp")(normed, tokens)
 
 
 class ModernBert(nn.Module):
@@ -154,9 +161,9 @@ class ModernBert(nn.Module):
         """Layers of the encoder."""
         return self.config.num_hidden_layers
 
-    def embed(self, batch: Batch, train: bool) -> Float[Array, "b t d"]:
+    def embed(self, batch: Batch, tokens: UInt32[Array, "b t"] | None) -> Float[Array, "b t d"]:
         """The input of layer 0."""
-        return self.embeddings(batch["input_ids"], train)
+        return self.embeddings(batch["input_ids"], tokens)
 
     def run_layers(
         self,
@@ -164,7 +171,7 @@ class ModernBert(nn.Module):
         batch: Batch,
         start: int,
         stop: int,
-        train: bool,
+        tokens: UInt32[Array, "b t"] | None,
         places: Int[Array, "b n"] | None = None,
     ) -> Float[Array, "b n d"]:
         """The output of layer `stop - 1`, of all tokens or of those at some places."""
@@ -173,7 +180,7 @@ class ModernBert(nn.Module):
         everywhere = View(attention_bias(batch), turn(c.global_rope_theta))
         near = attention_bias(batch, window=c.local_attention // 2)
         nearby = View(near, turn(c.local_rope_theta))
-        return self.layers(x, start, stop, everywhere, nearby, train, places=places)
+        return self.layers(x, start, stop, everywhere, nearby, tokens, places=places)
 
     def normalise(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         """What a head reads, from the output of the last layer."""
@@ -204,16 +211,23 @@ class ClassifierHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], batch: Batch, backbone: ModernBert, train: bool
+        self,
+        x: Float[Array, "b t d"],
+        batch: Batch,
+        backbone: ModernBert,
+        tokens: UInt32[Array, "b t"] | None,
     ) -> Float[Array, "b c"] | Float[Array, "b t c"]:
         """Logits of each example, or of each token."""
         del backbone
         c = self.config
         if self.pooling == "mean":
-            x = mean_tokens(x, batch)
-        x = _transform(c, self.dtype)(x)
-        x = Dropout(c.classifier_dropout)(x, deterministic=not train)
-        return output_layer(self.num_outputs, _drawn(c, c.hidden_size**-0.5), self.dtype)(x)
+            rows, x = len(x), mean_tokens(x, batch)
+            if tokens is not None:
+                tokens = examples_of(batch, rows).reshape(x.shape[:-1])
+        x = _transform(c, self.dtype)(x, tokens)
+        x = Dropout(c.classifier_dropout)(x, tokens)
+        last = output_layer(self.num_outputs, _drawn(c, c.hidden_size**-0.5), self.dtype)
+        return last(x, tokens)
 
 
 class Decoder(nn.Module):
@@ -237,18 +251,23 @@ class MaskedLanguageHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], batch: Batch, backbone: ModernBert, train: bool
+        self,
+        x: Float[Array, "b t d"],
+        batch: Batch,
+        backbone: ModernBert,
+        tokens: UInt32[Array, "b t"] | None,
     ) -> Float[Array, "b t v"]:
         """From the word embeddings, or from a matrix of its own."""
-        del batch, train
+        del batch
         c = self.config
-        x = _transform(c, self.dtype)(x)
+        x = _transform(c, self.dtype)(x, tokens)
         if c.tie_word_embeddings and c.decoder_bias:
             return Decoder(c, self.dtype, name="decoder")(x, backbone.word_table())
         if c.tie_word_embeddings:
             return tied_logits(x, backbone.word_table(), self.dtype)
         spread = _drawn(c, c.residual_range)
-        return output_layer(c.vocab_size, spread, self.dtype, "decoder", c.decoder_bias)(x)
+        last = output_layer(c.vocab_size, spread, self.dtype, "decoder", c.decoder_bias)
+        return last(x, tokens)
 
 
 def _layer(config: ModernBertConfig, dtype: Any, name: str) -> Layer:

@@ -22,7 +22,7 @@ from jaxtune.models.batch_norm import BatchNorm, real_rows
 from jaxtune.models.family import Family, Head, Names
 from jaxtune.models.hf_config import read_fields
 from jaxtune.models.layers import ACTIVATIONS, Folder, images_of
-from jaxtune.models.model import Layers, Model, example_image
+from jaxtune.models.model import Layers, Model, example_image, positions_in_image
 from jaxtune.types import Batch, PRNGKey
 
 _REDUCTION = 4  # of the channels inside a bottleneck; no field of config.json changes it
@@ -221,18 +221,18 @@ class ResNet(nn.Module):
         """Layers of all stages."""
         return sum(self.config.depths)
 
-    def embed(self, batch: Batch, train: bool) -> Float[Array, "b h w d"]:
+    def embed(self, batch: Batch, tokens: Array | None) -> Float[Array, "b h w d"]:
         """The stem: a strided convolution of `pixel_values` and a strided maximum."""
         images = images_of(batch, self.config.num_channels)
-        x = self.embedder(images, real_rows(batch), train)
+        x = self.embedder(images, real_rows(batch), tokens is not None)
         padding: Any = ((1, 1), (1, 1))  # which flax's own annotation leaves out
         return nn.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
 
     def run_layers(
-        self, x: Float[Array, "b h w i"], batch: Batch, start: int, stop: int, train: bool
+        self, x: Float[Array, "b h w i"], batch: Batch, start: int, stop: int, tokens: Array | None
     ) -> Float[Array, "b k l o"]:
         """The output of layer `stop - 1`."""
-        stages = len(self.config.depths)
+        stages, train = len(self.config.depths), tokens is not None
         return self.encoder(x, 0, stages, start, stop, real_rows(batch), train)
 
 
@@ -244,10 +244,10 @@ class ImageHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w d"], batch: Batch, backbone: ResNet, train: bool
+        self, x: Float[Array, "b h w d"], batch: Batch, backbone: ResNet, tokens: Array | None
     ) -> Float[Array, "b c"]:
         """Logits of each image."""
-        del batch, backbone, train
+        del batch, backbone, tokens
         dtype = jnp.promote_types(self.dtype, jnp.float32)
         pooled = jnp.mean(x.astype(dtype), axis=(1, 2))
         spread = pooled.shape[-1] ** -0.5  # as torch draws a linear layer
@@ -275,7 +275,9 @@ def _make_stage(config: ResNetConfig, dtype: Any, name: str) -> Stage:
 
 def _image(config: ResNetConfig, num_outputs: int, dtype: Any) -> Model:
     example = partial(example_image, 32, config.num_channels)  # of any size
-    return Model(partial(ResNet, config, dtype), "resnet", ImageHead(num_outputs, dtype), example)
+    positions = partial(positions_in_image, 1)  # there is no dropout that would want more
+    head = ImageHead(num_outputs, dtype)
+    return Model(partial(ResNet, config, dtype), "resnet", head, example, positions)
 
 
 NAMES = Names(

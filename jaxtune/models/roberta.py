@@ -11,7 +11,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt32
 
 from jaxtune.errors import UserError
 from jaxtune.models import bert
@@ -64,13 +64,16 @@ class ClassificationHead(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"], train: bool) -> Float[Array, "b n c"]:
+    def __call__(
+        self, x: Float[Array, "b n d"], tokens: UInt32[Array, "b n"] | None
+    ) -> Float[Array, "b n c"]:
         """Logits of each example."""
         c = self.config
-        x = Dropout(c.head_dropout)(x, deterministic=not train)
-        x = jnp.tanh(dense(c.hidden_size, c.initializer_range, self.dtype, name="dense")(x))
-        x = Dropout(c.head_dropout)(x, deterministic=not train)
-        return output_layer(self.num_outputs, c.initializer_range, self.dtype, "out_proj")(x)
+        x = Dropout(c.head_dropout)(x, tokens)
+        inner = dense(c.hidden_size, c.initializer_range, self.dtype, name="dense")
+        x = Dropout(c.head_dropout)(jnp.tanh(inner(x, tokens)), tokens)
+        outer = output_layer(self.num_outputs, c.initializer_range, self.dtype, "out_proj")
+        return outer(x, tokens)
 
 
 class SequenceHead(nn.Module):
@@ -83,12 +86,16 @@ class SequenceHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b n d"], batch: Batch, backbone: Bert, train: bool
+        self,
+        x: Float[Array, "b n d"],
+        batch: Batch,
+        backbone: Bert,
+        tokens: UInt32[Array, "b n"] | None,
     ) -> Float[Array, "b n c"]:
         """See `ClassificationHead`."""
         del batch, backbone
         head = ClassificationHead(self.config, self.num_outputs, self.dtype, name="classifier")
-        return head(x, train)
+        return head(x, tokens)
 
 
 class Predictions(nn.Module):
@@ -101,7 +108,9 @@ class Predictions(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t d"], words: nn.Embed) -> Float[Array, "b t v"]:
+    def __call__(
+        self, x: Float[Array, "b t d"], words: nn.Embed, tokens: UInt32[Array, "b t"] | None
+    ) -> Float[Array, "b t v"]:
         """Logits over the vocabulary."""
         c = self.config
         transform = Transform(
@@ -109,7 +118,7 @@ class Predictions(nn.Module):
         )
         nn.share_scope(self, transform)
         bias = self.param("bias", nn.initializers.zeros, (c.vocab_size,))
-        return tied_logits(transform(x), words, self.dtype) + bias
+        return tied_logits(transform(x, tokens), words, self.dtype) + bias
 
 
 class MaskedLanguageHead(nn.Module):
@@ -120,11 +129,16 @@ class MaskedLanguageHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], batch: Batch, backbone: Bert, train: bool
+        self,
+        x: Float[Array, "b t d"],
+        batch: Batch,
+        backbone: Bert,
+        tokens: UInt32[Array, "b t"] | None,
     ) -> Float[Array, "b t v"]:
         """See `Predictions`."""
-        del batch, train
-        return Predictions(self.config, self.dtype, name="lm_head")(x, backbone.word_table())
+        del batch
+        predictions = Predictions(self.config, self.dtype, name="lm_head")
+        return predictions(x, backbone.word_table(), tokens)
 
 
 def _sequence(config: BertConfig, num_outputs: int, dtype: Any) -> Model:

@@ -11,7 +11,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
 from jaxtune.errors import UserError
 from jaxtune.models.family import Family, Head, Names
@@ -25,8 +25,16 @@ from jaxtune.models.layers import (
     images_of,
     layer_norm,
     pick,
+    pick_names,
 )
-from jaxtune.models.model import Encoder, Model, NormedModel, example_image, output_layer
+from jaxtune.models.model import (
+    Encoder,
+    Model,
+    NormedModel,
+    example_image,
+    output_layer,
+    positions_in_image,
+)
 from jaxtune.types import Batch
 
 
@@ -79,7 +87,9 @@ class Embeddings(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, images: Float[Array, "b h w c"], train: bool) -> Float[Array, "b t d"]:
+    def __call__(
+        self, images: Float[Array, "b h w c"], tokens: UInt32[Array, "b t"] | None
+    ) -> Float[Array, "b t d"]:
         """[b h w c] -> [b t d]; rows and columns that fill no whole patch are left out."""
         c, init = self.config, nn.initializers.normal(self.config.initializer_range)
         side = (c.patch_size, c.patch_size)
@@ -93,7 +103,7 @@ class Embeddings(nn.Module):
         shape = (1, 1 + patches.shape[1], c.hidden_size)
         positions = self.param("position_embeddings", init, shape)
         x = jnp.concatenate([first, patches], axis=1) + positions
-        return Dropout(c.hidden_dropout_prob)(x, deterministic=not train)
+        return Dropout(c.hidden_dropout_prob)(x, tokens)
 
 
 class Attention(nn.Module):
@@ -104,7 +114,10 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], train: bool, places: Int[Array, "b n"] | None
+        self,
+        x: Float[Array, "b t d"],
+        tokens: UInt32[Array, "b t"] | None,
+        places: Int[Array, "b n"] | None,
     ) -> Float[Array, "b n d"]:
         """[b t d] -> [b n d]."""
         c = self.config
@@ -115,8 +128,9 @@ class Attention(nn.Module):
             self.dtype,
             use_bias=c.qkv_bias,
             name="attention",
-        )(x, jnp.zeros((1, 1, 1, 1)), train, places=places)
-        return _dense(c, c.hidden_size, self.dtype, "output")(attended)
+        )(x, jnp.zeros((1, 1, 1, 1)), tokens, places=places)
+        asking = pick_names(tokens, places)
+        return _dense(c, c.hidden_size, self.dtype, "output")(attended, asking)
 
 
 class Layer(nn.Module):
@@ -127,17 +141,22 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], train: bool, places: Int[Array, "b n"] | None = None
+        self,
+        x: Float[Array, "b t d"],
+        tokens: UInt32[Array, "b t"] | None,
+        places: Int[Array, "b n"] | None = None,
     ) -> Float[Array, "b n d"]:
         """[b t d] -> [b t d], or of the tokens at some places alone."""
         c = self.config
-        dropout = Dropout(c.hidden_dropout_prob, deterministic=not train)
+        dropout = Dropout(c.hidden_dropout_prob)
         y = layer_norm(c.layer_norm_eps, self.dtype, "layernorm_before")(x)
-        attended = Attention(c, self.dtype, name="attention")(y, train, places)
-        x = pick(x, places) + dropout(attended)
+        attended = Attention(c, self.dtype, name="attention")(y, tokens, places)
+        tokens = pick_names(tokens, places)
+        x = pick(x, places) + dropout(attended, tokens)
         y = layer_norm(c.layer_norm_eps, self.dtype, "layernorm_after")(x)
-        y = ACTIVATIONS[c.hidden_act](_dense(c, c.intermediate_size, self.dtype, "intermediate")(y))
-        return x + dropout(_dense(c, c.hidden_size, self.dtype, "output")(y))
+        y = _dense(c, c.intermediate_size, self.dtype, "intermediate")(y, tokens)
+        y = _dense(c, c.hidden_size, self.dtype, "output")(ACTIVATIONS[c.hidden_act](y), tokens)
+        return x + dropout(y, tokens)
 
 
 class ViT(nn.Module):
@@ -158,7 +177,7 @@ class ViT(nn.Module):
         """Layers of the encoder."""
         return self.config.num_hidden_layers
 
-    def embed(self, batch: Batch, train: bool) -> Float[Array, "b t d"]:
+    def embed(self, batch: Batch, tokens: UInt32[Array, "b t"] | None) -> Float[Array, "b t d"]:
         """The input of layer 0, from `pixel_values` of the size that the positions are for.
 
         Raises:
@@ -170,7 +189,7 @@ class ViT(nn.Module):
                 f"images of {images.shape[1]} x {images.shape[2]} pixels do not fit this ViT,"
                 f" whose positions are for {side} x {side}: resize them to image_size."
             )
-        return self.embeddings(images, train)
+        return self.embeddings(images, tokens)
 
     def run_layers(
         self,
@@ -178,12 +197,12 @@ class ViT(nn.Module):
         batch: Batch,
         start: int,
         stop: int,
-        train: bool,
+        tokens: UInt32[Array, "b t"] | None,
         places: Int[Array, "b n"] | None = None,
     ) -> Float[Array, "b n d"]:
         """The output of layer `stop - 1`, of all tokens or of those at some places."""
         del batch
-        return self.encoder(x, start, stop, train, places=places)
+        return self.encoder(x, start, stop, tokens, places=places)
 
     def normalise(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         """What the head reads, from the output of the last layer."""
@@ -200,11 +219,16 @@ class ImageHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b n d"], batch: Batch, backbone: ViT, train: bool
+        self,
+        x: Float[Array, "b n d"],
+        batch: Batch,
+        backbone: ViT,
+        tokens: UInt32[Array, "b n"] | None,
     ) -> Float[Array, "b n c"]:
         """Logits of each image."""
-        del batch, backbone, train
-        return output_layer(self.num_outputs, self.config.initializer_range, self.dtype)(x)
+        del batch, backbone
+        last = output_layer(self.num_outputs, self.config.initializer_range, self.dtype)
+        return last(x, tokens)
 
 
 def _dense(config: ViTConfig, features: int, dtype: Any, folder: str) -> Folder:
@@ -215,7 +239,8 @@ def _dense(config: ViTConfig, features: int, dtype: Any, folder: str) -> Folder:
 def _image(config: ViTConfig, num_outputs: int, dtype: Any) -> Model:
     head = ImageHead(config, num_outputs, dtype)
     example = partial(example_image, config.image_size, config.num_channels)
-    return NormedModel(partial(ViT, config, dtype), "vit", head, example)
+    positions = partial(positions_in_image, 1 + (config.image_size // config.patch_size) ** 2)
+    return NormedModel(partial(ViT, config, dtype), "vit", head, example, positions)
 
 
 NAMES = Names(

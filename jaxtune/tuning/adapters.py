@@ -9,6 +9,7 @@ carry added leaves are intercepted.
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
@@ -47,7 +48,9 @@ class Adapter(Protocol):
 
 
 Edit = Callable[[nn.Module, Callable[..., Array], tuple[Any, ...], bool], Array]
-"""(module, its own method, the arguments of the call, train) -> what the call gives instead."""
+"""(module, its own method, the arguments of the call, train) -> what the call gives instead.
+
+A call by names gives its method these already."""
 
 Fold = Callable[[Params, Sequence[str]], Params]
 """(the extended tree, names of added leaves) -> the tree with those leaves merged."""
@@ -204,7 +207,7 @@ def intercept(
             if not known or not module.has_variable("params", marker):
                 return next_fun(*args, **kwargs)
             edited.update(map(id, jax.tree.leaves(module.get_variable("params", marker))))
-            return edit(module, next_fun, args, train)
+            return edit(module, partial(next_fun, **kwargs), args, train)
 
         with nn.intercept_methods(interceptor):
             outputs = apply_fn(params, batch, key=key, train=train)

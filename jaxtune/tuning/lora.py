@@ -1,13 +1,14 @@
 """LoRA: each target matrix gets a trained low-rank term beside it, and stays frozen itself."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt32
 
 from jaxtune import noise, paths
 from jaxtune.errors import UserError
@@ -39,7 +40,8 @@ class Lora:
     Attributes:
       rank: r, inner dimension of the term.
       alpha: numerator of the scale.
-      dropout: rate of dropout on the term's input.
+      dropout: rate of dropout on the term's input; by tokens where the model says which these are
+        (see `jaxtune.noise`), else by rows.
       targets: regexes over the names of matrices [in, out].
       use_rslora: divide alpha by the root of the rank.
       use_dora: train the length of each column too.
@@ -120,10 +122,10 @@ class Lora:
         self, module: nn.Module, call: Callable[..., Array], args: tuple[Any, ...], train: bool
     ) -> Float[Array, "... f"]:
         """The output of a Dense with the term added."""
-        y, x = call(*args), args[0]
+        y, (x, *rest) = call(*args), args
         a, b = (module.get_variable("params", f"kernel_lora_{part}") for part in "ab")
         if train and self.dropout:
-            x = _dropout(x, self.dropout, module)
+            x = _dropout(x, self.dropout, module, *rest)
         x, low, up = (value.astype(y.dtype) for value in (x, a, b))
         term = self.scale * ((x @ low) @ up)  # [... in] -> [... r] -> [... out]
         if not self.use_dora:
@@ -152,7 +154,15 @@ def _lengths(matrix: Float[Array, "i o"]) -> Float[Array, "o"]:
     return jnp.linalg.norm(matrix.astype(jnp.float32), axis=0)
 
 
-def _dropout(x: Float[Array, "... f"], rate: float, module: nn.Module) -> Float[Array, "... f"]:
+def _dropout(
+    x: Float[Array, "... f"],
+    rate: float,
+    module: nn.Module,
+    tokens: UInt32[Array, "..."] | None = None,
+) -> Float[Array, "... f"]:
     if not module.has_rng("dropout"):
         raise UserError("LoRA's dropout needs the model to be applied with rngs={'dropout': key}.")
-    return noise.dropout(x, rate, module.make_rng("dropout"))
+    if tokens is None:
+        count = math.prod(x.shape[:-1])
+        tokens = jnp.arange(count, dtype=jnp.uint32).reshape(x.shape[:-1])
+    return noise.drop_features(x, rate, module.make_rng("dropout"), tokens)

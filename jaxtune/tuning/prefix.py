@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxtune import noise
 from jaxtune.errors import UserError
 from jaxtune.tuning import adapters
 from jaxtune.tuning.head import HEAD
@@ -18,6 +19,7 @@ ATTENTION = (r"attention/self/key/kernel$",)
 """The key projections of jaxtune's models."""
 
 _ADDED = r"(?:^|/)prefix/(?:key|value)$"
+_NO_EXAMPLE = -1  # whose tokens the prefix's are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +30,9 @@ class Prefix:
     heads. Positions and masks of the text stay as they are. Other than with the strategies that
     start as the identity, the model's outputs change as soon as the prefix is there.
 
-    An attention module must have the method `attend(query, key, value, bias, train)` of
+    An attention module must have the method `attend(query, key, value, bias, asking, tokens)` of
     `jaxtune.models.layers.SelfAttention`, with keys and values [b s h k] and a bias [b 1 t|1 s].
+    Dropout of what is attended to knows the prefix by names of its own, the same in every row.
 
     Source: Li and Liang 2021, Prefix-Tuning, section 4.2; Liu et al. 2022, P-Tuning v2, which
     trains the prefix directly in every layer of an encoder, as is done here.
@@ -87,7 +90,7 @@ def _before(
     module: nn.Module, call: Callable[..., Array], args: tuple[Any, ...], train: bool
 ) -> Array:
     """The attention with the prefix that its module holds before its keys and values."""
-    query, key, value, bias, *rest = args
+    query, key, value, bias, asking, tokens = args
     held: Any = module.get_variable("params", "prefix")
 
     def join(prefix: Float[Array, "p d"], text: Float[Array, "b s h k"]) -> Float[Array, "b q h k"]:
@@ -98,4 +101,8 @@ def _before(
     length = held["key"].shape[0]
     bias = jnp.broadcast_to(bias, (*bias.shape[:-1], key.shape[1]))
     bias = jnp.pad(bias, ((0, 0), (0, 0), (0, 0), (length, 0)))  # no bias on the prefix
-    return call(query, join(held["key"], key), join(held["value"], value), bias, *rest)
+    if tokens is not None:
+        own = noise.token_ids(jnp.full(length, _NO_EXAMPLE), jnp.arange(length))
+        own = jnp.broadcast_to(own, (len(tokens), length))
+        tokens = jnp.concatenate([own, tokens], axis=1)  # [b p+s]
+    return call(query, join(held["key"], key), join(held["value"], value), bias, asking, tokens)

@@ -272,6 +272,7 @@ def test_batches_follow_from_seed_and_epoch(examples):
             np.testing.assert_array_equal(one[name], other[name])
     assert {tuple((n, x.shape, x.dtype) for n, x in sorted(b.items())) for b in first} == {
         (
+            ("example_ids", (4,), np.dtype(np.int32)),
             ("labels", (4,), np.dtype(np.int32)),
             ("mix_share", (4,), np.dtype(np.float32)),
             ("mixed_labels", (4,), np.dtype(np.int32)),

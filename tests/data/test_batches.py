@@ -168,11 +168,11 @@ def test_collate_pads_rows_and_fills_the_batch(kind):
     )
     np.testing.assert_array_equal(batch["weight"], [1, 1, 0, 0])
     np.testing.assert_array_equal(batch["labels"], [6, 4, 0, 0])
+    np.testing.assert_array_equal(batch["example_ids"], [2, 0, 0, 0])
     assert batch["labels"].dtype == kind
     assert batch["weight"].dtype == np.float32
-    assert {batch[k].dtype for k in ("input_ids", "attention_mask", "token_type_ids")} == {
-        np.dtype(np.int32)
-    }
+    kinds = ("input_ids", "attention_mask", "token_type_ids", "example_ids")
+    assert {batch[k].dtype for k in kinds} == {np.dtype(np.int32)}
 
 
 def test_collate_without_labels_has_none():

@@ -406,14 +406,16 @@ def test_a_batch_of_evaluation(tmp_path):
     found = examples(tmp_path, crop="resized", flip=True, rand_augment_num_ops=2, mixup_alpha=1.0)
     assert found.lengths.tolist() == [1] * 5
     batch = found.collate(BatchIndex(np.array([3, 0, 4]), 8), 6)
-    assert set(batch) == {"pixel_values", "weight", "labels"}
+    assert set(batch) == {"pixel_values", "weight", "labels", "example_ids"}
     assert {name: (x.shape, x.dtype) for name, x in batch.items()} == {
         "pixel_values": ((6, 6, 8, 3), np.float32),
         "weight": ((6,), np.float32),
         "labels": ((6,), np.int32),
+        "example_ids": ((6,), np.int32),
     }
     assert batch["weight"].tolist() == [1, 1, 1, 0, 0, 0]
     assert batch["labels"].tolist() == [3, 0, 4, 0, 0, 0]
+    assert batch["example_ids"].tolist() == [3, 0, 4, 0, 0, 0]
     for row, i in enumerate([3, 0, 4]):
         resized = Image.fromarray(pixels(i)).resize((8, 6), Image.Resampling.BILINEAR)
         expected = np.asarray(resized) / 127.5 - 1
@@ -431,7 +433,7 @@ def test_more_images_than_threads(tmp_path):
 
 def test_without_labels_there_are_none(tmp_path):
     batch = examples(tmp_path, labels=False).collate(BatchIndex(np.arange(2), 8), 2)
-    assert set(batch) == {"pixel_values", "weight"}
+    assert set(batch) == {"pixel_values", "weight", "example_ids"}
 
 
 def test_encode_keeps_the_rows_and_tells_the_notes(tmp_path):

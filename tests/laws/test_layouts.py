@@ -1,15 +1,18 @@
 """Packed, bucketed and padded batches of the same examples: the same loss and gradients.
 
-For every text task and family, with the parameters of all strategies that add some: the gradient of
+Dropout is on, at high rates: it belongs to the tokens of the examples, not to their places. For
+every text task and family, with the parameters of all strategies that add some: the gradient of
 any other strategy is a part of this one.
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtune import paths
+from jaxtune import noise, paths
 from jaxtune.data.layout import choose_layout
 from jaxtune.data.packing import Packing, RowShape
 from jaxtune.models.registry import FAMILIES
@@ -26,20 +29,20 @@ COMBINATIONS = [
     for family in FAMILIES
     if TASKS[task].head in FAMILIES[family].heads and TASKS[task].head != "image"
 ]
-SIZE = 6
+SIZE, KEY = 6, jax.random.key(5)
 
 
-def without_dropout(apply_fn):
-    return lambda params, batch, *, key, train: apply_fn(params, batch, key=None, train=False)
+def mean_loss(run, params, batch, key):
+    """The mean over the weights, and their sum."""
+    loss = run.loss_fn(run.apply_fn(params, batch, key=key, train=True), batch)
+    return loss.total / loss.weight, loss.weight
 
 
 def loss_and_gradients(run, batch):
     """Of the mean over the weights, by the name of the leaf."""
-    apply_fn = without_dropout(run.apply_fn)
 
     def mean(params):
-        loss = run.loss_fn(apply_fn(params, batch, key=None, train=True), batch)
-        return loss.total / loss.weight, loss.weight
+        return mean_loss(run, params, batch, KEY)
 
     (loss, weight), grads = jax.value_and_grad(mean, has_aux=True)(run.params)
     return float(loss), float(weight), paths.flatten(grads)
@@ -58,16 +61,17 @@ def layouts(lengths, count):
 @pytest.mark.parametrize("strategy", ["full+lora+adapter+prefix", "ia3"])
 @pytest.mark.parametrize(("task", "family"), COMBINATIONS)
 def test_the_layout_changes_neither_loss_nor_gradients(
-    task, family, strategy, tiny_families, tiny_settings
+    task, family, strategy, noisy_families, tiny_settings
 ):
     if strategy == "ia3" and task not in ("classification", "token_classification"):
         pytest.skip("other heads are on the same layers")
-    settings = tiny_settings(task, strategy, tiny_families[family], **{"model.from_scratch": True})
+    changes = {"model.from_scratch": True} | ({} if strategy == "ia3" else {"tuning.dropout": 0.3})
+    settings = tiny_settings(task, strategy, noisy_families[family], **changes)
     run = prepare(settings, Report())
     # Random values in the place of zeros, so that no gradient is zero.
     keys = jax.random.split(jax.random.key(1), len(jax.tree.leaves(run.params)))
-    noise = jax.tree.unflatten(jax.tree.structure(run.params), list(keys))
-    params = jax.tree.map(lambda p, k: p + 0.1 * jax.random.normal(k, p.shape), run.params, noise)
+    keys = jax.tree.unflatten(jax.tree.structure(run.params), list(keys))
+    params = jax.tree.map(lambda p, k: p + 0.1 * jax.random.normal(k, p.shape), run.params, keys)
     run = run._replace(params=params)
     examples = run.examples["train"]
     lengths = examples.lengths
@@ -78,6 +82,8 @@ def test_the_layout_changes_neither_loss_nor_gradients(
     batch = jax.tree.map(jnp.asarray, examples.collate(padded, SIZE, draw))
     loss, weight, grads = loss_and_gradients(run, batch)
     assert weight > 0
+    other_noise, _ = mean_loss(run, run.params, batch, jax.random.key(6))
+    assert abs(float(other_noise) - loss) > 1e-3 * loss
     for layout in layouts(lengths, len(indices)):
         index = layout.place(indices, lengths)
         if layout.packing is not None and len(indices) > 1:
@@ -92,22 +98,45 @@ def test_the_layout_changes_neither_loss_nor_gradients(
             np.testing.assert_allclose(found_grads[name], grad, atol=1e-5 * top, err_msg=name)
 
 
-@pytest.mark.parametrize("strategy", ["full", "last_layers", "bitfit", "head"])
-def test_a_step_on_packed_rows_is_that_on_padded_ones(strategy, tiny_weights, tiny_settings):
-    model = tiny_weights("classification", "bert")
-    run = prepare(tiny_settings("classification", strategy, model), Report())
+STRATEGIES = ["full", "last_layers", "head", "full+lora", "adapter", "prefix"]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_steps_are_the_same_packed_or_padded_in_parts_or_on_devices(
+    strategy, noisy_weights, tiny_settings
+):
+    changes = {"tuning.dropout": 0.3} if "lora" in strategy else {}
+    settings = tiny_settings(
+        "classification", strategy, noisy_weights("classification", "bert"), **changes
+    )
+    run = prepare(settings, Report())
     examples = run.examples["train"]
     trainable, frozen = partition.partition(run.params, run.stages[0])
     tx = run.optimizer(0)
-    step = make_train_step(without_dropout(run.apply_fn), run.loss_fn, tx)
-    found = []
-    for layout in (run.layout, choose_layout("packed", examples.lengths, 4)):
-        state = init_state(trainable, tx, jax.random.key(0))
+    make = partial(make_train_step, run.apply_fn, run.loss_fn, tx, part_key=noise.same_key)
+    on_devices = jax.vmap(
+        make(axis_name="data"), in_axes=(None, None, 0), out_axes=None, axis_name="data"
+    )
+
+    def sharded(state, frozen, batch):
+        shards = jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]), batch)
+        return on_devices(state, frozen, shards)
+
+    ways = {
+        "padded": (run.layout, make()),
+        "packed": (choose_layout("packed", examples.lengths, 4), make()),
+        "in parts": (run.layout, make(num_microbatches=2)),
+        "on devices": (run.layout, sharded),
+    }
+    found = {}
+    for way, (layout, step) in ways.items():
+        state, step = init_state(trainable, tx, KEY), jax.jit(step)
         for epoch in range(2):
             for indices in layout.order(examples.lengths, 0, epoch):
                 index = layout.place(indices, examples.lengths)
                 batch = jax.tree.map(jnp.asarray, examples.collate(index, 4, (0, epoch)))
                 state, _ = step(state, frozen, batch)
-        found.append(paths.flatten(state.params))
-    for name, leaf in found[0].items():
-        np.testing.assert_allclose(found[1][name], leaf, atol=1e-5, err_msg=name)
+        found[way] = paths.flatten(state.params)
+    for way, leaves in found.items():
+        for name, leaf in found["padded"].items():
+            np.testing.assert_allclose(leaves[name], leaf, atol=1e-5, err_msg=f"{way}: {name}")

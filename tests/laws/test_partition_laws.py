@@ -109,9 +109,9 @@ class Mixing(nn.Module):
     def __call__(self, x):
         query, key, value = (nn.Dense(6, name=name)(x) for name in ("ask", "seek", "give"))
         bias = jnp.zeros((x.shape[0], 1, 1, x.shape[1]))
-        return self.attend(*(y[:, :, None, :] for y in (query, key, value)), bias, False)
+        return self.attend(*(y[:, :, None, :] for y in (query, key, value)), bias, None, None)
 
-    def attend(self, query, key, value, bias, train):
+    def attend(self, query, key, value, bias, asking, tokens):
         weights = jax.nn.softmax(jnp.einsum("bthk,bshk->bhts", query, key) + bias)
         return jnp.einsum("bhts,bshk->bthk", weights, value)[:, :, 0]
 

@@ -103,6 +103,26 @@ def test_training_with_and_without_the_cache_is_the_same(layout, strategy, prepa
         np.testing.assert_allclose(leaf, found[1][name], atol=atol, rtol=0, err_msg=name)
 
 
+@pytest.mark.parametrize("strategy", ["last_layers", "head"])
+def test_training_on_kept_states_is_the_same_packed_or_padded(
+    strategy, noisy_weights, tiny_settings
+):
+    """Dropout too: of layers above the trunk, and of the head on one state of each example."""
+    model, found = noisy_weights("classification", "bert"), []
+    for layout in ("packed", "padded"):
+        changes = {"data.layout": layout}
+        run = prepare(tiny_settings("classification", strategy, model, **changes), Report())
+        stage = stages.begin(run, 0, run.params)
+        assert stage.feed.cache is not None
+        stream, state = stage.feed.batches(), stage.state
+        for _ in range(2 * run.steps_per_epoch):
+            state, info = stage.step(state, stage.frozen, next(stream)[1])
+        found.append((paths.flatten(state.params), float(info.loss.value)))
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-5)
+    for name, leaf in found[0][0].items():
+        np.testing.assert_allclose(leaf, found[1][0][name], atol=1e-5, rtol=0, err_msg=name)
+
+
 def test_a_run_that_goes_on_keeps_what_the_first_batches_gave(prepare_run):
     run = prepare_run("classification", "bert", "last_layers", **{"train.num_steps": 12})
     run = run._replace(layout=choose_layout("packed", run.examples["train"].lengths, 4))

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxtune import paths
 from jaxtune.errors import UserError
+from jaxtune.models.layers import Dropout
 from jaxtune.models.modernbert import MODERNBERT, NAMES, ModernBert
 from jaxtune.models.modernbert_config import config_from_hf
 from jaxtune.models.pretrained import load_pretrained
@@ -226,7 +227,7 @@ def test_dropout_stands_where_transformers_has_it(batch):
     found = []
 
     def note(next_fun, args, kwargs, context):
-        if isinstance(context.module, nn.Dropout) and context.method_name == "__call__":
+        if isinstance(context.module, Dropout) and context.method_name == "__call__":
             where = "/".join(context.module.path[:-1])
             found.append((where, context.module.rate, args[0].ndim))
         return next_fun(*args, **kwargs)

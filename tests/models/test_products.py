@@ -125,7 +125,7 @@ def test_an_odd_number_of_queries_is_not_fused(monkeypatch, asking, is_fused):
     attention = layers.SelfAttention(2, 0.0, 0.02, jnp.float32)
     x, bias = jnp.ones((3, 8, 16)), jnp.zeros((3, 1, 1, 8))
     places = jnp.zeros((3, asking), jnp.int32)
-    found, _ = attention.init_with_output(jax.random.key(0), x, bias, False, places=places)
+    found, _ = attention.init_with_output(jax.random.key(0), x, bias, None, places=places)
     assert found.shape == (3, asking, 16)
     assert bool(calls) == is_fused
 
