@@ -104,7 +104,7 @@ def train(
     _claim(workdir, run)
     report.table("jaxtune", summary.start_rows(run, workdir))
     summary.show_audit(run, report)
-    eval_step = _compiled_eval(run)
+    eval_step = compiled_eval(run)
     base = {"model": run.settings.model.path, "sha256": str(run.settings.model.sha256)}
     with Checkpoints(workdir / "checkpoints", base) as checkpoints:
         fit = _fit(run, workdir, report, checkpoints, eval_step)
@@ -147,7 +147,7 @@ def _claim(workdir: Path, run: Run) -> None:
         )
 
 
-def _compiled_eval(run: Run) -> Compiled:
+def compiled_eval(run: Run) -> Compiled:
     """The evaluation step; on several devices, each has the outputs of all."""
     step = make_eval_step(run.apply_fn, run.task.metrics_fn, run.task.fetch)
     if run.placement is None:

@@ -1,0 +1,133 @@
+"""Runs jobs on simulated devices, in a process of its own, and writes what came out.
+
+    python worker.py JOBS.json FOLDER
+
+A job is a dict: `name`, `overrides` of the settings, `steps`, and optionally `save` (a folder of
+checkpoints), `restore` (the same), `scores` (evaluates the validation split), `program` (the
+collectives and the bytes of the compiled step). Arrays go to NAME.npz, the rest to NAME.json. The
+environment names the other processes, if there are any: PROCESSES="id,count,port".
+"""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_OPS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+_BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "s8": 1, "u8": 1}
+
+
+def main(jobs_file: str, folder: str) -> None:
+    from jaxtune import processes
+
+    if "PROCESSES" in os.environ:
+        number, count, port = os.environ["PROCESSES"].split(",")
+        processes.join(f"localhost:{port}", int(count), int(number))
+    for job in json.loads(Path(jobs_file).read_text()):
+        arrays, facts = run_job(job)
+        if processes.is_first():
+            np.savez(Path(folder) / f"{job['name']}.npz", **arrays)
+            (Path(folder) / f"{job['name']}.json").write_text(json.dumps(facts))
+    processes.wait("done")
+
+
+def run_job(job: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays (losses, parameters, outputs) and facts of one job."""
+    from jaxtune import loop, paths, processes, stages
+    from jaxtune.checkpoint import Checkpoints, Progress
+    from jaxtune.config import load_config
+    from jaxtune.errors import UserError
+    from jaxtune.evaluate import all_scores, predict_all
+    from jaxtune.report import Report
+    from jaxtune.run import prepare
+
+    try:
+        run = prepare(load_config(job["config"], job["overrides"]), Report(quiet=True))
+    except UserError as error:
+        return {}, {"error": str(error)}
+    arrays, facts = {}, {"lengths": len(run.examples["train"].lengths)}
+    first = 0
+    stage = stages.begin(run, 0, run.params)
+    if "restore" in job:
+        with Checkpoints(Path(job["restore"])) as checkpoints:
+            first = checkpoints.latest_step
+            stage, _ = stages.restore(run, checkpoints, first)
+    stream, losses = stage.feed.stream(first), []
+    for _ in range(job.get("steps", 0)):
+        _, batch = next(stream)
+        if job.get("program") and not losses:
+            facts |= program(stage, batch)
+        state, info = stage.step(stage.state, stage.frozen, batch)
+        stage = stage._replace(state=state)
+        losses.append(float(info.loss.value))
+    stream.close()
+    if "save" in job:
+        with Checkpoints(Path(job["save"])) as checkpoints:
+            checkpoints.save(stage.state, Progress())
+    params = stages.assemble(stage)
+    if job.get("scores"):
+        examples = run.examples["validation"]
+        step = loop.compiled_eval(run)
+        no_holes = paths.map_named(lambda name, leaf: None, params)
+        means, outputs = predict_all(
+            lambda batch: step(params, no_holes, batch),
+            examples,
+            run.eval_layout,
+            per_token=run.task.per_token,
+            placement=run.placement,
+        )
+        facts["scores"] = all_scores(run.task, means, outputs, examples)
+        facts["means"] = means
+        if outputs is not None and not run.task.per_token:
+            arrays["outputs"] = outputs
+    arrays["losses"] = np.array(losses)
+    for name, leaf in paths.flatten(processes.on_host(params)).items():
+        arrays[f"params/{name}"] = np.asarray(leaf, np.float32)
+    return arrays, facts
+
+
+def program(stage: Any, batch: Any) -> dict[str, Any]:
+    """What the compiled step communicates and keeps."""
+    import jax
+
+    from jaxtune import trees
+
+    compiled = stage.step.program(stage.state, stage.frozen, batch)
+    memory = compiled.memory_analysis()
+    return {
+        "collectives": collectives(compiled.as_text()),
+        "argument_bytes": memory.argument_size_in_bytes,
+        "trainable_bytes": trees.num_bytes(stage.state.params),
+        "trainable_leaves": len(jax.tree.leaves(stage.state.params)),
+        "shapes": {name: list(x.shape) for name, x in batch.items()},
+    }
+
+
+def collectives(text: str) -> list[tuple[str, list[tuple[str, list[int]]]]]:
+    """(operation, (dtype, shape) of each result) of those that more than one device takes part in."""
+    found = []
+    for line in text.splitlines():
+        match = re.search(rf"= (.*?) ({_OPS})(?:-start)?\(", line)
+        if match is None or is_alone(line):
+            continue
+        parts = re.findall(r"(\w+)\[([\d,]*)\]", match[1])
+        shapes = [(kind, [int(n) for n in dims.split(",") if n]) for kind, dims in parts]
+        found.append((match[2], [(kind, dims) for kind, dims in shapes if kind in _BYTES]))
+    return found
+
+
+def is_alone(line: str) -> bool:
+    """Whether each group of devices is one device, so that nothing is sent."""
+    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", line)
+    if listed:
+        return "," not in listed[1]
+    iota = re.search(r"replica_groups=\[(\d+),(\d+)\]", line)
+    return iota is not None and iota[2] == "1"
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
