@@ -67,7 +67,8 @@ def run_job(job: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     stream.close()
     if "save" in job:
         with Checkpoints(Path(job["save"])) as checkpoints:
-            checkpoints.save(stage.state, Progress())
+            settled = stages.settled(run, stage.number, stage.frozen)
+            checkpoints.save(stage.state, Progress(), settled)
     params = stages.assemble(stage)
     if job.get("scores"):
         examples = run.examples["validation"]
@@ -108,7 +109,7 @@ def program(stage: Any, batch: Any) -> dict[str, Any]:
 
 
 def collectives(text: str) -> list[tuple[str, list[tuple[str, list[int]]]]]:
-    """(operation, (dtype, shape) of each result) of those that more than one device takes part in."""
+    """(operation, (dtype, shape) of each result), if more than one device takes part in it."""
     found = []
     for line in text.splitlines():
         match = re.search(rf"= (.*?) ({_OPS})(?:-start)?\(", line)
