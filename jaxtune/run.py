@@ -107,7 +107,7 @@ def prepare(settings: Settings, report: Report, tokens: Path | None = None) -> R
     Raises:
       UserError: whatever is wrong with the config, the data or the weights, in that order.
     """
-    sharding.check_devices(settings.parallel, settings.train.batch_size)
+    sharding.check_devices(settings.parallel, settings.train.batch_size, jax.device_count())
     task = keeping_tokens(find_task(settings.task), tokens)
     best_metric = _check_metric(task, settings.train.best_metric)
     folder, family, config, hf_config = read_config(settings.model.path, settings.model.revision)

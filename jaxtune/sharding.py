@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -122,13 +123,13 @@ def mesh_sizes(settings: ParallelSettings, num_devices: int) -> dict[str, int]:
     return sizes
 
 
-def check_devices(settings: ParallelSettings, batch_size: int) -> None:
+def check_devices(settings: ParallelSettings, batch_size: int, num_devices: int) -> None:
     """Refuses what does not fit the devices, before anything is read.
 
     Raises:
       UserError: as `mesh_sizes`, or a batch with fewer examples than there are parts of it.
     """
-    sizes = mesh_sizes(settings, jax.device_count())
+    sizes = mesh_sizes(settings, num_devices)
     shares = sizes["data"] * sizes["fsdp"]
     if batch_size < shares:
         raise UserError(
@@ -154,17 +155,33 @@ def make_placement(
     """
     sizes = mesh_sizes(settings, jax.device_count())
     own = parse_rules(settings.rules, paths.leaf_names(params))
+    specs = choose_specs((*own, *rules), params, sizes)
     if jax.device_count() == 1:
         return None
     mesh = jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return Placement(settings.mode, mesh, specs)
+
+
+def choose_specs(
+    rules: Sequence[Rule], params: Params, sizes: Mapping[str, int]
+) -> dict[str, PartitionSpec]:
+    """The spec of each parameter, by its name: that of the first rule found in it.
+
+    Args:
+      rules: ordered; what none matches is whole everywhere.
+      params: arrays or `jax.ShapeDtypeStruct`.
+      sizes: of the axes; one of size 1 shares out nothing.
+
+    Raises:
+      UserError: a spec with more dimensions than a parameter, or one that its axis does not divide.
+    """
     specs = {}
     for name, leaf in paths.flatten(params).items():
-        spec = next((s for regex, s in (*own, *rules) if re.search(regex, name)), PartitionSpec())
+        spec = next((s for regex, s in rules if re.search(regex, name)), PartitionSpec())
         _check_spec(name, leaf.shape, spec, sizes)
-        specs[name] = PartitionSpec(
-            *(axis and (axis if sizes[axis] > 1 else None) for axis in spec)
-        )
-    return Placement(settings.mode, mesh, specs)
+        used = (axis if axis is not None and sizes[axis] > 1 else None for axis in spec)
+        specs[name] = PartitionSpec(*used)
+    return specs
 
 
 def parse_rules(texts: Sequence[str], names: Sequence[str]) -> list[Rule]:
@@ -340,6 +357,29 @@ def sum_gradients(placement: Placement, grads: Params) -> Params:
         return leaf if placement.mesh.shape["data"] == 1 else jax.lax.psum(leaf, "data")
 
     return paths.map_named(total, grads)
+
+
+def split_features(x: Array, count: int) -> list[Array]:
+    """What one product gives for several matrices side by side, apart; each shared over `tensor`.
+
+    A cut of the whole over `tensor` would not be one of each matrix, so the whole is on all of
+    them; what each gives is cut, and its gradient gathered, by itself.
+
+    Args:
+      x: [... n f].
+      count: n.
+    """
+    parts = jnp.split(_over_tensor(x, None), count, axis=-1)
+    return [_over_tensor(_over_tensor(part, None), "tensor") for part in parts]
+
+
+def _over_tensor(x: Array, axis: str | None) -> Array:
+    """Says where the last dimension lies, if there is a `tensor` axis to share it."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if "tensor" not in mesh.axis_names or mesh.shape["tensor"] == 1:
+        return x
+    others = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*others, axis))
 
 
 def _within_tensor(

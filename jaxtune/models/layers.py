@@ -24,6 +24,7 @@ from jaxtune.models.products import (
     fused_attention,
     product,
 )
+from jaxtune.sharding import split_features
 from jaxtune.types import Batch
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
@@ -197,7 +198,7 @@ class SelfAttention(nn.Module):
         d, asking, places_left = x.shape[-1], x, places
         asking_tokens = pick_names(tokens, places)
         if len(self.projections) == 1:
-            parts = jnp.split(self._dense(3 * d, self.projections[0])(x, tokens), 3, axis=-1)
+            parts = split_features(self._dense(3 * d, self.projections[0])(x, tokens), 3)
         else:
             if places is not None and rotate is None:  # no query is projected in vain
                 asking, places_left = pick(x, places), None

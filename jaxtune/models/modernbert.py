@@ -40,6 +40,7 @@ from jaxtune.models.model import (
 from jaxtune.models.modernbert_config import ModernBertConfig, config_from_hf
 from jaxtune.models.rotary import Rotation, rotate, rotation
 from jaxtune.models.tokens import examples_of
+from jaxtune.sharding import split_features
 from jaxtune.types import Batch
 
 
@@ -94,7 +95,7 @@ class FeedForward(nn.Module):
         c = self.config
         spread, last_spread = _drawn(c, c.initializer_range), _drawn(c, c.residual_range)
         both = dense(2 * c.intermediate_size, spread, self.dtype, "Wi", c.mlp_bias)(x, tokens)
-        inner, gate = jnp.split(both, 2, axis=-1)
+        inner, gate = split_features(both, 2)
         x = ACTIVATIONS[c.hidden_activation](inner) * gate
         x = Dropout(c.mlp_dropout)(x, tokens)
         return dense(c.hidden_size, last_spread, self.dtype, "Wo", c.mlp_bias)(x, tokens)

@@ -66,7 +66,7 @@ def test_a_run_outlives_the_death_of_a_process(start, config, tmp_path):
     (out, said), (other_out, _) = again.wait()
     assert [process.returncode for process in again.all] == [0, 0], said
     assert "going on from the checkpoint at step" in out
-    assert not other_out.replace("[Gloo]", "").strip() or "step" not in other_out
+    assert "validation" not in other_out  # one of them speaks for both
     assert steps_of(workdir) == list(range(4, LAST + 1, 4))
     results = json.loads((workdir / "results.json").read_text())
     assert results["steps"] == LAST

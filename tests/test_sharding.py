@@ -1,0 +1,163 @@
+"""Meshes and rules that cannot be, each with its error; and the rules of each family."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from jaxtune import paths, sharding
+from jaxtune.errors import UserError
+from jaxtune.models.bert import BertConfig
+from jaxtune.models.distilbert import DistilBertConfig
+from jaxtune.models.gpt2 import GPT2Config
+from jaxtune.models.modernbert_config import ModernBertConfig
+from jaxtune.models.registry import FAMILIES, parameter_shapes
+from jaxtune.models.resnet import ResNetConfig
+from jaxtune.models.roberta import RobertaConfig
+from jaxtune.models.vit import ViTConfig
+from jaxtune.settings import ParallelSettings
+
+PARAMS = {
+    "a": {"kernel": jnp.zeros((6, 4)), "bias": jnp.zeros(4)},
+    "b": {"kernel": jnp.zeros((4, 4))},
+}
+ONE = {"data": 1, "fsdp": 1, "tensor": 1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "devices", "expected"),
+    [
+        ({}, 8, (8, 1, 1)),
+        ({}, 1, (1, 1, 1)),
+        ({"fsdp": 4}, 8, (2, 4, 1)),
+        ({"data": 2, "fsdp": -1, "tensor": 2}, 8, (2, 2, 2)),
+        ({"data": 1, "tensor": -1}, 8, (1, 1, 8)),
+        ({"mode": "pmap"}, 8, (8, 1, 1)),
+        ({"mode": "pmap", "fsdp": 1, "tensor": 1}, 1, (1, 1, 1)),
+    ],
+)
+def test_one_axis_takes_what_the_others_leave(fields, devices, expected):
+    sizes = sharding.mesh_sizes(ParallelSettings(**fields), devices)
+    assert tuple(sizes[name] for name in sharding.AXES) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "devices", "words"),
+    [
+        ({"data": 3}, 8, ["data 3 x fsdp 1 x tensor 1", "8 devices", "-1 for the rest"]),
+        ({"fsdp": 3}, 8, ["fsdp 3", "8 devices"]),
+        ({"data": 2, "fsdp": 2, "tensor": 4}, 8, ["data 2 x fsdp 2 x tensor 4", "8 devices"]),
+        ({"fsdp": 2}, 1, ["fsdp 2", "1 devices"]),
+        ({"mode": "pmap", "fsdp": 2}, 8, ["'pmap' with fsdp 2", "parallel.fsdp=1", "mode=jit"]),
+        ({"mode": "pmap", "tensor": 2}, 8, ["'pmap' with tensor 2", "parallel.tensor=1"]),
+    ],
+)
+def test_sizes_that_do_not_fit_the_devices_are_refused(fields, devices, words):
+    with pytest.raises(UserError) as error:
+        sharding.mesh_sizes(ParallelSettings(**fields), devices)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_batch_smaller_than_the_devices_that_share_it_is_refused():
+    settings = ParallelSettings(data=2, fsdp=2, tensor=2)
+    sharding.check_devices(settings, 4, 8)
+    with pytest.raises(UserError, match=r"batch_size is 3, but data 2 x fsdp 2.*at least 4"):
+        sharding.check_devices(settings, 3, 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a/kernel$", ["'a/kernel$'", "REGEX=AXIS AXIS"]),
+        ("a/kernel$=", ["REGEX=AXIS AXIS"]),
+        ("a/kernel$=fdsp -", ["'fdsp -'", "Nearest: fsdp"]),
+        ("a/kernel$=data -", ["'data -'", "fsdp and tensor"]),
+        ("a/kernel$=fsdp fsdp", ["'fsdp fsdp'", "at most once"]),
+        ("a/kernal$=fsdp -", ["matches none of the 3 parameters", "Nearest: a/kernel"]),
+        ("a(/kernel$=fsdp -", ["is not a regular expression"]),
+    ],
+)
+def test_a_rule_that_cannot_be_is_refused(text, words):
+    with pytest.raises(UserError) as error:
+        sharding.parse_rules((text,), paths.leaf_names(PARAMS))
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_the_first_rule_wins_and_the_rest_is_whole():
+    rules = sharding.parse_rules(("a/.*=-", "kernel$=fsdp tensor"), paths.leaf_names(PARAMS))
+    specs = sharding.choose_specs(rules, PARAMS, ONE | {"fsdp": 2, "tensor": 2})
+    assert specs == {"a/bias": P(None), "a/kernel": P(None), "b/kernel": P("fsdp", "tensor")}
+
+
+def test_an_axis_of_one_device_shares_out_nothing():
+    specs = sharding.choose_specs([("kernel$", P("fsdp", "tensor"))], PARAMS, ONE | {"fsdp": 2})
+    assert specs["a/kernel"] == P("fsdp", None)
+
+
+@pytest.mark.parametrize(
+    ("rules", "sizes", "words"),
+    [
+        (
+            [("kernel$", P("fsdp"))],
+            {"fsdp": 4},
+            ["parallel.fsdp is 4", "dimension 0", "'a/kernel'", "[6, 4]", "a/kernel$=-"],
+        ),
+        ([("kernel$", P(None, "tensor"))], {"tensor": 3}, ["tensor is 3", "dimension 1"]),
+        ([("bias$", P(None, "fsdp"))], {"fsdp": 2}, ["'a/bias'", "[4]", "2 dimensions (- fsdp)"]),
+    ],
+)
+def test_a_spec_that_does_not_fit_a_parameter_names_it(rules, sizes, words):
+    with pytest.raises(UserError) as error:
+        sharding.choose_specs(rules, PARAMS, ONE | sizes)
+    for word in words:
+        assert word in str(error.value)
+
+
+CONFIGS = {
+    "bert": BertConfig(),
+    "roberta": RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1),
+    "distilbert": DistilBertConfig(),
+    "gpt2": GPT2Config(),
+    "modernbert": ModernBertConfig(),
+    "vit": ViTConfig(),
+    "resnet": ResNetConfig(),
+}
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_fsdp_divides_the_published_models(family):
+    """Base size: of eight devices each keeps an eighth, but for biases and norms."""
+    part = FAMILIES[family]
+    for head in part.heads.values():
+        module = head.make_module(CONFIGS[family], 2, jnp.float32)
+        shapes = parameter_shapes(module)
+        specs = sharding.choose_specs(part.partition, shapes, ONE | {"fsdp": 8})
+        kept = whole = 0
+        for name, leaf in paths.flatten(shapes).items():
+            whole += leaf.size
+            kept += leaf.size / (8 if "fsdp" in specs[name] else 1)
+        assert 8 * kept / whole < 1.05
+
+
+@pytest.mark.parametrize("family", [name for name in CONFIGS if name != "resnet"])
+def test_tensor_divides_the_matrices_of_the_published_models(family):
+    part = FAMILIES[family]
+    head = next(iter(part.heads.values()))
+    shapes = parameter_shapes(head.make_module(CONFIGS[family], 2, jnp.float32))
+    specs = sharding.choose_specs(part.partition, shapes, ONE | {"tensor": 2})
+    layers = {
+        name: leaf.size
+        for name, leaf in paths.flatten(shapes).items()
+        if len(leaf.shape) == 2 and any(c.isdigit() for c in name.split("/"))
+    }
+    shared = sum(size for name, size in layers.items() if "tensor" in specs[name])
+    fused = family in ("gpt2", "modernbert")  # those side by side are whole
+    assert shared / sum(layers.values()) > (0.29 if fused else 0.99)
+
+
+def test_the_mesh_of_one_device_is_none():
+    if jax.device_count() > 1:
+        pytest.skip("this machine has several devices")
+    assert sharding.make_placement(ParallelSettings(), (), PARAMS) is None
