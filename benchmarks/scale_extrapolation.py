@@ -196,9 +196,9 @@ def indivisible(leaves: list[Leaf], sizes: Mapping[str, int]) -> str:
 
 
 def limits() -> list[str]:
-    """How many parameters fit, from the bytes of one: 4, a gradient of 4, moments of 8."""
-    memory, host = CLUSTER.memory / 1e9, CLUSTER.host_size
-    rows = [
+    """What fits and what waits, from the bytes of a parameter: 4, a gradient of 4, moments of 8."""
+    c, memory, host = CLUSTER, CLUSTER.memory / 1e9, CLUSTER.host_size
+    kept = [
         ("data", 4 + 4 + 8),
         (f"fsdp {host}, all gathered at once", 4 + 4 + 12 / host),
         ("fsdp 256, all gathered at once", 4 + 4 + 12 / 256),
@@ -206,4 +206,13 @@ def limits() -> list[str]:
     ]
     lines = ["| full fine-tuning | bytes a parameter | parameters in memory, no activations |"]
     lines.append("|---|---|---|")
-    return lines + [f"| {name} | {each:.2f} | {memory / each:.1f}e9 |" for name, each in rows]
+    lines += [f"| {name} | {each:.2f} | {memory / each:.1f}e9 |" for name, each in kept]
+    sent = [("full, data or fsdp", 8, 6), ("lora, fsdp", 4, 4), ("lora, fsdp, bfloat16", 2, 4)]
+    lines += ["", "| tokens of a device and step under which it waits for messages | within a host"]
+    lines[-1] += " | between hosts |"
+    lines.append("|---|---|---|")
+    for name, num_bytes, products in sent:
+        rate = c.peak * c.utilisation * num_bytes / products
+        within, between = rate * (host - 1) / host / c.host_link, rate * 255 / 256 / c.net_link
+        lines.append(f"| {name} | {within:,.0f} | {between:,.0f} |")
+    return lines

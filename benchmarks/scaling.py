@@ -237,7 +237,8 @@ def table(rows: list[dict[str, Any]], link: float | None) -> str:
     head = ["devices", "mesh", "strategy", *columns, "on the wire", "temporaries, estimated", ""]
     if link:
         head += ["ms a step", "least ms of its messages"]
-    lines = [f"jax {rows[0]['jax']}, {rows[0]['device']}, {rows[0]['date']}", ""]
+    about = f"jax {rows[0]['jax']}, {rows[0]['device']}, {rows[0]['date']}"
+    lines = [f"{about}. In MB: plan / compiled (ratio).", ""]
     lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for row in rows:
         sizes = row["sizes"]
