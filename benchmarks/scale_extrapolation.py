@@ -77,7 +77,7 @@ MODELS = {
     "GPT-2 XL": Model(GPT2_XL, "causal_lm", rows=4, length=1024, read=1024),
 }
 MESHES = ((8, 1, 1), (1, 8, 1), (1, 4, 2), (256, 1, 1), (1, 256, 1), (32, 8, 1), (32, 4, 2))
-STRATEGIES = {"full": ("full", 4), "lora": ("lora", 4), "lora, frozen bfloat16": ("lora", 2)}
+STRATEGIES = {"full": ("full", 4), "lora": ("lora", 4)}  # bytes of a frozen number
 HEADER = (
     *("model", "strategy", "mesh", "kept GB", "peak GB", "fits", "wire GB"),
     *("messages, ms", "products, ms", "bound by"),
