@@ -1,0 +1,122 @@
+"""The scale plan against numbers worked out by hand, and the reader of HLO text."""
+
+import dataclasses
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def scale_plan(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("scale_plan")
+
+
+@pytest.fixture
+def hlo(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("hlo_collectives")
+
+
+def tiny(module: ModuleType):
+    query, output = "layer/0/attention/query/kernel", "layer/0/attention/output/kernel"
+    leaves = [
+        module.Leaf(query, (8, 16), 4, ("fsdp", "tensor"), True, 0),
+        module.Leaf(output, (16, 8), 4, ("tensor", "fsdp"), True, 0),
+        module.Leaf("embeddings/embedding", (10, 8), 2, (None, "fsdp"), False, -1),
+        module.Leaf("classifier/bias", (4,), 4, (), True),
+    ]
+    work = module.Work(
+        rows=8, length=4, read=1, width=8, inner=16, heads=2, layers=2, outputs=4, batch_bytes=400
+    )
+    return leaves, work
+
+
+def test_what_a_device_keeps_and_sends_on_three_axes(scale_plan):
+    leaves, work = tiny(scale_plan)
+    found = scale_plan.plan(leaves, {"data": 2, "fsdp": 2, "tensor": 2}, work)
+    assert found.parameter_bytes == (32 + 32) * 4 + 40 * 2 + 4 * 4
+    assert found.moment_bytes == 2 * (32 + 32 + 4) * 4
+    assert found.batch_bytes == 100
+    assert found.argument_bytes == 352 + 544 + 100
+    assert found.gathered_bytes == (64 + 64) * 4 + 80 * 2
+    assert found.gradient_bytes == (64 + 64 + 4) * 4
+    assert {(m.kind, m.what, m.axes, m.group, m.num_bytes) for m in found.messages} == {
+        ("all-gather", "parameters", ("fsdp",), 2, 512),
+        ("all-gather", "frozen parameters", ("fsdp",), 2, 160),
+        ("reduce-scatter", "gradients", ("fsdp",), 2, 512),
+        ("all-reduce", "gradients", ("data",), 2, 256),
+        ("all-reduce", "gradients", ("data", "fsdp"), 4, 16),
+        ("all-reduce", "activations", ("tensor",), 2, 2 * 4 * 8 * 4),
+        ("all-reduce", "numbers", ("data", "fsdp"), 4, 8),
+        ("all-reduce", "numbers", ("fsdp",), 2, 2 * 2 * 4),
+        ("all-reduce", "numbers", ("tensor",), 2, 2 * 2 * 4),
+    }
+    assert found.wire_bytes == (512 + 160 + 512) / 2 + 256 + 24 + 256 + 12 + 16 + 16
+
+
+def test_over_data_only_the_trained_leaves_and_two_numbers_are_sent(scale_plan):
+    leaves, work = tiny(scale_plan)
+    found = scale_plan.plan(leaves, {"data": 8, "fsdp": 1, "tensor": 1}, work)
+    assert found.sent("all-reduce") == (128 + 128 + 4) * 4 + 2 * 4
+    assert found.wire_bytes == 2 * 7 / 8 * found.sent("all-reduce")
+    assert found.gathered_bytes == 0
+
+
+def test_one_device_sends_nothing(scale_plan):
+    leaves, work = tiny(scale_plan)
+    found = scale_plan.plan(leaves, {"data": 1, "fsdp": 1, "tensor": 1}, work)
+    assert found.messages == ()
+
+
+def test_what_the_step_does_not_read_is_kept_and_not_gathered(scale_plan):
+    leaves, work = tiny(scale_plan)
+    leaves[2] = dataclasses.replace(leaves[2], is_used=False)
+    found = scale_plan.plan(leaves, {"data": 1, "fsdp": 4, "tensor": 1}, work)
+    assert found.parameter_bytes == (32 + 32) * 4 + 20 * 2 + 4 * 4
+    assert found.argument_bytes == (32 + 32 + 4) * 12 + 16 - 16 + 100
+    assert found.sent("all-gather") == (128 + 128) * 4
+
+
+def test_the_last_layer_sends_what_the_head_reads(scale_plan):
+    leaves, work = tiny(scale_plan)
+    leaves[1] = dataclasses.replace(leaves[1], layer=1)
+    found = scale_plan.plan(leaves, {"data": 1, "fsdp": 1, "tensor": 2}, work)
+    sent = [m.num_bytes for m in found.messages if m.what == "activations"]
+    assert sent == [8 * 1 * 8 * 4]
+
+
+HLO = """HloModule step, num_partitions=8
+  %a = f32[4,8]{1,0} all-gather(%x), replica_groups=mesh['data'=2,'fsdp'=4] {'fsdp'}, dimensions={0}
+  %b = f32[2,8]{1,0} reduce-scatter(%x), replica_groups=[2,4]<=[8], dimensions={0}
+  ROOT %c = (f32[8]{0}, bf16[], /*index=2*/f32[3]{0}) all-reduce(%x, %y, %z), replica_groups={}
+  %d = f32[8]{0} all-reduce(%x), replica_groups={{0},{1},{2},{3},{4},{5},{6},{7}}
+  %e = f32[8]{0} all-reduce(%x), replica_groups=mesh['data'=8,'fsdp'=1] {'fsdp'}
+  %f = (f32[1,8]{1,0}, f32[4,8]{1,0}) all-gather-start(%x), replica_groups={{0,1,2,3},{4,5,6,7}}
+  %g = f32[4,8]{1,0} all-gather-done(%f)
+  %h = f32[6]{0} all-reduce-start(%x), replica_groups=[4,2]<=[8]
+  %i = f32[6]{0} collective-permute(%x), source_target_pairs={{0,1},{1,0}}
+  %j = f32[6]{0} add(%all-reduce.1, %all-gather.2)
+"""
+
+
+def test_collectives_are_read_from_hlo_in_each_of_its_spellings(hlo):
+    found = [(one.kind, one.group, one.num_bytes) for one in hlo.collectives(HLO)]
+    assert found == [
+        ("all-gather", 4, 4 * 8 * 4),
+        ("reduce-scatter", 4, 4 * 2 * 8 * 4),
+        ("all-reduce", 8, 8 * 4 + 2 + 3 * 4),
+        ("all-gather", 4, 4 * 8 * 4),
+        ("all-reduce", 2, 24),
+        ("collective-permute", 2, 24),
+    ]
+
+
+def test_a_ring_sends_twice_for_a_sum_and_once_for_a_gather(hlo):
+    assert hlo.wire_bytes("all-reduce", 80, 4) == 120
+    assert hlo.wire_bytes("all-gather", 80, 4) == 60
+    assert hlo.wire_bytes("reduce-scatter", 80, 4) == 60
