@@ -314,6 +314,11 @@ def over_devices(total: Array) -> Array:
     return jax.lax.psum(total, axes) if axes else total
 
 
+def on_mesh(placement: Placement) -> contextlib.AbstractContextManager[Any]:
+    """Where what is traced may say how `tensor` shares it out; `spread` does it by itself."""
+    return jax.sharding.use_abstract_mesh(placement.mesh.abstract_mesh)
+
+
 def held(placement: Placement, tree: Any) -> Any:
     """The `PartitionSpec` over the axes ROWS of each leaf, as `spread` takes them."""
 

@@ -38,6 +38,9 @@ def spread_sums(sums: SumsFn, placement: Placement, part_key: PartKey) -> SumsFn
             jax.lax.pmean(statistics, ROWS),
         )
 
+    if placement.num_shares == 1:
+        return _cut(sums, placement)
+
     def spread(params: Params, frozen: Params, batch: Batch, key: PRNGKey) -> Sums:
         own, others = (sharding.held(placement, tree) for tree in (params, frozen))
         whole: Any = _WHOLE  # of the loss and of the statistics
@@ -45,7 +48,22 @@ def spread_sums(sums: SumsFn, placement: Placement, part_key: PartKey) -> SumsFn
         run = sharding.spread(local, placement, (own, others, _ROWS, _WHOLE), out)
         return run(params, frozen, batch, key)
 
-    return spread
+    return _cut(spread, placement)
+
+
+def _cut(sums: SumsFn, placement: Placement) -> SumsFn:
+    """The sums with gradients cut over `tensor` as their parameters are.
+
+    Else the compiler may cut others, update in parts, and gather parameters and moments again.
+    """
+
+    def cut(params: Params, frozen: Params, batch: Batch, key: PRNGKey) -> Sums:
+        with sharding.on_mesh(placement):
+            found = sums(params, frozen, batch, key)
+        shardings = placement.shardings(found.grads)
+        return found._replace(grads=jax.lax.with_sharding_constraint(found.grads, shardings))
+
+    return cut
 
 
 def spread_eval(eval_step: EvalStep, placement: Placement) -> EvalStep:
@@ -55,6 +73,9 @@ def spread_eval(eval_step: EvalStep, placement: Placement) -> EvalStep:
         whole, others = (sharding.gather(placement, tree) for tree in (params, frozen))
         means, outputs = eval_step(whole, others, batch)
         return jax.lax.psum(means, ROWS), outputs
+
+    if placement.num_shares == 1:
+        return eval_step
 
     def spread(params: Params, frozen: Params, batch: Batch) -> Any:
         own, others = (sharding.held(placement, tree) for tree in (params, frozen))
@@ -68,6 +89,8 @@ def spread_trunk(
     trunk: Callable[[Params, Batch], Array], placement: Placement
 ) -> Callable[[Params, Batch], Array]:
     """The trunk of a model on a batch whose rows the devices share."""
+    if placement.num_shares == 1:
+        return trunk
 
     def spread(params: Params, batch: Batch) -> Array:
         run = sharding.spread(

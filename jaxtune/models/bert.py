@@ -404,6 +404,7 @@ NAMES = Names(
 PARTITION = (
     (r"/self/(?:query|key|value)/kernel$|intermediate/dense/kernel$", P("fsdp", "tensor")),
     (r"/self/(?:query|key|value)/bias$|intermediate/dense/bias$", P("tensor")),
+    (r"/self/(?:query|key|value)/kernel_lora_b$", P(None, "tensor")),
     (r"/\d+/(?:attention/)?output/dense/kernel$", P("tensor", "fsdp")),
     (r"embeddings/embedding$", P(None, "fsdp")),
     (r"(?:pooler|transform|classifier|lm_head)/dense/kernel$", P("fsdp", None)),

@@ -325,6 +325,7 @@ NAMES = Names(
 PARTITION = (
     (r"/(?:[qkv]_lin|lin1)/kernel$", P("fsdp", "tensor")),
     (r"/(?:[qkv]_lin|lin1)/bias$", P("tensor")),
+    (r"/[qkv]_lin/kernel_lora_b$", P(None, "tensor")),
     (r"/(?:out_lin|lin2)/kernel$", P("tensor", "fsdp")),
     (r"embeddings/embedding$", P(None, "fsdp")),
     (r"^(?:pre_classifier|vocab_transform)/kernel$", P("fsdp", None)),

@@ -258,6 +258,7 @@ NAMES = Names(
 PARTITION = (
     (r"/attention/(?:query|key|value)/kernel$|intermediate/dense/kernel$", P("fsdp", "tensor")),
     (r"/attention/(?:query|key|value)/bias$|intermediate/dense/bias$", P("tensor")),
+    (r"/attention/(?:query|key|value)/kernel_lora_b$", P(None, "tensor")),
     (r"/\d+/(?:attention/)?output/dense/kernel$", P("tensor", "fsdp")),
     (r"projection/kernel$", P(None, None, None, "fsdp")),
     (r"position_embeddings$", P(None, None, "fsdp")),

@@ -15,6 +15,7 @@ ALL_AXES = {"parallel.fsdp": 2, "parallel.tensor": 2}  # and data 2
 MESHES = {
     "data": {},
     "fsdp": {"parallel.fsdp": 8},
+    "tensor": {"parallel.tensor": 8},
     "tensor 2 x data 4": {"parallel.tensor": 2},
     "fsdp 4 x tensor 2": {"parallel.fsdp": 4, "parallel.tensor": 2},
     "all axes": ALL_AXES,

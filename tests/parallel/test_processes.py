@@ -1,7 +1,6 @@
 """The command in several processes: who writes, and what happens when one of them ends."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import pytest
 
 from jaxtune.config import load_config
 
-LAST = 24
+LAST = 32
 FIELDS = {
     "train.num_steps": LAST,
     "train.checkpoint_every_steps": 4,
@@ -49,19 +48,31 @@ def steps_of(workdir):
     return [row["step"] for row in map(json.loads, lines) if "train/loss" in row]
 
 
-def test_a_run_outlives_the_death_of_a_process(start, config, tmp_path):
-    workdir = tmp_path / "run"
-    run = Processes(start, config, workdir, FIELDS | {"parallel.fsdp": 4})
-    while not (workdir / "checkpoints" / "8").exists():
+def wait_for(checkpoint, run):
+    while not checkpoint.exists():
         assert run.all[0].poll() is None, run.wait()
         time.sleep(0.05)
-    os.kill(run.all[1].pid, signal.SIGKILL)
+
+
+def test_a_run_outlives_a_signal_and_the_death_of_a_process(start, config, tmp_path):
+    workdir = tmp_path / "run"
+    run = Processes(start, config, workdir, FIELDS | {"parallel.fsdp": 4})
+    wait_for(workdir / "checkpoints" / "4", run)
+    run.all[1].terminate()  # both stop together, with a checkpoint
+    (out, said), _ = run.wait()
+    assert [process.returncode for process in run.all] == [128 + signal.SIGTERM] * 2, said
+    assert "stopped by SIGTERM at step" in out
+    stopped = max(int(folder.name) for folder in (workdir / "checkpoints").iterdir())
+    assert stopped < LAST - 4
+    run = Processes(start, config, workdir, FIELDS | {"parallel.fsdp": 2, "parallel.tensor": 2})
+    wait_for(workdir / "checkpoints" / str(stopped + 4), run)
+    run.all[1].kill()
     killed = time.monotonic()
     (_, said), _ = run.wait()
     assert time.monotonic() - killed < 150
     assert run.all[0].returncode != 0
     assert "lost the others" in said or "another task died" in said
-    # The same command for both, on another mesh, ends as a run that was not stopped.
+    # On a third mesh it ends as a run that was not stopped.
     again = Processes(start, config, workdir, FIELDS)
     (out, said), (other_out, _) = again.wait()
     assert [process.returncode for process in again.all] == [0, 0], said
