@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec
 
-from jaxtune import sharding
+from jaxtune import collectives
 from jaxtune.sharding import ROWS, Placement
 from jaxtune.step import EvalStep, PartKey, Sums, SumsFn
 from jaxtune.types import Array, Batch, Params, PRNGKey
@@ -30,11 +30,11 @@ def spread_sums(sums: SumsFn, placement: Placement, part_key: PartKey) -> SumsFn
 
     def local(params: Params, frozen: Params, batch: Batch, key: PRNGKey) -> Sums:
         key = part_key(key, jax.lax.axis_index(ROWS))
-        whole, others = (sharding.gather(placement, tree) for tree in (params, frozen))
+        whole, others = (collectives.gather(placement, tree) for tree in (params, frozen))
         loss, grads, statistics = sums(whole, others, batch, key)
         return Sums(
             jax.lax.psum(loss, ROWS),
-            sharding.sum_gradients(placement, grads),
+            collectives.sum_gradients(placement, grads),
             jax.lax.pmean(statistics, ROWS),
         )
 
@@ -42,10 +42,10 @@ def spread_sums(sums: SumsFn, placement: Placement, part_key: PartKey) -> SumsFn
         return _cut(sums, placement)
 
     def spread(params: Params, frozen: Params, batch: Batch, key: PRNGKey) -> Sums:
-        own, others = (sharding.held(placement, tree) for tree in (params, frozen))
+        own, others = (collectives.held(placement, tree) for tree in (params, frozen))
         whole: Any = _WHOLE  # of the loss and of the statistics
         out = Sums(whole, own, whole)
-        run = sharding.spread(local, placement, (own, others, _ROWS, _WHOLE), out)
+        run = collectives.spread(local, placement, (own, others, _ROWS, _WHOLE), out)
         return run(params, frozen, batch, key)
 
     return _cut(spread, placement)
@@ -58,7 +58,7 @@ def _cut(sums: SumsFn, placement: Placement) -> SumsFn:
     """
 
     def cut(params: Params, frozen: Params, batch: Batch, key: PRNGKey) -> Sums:
-        with sharding.on_mesh(placement):
+        with collectives.on_mesh(placement):
             found = sums(params, frozen, batch, key)
         shardings = placement.shardings(found.grads)
         return found._replace(grads=jax.lax.with_sharding_constraint(found.grads, shardings))
@@ -70,7 +70,7 @@ def spread_eval(eval_step: EvalStep, placement: Placement) -> EvalStep:
     """The evaluation of a batch whose rows the devices share; its outputs are in rows too."""
 
     def local(params: Params, frozen: Params, batch: Batch) -> Any:
-        whole, others = (sharding.gather(placement, tree) for tree in (params, frozen))
+        whole, others = (collectives.gather(placement, tree) for tree in (params, frozen))
         means, outputs = eval_step(whole, others, batch)
         return jax.lax.psum(means, ROWS), outputs
 
@@ -78,8 +78,8 @@ def spread_eval(eval_step: EvalStep, placement: Placement) -> EvalStep:
         return eval_step
 
     def spread(params: Params, frozen: Params, batch: Batch) -> Any:
-        own, others = (sharding.held(placement, tree) for tree in (params, frozen))
-        run = sharding.spread(local, placement, (own, others, _ROWS), (_WHOLE, _ROWS))
+        own, others = (collectives.held(placement, tree) for tree in (params, frozen))
+        run = collectives.spread(local, placement, (own, others, _ROWS), (_WHOLE, _ROWS))
         return run(params, frozen, batch)
 
     return spread
@@ -93,10 +93,10 @@ def spread_trunk(
         return trunk
 
     def spread(params: Params, batch: Batch) -> Array:
-        run = sharding.spread(
-            lambda params, batch: trunk(sharding.gather(placement, params), batch),
+        run = collectives.spread(
+            lambda params, batch: trunk(collectives.gather(placement, params), batch),
             placement,
-            (sharding.held(placement, params), _ROWS),
+            (collectives.held(placement, params), _ROWS),
             _ROWS,
         )
         return run(params, batch)

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxtune.sharding import over_devices
+from jaxtune.collectives import over_devices
 from jaxtune.types import Batch
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped, UInt32
 
 from jaxtune import noise
+from jaxtune.collectives import split_features
 from jaxtune.errors import UserError
 from jaxtune.models.products import (
     activation_dtype,
@@ -24,7 +25,6 @@ from jaxtune.models.products import (
     fused_attention,
     product,
 )
-from jaxtune.sharding import split_features
 from jaxtune.types import Batch
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, UInt32
 
+from jaxtune.collectives import split_features
 from jaxtune.models.family import Family, Head, Names
 from jaxtune.models.layers import (
     ACTIVATIONS,
@@ -40,7 +41,6 @@ from jaxtune.models.model import (
 from jaxtune.models.modernbert_config import ModernBertConfig, config_from_hf
 from jaxtune.models.rotary import Rotation, rotate, rotation
 from jaxtune.models.tokens import examples_of
-from jaxtune.sharding import split_features
 from jaxtune.types import Batch
 
 
