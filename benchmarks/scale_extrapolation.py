@@ -5,7 +5,6 @@ Nothing is measured: shapes come from config fields, speeds from CLUSTER.
 
 import dataclasses
 import math
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ from scale_plan import Leaf, Message, Plan, Work, plan
 from jaxtune import paths
 from jaxtune.models.family import strategy_fields
 from jaxtune.models.registry import find_family, find_head, parameter_shapes
-from jaxtune.sharding import AXES
+from jaxtune.sharding import AXES, find_spec
 from jaxtune.tuning import adapters, partition
 from jaxtune.tuning.depth import depths
 from jaxtune.tuning.registry import make_strategy
@@ -160,7 +159,7 @@ def model_leaves(model: Model, strategy_name: str, itemsize: int) -> tuple[list[
     found = []
     columns = (paths.flatten(params).items(), jax.tree.leaves(labels), layers)
     for (name, leaf), label, layer in zip(*columns, strict=True):
-        axes = next((tuple(s) for regex, s in family.partition if re.search(regex, name)), ())
+        axes = tuple(find_spec(family.partition, name))
         trained = label != partition.FROZEN
         size = 4 if trained else itemsize
         found.append(Leaf(name, leaf.shape, size, axes, trained, layer))

@@ -199,11 +199,9 @@ def _state_bytes(state: Any, names: Iterable[str]) -> dict[str, int]:
     """Bytes of optimizer state by the parameter whose name ends theirs; counts belong to none."""
     known, sizes = set(names), {}
     for path, leaf in paths.flatten(state).items():
-        parts = path.split("/")
-        ends = ("/".join(parts[i:]) for i in range(len(parts)))  # the longest first
-        owner = next((end for end in ends if end in known), None)
-        if owner is not None:
-            sizes[owner] = sizes.get(owner, 0) + trees.num_bytes(leaf)
+        name = paths.owner(path, known)
+        if name is not None:
+            sizes[name] = sizes.get(name, 0) + trees.num_bytes(leaf)
     return sizes
 
 

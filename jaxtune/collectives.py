@@ -32,7 +32,14 @@ def spread(
 
 
 def over_devices(total: Array) -> Array:
-    """The sum over the parts of a batch, where each of several devices runs on one; else itself."""
+    """The sum over the parts of a batch, where each of several devices runs on one; else itself.
+
+    Args:
+      total: [...], of the part of this device.
+
+    Returns:
+      [...], the same on all devices.
+    """
     axes = []
     for axis in ROWS:
         with contextlib.suppress(NameError):  # JAX has no other way to ask
@@ -41,9 +48,17 @@ def over_devices(total: Array) -> Array:
     return jax.lax.psum(total, axes) if axes else total
 
 
-def on_mesh(placement: Placement) -> contextlib.AbstractContextManager[Any]:
-    """Where what is traced may say how `tensor` shares it out; `spread` does it by itself."""
-    return jax.sharding.use_abstract_mesh(placement.mesh.abstract_mesh)
+def on_mesh(function: Callable[..., Any], placement: Placement) -> Callable[..., Any]:
+    """A function in which what is traced may say how `tensor` shares it out.
+
+    Needed where nobody shares the rows, so that `spread` is not used, which does it by itself.
+    """
+
+    def run(*args: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(placement.mesh.abstract_mesh):
+            return function(*args)
+
+    return run
 
 
 def held(placement: Placement, tree: Any) -> Any:
@@ -58,7 +73,12 @@ def held(placement: Placement, tree: Any) -> Any:
 
 
 def gather(placement: Placement, tree: Params) -> Params:
-    """In `spread`: parameters whole over `fsdp`, from the parts that the devices keep."""
+    """In `spread`: parameters whole over `fsdp`, from the parts that the devices keep.
+
+    Args:
+      placement: names the dimension of each leaf that `fsdp` shares out.
+      tree: parts; a leaf [... n/f ...] becomes [... n ...], of the same dtype.
+    """
 
     def whole(name: str, leaf: jax.Array) -> jax.Array:
         spec = placement.spec(name)
@@ -74,7 +94,12 @@ def gather(placement: Placement, tree: Params) -> Params:
 
 
 def sum_gradients(placement: Placement, grads: Params) -> Params:
-    """In `spread`: the sum over all devices, of which each keeps the part of its parameters."""
+    """In `spread`: the sum over all devices, of which each keeps the part of its parameters.
+
+    Args:
+      placement: as of `gather`.
+      grads: of one device's rows; a leaf [... n ...] becomes [... n/f ...], of the same dtype.
+    """
 
     def total(name: str, leaf: jax.Array) -> jax.Array:
         spec = placement.spec(name)

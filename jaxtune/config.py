@@ -21,7 +21,7 @@ from ml_collections import ConfigDict, config_dict
 
 from jaxtune.errors import UserError, nearest
 from jaxtune.reading import read_json_object
-from jaxtune.settings import ParallelSettings, Settings
+from jaxtune.settings import Settings
 
 
 def default_config() -> ConfigDict:
@@ -132,9 +132,9 @@ def validate(settings: Settings) -> None:
     good = 0 <= data.token_dropout < 1
     check(good, "data.token_dropout", data.token_dropout, "a share from 0 up to, not with, 1")
     _validate_profile(settings, check)
-    for name in ("data", "fsdp", "tensor"):
-        size = getattr(settings.parallel, name)
-        good = size >= 1 or (size == -1 and _rests(settings.parallel) == 1)
+    sizes = {name: getattr(settings.parallel, name) for name in ("data", "fsdp", "tensor")}
+    for name, size in sizes.items():
+        good = size >= 1 or (size == -1 and [*sizes.values()].count(-1) == 1)
         check(good, f"parallel.{name}", size, "at least 1, or -1 for the rest on one axis alone")
     most = settings.activation_cache.max_memory_bytes
     check(most >= 0, "activation_cache.max_memory_bytes", most, "at least 0")
@@ -156,11 +156,6 @@ def _validate_answers(settings: Settings, check: Callable[[bool, str, Any, str],
         check(data.max_length >= 32, "data.max_length", data.max_length, "at least 32 tokens")
         most = f"at most half of max_length {data.max_length}"
         check(data.doc_stride <= data.max_length // 2, "data.doc_stride", data.doc_stride, most)
-
-
-def _rests(parallel: ParallelSettings) -> int:
-    """How many axes take what the others leave."""
-    return (parallel.data, parallel.fsdp, parallel.tensor).count(-1)
 
 
 def _validate_profile(settings: Settings, check: Callable[[bool, str, Any, str], None]) -> None:

@@ -38,6 +38,7 @@ class Feed:
     trunk: Compiled | None = None
     cache: ActivationCache | None = None
     _reads_all = True
+    _on_host = False  # whether the host reads what the trunk gives
 
     def __init__(self, run: Run, stage: int, frozen: Params, folder: Path | None = None) -> None:
         """Nothing is computed yet.
@@ -55,6 +56,7 @@ class Feed:
         module, examples = run.pretrained.module, run.examples["train"]
         trunk = make_trunk(module, plan.depth)
         self._reads_all = reads_all(module, plan.depth)
+        self._on_host = plan.keeps or not self._reads_all
         self.trunk = self._compiled(trunk)
         empty = run.layout.collate(examples, run.layout.empty(), (run.settings.seed, 0))
         shape = jax.eval_shape(trunk, frozen, empty).shape
@@ -147,8 +149,7 @@ class Feed:
         placement = self._run.placement
         if placement is None:
             return Compiled(trunk)
-        is_read = self._plan.keeps or not self._reads_all
-        out = placement.whole if is_read else placement.rows
+        out = placement.whole if self._on_host else placement.rows
         return Compiled(
             spread_trunk(trunk, placement), transform=partial(jax.jit, out_shardings=out)
         )
@@ -157,8 +158,7 @@ class Feed:
         """What the trunk gives for a batch: on the host if that reads it, else on the devices."""
         assert self.trunk is not None
         states = self.trunk(self._frozen, sharding.place_batch(self._run.placement, fields))
-        is_read = self._plan.keeps or not self._reads_all
-        return jax.device_get(states) if is_read else states
+        return jax.device_get(states) if self._on_host else states
 
     def _take(self, cache: ActivationCache, index: BatchIndex, length: int) -> np.ndarray:
         """The kept states of a batch, from all processes, for the rows that this one holds."""

@@ -136,7 +136,7 @@ def train(
 
 def _claim(workdir: Path, run: Run) -> None:
     """Takes the workdir for this run; all processes must have the same one."""
-    processes.check_same({"the config": json.loads(to_json(run.settings))})
+    processes.check_same("the config", json.loads(to_json(run.settings)))
     if processes.is_first():
         claim_workdir(workdir, run.settings)
     processes.wait("claimed")

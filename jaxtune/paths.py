@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +26,13 @@ def flatten(tree: Any) -> dict[str, Any]:
 def map_named(function: Callable[[str, Any], Any], tree: Any) -> Any:
     """`function(name, leaf)` of every leaf, in a tree of the same structure; holes stay holes."""
     return jax.tree_util.tree_map_with_path(lambda path, leaf: function(_name(path), leaf), tree)
+
+
+def owner(name: str, known: Container[str]) -> str | None:
+    """The longest known name that `name` ends with, as a moment's does with its parameter's."""
+    parts = name.split("/")
+    ends = ("/".join(parts[i:]) for i in range(len(parts)))
+    return next((end for end in ends if end in known), None)
 
 
 def unflatten(flat: dict[str, Any]) -> dict[str, Any]:

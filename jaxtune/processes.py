@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -123,27 +123,29 @@ def wait(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def check_same(what: Mapping[str, Any]) -> None:
+def check_same(what: str, value: Any) -> None:
     """Refuses processes that were given different things.
 
+    Args:
+      what: names it, for the message.
+      value: as JSON has it.
+
     Raises:
-      UserError: names what differs from process 0.
+      UserError: in all processes, with what the first one and this one have.
     """
     if jax.process_count() == 1:
         return
-    for name, value in what.items():
-        raw = json.dumps(value, sort_keys=True, default=str).encode()
-        own = np.zeros(_LONGEST, np.uint8)
-        own[: len(raw)] = np.frombuffer(raw, np.uint8)[:_LONGEST]
-        first = multihost_utils.broadcast_one_to_all(own)
-        differs = largest(int((np.asarray(first) != own).any()))
-        if differs:
-            text = bytes(np.asarray(first)).rstrip(b"\0").decode(errors="replace")
-            raise UserError(
-                f"{name} is not the same in all processes: process 0 has {text[:200]}, process"
-                f" {jax.process_index()} has {raw.decode()[:200]}. Start all of them with the same"
-                " command, and give all hosts the same files."
-            )
+    raw = json.dumps(value, sort_keys=True, default=str).encode()
+    own = np.zeros(_LONGEST, np.uint8)
+    own[: len(raw)] = np.frombuffer(raw, np.uint8)[:_LONGEST]
+    first = np.asarray(multihost_utils.broadcast_one_to_all(own))
+    if largest(int((first != own).any())):
+        text = bytes(first).rstrip(b"\0").decode(errors="replace")
+        raise UserError(
+            f"{what} is not the same in all processes: process 0 has {text[:200]}, process"
+            f" {jax.process_index()} has {raw.decode()[:200]}. Start all of them with the same"
+            " command, and give all hosts the same files."
+        )
 
 
 LOST = (jax.errors.JaxRuntimeError, TimeoutError)

@@ -61,9 +61,8 @@ class Placement(NamedTuple):
 
     def spec(self, name: str) -> PartitionSpec:
         """Of a parameter, or of a moment, whose name ends with that of its parameter."""
-        parts = name.split("/")
-        ends = ("/".join(parts[i:]) for i in range(len(parts)))
-        return next((self.specs[end] for end in ends if end in self.specs), PartitionSpec())
+        parameter = paths.owner(name, self.specs)
+        return PartitionSpec() if parameter is None else self.specs[parameter]
 
     def shardings(self, tree: Any) -> Any:
         """The `NamedSharding` of each leaf of parameters or of a train state, by its name."""
@@ -172,11 +171,16 @@ def choose_specs(
     """
     specs = {}
     for name, leaf in paths.flatten(params).items():
-        spec = next((s for regex, s in rules if re.search(regex, name)), PartitionSpec())
+        spec = find_spec(rules, name)
         _check_spec(name, leaf.shape, spec, sizes)
         used = (axis if axis is not None and sizes[axis] > 1 else None for axis in spec)
         specs[name] = PartitionSpec(*used)
     return specs
+
+
+def find_spec(rules: Sequence[Rule], name: str) -> PartitionSpec:
+    """That of the first rule found in a parameter's name; whole where none is."""
+    return next((spec for regex, spec in rules if re.search(regex, name)), PartitionSpec())
 
 
 def parse_rules(texts: Sequence[str], names: Sequence[str]) -> list[Rule]:
@@ -222,7 +226,7 @@ def _check_spec(
     if len(spec) > len(shape):
         raise UserError(
             f"config.parallel: {name!r} has the shape {list(shape)}, but its rule names the axes of"
-            f" {len(spec)} dimensions ({_spell(spec)}). Put a narrower rule before it in"
+            f" {len(spec)} dimensions ({spell(spec)}). Put a narrower rule before it in"
             " config.parallel.rules."
         )
     for place, (size, axis) in enumerate(zip(shape, spec, strict=False)):
@@ -234,19 +238,26 @@ def _check_spec(
             )
 
 
-def _spell(spec: PartitionSpec) -> str:
+def spell(spec: PartitionSpec) -> str:
+    """As rules write it, such as `fsdp -`."""
     return " ".join(axis or "-" for axis in spec)
 
 
 def put(placement: Placement | None, name: str, value: np.ndarray) -> jax.Array:
-    """One parameter where it belongs."""
+    """One parameter where it belongs.
+
+    Args:
+      placement: None for one device.
+      name: of the parameter.
+      value: the whole, of its shape and dtype; all processes have it alike.
+    """
     if placement is None:
         return jax.device_put(value)
     return _place(value, NamedSharding(placement.mesh, placement.spec(name)))
 
 
 def place(tree: Any, shardings: Any) -> Any:
-    """Each leaf where its sharding says.
+    """Each leaf where its sharding says, with its shape and dtype.
 
     Args:
       tree: numpy arrays, which all processes have alike, or arrays on devices.
@@ -274,7 +285,16 @@ def own_rows(placement: Placement | None, count: int) -> slice:
 
 
 def place_batch(placement: Placement | None, batch: Mapping[str, Any]) -> Batch:
-    """A batch on the devices; of several processes, each gives the rows of `own_rows`."""
+    """A batch on the devices.
+
+    Args:
+      placement: None for one device.
+      batch: arrays of one first axis, that of the rows of `own_rows`; those of `jax.Array` are on
+        the devices already.
+
+    Returns:
+      The same names; the first axis is that of all rows.
+    """
     if placement is None:
         return jax.device_put(dict(batch))
     return {

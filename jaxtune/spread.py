@@ -38,9 +38,6 @@ def spread_sums(sums: SumsFn, placement: Placement, part_key: PartKey) -> SumsFn
             jax.lax.pmean(statistics, ROWS),
         )
 
-    if placement.num_shares == 1:
-        return _cut(sums, placement)
-
     def spread(params: Params, frozen: Params, batch: Batch, key: PRNGKey) -> Sums:
         own, others = (collectives.held(placement, tree) for tree in (params, frozen))
         whole: Any = _WHOLE  # of the loss and of the statistics
@@ -48,7 +45,7 @@ def spread_sums(sums: SumsFn, placement: Placement, part_key: PartKey) -> SumsFn
         run = collectives.spread(local, placement, (own, others, _ROWS, _WHOLE), out)
         return run(params, frozen, batch, key)
 
-    return _cut(spread, placement)
+    return _cut(sums if placement.num_shares == 1 else spread, placement)
 
 
 def _cut(sums: SumsFn, placement: Placement) -> SumsFn:
@@ -58,8 +55,7 @@ def _cut(sums: SumsFn, placement: Placement) -> SumsFn:
     """
 
     def cut(params: Params, frozen: Params, batch: Batch, key: PRNGKey) -> Sums:
-        with collectives.on_mesh(placement):
-            found = sums(params, frozen, batch, key)
+        found = collectives.on_mesh(sums, placement)(params, frozen, batch, key)
         shardings = placement.shardings(found.grads)
         return found._replace(grads=jax.lax.with_sharding_constraint(found.grads, shardings))
 
@@ -74,23 +70,18 @@ def spread_eval(eval_step: EvalStep, placement: Placement) -> EvalStep:
         means, outputs = eval_step(whole, others, batch)
         return jax.lax.psum(means, ROWS), outputs
 
-    if placement.num_shares == 1:
-        return eval_step
-
     def spread(params: Params, frozen: Params, batch: Batch) -> Any:
         own, others = (collectives.held(placement, tree) for tree in (params, frozen))
         run = collectives.spread(local, placement, (own, others, _ROWS), (_WHOLE, _ROWS))
         return run(params, frozen, batch)
 
-    return spread
+    return collectives.on_mesh(eval_step if placement.num_shares == 1 else spread, placement)
 
 
 def spread_trunk(
     trunk: Callable[[Params, Batch], Array], placement: Placement
 ) -> Callable[[Params, Batch], Array]:
     """The trunk of a model on a batch whose rows the devices share."""
-    if placement.num_shares == 1:
-        return trunk
 
     def spread(params: Params, batch: Batch) -> Array:
         run = collectives.spread(
@@ -101,4 +92,4 @@ def spread_trunk(
         )
         return run(params, batch)
 
-    return spread
+    return collectives.on_mesh(trunk if placement.num_shares == 1 else spread, placement)

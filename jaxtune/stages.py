@@ -16,7 +16,7 @@ from jaxtune.run import Run, stage_start
 from jaxtune.sharding import ROWS
 from jaxtune.spread import spread_sums
 from jaxtune.state import TrainState, init_state
-from jaxtune.step import make_sums, make_train_step, make_update
+from jaxtune.step import make_sums, make_update, sum_over
 from jaxtune.tuning import adapters, partition
 from jaxtune.tuning.partition import Staged
 from jaxtune.types import ApplyFn, Params
@@ -95,26 +95,18 @@ def _stage(run: Run, index: int, state: TrainState, frozen: Params, folder: Path
 
 def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -> Compiled:
     """The training step on one device, on a mesh, or under pmap."""
-    placement, tx, parts = run.placement, run.optimizer(index), run.settings.train.num_microbatches
+    placement, parts = run.placement, run.settings.train.num_microbatches
+    sums = make_sums(apply_fn, run.loss_fn, parts, noise.same_key)
     transform: Callable[..., Any] = jax.jit
     if placement is not None and placement.mode == "pmap":
-        step = make_train_step(
-            apply_fn,
-            run.loss_fn,
-            tx,
-            num_microbatches=parts,
-            axis_name=ROWS[0],
-            part_key=noise.same_key,
-        )
+        sums = sum_over(sums, ROWS[0], noise.same_key)
         axes = {"axis_name": ROWS[0], "in_axes": (None, None, 0), "out_axes": (None, None)}
         transform = partial(jax.pmap, **axes)
-    else:
-        sums = make_sums(apply_fn, run.loss_fn, parts, noise.same_key)
-        if placement is not None:
-            sums = spread_sums(sums, placement, noise.same_key)
-            out = (placement.shardings(state), placement.whole)
-            transform = partial(jax.jit, out_shardings=out)
-        step = make_update(sums, tx)
+    elif placement is not None:
+        sums = spread_sums(sums, placement, noise.same_key)
+        out = (placement.shardings(state), placement.whole)
+        transform = partial(jax.jit, out_shardings=out)
+    step = make_update(sums, run.optimizer(index))
     return Compiled(step, donate_argnums=(0,), transform=transform)
 
 

@@ -21,6 +21,7 @@ from jaxtune.models.registry import parameter_shapes
 from jaxtune.report import Report, human_bytes, human_seconds
 from jaxtune.run import Run
 from jaxtune.settings import PrecisionSettings
+from jaxtune.sharding import spell
 from jaxtune.tuning import partition
 
 _SAMPLE = 100  # batches that the share of padding is estimated by
@@ -214,12 +215,11 @@ def _placement_rows(run: Run, trainable: Any) -> list[tuple[str, str]]:
     rows = [("parallel", told)]
     flat, found = paths.flatten(run.params), {}
     for name, spec in placement.specs.items():
-        found.setdefault(tuple(spec), []).append(name)
+        found.setdefault(spec, []).append(name)
     for spec, names in found.items():
         if any(spec):
-            words = " ".join(axis or "-" for axis in spec)
             example = max(names, key=lambda name: flat[name].size)
-            rows.append(("", f"{words}: {len(names)} parameters, such as {example}"))
+            rows.append(("", f"{spell(spec)}: {len(names)} parameters, such as {example}"))
     moments = jax.eval_shape(run.optimizer(0).init, trainable)
     kept = (placement.bytes_per_device(run.params), placement.bytes_per_device(moments))
     texts = [human_bytes(size) for size in kept]
