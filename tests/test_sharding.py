@@ -7,7 +7,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxtune import paths, sharding
 from jaxtune.errors import UserError
-from jaxtune.models.bert import BertConfig
+from jaxtune.models.bert_config import BertConfig
 from jaxtune.models.distilbert import DistilBertConfig
 from jaxtune.models.gpt2 import GPT2Config
 from jaxtune.models.modernbert_config import ModernBertConfig

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt32
 
 from jaxtune.errors import UserError
-from jaxtune.models import bert
-from jaxtune.models.bert import Bert, BertConfig, span_head, token_head
+from jaxtune.models import bert, bert_config
+from jaxtune.models.bert import Bert, span_head, token_head
+from jaxtune.models.bert_config import BertConfig
 from jaxtune.models.family import Family, Head
 from jaxtune.models.hf_config import check_tied
 from jaxtune.models.layers import Dropout, dense
@@ -47,7 +48,7 @@ def config_from_hf(hf_config: Mapping[str, Any], source: str) -> BertConfig:
       UserError: a field of the wrong type, a variant that is computed differently, or no position
         left for a token.
     """
-    config = bert.config_from_hf(hf_config, source, RobertaConfig, "RoBERTa")
+    config = bert_config.config_from_hf(hf_config, source, RobertaConfig, "RoBERTa")
     if config.max_length < 1:
         raise UserError(
             f"{source}: max_position_embeddings is {config.max_position_embeddings}, but the first"
