@@ -23,6 +23,7 @@ class Collective(NamedTuple):
       num_bytes: of what is whole: the result of an all-gather, the operand of a reduce-scatter,
         either of the others.
       elements: numbers in it.
+      shapes: of the arrays in its type.
       text: its line.
     """
 
@@ -30,6 +31,7 @@ class Collective(NamedTuple):
     group: int
     num_bytes: int
     elements: int
+    shapes: tuple[tuple[int, ...], ...]
     text: str
 
     @property
@@ -68,12 +70,13 @@ def _read(line: str, devices: int) -> Collective | None:
     if match is None:
         return None
     kind, group = match["kind"], _group(line, devices)
-    arrays = [
-        (math.prod(int(size) for size in sizes.split(",") if size), _bits(dtype))
-        for dtype, sizes in _ARRAY.findall(match["type"])
-    ]
-    elements = sum(size for size, _ in arrays)
-    num_bytes = sum(size * bits for size, bits in arrays) // 8
+    arrays = _ARRAY.findall(match["type"])
+    shapes = tuple(tuple(int(n) for n in sizes.split(",") if n) for _, sizes in arrays)
+    elements = sum(map(math.prod, shapes))
+    bits = sum(
+        math.prod(shape) * _bits(dtype) for (dtype, _), shape in zip(arrays, shapes, strict=True)
+    )
+    num_bytes = bits // 8
     # A start has operands and results in its type, but that of an all-reduce.
     if match["start"] and kind in ("all-gather", "reduce-scatter"):
         elements, num_bytes = (x * group // (group + 1) for x in (elements, num_bytes))
@@ -81,7 +84,7 @@ def _read(line: str, devices: int) -> Collective | None:
         elements, num_bytes = elements // 2, num_bytes // 2
     elif kind == "reduce-scatter":
         elements, num_bytes = elements * group, num_bytes * group
-    return Collective(kind, group, num_bytes, elements, line.strip())
+    return Collective(kind, group, num_bytes, elements, shapes, line.strip())
 
 
 def _bits(dtype: str) -> int:

@@ -10,15 +10,14 @@ environment names the other processes, if there are any: PROCESSES="id,count,por
 
 import json
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-_OPS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
-_BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "s8": 1, "u8": 1}
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from hlo_collectives import collectives
 
 
 def main(jobs_file: str, folder: str) -> None:
@@ -100,34 +99,14 @@ def program(stage: Any, batch: Any) -> dict[str, Any]:
     compiled = stage.step.program(stage.state, stage.frozen, batch)
     memory = compiled.memory_analysis()
     return {
-        "collectives": collectives(compiled.as_text()),
+        "collectives": [
+            (one.kind, one.num_bytes, one.shapes) for one in collectives(compiled.as_text())
+        ],
         "argument_bytes": memory.argument_size_in_bytes,
         "trainable_bytes": trees.num_bytes(stage.state.params),
         "trainable_leaves": len(jax.tree.leaves(stage.state.params)),
         "shapes": {name: list(x.shape) for name, x in batch.items()},
     }
-
-
-def collectives(text: str) -> list[tuple[str, list[tuple[str, list[int]]]]]:
-    """(operation, (dtype, shape) of each result), if more than one device takes part in it."""
-    found = []
-    for line in text.splitlines():
-        match = re.search(rf"= (.*?) ({_OPS})(?:-start)?\(", line)
-        if match is None or is_alone(line):
-            continue
-        parts = re.findall(r"(\w+)\[([\d,]*)\]", match[1])
-        shapes = [(kind, [int(n) for n in dims.split(",") if n]) for kind, dims in parts]
-        found.append((match[2], [(kind, dims) for kind, dims in shapes if kind in _BYTES]))
-    return found
-
-
-def is_alone(line: str) -> bool:
-    """Whether each group of devices is one device, so that nothing is sent."""
-    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", line)
-    if listed:
-        return "," not in listed[1]
-    iota = re.search(r"replica_groups=\[(\d+),(\d+)\]", line)
-    return iota is not None and iota[2] == "1"
 
 
 if __name__ == "__main__":
