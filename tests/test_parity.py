@@ -75,7 +75,7 @@ def test_hidden_states_and_logits(tiny, rows):
     states = np.stack(model.module.apply(variables, batch, method="hidden_states"))
     np.testing.assert_allclose(states, reference[f"{rows}/hidden_states"], atol=1e-5, rtol=0)
     pooled = model.module.apply(
-        variables, states[-1], method=lambda m, x: m.backbone.pool(x[:, :1])[:, 0]
+        variables, states[-1], method=lambda m, x: m.backbone.pool(x[:, :1], None)[:, 0]
     )
     np.testing.assert_allclose(pooled, reference[f"{rows}/pooler_output"], atol=1e-5, rtol=0)
     logits = model.apply_fn(model.params, batch, key=None, train=False)

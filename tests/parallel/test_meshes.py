@@ -110,6 +110,7 @@ def programs(run_on, job):
             for axis, names, size in (
                 ("data", TUNINGS, {}),
                 ("fsdp", ("full", "lora"), {"parallel.fsdp": devices}),
+                ("fsdp x tensor", ("full", "lora"), {"parallel.fsdp": 4, "parallel.tensor": 2}),
                 ("tensor", ("full",), {"parallel.tensor": min(devices, 4)}),
             )
             for name in names
@@ -158,6 +159,13 @@ def test_fsdp_gathers_a_parameter_once_and_scatters_its_gradient_once(tuning, pr
     reduced = num_bytes(facts, "all-reduce") + num_bytes(facts, "reduce-scatter")
     scalars = reduced - facts["trainable_bytes"]
     assert 0 <= scalars <= 8 + 4 * (facts["trainable_leaves"] + 1)  # losses; norms for clipping
+
+
+@pytest.mark.parametrize("mesh", ["fsdp", "fsdp x tensor"])
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_no_device_gathers_more_than_its_part_over_tensor(tuning, mesh, programs):
+    facts = programs[8, f"{mesh} {tuning}"]
+    assert num_bytes(facts, "all-gather") == facts["bytes_to_gather"]
 
 
 def test_tensor_parallel_sums_activations_and_gathers_nothing(programs):

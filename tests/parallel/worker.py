@@ -59,7 +59,7 @@ def run_job(job: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     for _ in range(job.get("steps", 0)):
         _, batch = next(stream)
         if job.get("program") and not losses:
-            facts |= program(stage, batch)
+            facts |= program(run, stage, batch)
         state, info = stage.step(stage.state, stage.frozen, batch)
         stage = stage._replace(state=state)
         losses.append(float(info.loss.value))
@@ -90,12 +90,19 @@ def run_job(job: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     return arrays, facts
 
 
-def program(stage: Any, batch: Any) -> dict[str, Any]:
-    """What the compiled step communicates and keeps."""
+def program(run: Any, stage: Any, batch: Any) -> dict[str, Any]:
+    """What the compiled step communicates and keeps, and what has to be gathered over `fsdp`."""
     import jax
 
-    from jaxtune import trees
+    from jaxtune import paths, trees
 
+    to_gather = 0
+    if run.placement is not None:
+        tensor = run.placement.mesh.shape["tensor"]
+        for name, leaf in paths.flatten(run.params).items():
+            spec = run.placement.specs[name]
+            if "fsdp" in spec:
+                to_gather += trees.num_bytes(leaf) // (tensor if "tensor" in spec else 1)
     compiled = stage.step.program(stage.state, stage.frozen, batch)
     memory = compiled.memory_analysis()
     return {
@@ -103,6 +110,7 @@ def program(stage: Any, batch: Any) -> dict[str, Any]:
             (one.kind, one.num_bytes, one.shapes) for one in collectives(compiled.as_text())
         ],
         "argument_bytes": memory.argument_size_in_bytes,
+        "bytes_to_gather": to_gather,
         "trainable_bytes": trees.num_bytes(stage.state.params),
         "trainable_leaves": len(jax.tree.leaves(stage.state.params)),
         "shapes": {name: list(x.shape) for name, x in batch.items()},
