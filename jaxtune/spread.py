@@ -45,21 +45,7 @@ def spread_sums(sums: SumsFn, placement: Placement, part_key: PartKey) -> SumsFn
         run = collectives.spread(local, placement, (own, others, _ROWS, _WHOLE), out)
         return run(params, frozen, batch, key)
 
-    return _cut(sums if placement.num_shares == 1 else spread, placement)
-
-
-def _cut(sums: SumsFn, placement: Placement) -> SumsFn:
-    """The sums with gradients cut over `tensor` as their parameters are.
-
-    Else the compiler may cut others, update in parts, and gather parameters and moments again.
-    """
-
-    def cut(params: Params, frozen: Params, batch: Batch, key: PRNGKey) -> Sums:
-        found = collectives.on_mesh(sums, placement)(params, frozen, batch, key)
-        shardings = placement.shardings(found.grads)
-        return found._replace(grads=jax.lax.with_sharding_constraint(found.grads, shardings))
-
-    return cut
+    return collectives.on_mesh(sums, placement) if placement.num_shares == 1 else spread
 
 
 def spread_eval(eval_step: EvalStep, placement: Placement) -> EvalStep:

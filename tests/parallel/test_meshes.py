@@ -111,7 +111,7 @@ def programs(run_on, job):
                 ("data", TUNINGS, {}),
                 ("fsdp", ("full", "lora"), {"parallel.fsdp": devices}),
                 ("fsdp x tensor", ("full", "lora"), {"parallel.fsdp": 4, "parallel.tensor": 2}),
-                ("tensor", ("full",), {"parallel.tensor": min(devices, 4)}),
+                ("tensor", ("full", "lora"), {"parallel.tensor": min(devices, 4)}),
             )
             for name in names
             if devices > 1 or axis == "data"
@@ -168,6 +168,7 @@ def test_no_device_gathers_more_than_its_part_over_tensor(tuning, mesh, programs
     assert num_bytes(facts, "all-gather") == facts["bytes_to_gather"]
 
 
-def test_tensor_parallel_sums_activations_and_gathers_nothing(programs):
-    facts = programs[8, "tensor full"]
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_tensor_parallel_sums_activations_and_gathers_nothing(tuning, programs):
+    facts = programs[8, f"tensor {tuning}"]
     assert {operation for operation, *_ in facts["collectives"]} == {"all-reduce"}
