@@ -16,7 +16,8 @@ from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that would use the network fails at once
 # Compiling takes longer than running: half of it without the passes over machine code.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 # Many tests run the same tiny programs, some in processes of their own: each is compiled once.
 CACHE = tempfile.TemporaryDirectory(prefix="jaxtune-tests-")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", CACHE.name)
