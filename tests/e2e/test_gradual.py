@@ -96,20 +96,19 @@ def test_a_run_that_dies_in_any_stage_goes_on_with_the_same_bits(
     assert len(whole["compiled_train_shapes"]) == len(starts) - 1  # one shape, once a stage
     assert len(whole["compiled_eval_shapes"]) == 1
     assert whole["trainable_parameters"] == whole["parameters"]
-    workdir = tmp_path / "died"
     for index in stages:
         # Two steps into the stage: the newest checkpoint may be of the stage before.
-        step = min(starts[index] + 2, starts[index + 1])
+        workdir, step = tmp_path / f"died{index}", min(starts[index] + 2, starts[index + 1])
         with monkeypatch.context() as patch:
             die_at(patch, step)
             with pytest.raises(Crash):
                 run(config, workdir, *choice)
-    again = run(config, workdir, *choice)
-    assert (again["resumed_from_step"] or 0) <= step
-    assert again["stage_starts"] == whole["stage_starts"]
-    assert again["best_step"] == whole["best_step"]
-    assert same(tmp_path / "whole", workdir)
-    assert log(tmp_path / "whole") == log(workdir)
+        again = run(config, workdir, *choice)
+        assert (again["resumed_from_step"] or 0) <= step
+        assert again["stage_starts"] == whole["stage_starts"]
+        assert again["best_step"] == whole["best_step"]
+        assert same(tmp_path / "whole", workdir), f"stage {index}"
+        assert log(tmp_path / "whole") == log(workdir)
 
 
 def test_a_plateau_of_the_score_begins_the_next_stage(config, tmp_path):
