@@ -61,7 +61,7 @@ def spread_eval(eval_step: EvalStep, placement: Placement) -> EvalStep:
         run = collectives.spread(local, placement, (own, others, _ROWS), (_WHOLE, _ROWS))
         return run(params, frozen, batch)
 
-    return collectives.on_mesh(eval_step if placement.num_shares == 1 else spread, placement)
+    return collectives.on_mesh(eval_step, placement) if placement.num_shares == 1 else spread
 
 
 def spread_trunk(
@@ -78,4 +78,4 @@ def spread_trunk(
         )
         return run(params, batch)
 
-    return collectives.on_mesh(trunk if placement.num_shares == 1 else spread, placement)
+    return collectives.on_mesh(trunk, placement) if placement.num_shares == 1 else spread
