@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from scale_plan import Leaf, Message, Plan, Work, plan
 
-from jaxtune import paths
+from jaxtune.core import paths
 from jaxtune.models.family import strategy_fields
 from jaxtune.models.registry import find_family, find_head, parameter_shapes
-from jaxtune.sharding import AXES, find_spec
-from jaxtune.tuning import adapters, partition
+from jaxtune.parallel.sharding import AXES, find_spec
+from jaxtune.tuning import injection, partition
 from jaxtune.tuning.depth import depths
 from jaxtune.tuning.registry import make_strategy
 
@@ -153,7 +153,7 @@ def model_leaves(model: Model, strategy_name: str, itemsize: int) -> tuple[list[
     shapes = parameter_shapes(head.make_module(config, 2, jnp.bfloat16))
     strategy = make_strategy(strategy_name, {}, strategy_fields(family, head, shapes))
     key = jax.random.key(0)
-    params = jax.eval_shape(lambda p, k: adapters.extend(strategy, p, k), shapes, key)
+    params = jax.eval_shape(lambda p, k: injection.extend(strategy, p, k), shapes, key)
     labels = partition.label(strategy, params)
     layers, _ = depths(labels, family.names.layers, family.names.below)
     found = []

@@ -35,14 +35,15 @@ from rich.console import Console
 from scale_extrapolation import CLUSTER, extrapolation
 from scale_plan import Leaf, Plan, Work, plan
 
-from jaxtune import paths, stages
-from jaxtune.config import load_config
+from jaxtune.core import paths
 from jaxtune.main import parse as parse_run
 from jaxtune.models.trunk import STATES, num_layers
-from jaxtune.report import Report
-from jaxtune.run import Run, prepare
-from jaxtune.sharding import AXES
-from jaxtune.stages import Stage
+from jaxtune.parallel.sharding import AXES
+from jaxtune.run import stages
+from jaxtune.run.config import load_config
+from jaxtune.run.console import Report
+from jaxtune.run.prepare import Run, prepare
+from jaxtune.run.stages import Stage
 from jaxtune.tuning import partition
 from jaxtune.tuning.depth import depths
 

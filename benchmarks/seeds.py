@@ -14,9 +14,9 @@ import sys
 import time
 from pathlib import Path
 
-from jaxtune.config import load_config
-from jaxtune.data.rows import Rows, read_data
+from jaxtune.data.sources.rows import Rows, read_data
 from jaxtune.main import parse as parse_run
+from jaxtune.run.config import load_config
 from jaxtune.tasks.registry import find_task
 
 

@@ -26,14 +26,15 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from jaxtune import stages, trees
-from jaxtune.config import load_config
-from jaxtune.data import batches
-from jaxtune.loop import train
+from jaxtune.core import trees
+from jaxtune.data.batching import batches
 from jaxtune.main import parse as parse_run
-from jaxtune.report import Report
-from jaxtune.run import Run, prepare, stage_start
-from jaxtune.step import make_train_step
+from jaxtune.run import stages
+from jaxtune.run.config import load_config
+from jaxtune.run.console import Report
+from jaxtune.run.loop import train
+from jaxtune.run.prepare import Run, prepare, stage_start
+from jaxtune.train.step import make_train_step
 from jaxtune.tuning.partition import Staged
 
 RECIPE = {

@@ -15,11 +15,12 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy import stats
 
-from jaxtune.config import load_config
-from jaxtune.data import batches, text
-from jaxtune.data.examples import load_tokenizer, tokenize
-from jaxtune.data.rows import read_data
+from jaxtune.data.batching import batches
+from jaxtune.data.sources.rows import read_data
+from jaxtune.data.text import text_tables
+from jaxtune.data.text.examples import load_tokenizer, tokenize
 from jaxtune.models.pretrained import load_pretrained
+from jaxtune.run.config import load_config
 
 BATCH_SIZE = 64
 
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     arguments = parser.parse_args()
     settings = load_config("configs/stsb.py", {"data.path": arguments.data})
-    rows = read_data(settings.data, text.TARGETS).splits["test"]
+    rows = read_data(settings.data, text_tables.TARGETS).splits["test"]
     model = load_pretrained(arguments.model, num_outputs=1, key=jax.random.key(0))
     sides = [embed(model, [(pair[side],) for pair in rows.inputs]) for side in (0, 1)]
     cosine = np.sum(sides[0] * sides[1], axis=-1)

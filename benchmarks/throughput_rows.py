@@ -121,8 +121,8 @@ def write_jobs(
     Returns:
       (job files by peer, tokens of each row, the model's config.json with `num_classes`).
     """
-    from jaxtune.config import load_config
     from jaxtune.models.pretrained import read_config
+    from jaxtune.run.config import load_config
 
     own = {"precision.compute_dtype": row.dtype, "tuning.name": row.strategy}
     own |= {"data.max_train_examples": str(num_examples)}
@@ -164,8 +164,8 @@ def write_jobs(
 
 def write_rows(settings: Any, model: Path, file: Path) -> tuple[dict[str, np.ndarray], int]:
     """Tokenizes the rows of `train` and `eval`; (tokens of each row by split, classes)."""
-    from jaxtune.data.examples import load_tokenizer, tokenize
-    from jaxtune.data.rows import read_data
+    from jaxtune.data.sources.rows import read_data
+    from jaxtune.data.text.examples import load_tokenizer, tokenize
     from jaxtune.tasks.registry import find_task
 
     data = read_data(settings.data, find_task(settings.task).reader)

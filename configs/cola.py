@@ -12,7 +12,7 @@ dev.tsv.
 
 from ml_collections import ConfigDict
 
-from jaxtune.config import default_config
+from jaxtune.run.config import default_config
 
 
 def get_config() -> ConfigDict:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jaxtune.config import default_config
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
+from jaxtune.run.config import default_config
 
 
 def get_config() -> ConfigDict:

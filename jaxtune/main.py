@@ -7,10 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-from jaxtune.cli import run_command, token_folder
-from jaxtune.config import load_config
-from jaxtune.errors import UserError
-from jaxtune.huge_pages import restart_with_huge_pages
+from jaxtune.core.errors import UserError
+from jaxtune.run.cli import run_command, token_folder
+from jaxtune.run.config import load_config
+from jaxtune.run.huge_pages import restart_with_huge_pages
 
 _PREFIX = "--config."
 
@@ -28,32 +28,32 @@ def main(argv: list[str]) -> None:
     settings = load_config(arguments.config, overrides)
     workdir = Path(os.path.expanduser(arguments.workdir))  # no shell expands --workdir=~/runs
     # The heavy imports wait until the config has been found good.
-    from jaxtune import processes
-    from jaxtune.compiled import keep_programs
-    from jaxtune.report import Report
+    from jaxtune.parallel import multihost
+    from jaxtune.run.console import Report
+    from jaxtune.train.compiled import keep_programs
 
     report = Report()
     if arguments.distributed:
         if arguments.mode != "train":
             raise UserError(f"--mode={arguments.mode} runs in one process: drop --distributed.")
-        processes.join(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
-        report = Report(quiet=not processes.is_first())
+        multihost.join(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
+        report = Report(quiet=not multihost.is_first())
     keep_programs(report.line)
     tokens = token_folder(report.line)
     if arguments.mode == "eval":
-        from jaxtune.scoring import score
+        from jaxtune.run.scoring import score
 
         scores = score(settings, workdir, report, tokens)
         report.line(json.dumps(scores))
         return
     if arguments.mode == "lr_find":
-        from jaxtune.lr_find import lr_find
+        from jaxtune.run.lr_find import lr_find
 
         lr_find(settings, workdir, report, tokens)
         return
-    from jaxtune.loop import InterruptedRunError, train
+    from jaxtune.run.loop import InterruptedRunError, train
 
-    with processes.together() if arguments.distributed else contextlib.nullcontext():
+    with multihost.together() if arguments.distributed else contextlib.nullcontext():
         try:
             train(settings, workdir, report, tokens)
         except InterruptedRunError as stop:

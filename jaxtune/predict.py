@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jaxtune.atomic import write_atomic
-from jaxtune.cli import run_command, token_folder
-from jaxtune.errors import UserError, nearest
-from jaxtune.huge_pages import restart_with_huge_pages
+from jaxtune.core.errors import UserError, nearest
+from jaxtune.io.atomic import write_atomic
+from jaxtune.run.cli import run_command, token_folder
+from jaxtune.run.huge_pages import restart_with_huge_pages
 
 _OUTPUTS = (".jsonl", ".csv")
 
@@ -39,10 +39,11 @@ def main(argv: list[str]) -> None:
         siblings = [p.name for p in source.parent.iterdir()] if source.parent.is_dir() else []
         raise UserError(f"--input={source}: there is no such file.{nearest(source.name, siblings)}")
     # The heavy imports wait until the arguments have been found good.
-    from jaxtune.compiled import keep_programs
-    from jaxtune.report import Report, human_seconds
-    from jaxtune.saved import open_saved, outputs_of, saved_task
+    from jaxtune.core.units import human_seconds
+    from jaxtune.run.console import Report
+    from jaxtune.run.saved import open_saved, outputs_of, saved_task
     from jaxtune.tasks.task import keeping_tokens
+    from jaxtune.train.compiled import keep_programs
 
     report = Report()
     keep_programs(report.line)

@@ -1,6 +1,6 @@
 """Every setting of a run: its name, its type, its default and its meaning, in one place.
 
-`jaxtune.config` turns these into the ConfigDict that config files fill and the command line
+`jaxtune.run.config` turns these into the ConfigDict that config files fill and the command line
 overrides; the code below it takes these frozen dataclasses. None means: not set.
 """
 

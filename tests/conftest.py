@@ -255,7 +255,7 @@ FIELDS = {
 
 
 def settings_of(task, strategy, model, data, folder, overrides):
-    from jaxtune.config import default_config, load_config
+    from jaxtune.run.config import default_config, load_config
 
     config = default_config()
     config.task = task
@@ -287,9 +287,9 @@ def tiny_settings(tiny_tasks, tmp_path):
 @pytest.fixture(scope="session")
 def tiny_weights(tiny_families, tiny_tasks, tmp_path_factory):
     """A function: task, family -> a folder with weights and a head, drawn once for each."""
-    from jaxtune import adapted
-    from jaxtune.report import Report
-    from jaxtune.run import prepare
+    from jaxtune.export import adapter_folder
+    from jaxtune.run.console import Report
+    from jaxtune.run.prepare import prepare
 
     found = {}
 
@@ -299,7 +299,7 @@ def tiny_weights(tiny_families, tiny_tasks, tmp_path_factory):
             scratch = {"model.from_scratch": True}
             model, data = tiny_families[family], tiny_tasks[task]
             run = prepare(settings_of(task, "full", model, data, place, scratch), Report())
-            adapted.write(place, run, run.params, {}, Report())
+            adapter_folder.write(place, run, run.params, {}, Report())
             found[task, family] = place / "model"
         return found[task, family]
 

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtune.activation_cache import ActivationCache
-from jaxtune.data.batches import BatchIndex
+from jaxtune.data.batching.batches import BatchIndex
+from jaxtune.frozen.store import ActivationCache
 
 SIZES = np.array([3, 1, 4, 2])
 PADDED = BatchIndex(np.array([2, 0]), 5)

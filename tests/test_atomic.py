@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from jaxtune.atomic import replace_folder, write_atomic
+from jaxtune.io.atomic import replace_folder, write_atomic
 
 
 def names(folder):

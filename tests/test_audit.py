@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtune import trees
-from jaxtune.audit import HEADER, Audit, audit, audit_rows, flops_line
-from jaxtune.errors import UserError
-from jaxtune.losses import cross_entropy
-from jaxtune.models import bert, registry
-from jaxtune.tuning import adapters, partition
+from jaxtune.analysis.audit import HEADER, Audit, audit, audit_rows, flops_line
+from jaxtune.core import trees
+from jaxtune.core.errors import UserError
+from jaxtune.models import registry
+from jaxtune.models.families import bert
+from jaxtune.train.losses import cross_entropy
+from jaxtune.tuning import injection, partition
 from jaxtune.tuning.rates import rate_multipliers
 from jaxtune.tuning.registry import make_strategy
 
@@ -58,9 +59,9 @@ def prepare(name):
     """(apply_fn, params, labels) of a strategy."""
     strategy = make_strategy(name, STRATEGIES[name])
     params = jax.eval_shape(
-        lambda p, k: adapters.extend(strategy, p, k), shapes(), jax.random.key(0)
+        lambda p, k: injection.extend(strategy, p, k), shapes(), jax.random.key(0)
     )
-    return adapters.adapt(strategy, APPLY), params, partition.label(strategy, params)
+    return injection.adapt(strategy, APPLY), params, partition.label(strategy, params)
 
 
 @functools.cache

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxtune.cache_folder import private_folder
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
+from jaxtune.io.cache_folder import private_folder
 
 PROGRAM = """
 import jax, jax.numpy as jnp

@@ -10,9 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtune.checkpoint import Checkpoints, KeepNewestAndBest, Progress
-from jaxtune.errors import UserError
-from jaxtune.state import TrainState, init_state
+from jaxtune.core.errors import UserError
+from jaxtune.run.checkpoint import Checkpoints, KeepNewestAndBest, Progress
+from jaxtune.train.state import TrainState, init_state
 from jaxtune.tuning import partition
 
 TX = optax.chain(
@@ -221,8 +221,8 @@ def test_what_a_killed_save_left_is_not_a_checkpoint(tmp_path):
     code = (
         "import os, sys, jax, jax.numpy as jnp, optax\n"
         "from pathlib import Path\n"
-        "from jaxtune.checkpoint import Checkpoints, Progress\n"
-        "from jaxtune.state import init_state\n"
+        "from jaxtune.run.checkpoint import Checkpoints, Progress\n"
+        "from jaxtune.train.state import init_state\n"
         "state = init_state({'x': jnp.ones(9)}, optax.sgd(1.0), jax.random.key(0))\n"
         "c = Checkpoints(Path(sys.argv[1]))\n"
         "c.save(state._replace(step=jnp.int32(1)), Progress(1)); c._checkpointer.wait()\n"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxtune.config import default_config, load_config
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
+from jaxtune.run.config import default_config, load_config
 from jaxtune.settings import Settings, differences, to_json
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -34,7 +34,7 @@ def python(write):
 
     def run(*lines):
         return write(
-            "from jaxtune.config import default_config\n"
+            "from jaxtune.run.config import default_config\n"
             "def get_config():\n"
             "    config = default_config()\n"
             "    config.model.path = 'm'\n"
@@ -156,7 +156,7 @@ def test_files_that_are_no_config(write, content, words):
 
 def test_a_user_error_of_the_file_comes_through(write):
     file = write(
-        "from jaxtune.errors import UserError\n"
+        "from jaxtune.core.errors import UserError\n"
         "def get_config():\n    raise UserError('install the corpus')\n"
     )
     assert message(file) == "install the corpus"

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from jaxtune.data.batches import choose_lengths
-from jaxtune.data.examples import Examples
-from jaxtune.data.layout import Layout, choose_layout
-from jaxtune.evaluate import all_scores, predict_all
+from jaxtune.core.types import Mean
+from jaxtune.data.batching.batches import choose_lengths
+from jaxtune.data.batching.layout import Layout, choose_layout
+from jaxtune.data.text.examples import Examples
+from jaxtune.run.evaluate import all_scores, predict_all
 from jaxtune.tasks.registry import TASKS
-from jaxtune.types import Mean
 
 
 def make_examples(n):

@@ -11,10 +11,10 @@ import safetensors.numpy
 from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
-from jaxtune import paths
-from jaxtune.data.examples import load_tokenizer
-from jaxtune.errors import UserError
-from jaxtune.export import export_model, read_card
+from jaxtune.core import paths
+from jaxtune.core.errors import UserError
+from jaxtune.data.text.examples import load_tokenizer
+from jaxtune.export.model_folder import export_model, read_card
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.tasks.classification import CLASSIFICATION
 from jaxtune.tasks.regression import REGRESSION

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtune import noise
+from jaxtune.core import dropout
 from jaxtune.models import products
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs a GPU")
@@ -49,9 +49,9 @@ def test_cudnn_attends_as_written_out_and_so_does_its_gradient(asking, keys, row
 
 def test_masks_of_dropout_are_those_of_a_cpu():
     def mask():
-        tokens = noise.token_ids(jnp.arange(7)[:, None], jnp.arange(5))
+        tokens = dropout.token_ids(jnp.arange(7)[:, None], jnp.arange(5))
         columns = jnp.arange(300, dtype=jnp.uint32)
-        return noise.keep_mask(jax.random.key(3), 0.1, tokens[..., None], columns)
+        return dropout.keep_mask(jax.random.key(3), 0.1, tokens[..., None], columns)
 
     found = mask()
     with jax.default_device(jax.devices("cpu")[0]):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from jaxtune import huge_pages
+from jaxtune.run import huge_pages
 
 SCRIPT = """
 import os, sys

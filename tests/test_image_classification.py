@@ -10,15 +10,15 @@ import optax
 import pytest
 from PIL import Image
 
-from jaxtune.data.batches import choose_lengths, train_order
-from jaxtune.data.image_decode import Source
-from jaxtune.data.layout import Layout
-from jaxtune.data.rows import read_data
-from jaxtune.evaluate import all_scores, predict_all
-from jaxtune.losses import cross_entropy
+from jaxtune.data.batching.batches import choose_lengths, train_order
+from jaxtune.data.batching.layout import Layout
+from jaxtune.data.images.decode import Source
+from jaxtune.data.sources.rows import read_data
 from jaxtune.models.pretrained import load_pretrained
+from jaxtune.run.evaluate import all_scores, predict_all
 from jaxtune.settings import AugmentationSettings, DataSettings, LossSettings
 from jaxtune.tasks.image_classification import IMAGE_CLASSIFICATION as TASK
+from jaxtune.train.losses import cross_entropy
 
 FAMILIES = Path(__file__).parent / "golden" / "families"
 NAMES = ("blue", "green", "red")

@@ -12,15 +12,15 @@ from scipy.special import log_softmax
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from jaxtune.config import validate
-from jaxtune.data.batches import BatchIndex, choose_lengths
-from jaxtune.data.blocks import make_examples
-from jaxtune.data.examples import load_tokenizer
-from jaxtune.data.layout import Layout
-from jaxtune.data.rows import Rows
-from jaxtune.errors import UserError
-from jaxtune.evaluate import predict_all
+from jaxtune.core.errors import UserError
+from jaxtune.data.batching.batches import BatchIndex, choose_lengths
+from jaxtune.data.batching.layout import Layout
+from jaxtune.data.sources.rows import Rows
+from jaxtune.data.text.blocks import make_examples
+from jaxtune.data.text.examples import load_tokenizer
 from jaxtune.models.pretrained import load_pretrained
+from jaxtune.run.config import validate
+from jaxtune.run.evaluate import predict_all
 from jaxtune.settings import DataSettings, LossSettings, ModelSettings, Settings
 from jaxtune.tasks import causal_lm, language_modeling, masked_lm
 from jaxtune.tasks.causal_lm import CAUSAL_LM

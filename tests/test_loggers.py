@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jaxtune.loggers import MetricsLog, finite
+from jaxtune.run.trackers import MetricsLog, finite
 
 
 def rows(path):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxtune.lr_curve import MIN_POINTS, smooth, suggest
-from jaxtune.lr_find import _plot
+from jaxtune.analysis.lr_curve import MIN_POINTS, smooth, suggest
+from jaxtune.run.lr_find import _plot
 
 
 def curve(steepest, count=100, noise=0.0, seed=0, diverges=True):

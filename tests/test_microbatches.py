@@ -6,14 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from jaxtune import stages
-from jaxtune.config import default_config, load_config
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
 from jaxtune.models.registry import FAMILIES
-from jaxtune.report import Report
-from jaxtune.run import prepare, training_batches
+from jaxtune.run import stages
+from jaxtune.run.config import default_config, load_config
+from jaxtune.run.console import Report
+from jaxtune.run.prepare import prepare, training_batches
+from jaxtune.run.summary import start_rows
 from jaxtune.settings import Settings, TrainSettings
-from jaxtune.summary import start_rows
 from jaxtune.tasks.registry import TASKS
 
 CASES = [

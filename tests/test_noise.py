@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtune import noise
+from jaxtune.core import dropout
 
 KEY = jax.random.key(3)
 
@@ -17,15 +17,15 @@ def counted(count):
 def mask_of(rows, columns, rate=0.5, key=KEY):
     """Of the first tokens of the first examples, and of the first features."""
     examples, positions = np.divmod(np.arange(rows), 100)
-    tokens = noise.token_ids(jnp.asarray(examples), jnp.asarray(positions))
-    return np.asarray(noise.keep_mask(key, rate, tokens[:, None], counted(columns)))
+    tokens = dropout.token_ids(jnp.asarray(examples), jnp.asarray(positions))
+    return np.asarray(dropout.keep_mask(key, rate, tokens[:, None], counted(columns)))
 
 
 def attention_mask_of(tokens, heads, rate=0.5, key=KEY):
     """Of one row [h q s], whose tokens are those of one example."""
-    names = noise.token_ids(jnp.full(tokens, 7), jnp.arange(tokens))[None]
+    names = dropout.token_ids(jnp.full(tokens, 7), jnp.arange(tokens))[None]
     ones = jnp.ones((1, heads, tokens, tokens))
-    return np.asarray(noise.drop_probabilities(ones, rate, key, names, names)[0]) > 0
+    return np.asarray(dropout.drop_probabilities(ones, rate, key, names, names)[0]) > 0
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
@@ -52,13 +52,13 @@ def test_who_asks_whom_is_independent_of_the_other_way_round_and_of_other_heads(
 @pytest.mark.parametrize("other", [(0, 1), (1, 0), (1, 1), (5, 9), (2**20, 3), (-1, 0)])
 def test_other_tokens_have_independent_masks(other):
     examples, positions = (jnp.array([0, number]) for number in other)
-    tokens = noise.token_ids(examples, positions)
-    kept = np.asarray(noise.keep_mask(KEY, 0.5, tokens[:, None], counted(10_000)))
+    tokens = dropout.token_ids(examples, positions)
+    kept = np.asarray(dropout.keep_mask(KEY, 0.5, tokens[:, None], counted(10_000)))
     assert abs(np.corrcoef(kept.astype(np.float64))[0, 1]) < 4 / 100
 
 
 def test_names_of_tokens_do_not_meet():
-    names = noise.token_ids(jnp.arange(200)[:, None], jnp.arange(512))
+    names = dropout.token_ids(jnp.arange(200)[:, None], jnp.arange(512))
     assert names.dtype == jnp.uint32
     pairs = names.size**2 / 2
     assert names.size - len(np.unique(names)) <= 5 * pairs / 2**32
@@ -82,36 +82,36 @@ def test_counts_of_groups_are_those_of_a_binomial():
 
 
 def test_the_mask_of_a_token_is_the_same_wherever_it_lies():
-    tokens = noise.token_ids(jnp.arange(6)[:, None], jnp.arange(8))  # [b t]
+    tokens = dropout.token_ids(jnp.arange(6)[:, None], jnp.arange(8))  # [b t]
     x = jax.random.normal(KEY, (6, 8, 16))
-    whole = noise.drop_features(x, 0.3, KEY, tokens)
-    jitted = jax.jit(lambda x, tokens: noise.drop_features(x, 0.3, KEY, tokens))
+    whole = dropout.drop_features(x, 0.3, KEY, tokens)
+    jitted = jax.jit(lambda x, tokens: dropout.drop_features(x, 0.3, KEY, tokens))
     np.testing.assert_array_equal(whole, jitted(x, tokens))
     packed = jitted(x.reshape(2, 24, 16), tokens.reshape(2, 24))
     np.testing.assert_array_equal(whole, packed.reshape(6, 8, 16))
     order = np.random.default_rng(0).permutation(6)
     np.testing.assert_array_equal(whole[order, 2:], jitted(x[order, 2:], tokens[order, 2:]))
-    over_parts = jax.vmap(lambda x, tokens: noise.drop_features(x, 0.3, KEY, tokens))
+    over_parts = jax.vmap(lambda x, tokens: dropout.drop_features(x, 0.3, KEY, tokens))
     np.testing.assert_array_equal(whole, over_parts(x, tokens))
 
 
 def test_the_mask_of_attention_is_the_same_wherever_the_tokens_lie():
-    tokens = noise.token_ids(jnp.arange(4)[:, None], jnp.arange(5))
+    tokens = dropout.token_ids(jnp.arange(4)[:, None], jnp.arange(5))
     ones = jnp.ones((4, 3, 5, 5))
-    alone = noise.drop_probabilities(ones, 0.3, KEY, tokens, tokens)
+    alone = dropout.drop_probabilities(ones, 0.3, KEY, tokens, tokens)
     row = tokens[jnp.array([2, 0, 3])].reshape(1, 15)  # three of them behind one another
-    packed = noise.drop_probabilities(jnp.ones((1, 3, 15, 15)), 0.3, KEY, row, row)
+    packed = dropout.drop_probabilities(jnp.ones((1, 3, 15, 15)), 0.3, KEY, row, row)
     for slot, example in enumerate((2, 0, 3)):
         span = slice(5 * slot, 5 * slot + 5)
         np.testing.assert_array_equal(packed[0, :, span, span], alone[example])
-    few = noise.drop_probabilities(ones[:, :, :2], 0.3, KEY, tokens[:, 3:], tokens)
+    few = dropout.drop_probabilities(ones[:, :, :2], 0.3, KEY, tokens[:, 3:], tokens)
     np.testing.assert_array_equal(few, alone[:, :, 3:])
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_what_is_kept_is_scaled_so_that_the_mean_stays(dtype):
     x = jnp.ones((1000, 100), dtype)
-    found = noise.drop_features(x, 0.25, KEY, counted(1000))
+    found = dropout.drop_features(x, 0.25, KEY, counted(1000))
     assert found.dtype == dtype
     values = np.unique(np.asarray(found, np.float64))
     np.testing.assert_allclose(values, [0, 4 / 3], rtol=1e-2)
@@ -119,7 +119,7 @@ def test_what_is_kept_is_scaled_so_that_the_mean_stays(dtype):
 
 
 def test_everything_may_be_dropped():
-    found = noise.drop_features(jnp.ones((2, 5)), 1.0, KEY, counted(2))
+    found = dropout.drop_features(jnp.ones((2, 5)), 1.0, KEY, counted(2))
     np.testing.assert_array_equal(found, np.zeros((2, 5)))
 
 
@@ -127,7 +127,7 @@ def test_the_gradient_passes_where_the_value_does():
     x = jnp.linspace(1.0, 2.0, 50).reshape(5, 10)
 
     def drop(x):
-        return noise.drop_features(x, 0.4, KEY, counted(5))
+        return dropout.drop_features(x, 0.4, KEY, counted(5))
 
     grads = jax.grad(lambda x: drop(x).sum())(x)
     np.testing.assert_allclose(grads, drop(x) / x, rtol=1e-6)

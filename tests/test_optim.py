@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtune import paths
-from jaxtune.errors import UserError
-from jaxtune.optim import NO_DECAY, make_optimizer, make_schedule
+from jaxtune.core import paths
+from jaxtune.core.errors import UserError
+from jaxtune.train.optimizers import NO_DECAY, make_optimizer, make_schedule
 
 LABELS = {
     "low": {"kernel": None, "bias": None},

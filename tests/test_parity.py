@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtune import losses, optim, paths
+from jaxtune.core import paths
 from jaxtune.models import convert
 from jaxtune.models.pretrained import load_pretrained
-from jaxtune.state import init_state
-from jaxtune.step import make_train_step
+from jaxtune.train import losses, optimizers
+from jaxtune.train.state import init_state
+from jaxtune.train.step import make_train_step
 from jaxtune.tuning import partition
 from jaxtune.tuning.full import Full
 
@@ -98,8 +99,8 @@ def test_loss_and_gradient(tiny):
 def test_ten_adamw_steps(tiny):
     model, reference, loss_fn = tiny
     labels = partition.label(Full(), model.params)
-    schedule = optim.make_schedule("linear", 1e-3, 10, 3)
-    tx = optim.make_optimizer("adamw", schedule, partition.trainable_labels(labels))
+    schedule = optimizers.make_schedule("linear", 1e-3, 10, 3)
+    tx = optimizers.make_optimizer("adamw", schedule, partition.trainable_labels(labels))
     trainable, frozen = partition.partition(model.params, labels)
     state = init_state(trainable, tx, jax.random.key(0))
     step = jax.jit(make_train_step(no_dropout(model), loss_fn, tx))

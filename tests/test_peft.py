@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxtune import paths, peft
-from jaxtune.adapted import find_head_name, open_model
-from jaxtune.data.examples import load_tokenizer
-from jaxtune.errors import UserError
+from jaxtune.core import paths
+from jaxtune.core.errors import UserError
+from jaxtune.data.text.examples import load_tokenizer
+from jaxtune.export import peft
+from jaxtune.export.adapter_folder import find_head_name, open_model
 from jaxtune.models.pretrained import load_pretrained, read_config
-from jaxtune.tuning import adapters, partition
+from jaxtune.tuning import injection, partition
 from jaxtune.tuning.lora import Lora
 
 CASES = ["lora", "rslora", "dora"]
@@ -72,7 +73,7 @@ def test_logits_are_those_of_peft(golden, theirs, name):
     assert tokenizer_folder == golden / "odd"
     base = base_for(golden, expected[PADDED].shape[1])
     lora, extended = peft.load_lora(folder, base.params)
-    beside = adapters.adapt(lora, base.apply_fn)
+    beside = injection.adapt(lora, base.apply_fn)
     for batch_name in (PADDED, FULL):
         batch = batch_of(golden, batch_name)
         for apply_fn, params in ((opened.apply_fn, opened.params), (beside, extended)):

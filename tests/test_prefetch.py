@@ -2,8 +2,8 @@ import threading
 
 import pytest
 
-from jaxtune.errors import UserError
-from jaxtune.prefetch import prefetch
+from jaxtune.core.errors import UserError
+from jaxtune.train.prefetch import prefetch
 
 
 def threads():

@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from jaxtune.errors import UserError
-from jaxtune.report import Report
-from jaxtune.run import prepare
+from jaxtune.core.errors import UserError
+from jaxtune.run.console import Report
+from jaxtune.run.prepare import prepare
 from jaxtune.settings import DataSettings, ModelSettings, Settings, TuningSettings
 
 

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import pytest
 from rich.console import Console
 
-from jaxtune.config import load_config
-from jaxtune.errors import UserError
-from jaxtune.profile import Profile
-from jaxtune.report import Report
+from jaxtune.core.errors import UserError
+from jaxtune.run.config import load_config
+from jaxtune.run.console import Report
+from jaxtune.run.profile import Profile
 
 
 @pytest.fixture

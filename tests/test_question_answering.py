@@ -19,21 +19,22 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtune.config import validate
-from jaxtune.data import batches, windows
-from jaxtune.data.examples import Examples, load_tokenizer
-from jaxtune.data.layout import Layout
-from jaxtune.data.rows import Rows
-from jaxtune.data.squad import Answer, Question
-from jaxtune.data.windows import Rules, Window
-from jaxtune.errors import UserError
-from jaxtune.evaluate import predict_all
+from jaxtune.core.errors import UserError
+from jaxtune.data.batching import batches
+from jaxtune.data.batching.layout import Layout
+from jaxtune.data.sources.rows import Rows
+from jaxtune.data.text import windows
+from jaxtune.data.text.examples import Examples, load_tokenizer
+from jaxtune.data.text.squad import Answer, Question
+from jaxtune.data.text.windows import Rules, Window
 from jaxtune.models.pretrained import load_pretrained
+from jaxtune.run.config import validate
+from jaxtune.run.evaluate import predict_all
 from jaxtune.settings import DataSettings, LossSettings, ModelSettings, Settings
-from jaxtune.step import make_eval_step
 from jaxtune.tasks import question_answering as qa
 from jaxtune.tasks import spans
 from jaxtune.tasks.question_answering import QUESTION_ANSWERING
+from jaxtune.train.step import make_eval_step
 
 SCORER = Path(__file__).parents[1] / "benchmarks" / "squad_scores.py"
 RULES = Rules(max_answer_length=4, n_best=5, no_answer_threshold=0.0, allow_no_answer=True)

@@ -2,8 +2,8 @@ import hashlib
 
 import pytest
 
-from jaxtune.errors import UserError
-from jaxtune.reading import read_json_object, sha256_of
+from jaxtune.core.errors import UserError
+from jaxtune.io.json_files import read_json_object, sha256_of
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b'{"a": \xff}', b"[1]"])
@@ -21,7 +21,7 @@ def test_an_object_is_read(tmp_path):
 
 
 def test_the_digest_is_that_of_all_bytes_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxtune.reading._CHUNK", 3)
+    monkeypatch.setattr("jaxtune.io.json_files._CHUNK", 3)
     files = [tmp_path / name for name in "ba"]
     for file, content in zip(files, (b"12345", b"67"), strict=True):
         file.write_bytes(content)

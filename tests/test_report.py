@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from jaxtune.report import Report, human_bytes, human_flops, human_seconds
+from jaxtune.core.units import human_bytes, human_flops, human_seconds
+from jaxtune.run.console import Report
 
 
 def report(terminal):

@@ -5,16 +5,17 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from jaxtune import paths, sharding
-from jaxtune.errors import UserError
-from jaxtune.models.bert_config import BertConfig
-from jaxtune.models.distilbert import DistilBertConfig
-from jaxtune.models.gpt2 import GPT2Config
-from jaxtune.models.modernbert_config import ModernBertConfig
+from jaxtune.core import paths
+from jaxtune.core.errors import UserError
+from jaxtune.models.families.bert_config import BertConfig
+from jaxtune.models.families.distilbert import DistilBertConfig
+from jaxtune.models.families.gpt2 import GPT2Config
+from jaxtune.models.families.modernbert_config import ModernBertConfig
+from jaxtune.models.families.resnet import ResNetConfig
+from jaxtune.models.families.roberta import RobertaConfig
+from jaxtune.models.families.vit import ViTConfig
 from jaxtune.models.registry import FAMILIES, parameter_shapes
-from jaxtune.models.resnet import ResNetConfig
-from jaxtune.models.roberta import RobertaConfig
-from jaxtune.models.vit import ViTConfig
+from jaxtune.parallel import sharding
 from jaxtune.settings import ParallelSettings
 
 PARAMS = {

@@ -8,13 +8,14 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtune import paths, stages
-from jaxtune.optim import make_optimizer
+from jaxtune.core import paths
+from jaxtune.core.types import Mean
+from jaxtune.frozen.plan import TrunkPlan
+from jaxtune.run import stages
 from jaxtune.settings import TrainSettings
-from jaxtune.trunk_plan import TrunkPlan
+from jaxtune.train.optimizers import make_optimizer
 from jaxtune.tuning import partition
 from jaxtune.tuning.gradual import Gradual
-from jaxtune.types import Mean
 
 NAMES = ("embeddings/w", "layer/0/w", "layer/1/w", "top/w", "top/bias")
 RATE, DECAY, CLIP, LENGTH = 0.05, 0.3, 1.5, 3  # LENGTH in steps

@@ -6,17 +6,17 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtune import trees
-from jaxtune.errors import UserError
-from jaxtune.losses import cross_entropy
-from jaxtune.noise import same_key
-from jaxtune.optim import make_optimizer
-from jaxtune.state import init_state
-from jaxtune.step import make_eval_step, make_predict_step, make_train_step
+from jaxtune.core import trees
+from jaxtune.core.dropout import same_key
+from jaxtune.core.errors import UserError
+from jaxtune.core.types import STATISTICS, Mean, WithStatistics
 from jaxtune.tasks.classification import batch_metrics
+from jaxtune.train.losses import cross_entropy
+from jaxtune.train.optimizers import make_optimizer
+from jaxtune.train.state import init_state
+from jaxtune.train.step import make_eval_step, make_predict_step, make_train_step
 from jaxtune.tuning import partition
 from jaxtune.tuning.partition import TRAINABLE
-from jaxtune.types import STATISTICS, Mean, WithStatistics
 
 KEEP = {"first": {"kernel": True, "bias": False}, "second": {"kernel": True, "bias": True}}
 KEY = jax.random.key(7)

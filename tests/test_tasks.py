@@ -7,7 +7,7 @@ import pytest
 from scipy import special, stats
 from sklearn import metrics
 
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
 from jaxtune.tasks import classification, regression
 from jaxtune.tasks.registry import TASKS, find_task
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from jaxtune.data.batches import BatchIndex
-from jaxtune.data.examples import load_tokenizer
-from jaxtune.data.layout import Layout
-from jaxtune.data.rows import Rows, class_order
-from jaxtune.data.word_tokens import encode
-from jaxtune.data.words import Tags, from_words, split_words
-from jaxtune.errors import UserError
-from jaxtune.evaluate import all_scores, predict_all
+from jaxtune.core.errors import UserError
+from jaxtune.data.batching.batches import BatchIndex
+from jaxtune.data.batching.layout import Layout
+from jaxtune.data.sources.rows import Rows, class_order
+from jaxtune.data.text.examples import load_tokenizer
+from jaxtune.data.text.word_tokens import encode
+from jaxtune.data.text.words import Tags, from_words, split_words
+from jaxtune.run.evaluate import all_scores, predict_all
 from jaxtune.settings import DataSettings, LossSettings
 from jaxtune.tasks.token_classification import TOKEN_CLASSIFICATION as TASK
 

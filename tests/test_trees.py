@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtune import trees
+from jaxtune.core import trees
 
 TREE = {"a": {"x": np.arange(3.0), "y": np.ones((2, 2), np.float16)}, "b": np.zeros(5, np.int8)}
 KEEPS = [

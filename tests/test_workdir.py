@@ -2,9 +2,9 @@ import dataclasses
 
 import pytest
 
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
+from jaxtune.run.workdir import check_workdir, claim_workdir
 from jaxtune.settings import DataSettings, ModelSettings, Settings
-from jaxtune.workdir import check_workdir, claim_workdir
 
 ASKED = Settings(model=ModelSettings(path="m"), data=DataSettings(path="d"))
 RESOLVED = dataclasses.replace(

@@ -16,14 +16,15 @@ import jax
 import protocol
 from rich.console import Console
 
-from jaxtune import stages, trees
-from jaxtune.compiled import Compiled
-from jaxtune.config import load_config
-from jaxtune.data.batches import BatchIndex
-from jaxtune.evaluate import predict_all
-from jaxtune.report import Report
-from jaxtune.run import prepare
-from jaxtune.step import make_eval_step
+from jaxtune.core import trees
+from jaxtune.data.batching.batches import BatchIndex
+from jaxtune.run import stages
+from jaxtune.run.config import load_config
+from jaxtune.run.console import Report
+from jaxtune.run.evaluate import predict_all
+from jaxtune.run.prepare import prepare
+from jaxtune.train.compiled import Compiled
+from jaxtune.train.step import make_eval_step
 
 
 class Worker:
@@ -57,7 +58,7 @@ class Worker:
         return {}
 
     def train(self, count: int) -> dict[str, Any]:
-        """Trains on `count` examples; as in `jaxtune.loop` four steps may be under way."""
+        """Trains on `count` examples; as in `jaxtune.run.loop` four steps may be under way."""
         start, compiling = time.perf_counter(), self.stage.compile_seconds
         lengths, done, waiting = self.run.examples["train"].lengths, 0, []
         while done < count:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxtune.data.examples import Examples, FolderTokenizer
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
+from jaxtune.data.text.examples import Examples, FolderTokenizer
 from jaxtune.settings import AugmentationSettings, DataSettings
 
 

@@ -12,8 +12,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxtune.collectives import over_devices
-from jaxtune.types import Batch
+from jaxtune.core.types import Batch
+from jaxtune.parallel.collectives import over_devices
 
 
 class BatchNorm(nn.Module):

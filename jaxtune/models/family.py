@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from jaxtune import paths
-from jaxtune.errors import UserError
-from jaxtune.sharding import Placement, Rule
-from jaxtune.types import Params
+from jaxtune.core import paths
+from jaxtune.core.errors import UserError
+from jaxtune.core.types import Params
+from jaxtune.parallel.sharding import Placement, Rule
 
 
 class Head(NamedTuple):

@@ -6,7 +6,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from jaxtune.errors import UserError, nearest
+from jaxtune.core.errors import UserError, nearest
 from jaxtune.models.layers import ACTIVATIONS
 
 Config = TypeVar("Config")

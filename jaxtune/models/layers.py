@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped, UInt32
 
-from jaxtune import noise
-from jaxtune.collectives import split_features
-from jaxtune.errors import UserError
+from jaxtune.core import dropout
+from jaxtune.core.errors import UserError
+from jaxtune.core.types import Batch
 from jaxtune.models.products import (
     activation_dtype,
     attention_kernel,
@@ -25,7 +25,7 @@ from jaxtune.models.products import (
     fused_attention,
     product,
 )
-from jaxtune.types import Batch
+from jaxtune.parallel.collectives import split_features
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     # jax.nn.gelu computes the exact one by erfc, which takes three times as long on a CPU.
@@ -116,8 +116,8 @@ class Dropout(nn.Module):
             return inputs
         key = self.make_rng("dropout")
         if asking is None:
-            return noise.drop_features(inputs, self.rate, key, tokens)
-        return noise.drop_probabilities(inputs, self.rate, key, asking, tokens)
+            return dropout.drop_features(inputs, self.rate, key, tokens)
+        return dropout.drop_probabilities(inputs, self.rate, key, asking, tokens)
 
 
 class Dense(nn.Dense):

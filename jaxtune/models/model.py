@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
+from jaxtune.core.types import Batch, segment_mask
 from jaxtune.models.layers import (
     ACTIVATIONS,
     Dense,
@@ -19,7 +20,6 @@ from jaxtune.models.layers import (
 )
 from jaxtune.models.products import activation_dtype, product, transposed
 from jaxtune.models.tokens import examples_of, tokens_of
-from jaxtune.types import Batch, segment_mask
 
 
 def example_text() -> Batch:
@@ -84,8 +84,8 @@ class Model(nn.Module):
       example_batch: gives a smallest batch of zeros that the backbone can read.
       positions: of the tokens of a batch in their examples.
 
-    What parts take as `tokens` are the names of the tokens of `x` (see `jaxtune.noise`), or None
-    where this is no training; of a head with `reads`, the names of the examples, [b n].
+    What parts take as `tokens` are the names of the tokens of `x` (see `jaxtune.core.dropout`), or
+    None where this is no training; of a head with `reads`, the names of the examples, [b n].
     """
 
     make_backbone: Callable[..., Any]

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtune import paths
-from jaxtune.errors import UserError
+from jaxtune.core import paths
+from jaxtune.core.errors import UserError
+from jaxtune.core.types import ApplyFn, Params
+from jaxtune.io.json_files import read_json_object, sha256_of
 from jaxtune.models import convert, registry
 from jaxtune.models.family import Family, Head, with_statistics
 from jaxtune.models.weights import Weights, open_weights
-from jaxtune.reading import read_json_object, sha256_of
-from jaxtune.types import ApplyFn, Params
 
 
 class LoadReport(NamedTuple):

@@ -8,10 +8,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from jaxtune import paths
+from jaxtune.core import paths
+from jaxtune.core.types import ApplyFn, Batch, Params, PRNGKey, WithStatistics
 from jaxtune.models.registry import make_apply
 from jaxtune.models.trunk import num_layers
-from jaxtune.types import ApplyFn, Batch, Params, PRNGKey, WithStatistics
 
 
 def make_recomputing_apply(module: nn.Module) -> ApplyFn:

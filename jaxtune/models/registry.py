@@ -6,17 +6,17 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from jaxtune.errors import UserError, nearest
-from jaxtune.models.bert import BERT
-from jaxtune.models.distilbert import DISTILBERT
+from jaxtune.core.errors import UserError, nearest
+from jaxtune.core.types import ApplyFn, Batch, Params, PRNGKey, WithStatistics
+from jaxtune.models.families.bert import BERT
+from jaxtune.models.families.distilbert import DISTILBERT
+from jaxtune.models.families.gpt2 import GPT2
+from jaxtune.models.families.modernbert import MODERNBERT
+from jaxtune.models.families.resnet import RESNET
+from jaxtune.models.families.roberta import ROBERTA, XLM_ROBERTA
+from jaxtune.models.families.vit import VIT
 from jaxtune.models.family import Family, Head
-from jaxtune.models.gpt2 import GPT2
 from jaxtune.models.model import example_text
-from jaxtune.models.modernbert import MODERNBERT
-from jaxtune.models.resnet import RESNET
-from jaxtune.models.roberta import ROBERTA, XLM_ROBERTA
-from jaxtune.models.vit import VIT
-from jaxtune.types import ApplyFn, Batch, Params, PRNGKey, WithStatistics
 
 FAMILIES: Mapping[str, Family] = {
     family.model_type: family

@@ -1,13 +1,13 @@
 """Names of tokens and of examples, by which dropout knows them wherever they lie.
 
-See `jaxtune.noise`. A batch without `example_ids` counts its examples by their places.
+See `jaxtune.core.dropout`. A batch without `example_ids` counts its examples by their places.
 """
 
 import jax.numpy as jnp
 from jaxtyping import Array, Int, UInt32
 
-from jaxtune import noise
-from jaxtune.types import Batch
+from jaxtune.core import dropout
+from jaxtune.core.types import Batch
 
 _WHOLE = -1  # stands for the position where an example itself is meant
 
@@ -23,7 +23,7 @@ def tokens_of(batch: Batch, positions: Int[Array, "b t"]) -> UInt32[Array, "b t"
     if "segment_ids" in batch:  # padding has the first example's names: nothing reads it
         slots = jnp.maximum(batch["segment_ids"] - 1, 0)
         ids = jnp.take_along_axis(ids, slots, axis=1)  # [b s] -> [b t]
-    return noise.token_ids(ids, positions)
+    return dropout.token_ids(ids, positions)
 
 
 def examples_of(batch: Batch, rows: int) -> UInt32[Array, "b n"]:
@@ -33,7 +33,7 @@ def examples_of(batch: Batch, rows: int) -> UInt32[Array, "b n"]:
       batch: as for `tokens_of`; n is 1, or s of packed rows.
       rows: b.
     """
-    return noise.token_ids(_example_ids(batch, rows), _WHOLE)
+    return dropout.token_ids(_example_ids(batch, rows), _WHOLE)
 
 
 def _example_ids(batch: Batch, rows: int) -> Int[Array, "b n"]:

@@ -9,8 +9,8 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from jaxtune.core.types import ApplyFn, Batch, Params
 from jaxtune.models.registry import make_apply
-from jaxtune.types import ApplyFn, Batch, Params
 
 STATES = "trunk_states"
 """The field of a batch that holds the outputs of the trunk."""

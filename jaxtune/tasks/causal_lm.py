@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxtune.data import blocks
-from jaxtune.data.examples import Examples
-from jaxtune.data.rows import Rows
-from jaxtune.data.text import Track
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
+from jaxtune.data.sources.rows import Rows
+from jaxtune.data.text import blocks
+from jaxtune.data.text.examples import Examples
+from jaxtune.data.text.text_tables import Track
 from jaxtune.settings import DataSettings
 from jaxtune.tasks import language_modeling
 from jaxtune.tasks.task import Task

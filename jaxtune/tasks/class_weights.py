@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxtune.errors import UserError, nearest
+from jaxtune.core.errors import UserError, nearest
 
 BALANCED = ("balanced",)
 

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxtune.data import text
-from jaxtune.losses import cross_entropy, make_cross_entropy
+from jaxtune.core.types import Batch, LossFn, Mean, weighted_mean
+from jaxtune.data.text import text_tables
 from jaxtune.settings import LossSettings
 from jaxtune.tasks.class_weights import class_weights
 from jaxtune.tasks.task import Records, Task
-from jaxtune.types import Batch, LossFn, Mean, weighted_mean
+from jaxtune.train.losses import cross_entropy, make_cross_entropy
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:
@@ -86,8 +86,8 @@ CLASSIFICATION = Task(
     name="classification",
     head="sequence",
     problem_type="single_label_classification",
-    reader=text.CLASSES,
-    encode=text.encode,
+    reader=text_tables.CLASSES,
+    encode=text_tables.encode,
     make_loss=make_loss,
     metrics_fn=batch_metrics,
     scores_fn=scores,

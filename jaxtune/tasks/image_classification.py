@@ -7,11 +7,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxtune.data import images
+from jaxtune.core.types import Batch, LossFn, Mean
+from jaxtune.data.images import images
 from jaxtune.settings import LossSettings
 from jaxtune.tasks import classification
 from jaxtune.tasks.task import Records
-from jaxtune.types import Batch, LossFn, Mean
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:

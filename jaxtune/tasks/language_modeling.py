@@ -12,11 +12,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from jaxtune.errors import UserError
-from jaxtune.losses import cross_entropy, make_cross_entropy
+from jaxtune.core.errors import UserError
+from jaxtune.core.types import Batch, LossFn, Mean, segment_mask, weighted_mean
 from jaxtune.settings import LossSettings
 from jaxtune.tasks.task import Records
-from jaxtune.types import Batch, LossFn, Mean, segment_mask, weighted_mean
+from jaxtune.train.losses import cross_entropy, make_cross_entropy
 
 HIGHER_IS_BETTER = {"perplexity": False, "accuracy": True, "loss": False}
 

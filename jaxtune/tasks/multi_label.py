@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxtune.data import text
-from jaxtune.losses import binary_cross_entropy, make_binary_cross_entropy
+from jaxtune.core.types import Batch, LossFn, Mean
+from jaxtune.data.text import text_tables
 from jaxtune.settings import LossSettings
 from jaxtune.tasks.class_weights import class_weights
 from jaxtune.tasks.task import Records, Task
-from jaxtune.types import Batch, LossFn, Mean
+from jaxtune.train.losses import binary_cross_entropy, make_binary_cross_entropy
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:
@@ -71,8 +71,8 @@ MULTI_LABEL = Task(
     name="multi_label",
     head="sequence",
     problem_type="multi_label_classification",
-    reader=text.CLASS_SETS,
-    encode=text.encode,
+    reader=text_tables.CLASS_SETS,
+    encode=text_tables.encode,
     make_loss=make_loss,
     metrics_fn=batch_metrics,
     scores_fn=scores,

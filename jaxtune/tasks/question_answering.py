@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxtune.data import squad, windows
-from jaxtune.data.rows import Data
-from jaxtune.losses import span_cross_entropy
+from jaxtune.core.types import Batch, LossFn, Mean
+from jaxtune.data.sources.rows import Data
+from jaxtune.data.text import squad, windows
 from jaxtune.settings import LossSettings
 from jaxtune.tasks import spans
 from jaxtune.tasks.task import Records, Task
-from jaxtune.types import Batch, LossFn, Mean
+from jaxtune.train.losses import span_cross_entropy
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:

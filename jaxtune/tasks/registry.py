@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from jaxtune.errors import UserError, nearest
+from jaxtune.core.errors import UserError, nearest
 from jaxtune.tasks.causal_lm import CAUSAL_LM
 from jaxtune.tasks.classification import CLASSIFICATION
 from jaxtune.tasks.image_classification import IMAGE_CLASSIFICATION

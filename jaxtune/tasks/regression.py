@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxtune.data import text
-from jaxtune.data.rows import Data
-from jaxtune.losses import squared_error
+from jaxtune.core.types import Batch, LossFn, Mean
+from jaxtune.data.sources.rows import Data
+from jaxtune.data.text import text_tables
 from jaxtune.settings import LossSettings
 from jaxtune.tasks.task import Records, Task
-from jaxtune.types import Batch, LossFn, Mean
+from jaxtune.train.losses import squared_error
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:
@@ -77,8 +77,8 @@ REGRESSION = Task(
     name="regression",
     head="sequence",
     problem_type="regression",
-    reader=text.TARGETS,
-    encode=text.encode,
+    reader=text_tables.TARGETS,
+    encode=text_tables.encode,
     make_loss=make_loss,
     metrics_fn=batch_metrics,
     scores_fn=scores,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from jaxtune.data.windows import Window
+from jaxtune.data.text.windows import Window
 from jaxtune.tasks.task import Records
 
 

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array
 
-from jaxtune.data import text
+from jaxtune.core.types import Batch, LossFn, Mean
 from jaxtune.data.inputs import TEXT, Inputs
-from jaxtune.data.rows import Data, Reader, Rows
-from jaxtune.data.text import Track
+from jaxtune.data.sources.rows import Data, Reader, Rows
+from jaxtune.data.text import text_tables
+from jaxtune.data.text.text_tables import Track
 from jaxtune.settings import DataSettings, LossSettings
-from jaxtune.types import Batch, LossFn, Mean
 
 Encode = Callable[[Rows, Any, DataSettings, Track], tuple[Any, list[str]]]
 """(rows, tokenizer or image processor, settings, progress) -> (examples, notes for a person)."""
@@ -79,7 +79,7 @@ class Task(NamedTuple):
     best_metric: str
     higher_is_better: Mapping[str, bool]
     decode: Callable[[Any, Any, Sequence[str]], Records]
-    read_new: Callable[[Path, Sequence[str], str], Rows] = text.read_new
+    read_new: Callable[[Path, Sequence[str], str], Rows] = text_tables.read_new
     inputs: Inputs = TEXT
     num_outputs: Callable[[Data], int | None] = no_outputs
     reorder: Callable[[Any, np.ndarray], Any] = unchanged
@@ -90,6 +90,6 @@ class Task(NamedTuple):
 
 def keeping_tokens(task: Task, folder: Path | None) -> Task:
     """The task with its tokens kept in `folder`, where it has one and turns whole texts to them."""
-    if folder is None or task.encode is not text.encode:
+    if folder is None or task.encode is not text_tables.encode:
         return task
-    return task._replace(encode=text.encode_once(folder))
+    return task._replace(encode=text_tables.encode_once(folder))

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxtune.data import tags, words
-from jaxtune.data.word_tokens import UNSCORED, Words, encode
-from jaxtune.data.words import Tags
-from jaxtune.losses import cross_entropy, make_cross_entropy
+from jaxtune.core.types import Batch, LossFn, Mean
+from jaxtune.data.text import tags, words
+from jaxtune.data.text.word_tokens import UNSCORED, Words, encode
+from jaxtune.data.text.words import Tags
 from jaxtune.settings import LossSettings
 from jaxtune.tasks.class_weights import class_weights
 from jaxtune.tasks.task import Records, Task
-from jaxtune.types import Batch, LossFn, Mean
+from jaxtune.train.losses import cross_entropy, make_cross_entropy
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:

@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Any
 
-from jaxtune import paths
+from jaxtune.core import paths
+from jaxtune.core.types import Params
 from jaxtune.tuning.head import HEAD, head_rules
 from jaxtune.tuning.partition import FROZEN, TRAINABLE
-from jaxtune.types import Params
 
 
 @dataclasses.dataclass(frozen=True)

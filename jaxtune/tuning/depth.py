@@ -4,10 +4,10 @@ from typing import Any
 
 import jax
 
-from jaxtune import paths
-from jaxtune.errors import UserError
+from jaxtune.core import paths
+from jaxtune.core.errors import UserError
+from jaxtune.core.types import Params
 from jaxtune.tuning.partition import FROZEN, TRAINABLE
-from jaxtune.types import Params
 
 LAYERS = r"(?:^|/)layer/(\d+)/"
 """Names of the encoder's layers in jaxtune's models; the group is the index."""

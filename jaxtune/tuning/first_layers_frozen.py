@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any
 
+from jaxtune.core.types import Params
 from jaxtune.tuning.depth import BELOW, LAYERS, check_count, depths, train_from
-from jaxtune.types import Params
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 
+from jaxtune.core.types import Params
 from jaxtune.tuning.partition import TRAINABLE
-from jaxtune.types import Params
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 import jax
 
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
+from jaxtune.core.types import Params
 from jaxtune.tuning.depth import BELOW, LAYERS, depths
 from jaxtune.tuning.partition import FROZEN
-from jaxtune.types import Params
 
 ABOVE = None
 """The depth of what stands above the last layer."""

@@ -9,10 +9,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxtune import paths
-from jaxtune.tuning import adapters
+from jaxtune.core import paths
+from jaxtune.core.types import ApplyFn, Params, PRNGKey
+from jaxtune.tuning import injection
 from jaxtune.tuning.head import HEAD
-from jaxtune.types import ApplyFn, Params, PRNGKey
 
 KEY_VALUE = (r"attention/self/(?:key|value)/kernel$",)
 """The matrices of jaxtune's models whose outputs the paper scales."""
@@ -53,19 +53,19 @@ class IA3:
         del key
         added = {
             f"{name}_ia3_output": jnp.ones(columns, jnp.float32)
-            for name, (_, columns) in adapters.find_targets(params, self.targets, "IA3").items()
+            for name, (_, columns) in injection.find_targets(params, self.targets, "IA3").items()
         }
         if self.feedforward_targets:
-            found = adapters.find_targets(params, self.feedforward_targets, "IA3")
+            found = injection.find_targets(params, self.feedforward_targets, "IA3")
             added |= {
                 f"{name}_ia3_input": jnp.ones(rows, jnp.float32)
                 for name, (rows, _) in found.items()
             }
-        return adapters.insert(params, added)
+        return injection.insert(params, added)
 
     def labels(self, params: Params) -> Any:
         """`ia3` for the added leaves, `head` for the head, FROZEN for the rest."""
-        return adapters.label_added(params, _ADDED, "ia3", self.head)
+        return injection.label_added(params, _ADDED, "ia3", self.head)
 
     def adapt(self, apply_fn: ApplyFn) -> ApplyFn:
         """The model with outputs and inputs of the targets scaled."""
@@ -73,7 +73,7 @@ class IA3:
             ("kernel_ia3_output", _scale_output),
             ("kernel_ia3_input", _scale_input),
         ):
-            apply_fn = adapters.intercept(apply_fn, marker, edit, kind=nn.Dense, fold=_fold)
+            apply_fn = injection.intercept(apply_fn, marker, edit, kind=nn.Dense, fold=_fold)
         return apply_fn
 
     def merge(self, params: Params) -> Params:
@@ -98,7 +98,7 @@ def _scale_input(
 
 def _fold(params: Params, added: Sequence[str]) -> Params:
     for name in added:
-        adapters.check_alone(params, re.sub(_ADDED, "", name), _ADDED)
+        injection.check_alone(params, re.sub(_ADDED, "", name), _ADDED)
     return _merge(params, added)
 
 

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt32
 
-from jaxtune import noise, paths
-from jaxtune.errors import UserError
-from jaxtune.tuning import adapters
+from jaxtune.core import dropout, paths
+from jaxtune.core.errors import UserError
+from jaxtune.core.types import ApplyFn, Params, PRNGKey
+from jaxtune.tuning import injection
 from jaxtune.tuning.head import HEAD
-from jaxtune.types import ApplyFn, Params, PRNGKey
 
 QUERY_VALUE = (r"attention/self/(?:query|value)/kernel$",)
 """The targets of the paper, in jaxtune's models."""
@@ -41,7 +41,7 @@ class Lora:
       rank: r, inner dimension of the term.
       alpha: numerator of the scale.
       dropout: rate of dropout on the term's input; by tokens where the model says which these are
-        (see `jaxtune.noise`), else by rows.
+        (see `jaxtune.core.dropout`), else by rows.
       targets: regexes over the names of matrices [in, out].
       use_rslora: divide alpha by the root of the rank.
       use_dora: train the length of each column too.
@@ -73,30 +73,30 @@ class Lora:
             raise UserError(f"LoRA's dropout is {self.dropout}: expected 0 up to, not with, 1.")
         flat = paths.flatten(params)
         added: dict[str, Any] = {}
-        for name, (rows, columns) in adapters.find_targets(params, self.targets, "LoRA").items():
+        for name, (rows, columns) in injection.find_targets(params, self.targets, "LoRA").items():
             if not 1 <= self.rank <= min(rows, columns):
                 raise UserError(
                     f"LoRA's rank is {self.rank}, but {name!r} is {rows} x {columns}: expected 1 to"
                     f" {min(rows, columns)}."
                 )
-            own = adapters.key_of(key, name)
+            own = injection.key_of(key, name)
             bound = rows**-0.5
             added[f"{name}_lora_a"] = jax.random.uniform(
                 own, (rows, self.rank), jnp.float32, -bound, bound
             )
             added[f"{name}_lora_b"] = jnp.zeros((self.rank, columns), jnp.float32)
             if self.use_dora:
-                adapters.check_alone(params, name, _ADDED)
+                injection.check_alone(params, name, _ADDED)
                 added[f"{name}_dora_magnitude"] = _lengths(flat[name])
-        return adapters.insert(params, added)
+        return injection.insert(params, added)
 
     def labels(self, params: Params) -> Any:
         """`lora` for the added leaves, `head` for the head, FROZEN for the rest."""
-        return adapters.label_added(params, _ADDED, "lora", self.head)
+        return injection.label_added(params, _ADDED, "lora", self.head)
 
     def adapt(self, apply_fn: ApplyFn) -> ApplyFn:
         """The model with x sent through A and B beside each target."""
-        return adapters.intercept(
+        return injection.intercept(
             apply_fn, "kernel_lora_a", self._beside, kind=nn.Dense, fold=self._fold
         )
 
@@ -145,7 +145,7 @@ class Lora:
                 f" {added[0]!r} belongs to none. Set dropout to 0, or choose other targets."
             )
         for name in added:
-            adapters.check_alone(params, name.removesuffix("_lora_a"), _ADDED)
+            injection.check_alone(params, name.removesuffix("_lora_a"), _ADDED)
         return self._merge(params, added)
 
 
@@ -165,4 +165,4 @@ def _dropout(
     if tokens is None:
         count = math.prod(x.shape[:-1])
         tokens = jnp.arange(count, dtype=jnp.uint32).reshape(x.shape[:-1])
-    return noise.drop_features(x, rate, module.make_rng("dropout"), tokens)
+    return dropout.drop_features(x, rate, module.make_rng("dropout"), tokens)

@@ -11,9 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 
-from jaxtune import paths, trees
-from jaxtune.errors import UserError
-from jaxtune.types import STATISTICS, Params
+from jaxtune.core import paths, trees
+from jaxtune.core.errors import UserError
+from jaxtune.core.types import STATISTICS, Params
 
 FROZEN = "frozen"
 TRAINABLE = "trainable"

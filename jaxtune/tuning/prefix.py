@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxtune import noise
-from jaxtune.errors import UserError
-from jaxtune.tuning import adapters
+from jaxtune.core import dropout
+from jaxtune.core.errors import UserError
+from jaxtune.core.types import ApplyFn, Params, PRNGKey
+from jaxtune.tuning import injection
 from jaxtune.tuning.head import HEAD
-from jaxtune.types import ApplyFn, Params, PRNGKey
 
 ATTENTION = (r"attention/self/key/kernel$",)
 """The key projections of jaxtune's models."""
@@ -59,24 +59,24 @@ class Prefix:
         if self.prefix_length < 1:
             raise UserError(f"prefix_length is {self.prefix_length}: expected at least 1.")
         added: dict[str, Any] = {}
-        for name, shape in adapters.find_targets(params, self.targets, "the prefix").items():
+        for name, shape in injection.find_targets(params, self.targets, "the prefix").items():
             # One matrix may give queries, keys and values side by side.
             width = shape[1] // 3 if shape[1] == 3 * shape[0] else shape[1]
             attention = name.split("/")[:-2]  # .../key/kernel
             for part in ("key", "value"):
                 leaf = "/".join([*attention, "prefix", part])
-                own = adapters.key_of(key, leaf)
+                own = injection.key_of(key, leaf)
                 shape = (self.prefix_length, width)
                 added[leaf] = 0.02 * jax.random.normal(own, shape, jnp.float32)
-        return adapters.insert(params, added)
+        return injection.insert(params, added)
 
     def labels(self, params: Params) -> Any:
         """`prefix` for the added leaves, `head` for the head, FROZEN for the rest."""
-        return adapters.label_added(params, _ADDED, "prefix", self.head)
+        return injection.label_added(params, _ADDED, "prefix", self.head)
 
     def adapt(self, apply_fn: ApplyFn) -> ApplyFn:
         """The model with the prefix before the keys and values of each target."""
-        return adapters.intercept(apply_fn, "prefix", _before, method="attend")
+        return injection.intercept(apply_fn, "prefix", _before, method="attend")
 
     def merge(self, params: Params) -> Params:
         """Refuses: there is no such tree."""
@@ -102,7 +102,7 @@ def _before(
     bias = jnp.broadcast_to(bias, (*bias.shape[:-1], key.shape[1]))
     bias = jnp.pad(bias, ((0, 0), (0, 0), (0, 0), (length, 0)))  # no bias on the prefix
     if tokens is not None:
-        own = noise.token_ids(jnp.full(length, _NO_EXAMPLE), jnp.arange(length))
+        own = dropout.token_ids(jnp.full(length, _NO_EXAMPLE), jnp.arange(length))
         own = jnp.broadcast_to(own, (len(tokens), length))
         tokens = jnp.concatenate([own, tokens], axis=1)  # [b p+s]
     return call(query, join(held["key"], key), join(held["value"], value), bias, asking, tokens)

@@ -5,10 +5,10 @@ from typing import Any
 
 import jax
 
-from jaxtune import paths
-from jaxtune.errors import UserError
+from jaxtune.core import paths
+from jaxtune.core.errors import UserError
+from jaxtune.core.types import Params
 from jaxtune.tuning.depth import BELOW, LAYERS, depths
-from jaxtune.types import Params
 
 
 def rate_multipliers(

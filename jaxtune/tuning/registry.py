@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from jaxtune.errors import UserError, nearest
-from jaxtune.tuning.adapter import BottleneckAdapter
+from jaxtune.core.errors import UserError, nearest
 from jaxtune.tuning.bitfit import BitFit
+from jaxtune.tuning.bottleneck import BottleneckAdapter
 from jaxtune.tuning.embeddings_frozen import EmbeddingsFrozen
 from jaxtune.tuning.first_layers_frozen import FirstLayersFrozen
 from jaxtune.tuning.full import Full

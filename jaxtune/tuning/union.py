@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 
-from jaxtune.tuning import adapters
+from jaxtune.core.types import ApplyFn, Params, PRNGKey
+from jaxtune.tuning import injection
 from jaxtune.tuning.partition import FROZEN, Strategy
-from jaxtune.types import ApplyFn, Params, PRNGKey
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Union:
     @property
     def mergeable(self) -> bool:
         """Whether all of them are."""
-        return all(map(adapters.is_mergeable, self.strategies))
+        return all(map(injection.is_mergeable, self.strategies))
 
     def labels(self, params: Params) -> Any:
         """The first label that is not FROZEN.
@@ -41,17 +41,17 @@ class Union:
     def extend(self, params: Params, key: PRNGKey) -> Params:
         """The tree with the added leaves of all strategies."""
         for strategy in self.strategies:
-            params = adapters.extend(strategy, params, key)
+            params = injection.extend(strategy, params, key)
         return params
 
     def adapt(self, apply_fn: ApplyFn) -> ApplyFn:
         """The model with the edits of all strategies."""
         for strategy in self.strategies:
-            apply_fn = adapters.adapt(strategy, apply_fn)
+            apply_fn = injection.adapt(strategy, apply_fn)
         return apply_fn
 
     def merge(self, params: Params) -> Params:
         """The model's own tree, in the order in which the strategies act."""
         for strategy in self.strategies:
-            params = adapters.merge(strategy, params)
+            params = injection.merge(strategy, params)
         return params

@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from jaxtune.config import load_config
-from jaxtune.data import augment
-from jaxtune.data.augment_text import token_dropout
-from jaxtune.data.batches import train_order
-from jaxtune.data.image_decode import Source
-from jaxtune.data.image_examples import ImageExamples
-from jaxtune.data.image_processor import ImageProcessor
-from jaxtune.data.rand_augment import OPERATIONS, SIGNED, rand_augment
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
+from jaxtune.data.batching.batches import train_order
+from jaxtune.data.images import augment
+from jaxtune.data.images.decode import Source
+from jaxtune.data.images.image_examples import ImageExamples
+from jaxtune.data.images.image_processor import ImageProcessor
+from jaxtune.data.images.rand_augment import OPERATIONS, SIGNED, rand_augment
+from jaxtune.data.text.token_dropout import token_dropout
+from jaxtune.run.config import load_config
 from jaxtune.settings import AugmentationSettings
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "images" / "rand_augment.npz")
@@ -352,7 +352,7 @@ def test_token_dropout_leaves_evaluation_alone():
 @pytest.fixture
 def config(tmp_path):
     (tmp_path / "config.py").write_text(
-        "from jaxtune.config import default_config\n"
+        "from jaxtune.run.config import default_config\n"
         "def get_config():\n"
         "    config = default_config()\n"
         "    config.model.path, config.data.path = 'm', 'd'\n"

@@ -3,14 +3,14 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from jaxtune.data.batches import (
+from jaxtune.data.batching.batches import (
     BatchIndex,
     choose_lengths,
     eval_order,
     padding_waste,
     train_order,
 )
-from jaxtune.data.examples import Examples
+from jaxtune.data.text.examples import Examples
 
 
 def random_lengths(seed, n, longest=60):

@@ -7,11 +7,11 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from jaxtune.data import blocks
-from jaxtune.data.examples import load_tokenizer
-from jaxtune.data.rows import read_data
-from jaxtune.data.sources import load_tables
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
+from jaxtune.data.sources.locate import load_tables
+from jaxtune.data.sources.rows import read_data
+from jaxtune.data.text import blocks
+from jaxtune.data.text.examples import load_tokenizer
 from jaxtune.settings import DataSettings
 
 LINES = ["the cat", "good film", "bad book and car", "dog", "a very old cat ran"]

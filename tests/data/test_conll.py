@@ -2,11 +2,11 @@
 
 import pytest
 
-from jaxtune.data import conll
-from jaxtune.data.files import read_file
-from jaxtune.data.sources import load_tables
-from jaxtune.data.table import where
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
+from jaxtune.data.sources import conll
+from jaxtune.data.sources.files import read_file
+from jaxtune.data.sources.locate import load_tables
+from jaxtune.data.sources.table import where
 
 WORDS = [["Rome", "is", "old"], ["Yes"]]
 TAGS = [["B-location", "O", "O"], ["O"]]

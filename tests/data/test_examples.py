@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from jaxtune.data import examples as module
-from jaxtune.data.examples import Examples, load_tokenizer, tokenize
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
+from jaxtune.data.text import examples as module
+from jaxtune.data.text.examples import Examples, load_tokenizer, tokenize
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from jaxtune.data.files import read_file
-from jaxtune.data.table import Table, column, concatenate, num_rows, take, where
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
+from jaxtune.data.sources.files import read_file
+from jaxtune.data.sources.table import Table, column, concatenate, num_rows, take, where
 
 
 def write(folder, name, content):
@@ -268,7 +268,7 @@ def test_column_names_the_nearest():
 def test_import_is_light():
     """Start-up must not pay for libraries that most runs do not need."""
     modules = ", ".join(f"jaxtune.data.{m}" for m in ("table", "files", "sources", "labels"))
-    code = f"""import sys, {modules}, jaxtune.data.splits
+    code = f"""import sys, {modules}, jaxtune.data.sources.splits
 print(sorted({{"datasets", "pandas", "pyarrow", "sklearn", "jax"}} & set(sys.modules)))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

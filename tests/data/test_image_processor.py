@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxtune.data.image_processor import ImageProcessor
-from jaxtune.data.preprocessor_config import load_image_processor
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
+from jaxtune.data.images.image_processor import ImageProcessor
+from jaxtune.data.images.preprocessor_config import load_image_processor
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "images" / "processors.npz")
 CASES = [name.split("/")[1] for name in GOLDEN if name.startswith("config/")]

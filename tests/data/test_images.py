@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxtune.data import images
-from jaxtune.data.batches import BatchIndex
-from jaxtune.data.image_decode import Source, decode
-from jaxtune.data.image_examples import ImageExamples
-from jaxtune.data.image_processor import ImageProcessor
-from jaxtune.data.rows import Rows, read_data
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
+from jaxtune.data.batching.batches import BatchIndex
+from jaxtune.data.images import images
+from jaxtune.data.images.decode import Source, decode
+from jaxtune.data.images.image_examples import ImageExamples
+from jaxtune.data.images.image_processor import ImageProcessor
+from jaxtune.data.sources.rows import Rows, read_data
 from jaxtune.settings import AugmentationSettings, DataSettings
 
 PROCESSOR = ImageProcessor("ViTImageProcessor", {"height": 6, "width": 8}, resample=2)

@@ -5,15 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from jaxtune.data.labels import (
+from jaxtune.core.errors import UserError
+from jaxtune.data.sources.table import Table
+from jaxtune.data.text.labels import (
     class_names,
     encode_classes,
     encode_targets,
     has_targets,
     text_rows,
 )
-from jaxtune.data.table import Table
-from jaxtune.errors import UserError
 
 
 def table(values, names=(), source="dir/train.csv"):

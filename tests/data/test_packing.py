@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from jaxtune.data import packing
-from jaxtune.data.batches import padding_waste
-from jaxtune.data.layout import choose_layout
-from jaxtune.data.packing import Packing, RowShape
+from jaxtune.data.batching import packing
+from jaxtune.data.batching.batches import padding_waste
+from jaxtune.data.batching.layout import choose_layout
+from jaxtune.data.batching.packing import Packing, RowShape
 
 # Quantiles of the lengths of AG News in tokens: a long tail up to where texts are cut.
 QUANTILES = [9, 28, 34, 41, 49, 58, 71, 121, 128]

@@ -3,9 +3,9 @@
 import datasets
 import pytest
 
-from jaxtune.data.sources import from_dataset, load_tables
-from jaxtune.data.table import Table, num_rows, where
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
+from jaxtune.data.sources.locate import from_dataset, load_tables
+from jaxtune.data.sources.table import Table, num_rows, where
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from jaxtune.data.splits import overlap, split_off, subsample
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
+from jaxtune.data.sources.splits import overlap, split_off, subsample
 
 
 def rows(n, distinct, classes, seed=0):

@@ -5,12 +5,12 @@ import re
 
 import pytest
 
-from jaxtune.data import squad
-from jaxtune.data.files import read_file
-from jaxtune.data.rows import read_data
-from jaxtune.data.squad import Answer, Question
-from jaxtune.data.table import Table, concatenate, take
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
+from jaxtune.data.sources.files import read_file
+from jaxtune.data.sources.rows import read_data
+from jaxtune.data.sources.table import Table, concatenate, take
+from jaxtune.data.text import squad
+from jaxtune.data.text.squad import Answer, Question
 from jaxtune.settings import DataSettings
 
 CONTEXT = "The Thames flows through London, Oxford and Reading."

@@ -3,10 +3,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from jaxtune.data import text
-from jaxtune.data.examples import load_tokenizer
-from jaxtune.data.rows import class_order, read_data
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
+from jaxtune.data.sources.rows import class_order, read_data
+from jaxtune.data.text import text_tables
+from jaxtune.data.text.examples import load_tokenizer
 from jaxtune.settings import DataSettings
 
 CLASSES = ("bad", "good", "so")
@@ -18,7 +18,7 @@ def make_rows(n, first=0):
 
 
 def read(path, regression=False, **fields):
-    reader = text.TARGETS if regression else text.CLASSES
+    reader = text_tables.TARGETS if regression else text_tables.CLASSES
     return read_data(DataSettings(path=str(path), **fields), reader)
 
 
@@ -182,17 +182,19 @@ def test_cut_texts_are_noted(tmp_path, write_csv, tokenizer):
     write_csv(tmp_path / "train.csv", long + short)
     write_csv(tmp_path / "validation.csv", [("good dog", "good")])
     data = read(tmp_path)
-    examples, notes = text.encode(data.splits["train"], tokenizer, DataSettings(max_length=6))
+    examples, notes = text_tables.encode(
+        data.splits["train"], tokenizer, DataSettings(max_length=6)
+    )
     assert notes == ["4 of 10 texts are longer than max_length 6 and were cut"]
     assert examples.lengths.max() == 6
-    assert text.encode(data.splits["validation"], tokenizer, DataSettings())[1] == []
+    assert text_tables.encode(data.splits["validation"], tokenizer, DataSettings())[1] == []
 
 
 def test_regression_targets_are_kept(tmp_path, write_csv, tokenizer):
     path = write_csv(tmp_path / "all.csv", [(f"cat {i}", i / 8) for i in range(10)])
     data = read(path, regression=True, validation_size=2)
     for rows in data.splits.values():
-        examples, _ = text.encode(rows, tokenizer, DataSettings())
+        examples, _ = text_tables.encode(rows, tokenizer, DataSettings())
         np.testing.assert_array_equal(examples.labels, rows.labels)
         assert examples.labels.dtype == np.float32
         assert examples.labels.shape == (len(rows.inputs), 1)
@@ -210,5 +212,5 @@ def test_progress_is_tracked(folder, tokenizer):
         calls.append(len(list(iterable)))
         return range(0, 1)
 
-    text.encode(read(folder).splits["train"], tokenizer, DataSettings(), track)
+    text_tables.encode(read(folder).splits["train"], tokenizer, DataSettings(), track)
     assert calls == [1]

@@ -5,9 +5,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from jaxtune.data import examples, text, token_cache
-from jaxtune.data.examples import FolderTokenizer, tokenize
-from jaxtune.data.rows import Rows
+from jaxtune.data.sources.rows import Rows
+from jaxtune.data.text import examples, text_tables, token_cache
+from jaxtune.data.text.examples import FolderTokenizer, tokenize
 from jaxtune.settings import DataSettings
 from jaxtune.tasks.registry import TASKS
 from jaxtune.tasks.task import keeping_tokens
@@ -144,7 +144,7 @@ def test_tasks_of_whole_texts_keep_theirs(name, tokenizer, asked, tmp_path):
     (first, notes), (second, again) = (
         task.encode(rows, tokenizer, settings, iter) for _ in range(2)
     )
-    expected, expected_notes = text.encode(rows, tokenizer, settings)
+    expected, expected_notes = text_tables.encode(rows, tokenizer, settings)
     assert notes == again == expected_notes
     for found in (first, second):
         np.testing.assert_array_equal(found.input_ids, expected.input_ids)

@@ -11,12 +11,12 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from jaxtune.data import windows
-from jaxtune.data.batches import BatchIndex
-from jaxtune.data.examples import load_tokenizer
-from jaxtune.data.rows import Rows
-from jaxtune.data.squad import Answer, Question
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
+from jaxtune.data.batching.batches import BatchIndex
+from jaxtune.data.sources.rows import Rows
+from jaxtune.data.text import windows
+from jaxtune.data.text.examples import load_tokenizer
+from jaxtune.data.text.squad import Answer, Question
 from jaxtune.settings import DataSettings
 
 KINDS = ("bert", "gpt2", "roberta")

@@ -5,11 +5,11 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from jaxtune.data.examples import load_tokenizer
-from jaxtune.data.rows import Rows
-from jaxtune.data.word_tokens import UNSCORED, encode
-from jaxtune.data.words import Tags, from_words
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
+from jaxtune.data.sources.rows import Rows
+from jaxtune.data.text.examples import load_tokenizer
+from jaxtune.data.text.word_tokens import UNSCORED, encode
+from jaxtune.data.text.words import Tags, from_words
 from jaxtune.settings import DataSettings
 
 PERSON = {0: "O", 1: "B-person", 2: "I-person"}
@@ -119,7 +119,7 @@ def test_words_are_separate_for_a_byte_level_tokenizer(prefix, special):
 def test_chunks_and_batches(bert, monkeypatch):
     sentences = [["dog"] * (1 + i % 5) for i in range(23)]
     whole, _ = encoded(bert, sentences, classes=[[1] * len(words) for words in sentences])
-    monkeypatch.setattr("jaxtune.data.word_tokens._CHUNK", 4)
+    monkeypatch.setattr("jaxtune.data.text.word_tokens._CHUNK", 4)
     parts, _ = encoded(bert, sentences, classes=[[1] * len(words) for words in sentences])
     for name in ("input_ids", "offsets", "labels", "weights"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))

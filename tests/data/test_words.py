@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from jaxtune.data import tags
-from jaxtune.data.rows import read_data
-from jaxtune.data.table import Table
-from jaxtune.data.words import READER, from_words, read_new, split_words
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
+from jaxtune.data.sources.rows import read_data
+from jaxtune.data.sources.table import Table
+from jaxtune.data.text import tags
+from jaxtune.data.text.words import READER, from_words, read_new, split_words
 from jaxtune.settings import DataSettings
 
 SETTINGS = DataSettings(text_columns=("tokens",), label_column="ner")

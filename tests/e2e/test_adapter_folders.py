@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxtune import main, paths, predict
-from jaxtune.adapted import open_model
-from jaxtune.errors import UserError
+from jaxtune import main, predict
+from jaxtune.core import paths
+from jaxtune.core.errors import UserError
+from jaxtune.export.adapter_folder import open_model
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["love this great film", "hate, bad", "it is a car", "the old dog is not good"]

@@ -15,10 +15,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxtune import main, predict
-from jaxtune.cli import run_command
-from jaxtune.config import load_config
-from jaxtune.report import Report
-from jaxtune.run import prepare
+from jaxtune.run.cli import run_command
+from jaxtune.run.config import load_config
+from jaxtune.run.console import Report
+from jaxtune.run.prepare import prepare
 
 ROOT = Path(__file__).parents[2]
 TRAIN = [("good food", "good"), ("great film", "good"), ("bad car", "bad"), ("poor book", "bad")]
@@ -148,7 +148,7 @@ def damaged_config(world):
 def python_config(world):
     file = world.root / "mine.py"
     file.write_text(
-        "from jaxtune.config import default_config\n"
+        "from jaxtune.run.config import default_config\n"
         "def get_config():\n"
         "    config = default_config()\n"
         "    config.optimizer.learning_rat = 1.0\n"

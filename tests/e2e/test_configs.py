@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxtune import main
-from jaxtune.config import load_config
+from jaxtune.run.config import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -171,7 +171,7 @@ def test_it_trains(name, tmp_path, golden, tiny_data, tiny_families):
 
 
 def test_the_cifar_model_is_of_the_size_that_its_config_says():
-    from jaxtune import trees
+    from jaxtune.core import trees
     from jaxtune.models.pretrained import read_config
     from jaxtune.models.registry import parameter_shapes
 

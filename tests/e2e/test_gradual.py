@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxtune import loop, main
-from jaxtune.loggers import MetricsLog
+from jaxtune import main
+from jaxtune.run import loop
+from jaxtune.run.trackers import MetricsLog
 
 BASE = [
     "--config.tuning.name=gradual",

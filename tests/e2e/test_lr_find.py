@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxtune import main
-from jaxtune.cli import run_command
+from jaxtune.run.cli import run_command
 
 HEAD = "--config.tuning.name=head"
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxtune import loop, main, predict
-from jaxtune.errors import UserError
+from jaxtune import main, predict
+from jaxtune.core.errors import UserError
+from jaxtune.run import loop
 
 ROOT = Path(__file__).parents[2]
 
@@ -284,7 +285,7 @@ def test_regression_on_pairs(tmp_path, golden, write_csv):
         "train.num_epochs": 8,
     }
     config = tmp_path / "config.py"
-    config.write_text("from jaxtune.config import default_config as get_config\n")
+    config.write_text("from jaxtune.run.config import default_config as get_config\n")
     more = [f"--config.{name}={value}" for name, value in overrides.items()]
     results = run(config, tmp_path / "run", *more)
     assert results["scores"]["test"].keys() == {"loss", "pearson", "spearman", "mse"}

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from jaxtune import main, predict
-from jaxtune.checkpoint import KeepNewestAndBest
+from jaxtune.run.checkpoint import KeepNewestAndBest
 
 FAMILIES = {
     "classification": "distilbert",

@@ -12,9 +12,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxtune import paths, peft
+from jaxtune.core import paths
+from jaxtune.export import peft
 from jaxtune.models.pretrained import load_pretrained
-from jaxtune.tuning import adapters, partition
+from jaxtune.tuning import injection, partition
 from jaxtune.tuning.lora import Lora
 
 CASES = {
@@ -44,7 +45,7 @@ def main(base_folder: str, out: Path) -> None:
             elif marks[leaf] != partition.FROZEN and not leaf.endswith("_lora_a"):
                 flat[leaf] = value + noise
         extended = paths.unflatten(flat)
-        apply_fn = jax.jit(adapters.adapt(lora, base.apply_fn), static_argnames="train")
+        apply_fn = jax.jit(injection.adapt(lora, base.apply_fn), static_argnames="train")
         logits = np.asarray(apply_fn(extended, batch, key=None, train=False))
         peft.save_lora(out / name, lora, extended, labels, str(Path(base_folder).resolve()))
         np.savez(out / f"{name}.npz", logits=logits, **batch)

@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from jaxtune.flops import step_flops
-from jaxtune.losses import cross_entropy
-from jaxtune.models import bert, registry
-from jaxtune.optim import make_optimizer
-from jaxtune.state import init_state
-from jaxtune.step import make_train_step
-from jaxtune.tuning import adapters, partition
+from jaxtune.analysis.flops import step_flops
+from jaxtune.models import registry
+from jaxtune.models.families import bert
+from jaxtune.train.losses import cross_entropy
+from jaxtune.train.optimizers import make_optimizer
+from jaxtune.train.state import init_state
+from jaxtune.train.step import make_train_step
+from jaxtune.tuning import injection, partition
 from jaxtune.tuning.registry import make_strategy
 
 CLASSES = 4
@@ -82,10 +83,12 @@ def model(config, name, **fields):
     """(apply_fn, shapes, labels, tx); no weight is made."""
     module = bert.BERT.heads["sequence"].make_module(config, CLASSES, jnp.float32)
     strategy, shapes = make_strategy(name, fields), registry.parameter_shapes(module)
-    params = jax.eval_shape(lambda p, k: adapters.extend(strategy, p, k), shapes, jax.random.key(0))
+    params = jax.eval_shape(
+        lambda p, k: injection.extend(strategy, p, k), shapes, jax.random.key(0)
+    )
     labels = partition.label(strategy, params)
     tx = make_optimizer("adamw", optax.constant_schedule(1e-3), partition.trainable_labels(labels))
-    return adapters.adapt(strategy, registry.make_apply(module)), params, labels, tx
+    return injection.adapt(strategy, registry.make_apply(module)), params, labels, tx
 
 
 @functools.cache

@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtune import noise, paths
-from jaxtune.data.layout import choose_layout
-from jaxtune.data.packing import Packing, RowShape
+from jaxtune.core import dropout, paths
+from jaxtune.data.batching.layout import choose_layout
+from jaxtune.data.batching.packing import Packing, RowShape
 from jaxtune.models.registry import FAMILIES
-from jaxtune.report import Report
-from jaxtune.run import prepare
-from jaxtune.state import init_state
-from jaxtune.step import make_train_step
+from jaxtune.run.console import Report
+from jaxtune.run.prepare import prepare
 from jaxtune.tasks.registry import TASKS
+from jaxtune.train.state import init_state
+from jaxtune.train.step import make_train_step
 from jaxtune.tuning import partition
 
 COMBINATIONS = [
@@ -113,7 +113,7 @@ def test_steps_are_the_same_packed_or_padded_in_parts_or_on_devices(
     examples = run.examples["train"]
     trainable, frozen = partition.partition(run.params, run.stages[0])
     tx = run.optimizer(0)
-    make = partial(make_train_step, run.apply_fn, run.loss_fn, tx, part_key=noise.same_key)
+    make = partial(make_train_step, run.apply_fn, run.loss_fn, tx, part_key=dropout.same_key)
     on_devices = jax.vmap(
         make(axis_name="data"), in_axes=(None, None, 0), out_axes=None, axis_name="data"
     )

@@ -8,16 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtune import adapted, stages
-from jaxtune.errors import UserError
-from jaxtune.evaluate import all_scores, predict_all
+from jaxtune.core.errors import UserError
+from jaxtune.export import adapter_folder
 from jaxtune.models.registry import FAMILIES
-from jaxtune.report import Report
-from jaxtune.run import prepare, training_batches
-from jaxtune.saved import open_saved
-from jaxtune.step import make_eval_step, make_train_step
+from jaxtune.run import stages
+from jaxtune.run.console import Report
+from jaxtune.run.evaluate import all_scores, predict_all
+from jaxtune.run.prepare import prepare, training_batches
+from jaxtune.run.saved import open_saved
 from jaxtune.tasks.registry import TASKS
-from jaxtune.tuning import adapters
+from jaxtune.train.step import make_eval_step, make_train_step
+from jaxtune.tuning import injection
 from jaxtune.tuning.registry import STRATEGIES
 
 REFUSED = {  # (family or task, strategy): a part of the reason
@@ -74,13 +75,13 @@ def test_trains_scores_exports_and_reloads(
     scores = all_scores(run.task, means, outputs, examples)
     assert scores.keys() >= run.task.higher_is_better.keys()
     card = {"task": task, "max_length": 16}
-    adapted.write(tmp_path, run, params, card, Report())
+    adapter_folder.write(tmp_path, run, params, card, Report())
     saved = open_saved(str(tmp_path / "model"))
     assert saved.task.name == task
     model = saved.pretrained
     assert model.class_names == run.pretrained.class_names
     _, again = predict(saved.task, model.apply_fn, model.params, examples, run.eval_layout)
-    merged = adapters.is_mergeable(run.strategy) and strategy in ("lora", "ia3")
+    merged = injection.is_mergeable(run.strategy) and strategy in ("lora", "ia3")
     for one, other in zip(outputs, again, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5 if merged else 0, rtol=0)
     records = saved.task.decode(again, examples, model.class_names)

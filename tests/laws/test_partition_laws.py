@@ -13,15 +13,15 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtune import paths, trees
-from jaxtune.errors import UserError
-from jaxtune.losses import cross_entropy
+from jaxtune.core import paths, trees
+from jaxtune.core.errors import UserError
 from jaxtune.models.pretrained import load_pretrained
-from jaxtune.optim import make_optimizer
-from jaxtune.stages import carry
-from jaxtune.state import init_state
-from jaxtune.step import make_train_step
-from jaxtune.tuning import adapters, partition
+from jaxtune.run.stages import carry
+from jaxtune.train.losses import cross_entropy
+from jaxtune.train.optimizers import make_optimizer
+from jaxtune.train.state import init_state
+from jaxtune.train.step import make_train_step
+from jaxtune.tuning import injection, partition
 from jaxtune.tuning.registry import STRATEGIES, make_strategy
 
 ODD = Path(__file__).parents[1] / "golden" / "bert" / "odd"
@@ -226,9 +226,9 @@ class Case(NamedTuple):
 @functools.cache
 def case(model_name, which):
     model, strategy = MODELS[model_name](), strategy_of(which, model_name)
-    params = adapters.extend(strategy, model.params, FIRST_KEY)
+    params = injection.extend(strategy, model.params, FIRST_KEY)
     stages = partition.stages(strategy, params)
-    return Case(adapters.adapt(strategy, model.apply_fn), params, stages, model.batch)
+    return Case(injection.adapt(strategy, model.apply_fn), params, stages, model.batch)
 
 
 def shaken(params):
@@ -397,7 +397,7 @@ def test_the_merged_model_computes_the_same(model_name, which):
     model, strategy = MODELS[model_name](), strategy_of(which, model_name)
     apply_fn, params, _, batch = case(model_name, which)
     params = shaken(params)
-    merged = adapters.merge(strategy, params)
+    merged = injection.merge(strategy, params)
     assert jax.tree.structure(merged) == jax.tree.structure(model.params)
 
     def loss(params, apply_fn):
@@ -405,7 +405,7 @@ def test_the_merged_model_computes_the_same(model_name, which):
 
     found, found_grad = jax.value_and_grad(loss)(params, apply_fn)
     wanted, wanted_grad = jax.value_and_grad(
-        lambda params: loss(adapters.merge(strategy, params), model.apply_fn)
+        lambda params: loss(injection.merge(strategy, params), model.apply_fn)
     )(params)
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
     # The chain rule through the merged matrix: for LoRA dA = s dW B^T and dB = s A^T dW.
@@ -420,8 +420,8 @@ def test_the_merged_model_computes_the_same(model_name, which):
 @pytest.mark.parametrize("which", ["houlsby", "pfeiffer", "prefix", "stacked"])
 def test_what_cannot_be_merged_says_so(which):
     with pytest.raises(UserError, match="cannot be merged"):
-        adapters.merge(strategy_of(which, "bert"), case("bert", which).params)
-    assert not adapters.is_mergeable(strategy_of(which, "bert"))
+        injection.merge(strategy_of(which, "bert"), case("bert", which).params)
+    assert not injection.is_mergeable(strategy_of(which, "bert"))
 
 
 @pytest.mark.parametrize("which", ["houlsby", "pfeiffer", "prefix"])
@@ -430,9 +430,9 @@ def test_a_plain_function_has_no_calls_to_edit(which):
     targets = {"targets": (r"block_\d+/w$",)}
     name, fields = INSTANCES[which]
     strategy = make_strategy(name, fields | targets | {"head": "^out/"})
-    params = adapters.extend(strategy, toy().params, FIRST_KEY)
+    params = injection.extend(strategy, toy().params, FIRST_KEY)
     with pytest.raises(UserError, match="Linen modules"):
-        adapters.adapt(strategy, toy().apply_fn)(params, toy().batch, key=None, train=False)
+        injection.adapt(strategy, toy().apply_fn)(params, toy().batch, key=None, train=False)
 
 
 class Backwards(nn.Module):
@@ -457,26 +457,26 @@ def test_a_matrix_of_another_kind_of_module_is_merged_in_the_step(name, fields):
         return module.apply({"params": params["turn"]}, batch["x"])
 
     strategy = make_strategy(name, fields | {"targets": (r"turn/kernel$",), "head": "turn/"})
-    extended = shaken(adapters.extend(strategy, params, FIRST_KEY))
+    extended = shaken(injection.extend(strategy, params, FIRST_KEY))
     batch = {"x": jax.random.normal(OTHER_KEY, (3, 6))}
-    found = adapters.adapt(strategy, apply_fn)(extended, batch, key=None, train=False)
-    merged = adapters.merge(strategy, extended)
+    found = injection.adapt(strategy, apply_fn)(extended, batch, key=None, train=False)
+    merged = injection.merge(strategy, extended)
     np.testing.assert_allclose(found, batch["x"] @ merged["turn"]["kernel"].T, rtol=1e-5, atol=1e-6)
     assert np.abs(found - batch["x"] @ params["turn"]["kernel"].T).max() > 1e-3
 
 
 def test_two_strategies_on_one_matrix_of_a_plain_function_are_refused():
     strategy = strategy_of("both", "toy")
-    params = adapters.extend(strategy, toy().params, FIRST_KEY)
+    params = injection.extend(strategy, toy().params, FIRST_KEY)
     with pytest.raises(UserError, match="changed by another strategy too"):
-        adapters.adapt(strategy, toy().apply_fn)(params, toy().batch, key=None, train=False)
+        injection.adapt(strategy, toy().apply_fn)(params, toy().batch, key=None, train=False)
 
 
 def test_dora_measures_a_matrix_that_nothing_else_changed():
     fields = {"rank": 2, "use_dora": True}
-    adapters.extend(make_strategy("lora+ia3", fields), bert().params, FIRST_KEY)
+    injection.extend(make_strategy("lora+ia3", fields), bert().params, FIRST_KEY)
     with pytest.raises(UserError, match="put lora first"):
-        adapters.extend(make_strategy("ia3+lora", fields), bert().params, FIRST_KEY)
+        injection.extend(make_strategy("ia3+lora", fields), bert().params, FIRST_KEY)
 
 
 @pytest.mark.parametrize("model_name", ["bert", "toy"])

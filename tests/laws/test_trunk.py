@@ -10,15 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtune import paths, stages, trees
-from jaxtune.data.layout import choose_layout
-from jaxtune.errors import UserError
+from jaxtune.core import paths, trees
+from jaxtune.core.errors import UserError
+from jaxtune.data.batching.layout import choose_layout
 from jaxtune.models.registry import FAMILIES
 from jaxtune.models.trunk import STATES, make_upper_apply
-from jaxtune.report import Report
-from jaxtune.run import prepare
+from jaxtune.run import stages
+from jaxtune.run.console import Report
+from jaxtune.run.prepare import prepare
 from jaxtune.tasks.registry import TASKS
-from jaxtune.tuning import adapters
+from jaxtune.tuning import injection
 
 COMBINATIONS = [
     (task, family)
@@ -174,7 +175,7 @@ def test_lora_in_the_upper_layer_stands_on_a_trunk(prepare_run):
     _, batch = next(stage.feed.batches())
     _, info = stage.step(stage.state, stage.frozen, batch)
     assert np.isfinite(float(info.loss.value))
-    apply_fn = adapters.adapt(run.strategy, make_upper_apply(run.pretrained.module, 1))
+    apply_fn = injection.adapt(run.strategy, make_upper_apply(run.pretrained.module, 1))
     batch = jax.tree.map(jnp.asarray, batch)
     found = apply_fn(run.params, batch, key=None, train=False)
     wanted = run.apply_fn(run.params, batch, key=None, train=False)

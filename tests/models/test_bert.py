@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxtune.models import products
-from jaxtune.models.bert import BERT
+from jaxtune.models.families.bert import BERT
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.models.registry import make_apply
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxtune import paths
+from jaxtune.core import paths
 from jaxtune.models import convert
 from jaxtune.models.pretrained import load_pretrained
 

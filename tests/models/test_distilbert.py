@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxtune import paths
-from jaxtune.errors import UserError
-from jaxtune.models.distilbert import DISTILBERT, DistilBertConfig, config_from_hf
+from jaxtune.core import paths
+from jaxtune.core.errors import UserError
+from jaxtune.models.families.distilbert import DISTILBERT, DistilBertConfig, config_from_hf
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.models.registry import make_apply, parameter_shapes
 

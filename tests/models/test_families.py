@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxtune import paths
-from jaxtune.export import export_model
+from jaxtune.core import paths
+from jaxtune.export.model_folder import export_model
 from jaxtune.models import convert, registry
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.tasks.registry import TASKS

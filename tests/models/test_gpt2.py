@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxtune import paths
-from jaxtune.errors import UserError
+from jaxtune.core import paths
+from jaxtune.core.errors import UserError
 from jaxtune.models.convert import torch_name
-from jaxtune.models.gpt2 import GPT2, NAMES, GPT2Config, config_from_hf
+from jaxtune.models.families.gpt2 import GPT2, NAMES, GPT2Config, config_from_hf
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.models.registry import init_params, make_apply
 

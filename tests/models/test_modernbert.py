@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxtune import paths
-from jaxtune.errors import UserError
+from jaxtune.core import paths
+from jaxtune.core.errors import UserError
+from jaxtune.models.families.modernbert import MODERNBERT, NAMES, ModernBert
+from jaxtune.models.families.modernbert_config import config_from_hf
 from jaxtune.models.layers import Dropout
-from jaxtune.models.modernbert import MODERNBERT, NAMES, ModernBert
-from jaxtune.models.modernbert_config import config_from_hf
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.models.registry import init_params, make_apply
 from jaxtune.models.rotary import rotate, rotation

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxtune import paths
-from jaxtune.errors import UserError
+from jaxtune.core import paths
+from jaxtune.core.errors import UserError
 from jaxtune.models.pretrained import head_names, is_regression, load_pretrained
 
 ODD_CLASSES = ("negative", "neutral", "positive")

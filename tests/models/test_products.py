@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtune import summary
 from jaxtune.models import layers, products
-from jaxtune.report import Report
-from jaxtune.run import prepare
+from jaxtune.run import summary
+from jaxtune.run.console import Report
+from jaxtune.run.prepare import prepare
 
 SHAPES = [
     ((1, 1), (1, 1)),

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtune import paths
-from jaxtune.models.bert import BERT, BertConfig
+from jaxtune.core import paths
+from jaxtune.core.types import WithStatistics
+from jaxtune.models.families.bert import BERT, BertConfig
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.models.recompute import make_recomputing_apply
 from jaxtune.models.registry import FAMILIES, init_params, make_apply
-from jaxtune.tuning import adapters
+from jaxtune.tuning import injection
 from jaxtune.tuning.lora import Lora
-from jaxtune.types import WithStatistics
 
 KEY = jax.random.key(3)
 
@@ -76,11 +76,11 @@ def test_outputs_gradients_dropout_and_statistics_are_the_same(tiny_families, fa
 def test_adapters_act_on_it(tiny_families):
     model = load(tiny_families["bert"], "bert")
     strategy = Lora(rank=2, alpha=4.0, dropout=0.5, targets=(r"(query|value)/kernel$",), head=None)
-    params = adapters.extend(strategy, model.params, jax.random.key(1))
+    params = injection.extend(strategy, model.params, jax.random.key(1))
     params = jax.tree.map(lambda x: x + 0.01, params)  # or the added term is 0
     applies = (make_recomputing_apply(model.module), model.apply_fn)
     found, expected = (
-        outputs_and_gradients(adapters.adapt(strategy, apply), params, batch_of(model))
+        outputs_and_gradients(injection.adapt(strategy, apply), params, batch_of(model))
         for apply in applies
     )
     assert_same(found, expected)

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxtune import paths
-from jaxtune.errors import UserError
+from jaxtune.core import paths
+from jaxtune.core.errors import UserError
 from jaxtune.models import convert
 from jaxtune.models.batch_norm import BatchNorm
+from jaxtune.models.families.resnet import NAMES
 from jaxtune.models.pretrained import load_pretrained, read_config
 from jaxtune.models.registry import make_apply
-from jaxtune.models.resnet import NAMES
 
 ROOT = Path(__file__).parents[1] / "golden" / "families"
 CASES = ("resnet-image", "resnet-basic")

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxtune import paths
-from jaxtune.errors import UserError
+from jaxtune.core import paths
+from jaxtune.core.errors import UserError
+from jaxtune.models.families.roberta import ROBERTA, XLM_ROBERTA, RobertaConfig, config_from_hf
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.models.registry import make_apply, parameter_shapes
-from jaxtune.models.roberta import ROBERTA, XLM_ROBERTA, RobertaConfig, config_from_hf
 
 FAMILIES = Path(__file__).parents[1] / "golden" / "families"
 HEADS = ("sequence", "token", "span", "masked_lm")

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxtune import paths
-from jaxtune.errors import UserError
+from jaxtune.core import paths
+from jaxtune.core.errors import UserError
+from jaxtune.models.families.vit import NAMES
 from jaxtune.models.pretrained import load_pretrained, read_config
-from jaxtune.models.vit import NAMES
 
 ROOT = Path(__file__).parents[1] / "golden" / "families"
 CASE = ROOT / "vit-image"

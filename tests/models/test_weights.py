@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxtune.errors import UserError
+from jaxtune.core.errors import UserError
 from jaxtune.models.weights import open_weights
 
 

@@ -107,7 +107,7 @@ def texts(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def config(wide_model, texts, tmp_path_factory) -> str:
     """A config file: full fine-tuning of a model drawn from the seed, dropout on, packed."""
-    from jaxtune.config import default_config
+    from jaxtune.run.config import default_config
 
     config = default_config()
     config.model.path, config.model.from_scratch = str(wide_model), True

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from jaxtune.config import load_config
+from jaxtune.run.config import load_config
 
 LAST = 32
 FIELDS = {

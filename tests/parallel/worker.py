@@ -21,28 +21,30 @@ from hlo_collectives import collectives
 
 
 def main(jobs_file: str, folder: str) -> None:
-    from jaxtune import processes
+    from jaxtune.parallel import multihost
 
     if "PROCESSES" in os.environ:
         number, count, port = os.environ["PROCESSES"].split(",")
-        processes.join(f"localhost:{port}", int(count), int(number))
+        multihost.join(f"localhost:{port}", int(count), int(number))
     for job in json.loads(Path(jobs_file).read_text()):
         arrays, facts = run_job(job)
-        if processes.is_first():
+        if multihost.is_first():
             np.savez(Path(folder) / f"{job['name']}.npz", **arrays)
             (Path(folder) / f"{job['name']}.json").write_text(json.dumps(facts))
-    processes.wait("done")
+    multihost.wait("done")
 
 
 def run_job(job: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays (losses, parameters, outputs) and facts of one job."""
-    from jaxtune import loop, paths, processes, stages
-    from jaxtune.checkpoint import Checkpoints, Progress
-    from jaxtune.config import load_config
-    from jaxtune.errors import UserError
-    from jaxtune.evaluate import all_scores, predict_all
-    from jaxtune.report import Report
-    from jaxtune.run import prepare
+    from jaxtune.core import paths
+    from jaxtune.core.errors import UserError
+    from jaxtune.parallel import multihost
+    from jaxtune.run import loop, stages
+    from jaxtune.run.checkpoint import Checkpoints, Progress
+    from jaxtune.run.config import load_config
+    from jaxtune.run.console import Report
+    from jaxtune.run.evaluate import all_scores, predict_all
+    from jaxtune.run.prepare import prepare
 
     try:
         run = prepare(load_config(job["config"], job["overrides"]), Report(quiet=True))
@@ -85,7 +87,7 @@ def run_job(job: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]
         if outputs is not None and not run.task.per_token:
             arrays["outputs"] = outputs
     arrays["losses"] = np.array(losses)
-    for name, leaf in paths.flatten(processes.on_host(params)).items():
+    for name, leaf in paths.flatten(multihost.on_host(params)).items():
         arrays[f"params/{name}"] = np.asarray(leaf, np.float32)
     return arrays, facts
 
@@ -94,7 +96,7 @@ def program(run: Any, stage: Any, batch: Any) -> dict[str, Any]:
     """What the compiled step communicates and keeps, and what has to be gathered over `fsdp`."""
     import jax
 
-    from jaxtune import paths, trees
+    from jaxtune.core import paths, trees
 
     to_gather = 0
     if run.placement is not None:

@@ -1,8 +1,8 @@
 import jax
 import pytest
 
-from jaxtune import paths
-from jaxtune.errors import UserError
+from jaxtune.core import paths
+from jaxtune.core.errors import UserError
 from jaxtune.tuning.rates import rate_multipliers
 
 LEAF = jax.ShapeDtypeStruct((2,), "float32")

@@ -3,8 +3,8 @@ import dataclasses
 import jax
 import pytest
 
-from jaxtune import paths
-from jaxtune.errors import UserError
+from jaxtune.core import paths
+from jaxtune.core.errors import UserError
 from jaxtune.tuning import partition
 from jaxtune.tuning.bitfit import BitFit
 from jaxtune.tuning.embeddings_frozen import EmbeddingsFrozen

@@ -1,0 +1,1 @@
+"""What every room rests on: types, errors, parameter trees and their leaf names, dropout."""

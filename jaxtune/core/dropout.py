@@ -1,0 +1,107 @@
+"""Dropout masks that belong to the tokens of the examples, not to their places in a batch.
+
+An element's bit is a hash of the key, the token (which example it is of, and its position there)
+and the feature. So a token is dropped alike whatever row it lies in: packed, padded, in a
+microbatch or on another device. And a hash is cheap: Threefry, JAX's generator, spends about as
+long on the masks of a BERT layer on a CPU as on its LayerNorms, its softmax and its residuals
+together; a hash that compilers fuse into the multiplication costs next to nothing, also when it
+is drawn twice. Keys are still JAX's own.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from jaxtune.core.types import PRNGKey
+
+
+def token_ids(
+    example_ids: Int[Array, "*#n"], positions: Int[Array, "*#n"] | int
+) -> UInt32[Array, "*n"]:
+    """Names tokens by hashes, which differ but for accidents of one in 2^32.
+
+    Args:
+      example_ids: which example of the data a token is of.
+      positions: its place in that example; broadcast against `example_ids`.
+    """
+    return _mix(_mix(_bits(example_ids)) + _bits(positions))
+
+
+def keep_mask(
+    key: PRNGKey, rate: float, rows: UInt32[Array, "*#n"], columns: UInt32[Array, "*#n"]
+) -> Bool[Array, "*n"]:
+    """True with probability `1 - rate`, to within 2^-32, independently for each element.
+
+    An element follows from the key, its row's name and its column's name alone:
+    `mix(mix(row + k_1) + mix(column + k_0)) >= rate 2^32`.
+
+    Args:
+      key: of this mask alone.
+      rate: from 0 to 1.
+      rows: names, such as `token_ids`; broadcast against `columns` to the shape of the mask.
+      columns: names, such as the numbers of features.
+    """
+    words = jax.random.key_data(key).reshape(-1)
+    # Few against the elements of the mask: compilers would fuse these into each element of it.
+    rows, columns = jax.lax.optimization_barrier((_mix(rows + words[-1]), _mix(columns + words[0])))
+    return _mix(rows + columns) >= np.uint32(min(round(rate * 2**32), 2**32 - 1))
+
+
+def dropout(
+    x: Float[Array, "*n"],
+    rate: float,
+    key: PRNGKey,
+    rows: UInt32[Array, "*#n"],
+    columns: UInt32[Array, "*#n"],
+) -> Float[Array, "*n"]:
+    """`x / (1 - rate)` where `keep_mask` keeps it, else 0.
+
+    Source: Srivastava et al. 2014, Dropout: A Simple Way to Prevent Neural Networks from
+    Overfitting, in its inverted form.
+    """
+    if rate == 1:
+        return jnp.zeros_like(x)
+    kept = keep_mask(key, rate, rows, columns)
+    return jnp.where(kept, x * jnp.asarray(1 / (1 - rate), x.dtype), jnp.zeros((), x.dtype))
+
+
+def drop_features(
+    x: Float[Array, "*n d"], rate: float, key: PRNGKey, tokens: UInt32[Array, "*n"]
+) -> Float[Array, "*n d"]:
+    """`dropout` of the features of each token."""
+    return dropout(x, rate, key, tokens[..., None], jnp.arange(x.shape[-1], dtype=jnp.uint32))
+
+
+def drop_probabilities(
+    x: Float[Array, "b h q s"],
+    rate: float,
+    key: PRNGKey,
+    asking: UInt32[Array, "b q"],
+    tokens: UInt32[Array, "b s"],
+) -> Float[Array, "b h q s"]:
+    """`dropout` of what the tokens `asking` attend to the others with, in each of h heads."""
+    heads = _mix(jnp.arange(x.shape[1], dtype=jnp.uint32))
+    columns = _mix(tokens[:, None, None, :] + heads[:, None, None])  # [b h 1 s]
+    return dropout(x, rate, key, asking[:, None, :, None], columns)
+
+
+def same_key(key: PRNGKey, part: Int[Array, ""]) -> PRNGKey:
+    """The `part_key` of `make_train_step` for models whose noise belongs to tokens."""
+    del part
+    return key
+
+
+def _bits(x: Int[Array, "..."] | int) -> UInt32[Array, "..."]:
+    """Two's complement."""
+    return jnp.asarray(x, jnp.int32).astype(jnp.uint32)
+
+
+def _mix(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
+    """A permutation of 32 bits in which each input bit changes each output bit half of the time.
+
+    Source: Wellons 2018, Prospecting for Hash Functions, "lowbias32".
+    """
+    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+    return x ^ (x >> 16)

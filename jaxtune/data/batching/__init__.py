@@ -1,0 +1,1 @@
+"""From examples of any length to batches of a few shapes."""

@@ -1,0 +1,143 @@
+"""Which examples make a training batch, and how they lie in it: packed, bucketed or padded."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from jaxtune.data.batching import batches, packing
+from jaxtune.data.batching.batches import BatchIndex
+from jaxtune.data.batching.packing import Packing, RowShape
+
+NUM_LENGTHS = 4  # padded lengths of the bucketed layout: each is one more compilation
+NUM_ROW_SHAPES = 3  # of the packed layout
+
+Kind = Literal["packed", "bucketed", "padded"]
+
+
+class Layout(NamedTuple):
+    """How training batches are made.
+
+    `packed` and `padded` batches hold the same examples, each a mix of all lengths; those of a
+    `bucketed` batch have like lengths.
+
+    Attributes:
+      kind: `packed` puts several examples into a row; `bucketed` pads to one of a few lengths,
+        `padded` to one.
+      batch_size: examples of a batch.
+      lengths: padded lengths in tokens, increasing.
+      packing: the shapes of packed batches; None for other layouts.
+      multiple: the rows of every batch are a multiple of it.
+    """
+
+    kind: Kind
+    batch_size: int
+    lengths: tuple[int, ...]
+    packing: Packing | None = None
+    multiple: int = 1
+
+    def num_rows(self, index: BatchIndex) -> int:
+        """Rows of a batch, filling included."""
+        if index.rows is not None:
+            return len(index.rows)
+        return -(-self.batch_size // self.multiple) * self.multiple
+
+    def order(
+        self, lengths: Int[np.ndarray, " n"], seed: int, epoch: int
+    ) -> list[Int[np.ndarray, " b"]]:
+        """The examples of each batch of one epoch; each example is in one.
+
+        Args:
+          lengths: tokens of each example.
+          seed: of the run.
+          epoch: from 0.
+        """
+        if self.kind == "bucketed":
+            order = batches.train_order(lengths, self.lengths, self.batch_size, seed, epoch)
+            return [index.indices for index in order]
+        return packing.mixed_batches(lengths, self.batch_size, seed, epoch)
+
+    def eval_order(self, lengths: Int[np.ndarray, " n"]) -> list[Int[np.ndarray, " b"]]:
+        """The examples of each batch of an evaluation; each example is in one."""
+        if self.packing is not None:
+            return packing.mixed_batches(lengths, self.batch_size, 0, 0)
+        order = batches.eval_order(lengths, self.lengths, self.batch_size)
+        return [index.indices for index in order]
+
+    def place(self, indices: Int[np.ndarray, " b"], lengths: Int[np.ndarray, " n"]) -> BatchIndex:
+        """Where the examples of a batch lie.
+
+        Args:
+          indices: of the examples.
+          lengths: tokens of each example of the data.
+        """
+        own = lengths[indices]
+        if self.packing is None:
+            longest = int(own.max(initial=0))
+            return BatchIndex(indices, self.lengths[np.searchsorted(self.lengths, longest)])
+        shape, rows = packing.place(own.tolist(), self.packing)
+        return BatchIndex(indices, shape.length, rows, self.packing.slots)
+
+    def collate(
+        self,
+        examples: Any,
+        index: BatchIndex,
+        draw: tuple[int, int] | None = None,
+        rows: slice | None = None,
+    ) -> dict[str, np.ndarray]:
+        """The fields of a batch, or of some of its rows.
+
+        Args:
+          examples: of the data.
+          index: of the batch.
+          draw: (seed, epoch) in training.
+          rows: start and stop; None for all. What other rows need is not read.
+        """
+        count = self.num_rows(index)
+        if rows is None or (rows.start, rows.stop) == (0, count):
+            return examples.collate(index, count, draw)
+        if draw is not None and examples.mixes:
+            whole = examples.collate(index, count, draw)
+            return {name: values[rows] for name, values in whole.items()}
+        return examples.collate(index.part(rows), rows.stop - rows.start, draw)
+
+    def shapes(self) -> tuple[RowShape, ...]:
+        """Rows and tokens of the batches that are to be expected."""
+        if self.packing is None:
+            rows = self.num_rows(BatchIndex(np.arange(0), 0))
+            return tuple(RowShape(rows, length) for length in self.lengths)
+        return self.packing.shapes[:-2] or self.packing.shapes
+
+    def empty(self) -> BatchIndex:
+        """A batch of no example in the largest of these shapes."""
+        largest = max(self.shapes(), key=lambda shape: shape.rows * shape.length)
+        nothing = np.arange(0)
+        if self.packing is None:
+            return BatchIndex(nothing, largest.length)
+        return BatchIndex(nothing, largest.length, ((),) * largest.rows, self.packing.slots)
+
+
+def choose_layout(
+    kind: Kind,
+    lengths: Int[np.ndarray, " n"] | Sequence[Int[np.ndarray, " n"]],
+    batch_size: int,
+    limit: int | None = None,
+    multiple: int = 1,
+) -> Layout:
+    """Chooses the shapes for some examples.
+
+    Args:
+      kind: see `Layout`.
+      lengths: tokens of each example; or several of these, of splits that share the shapes.
+      batch_size: examples of a batch.
+      limit: the positions that the model has.
+      multiple: the rows of a batch are a multiple of it.
+    """
+    splits = [lengths] if isinstance(lengths, np.ndarray) else list(lengths)
+    num_lengths = NUM_LENGTHS if kind == "bucketed" else 1
+    padded = batches.choose_lengths(np.concatenate(splits), num_lengths, limit)
+    if kind != "packed":
+        return Layout(kind, batch_size, padded, None, multiple)
+    chosen = packing.choose_packing(splits, batch_size, NUM_ROW_SHAPES, multiple)
+    return Layout(kind, batch_size, padded, chosen, multiple)

@@ -1,0 +1,237 @@
+"""Several examples in a row: which batches are packed into which shapes, and in which rows.
+
+Packing changes the layout of a batch and not its examples. The batches themselves are drawn so that
+each has the same mix of lengths, whatever the layout: then a few shapes fit all of them closely.
+"""
+
+import heapq
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from jaxtune.data.batching.batches import MULTIPLE
+
+_SAMPLED, _FEWEST = 2048, 16  # examples that the shapes are chosen by, and batches of them
+_PARTNERS = 32  # rows, the emptiest, with which the fullest one may exchange examples
+_QUANTILES = (0.5, 0.9, 1.0)  # of the tokens of a batch, for which numbers of rows are looked at
+_TRIED_ROWS = 6  # those of them that batches are packed into
+# What a token costs for each token of its row, beside what it costs by itself: its attention. Of a
+# model 384 wide, measured on a CPU; a wider one attends for less.
+_ATTENTION = 1 / 512
+
+
+class RowShape(NamedTuple):
+    """The shape of a packed batch: rows, and tokens in each."""
+
+    rows: int
+    length: int
+
+    @property
+    def cost(self) -> float:
+        """Of a step, in tokens."""
+        return self.rows * self.length * (1 + _ATTENTION * self.length)
+
+
+class Packing(NamedTuple):
+    """The shapes that packed batches may have.
+
+    Attributes:
+      shapes: cheapest first; the last has a row for each example.
+      slots: the most examples in a row.
+    """
+
+    shapes: tuple[RowShape, ...]
+    slots: int
+
+
+def mixed_batches(
+    lengths: Int[np.ndarray, " n"], batch_size: int, seed: int, epoch: int
+) -> list[Int[np.ndarray, " b"]]:
+    """The batches of one epoch, each with as many short and long examples as the others.
+
+    Every example is in one batch. A batch has one example of each of `batch_size` strata of like
+    lengths, drawn at random; the n mod `batch_size` examples of the one ragged batch are drawn
+    from all.
+
+    Args:
+      lengths: tokens of each example.
+      batch_size: examples in every batch but the ragged one.
+      seed: of the run.
+      epoch: from 0.
+    """
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
+    order = rng.permutation(len(lengths))
+    ragged, order = np.split(order, [len(lengths) % batch_size])
+    strata = order[np.argsort(lengths[order], kind="stable")].reshape(batch_size, -1)
+    batches = list(rng.permuted(strata, axis=1).T)
+    batches = [rng.permutation(batch) for batch in batches] + ([ragged] if len(ragged) else [])
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def pack(lengths: Sequence[int], rows: int, slots: int | None = None) -> list[list[int]]:
+    """Puts examples into rows whose tokens differ as little as can be found quickly.
+
+    Longest first into the emptiest row; then, while that makes the fullest row less full, an
+    example of it is moved to another row or exchanged for a shorter one.
+
+    Args:
+      lengths: tokens of each example.
+      rows: how many.
+      slots: the most examples in a row; None for any number.
+
+    Returns:
+      The examples of each row; examples beyond `rows * slots` are in none.
+    """
+    placed: list[list[int]] = [[] for _ in range(rows)]
+    sums = [0] * rows
+    emptiest = [(0, row) for row in range(rows)]  # a heap
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if not emptiest:
+            break
+        row = emptiest[0][1]
+        placed[row].append(i)
+        sums[row] += lengths[i]
+        if slots is not None and len(placed[row]) == slots:
+            heapq.heappop(emptiest)
+        else:
+            heapq.heapreplace(emptiest, (sums[row], row))
+    for _ in range(4 * rows):
+        best = _best_exchange(lengths, placed, sums, slots)
+        if best is None:
+            break
+        full, other, i, j = best
+        moved = placed[full].pop(i)
+        back = None if j is None else placed[other].pop(j)
+        placed[other].append(moved)
+        if back is not None:
+            placed[full].append(back)
+        change = lengths[moved] - (0 if back is None else lengths[back])
+        sums[full], sums[other] = sums[full] - change, sums[other] + change
+    return placed
+
+
+def choose_packing(
+    splits: Sequence[Int[np.ndarray, " n"]], batch_size: int, num_shapes: int, multiple: int = 1
+) -> Packing:
+    """Chooses the shapes in which batches cost least.
+
+    Args:
+      splits: tokens of each example; no batch is of two splits.
+      batch_size: examples of a batch.
+      num_shapes: at most so many are chosen for batches as they are to be expected. Two more are
+        for others: one with room to spare, and one in which each example has a row of its own.
+      multiple: rows are a multiple of it.
+    """
+    batches = [part for lengths in splits for part in _sample(lengths, batch_size)]
+    longest = _up(max(int(lengths.max()) for lengths in splits), MULTIPLE)
+    alone = RowShape(_up(batch_size, multiple), longest)
+    total = max(map(sum, batches))
+    spare = RowShape(_up(-(-total * 9 // (8 * longest)), multiple), longest)
+    totals = np.quantile([*map(sum, batches)], _QUANTILES)
+    room = np.arange(longest, 3 * longest + 1, MULTIPLE)  # of a row
+    counts = {_up(int(n), multiple) for n in np.ceil(np.divide.outer(totals, room)).ravel()}
+    counts = _promising([n for n in counts if n < alone.rows], batches)
+    needed = np.full((len(batches), len(counts)), longest)  # length by batch and number of rows
+    slots = 1
+    for b, lengths in enumerate(batches):
+        for c, rows in enumerate(counts):
+            found = pack(lengths, rows)
+            needed[b, c] = _up(max(sum(lengths[i] for i in row) for row in found), MULTIPLE)
+            if needed[b, c] <= 2 * longest:
+                slots = max(slots, max(map(len, found)))
+    candidates = {
+        RowShape(rows, int(length)): needed[:, c] <= length
+        for c, rows in enumerate(counts)
+        for length in np.unique(needed[:, c])
+    }
+    chosen = _cheapest(candidates, num_shapes, alone.cost)
+    others = [spare, alone] if chosen and spare.rows < alone.rows else [alone]
+    expected = [shape for shape in chosen if shape not in others]
+    return Packing((*sorted(expected, key=lambda shape: shape.cost), *others), slots)
+
+
+def _promising(counts: list[int], batches: list[list[int]]) -> list[int]:
+    """The numbers of rows in which batches would cost least if their tokens could be split."""
+    totals, most = (np.array([of(batch) for batch in batches]) for of in (sum, max))
+
+    def bound(rows: int) -> float:
+        needed = np.maximum(-(-totals // rows), most)
+        return sum(RowShape(rows, _up(int(length), MULTIPLE)).cost for length in needed)
+
+    return sorted(sorted(counts, key=bound)[:_TRIED_ROWS])
+
+
+def _sample(lengths: Int[np.ndarray, " n"], batch_size: int) -> list[list[int]]:
+    """The lengths of the examples of some batches; the ragged one only if there is no other."""
+    size, count = min(batch_size, len(lengths)), max(_FEWEST, _SAMPLED // batch_size)
+    epochs = (mixed_batches(lengths, batch_size, 0, epoch) for epoch in range(count))
+    whole = (batch for batches in epochs for batch in batches if len(batch) == size)
+    return [lengths[batch].tolist() for batch in itertools.islice(whole, count)]
+
+
+def _cheapest(candidates: Mapping[RowShape, np.ndarray], count: int, most: float) -> list[RowShape]:
+    """The shapes with the least cost over all batches, each in the cheapest that it fits.
+
+    Args:
+      candidates: by shape, which of the batches fit.
+      count: of shapes at most.
+      most: the cost of a batch that fits none.
+    """
+    costs = {shape: np.where(fits, shape.cost, most) for shape, fits in candidates.items()}
+
+    def total(shapes: Sequence[RowShape]) -> float:
+        return float(np.min([costs[shape] for shape in shapes], axis=0).sum())
+
+    chosen: list[RowShape] = []
+    for _ in range(count):  # one more, whichever helps most
+        chosen = min(([*chosen, shape] for shape in candidates), key=total, default=chosen)
+    for place in range(len(chosen)):  # each of them in the light of the later ones
+        others = [shape for i, shape in enumerate(chosen) if i != place]
+        chosen = min(([*others, shape] for shape in candidates), key=total)
+    return [shape for shape in set(chosen) if shape.cost < most]
+
+
+def place(lengths: Sequence[int], packing: Packing) -> tuple[RowShape, tuple[tuple[int, ...], ...]]:
+    """The cheapest shape that holds some examples, and the examples of each of its rows.
+
+    Args:
+      lengths: tokens of each example, no more of them than a batch has.
+      packing: the shapes.
+    """
+    for shape in packing.shapes[:-1]:
+        if sum(lengths) > shape.rows * shape.length or max(lengths, default=0) > shape.length:
+            continue
+        rows = pack(lengths, shape.rows, packing.slots)
+        whole = sum(map(len, rows)) == len(lengths)
+        if whole and all(sum(lengths[i] for i in row) <= shape.length for row in rows):
+            return shape, tuple(map(tuple, rows))
+    alone = packing.shapes[-1]
+    return alone, tuple((i,) if i < len(lengths) else () for i in range(alone.rows))
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _best_exchange(
+    lengths: Sequence[int], placed: list[list[int]], sums: list[int], slots: int | None
+) -> tuple[int, int, int, int | None] | None:
+    """(fullest row, other row, place in the one, place in the other or None for a mere move)."""
+    full = max(range(len(sums)), key=sums.__getitem__)
+    best, found = 0, None
+    for other in heapq.nsmallest(_PARTNERS, range(len(sums)), key=sums.__getitem__):
+        gap = sums[full] - sums[other]
+        if gap <= 1:
+            continue
+        room = slots is None or len(placed[other]) < slots
+        partners = [*enumerate(placed[other]), *([(None, None)] if room else [])]
+        for i, mine in enumerate(placed[full]):
+            for j, theirs in partners:
+                change = lengths[mine] - (0 if theirs is None else lengths[theirs])
+                gain = min(change, gap - change)
+                if gain > best:
+                    best, found = gain, (full, other, i, j)
+    return found

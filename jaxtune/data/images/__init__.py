@@ -1,0 +1,1 @@
+"""From rows of images to pixels."""

@@ -1,0 +1,182 @@
+"""Folders and tables of images with their classes: how they are read and checked."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxtune.core.errors import UserError
+from jaxtune.data.images.decode import Source, check_all
+from jaxtune.data.images.image_examples import ImageExamples
+from jaxtune.data.images.image_processor import ImageProcessor
+from jaxtune.data.images.preprocessor_config import load_image_processor
+from jaxtune.data.inputs import Inputs
+from jaxtune.data.sources import image_folders, locate
+from jaxtune.data.sources.files import SUFFIXES as TABLE_SUFFIXES
+from jaxtune.data.sources.files import read_file, read_lines
+from jaxtune.data.sources.rows import Reader, Rows
+from jaxtune.data.sources.table import Table, check_columns, column, where
+from jaxtune.data.text import labels
+from jaxtune.data.text.text_tables import Track
+from jaxtune.settings import DataSettings
+
+_REMEDY = "Set config.data.image_column and config.data.label_column to columns that are there."
+
+
+def encode(
+    rows: Rows, processor: ImageProcessor, settings: DataSettings, track: Track = iter
+) -> tuple[ImageExamples, list[str]]:
+    """Examples of images that have been checked, and where their size comes from if not a file.
+
+    Args:
+      rows: with labels or without.
+      processor: from `load_image_processor`.
+      settings: has the augmentation.
+      track: not used, for nothing is decoded here.
+    """
+    del track
+    examples = ImageExamples(rows.inputs, processor, rows.labels, settings.augmentation)
+    return examples, list(processor.notes)
+
+
+def read_new(source: Path, columns: Sequence[str] = (), encoding: str = "utf-8") -> Rows:
+    """The images to predict; each has been decoded once.
+
+    Args:
+      source: a folder, of which all images are taken in the order of their paths; an image; a .txt
+        with a path on each line, taken from the folder of the file; or a table.
+      columns: the column of a table that holds the images; () takes `image`, or the only column.
+      encoding: of a .txt, csv, tsv or json file.
+
+    Raises:
+      UserError: names the file and the line of what is wrong.
+    """
+    suffix = source.suffix.lower()
+    if source.is_dir():
+        found = [Source(str(file), str(file)) for file in image_folders.find_images(source)]
+        if not found:
+            raise UserError(
+                f"{source}: found no images, but expected some with a suffix of"
+                f" {', '.join(image_folders.SUFFIXES)}. Check the path."
+            )
+    elif suffix in image_folders.SUFFIXES:
+        found = [Source(str(source), str(source))]
+    else:
+        table = _new_table(source, suffix, encoding)
+        names = list(columns) or [
+            name for name in table.columns if name == "image" or len(table.columns) == 1
+        ]
+        if len(names) != 1:
+            raise UserError(
+                f"{source} has the columns {', '.join(table.columns)}: expected the name of one"
+                " that holds the images."
+            )
+        check_columns(table.columns, names, str(source), "Name a column that is there.")
+        found = _images(table, names[0])
+    check_all(found)
+    return Rows(found, None)
+
+
+def _new_table(source: Path, suffix: str, encoding: str) -> Table:
+    if suffix != ".txt":
+        return read_file(str(source), encoding=encoding)
+    lines = read_lines(str(source), encoding)
+    if not lines:
+        raise UserError(f"{source} is empty: expected the path of one image a line.")
+    return Table({"image": lines}, str(source), range(1, len(lines) + 1), {})
+
+
+def _load(settings: DataSettings) -> dict[str, Table]:
+    """Folders of images, or tables with a column of them."""
+    root = Path(os.path.expanduser(settings.path))
+    if settings.path and root.is_dir():
+        if settings.name and (root / settings.name).is_dir():
+            root = root / settings.name
+        if not _has_train_table(root) and image_folders.has_images(root):
+            return image_folders.load_folder(
+                settings.path, root, settings.image_column, settings.label_column
+            )
+    tables = locate.load_tables(
+        settings.path,
+        name=settings.name,
+        encoding=settings.encoding,
+        column_names=settings.column_names,
+    )
+    for table in tables.values():
+        check_columns(table.columns, (settings.image_column,), table.source, _REMEDY)
+    return tables
+
+
+def _has_train_table(root: Path) -> bool:
+    """Whether a table says what the images beside it are."""
+    return any(
+        file.suffix.lower() in TABLE_SUFFIXES and "train" in file.stem.lower()
+        for file in root.iterdir()
+    )
+
+
+def _has_labels(table: Table, settings: DataSettings) -> bool:
+    return labels.has_targets(table, settings.label_column)
+
+
+def _class_names(table: Table, settings: DataSettings) -> tuple[str, ...]:
+    return labels.class_names(table, settings.label_column)
+
+
+def _rows(table: Table, settings: DataSettings, names: tuple[str, ...]) -> Rows:
+    encoded = labels.encode_classes(table, settings.label_column, names)
+    images = _images(table, settings.image_column)
+    return Rows(images, encoded, keys=check_all(images), strata=encoded)
+
+
+def _images(table: Table, name: str) -> list[Source]:
+    """Where the image of each row is: in the table itself, or in a file that it names."""
+    found = []
+    for i, value in enumerate(column(table, name)):
+        place = where(table, i)
+        path = value.get("path") if isinstance(value, dict) else value
+        data = value.get("bytes") if isinstance(value, dict) else None
+        if isinstance(value, Source):
+            found.append(value)
+        elif isinstance(data, bytes):
+            found.append(Source(path or place, place, data))
+        elif isinstance(path, str) and path.strip():
+            folder = Path(table.files[i] if table.files else table.source).parent
+            file = str(folder / os.path.expanduser(path.strip()))
+            found.append(Source(file, f"{place}: {file}"))
+        else:
+            shown = "nothing" if value is None else repr(value)[:80]
+            raise UserError(
+                f"{place}: found {shown} in the column {name!r}, but expected an image or the path"
+                " of its file. Fill in or remove the row, or check config.data.image_column."
+            )
+    return found
+
+
+def _check_settings(settings: DataSettings, config: Any, folder: Path) -> None:
+    if hasattr(config, "max_length"):
+        raise UserError(
+            f"{folder} is a model of texts, which sees no images. Choose a model of images, such as"
+            " ViT or ResNet, or a config.task of texts."
+        )
+    if config.num_channels != 3:
+        raise UserError(
+            f"{folder}: config.json has num_channels {config.num_channels}, but images are read as"
+            " RGB: expected 3."
+        )
+    if settings.token_dropout:
+        raise UserError(
+            f"config.data.token_dropout is {settings.token_dropout}, but images have no tokens:"
+            " expected 0."
+        )
+
+
+def _load_processor(folder: Path, config: Any) -> ImageProcessor:
+    return load_image_processor(folder, getattr(config, "image_size", None))
+
+
+IMAGES = Inputs(_check_settings, _load_processor, lambda examples, config, folder: None)
+"""Images, by the preprocessor_config.json in the model's folder."""
+
+CLASSES = Reader(_load, _has_labels, _class_names, _rows, what="images")
+"""One class an image: labels int32 [n]."""

@@ -1,0 +1,1 @@
+"""From a path or a hub name to checked rows by split."""

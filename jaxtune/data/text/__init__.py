@@ -1,0 +1,1 @@
+"""From rows of texts, words, questions to tokens."""

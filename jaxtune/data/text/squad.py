@@ -1,0 +1,204 @@
+"""Tables of questions, contexts and the answers that stand in them: how they are read."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxtune.core.errors import UserError
+from jaxtune.data.sources.files import read_file
+from jaxtune.data.sources.rows import Reader, Rows
+from jaxtune.data.sources.table import Table, column, num_rows, where
+from jaxtune.data.text import labels, text_tables
+from jaxtune.settings import DataSettings
+
+COLUMNS = ("question", "context")
+"""The text columns, where the settings do not name two."""
+
+_ANSWERS = "answers"
+_UNANSWERABLE = "train has unanswerable questions"  # a column, which no file has
+_OFF_BY = 5  # characters; some converted sets are a few off
+
+
+class Question(NamedTuple):
+    """What is asked of what.
+
+    Attributes:
+      id: as the source has it, or the line.
+      question: a text.
+      context: where the answer stands.
+      may_lack_answer: whether the training data has unanswerable questions.
+    """
+
+    id: str
+    question: str
+    context: str
+    may_lack_answer: bool = False
+
+
+class Answer(NamedTuple):
+    """A piece of a context.
+
+    Attributes:
+      text: as it stands there, without white space around it.
+      start: in characters from 0.
+    """
+
+    text: str
+    start: int
+
+
+def load(settings: DataSettings) -> dict[str, Table]:
+    """A table for each split, which remembers whether train has unanswerable questions.
+
+    Raises:
+      UserError: as `sources.load_tables` does.
+    """
+    tables = text_tables.load_tables(settings, required=_text_columns(settings.text_columns))
+    values = tables["train"].columns.get(_label_column(settings), ())
+    unanswerable = any(_pairs(value) == [] for value in values)
+    return {
+        split: table._replace(
+            columns=table.columns | {_UNANSWERABLE: [unanswerable] * num_rows(table)}
+        )
+        for split, table in tables.items()
+    }
+
+
+def has_labels(table: Table, settings: DataSettings) -> bool:
+    """False where no question has an answer: that is how test sets withhold them."""
+    values = table.columns.get(_label_column(settings), ())
+    return not all(value in (None, "") or _pairs(value) == [] for value in values)
+
+
+def rows(table: Table, settings: DataSettings, class_names: tuple[str, ...]) -> Rows:
+    """Checked questions with their answers; those on one context stay on one side of a split.
+
+    Args:
+      table: the text columns, and answers as {"text": [...], "answer_start": [...]}, as a list of
+        {"text", "answer_start"}, or as either in JSON; `id` where there is one.
+      settings: name the columns.
+      class_names: not read.
+
+    Returns:
+      Inputs `Question`; labels tuples of `Answer`, empty where a question has none.
+
+    Raises:
+      UserError: a blank text, malformed answers, or one that does not stand where it says.
+    """
+    del class_names
+    name = _label_column(settings)
+    questions = _questions(table, _text_columns(settings.text_columns))
+    answers = [
+        _answers(value, question, f"{where(table, i)}, question {question.id!r}", name)
+        for i, (value, question) in enumerate(zip(column(table, name), questions, strict=True))
+    ]
+    return Rows(questions, answers, [question.context for question in questions])
+
+
+def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
+    """The questions of a file, to be answered.
+
+    Args:
+      source: SQuAD JSON, or a table that `data.files.read_file` reads.
+      columns: of questions and of contexts; () takes `question` and `context`.
+      encoding: of the file.
+
+    Raises:
+      UserError: names the file, the line and the column of what is wrong.
+    """
+    if source.is_dir():
+        raise UserError(f"{source} is a folder: expected a file of questions and contexts.")
+    names = _text_columns(columns)
+    table = read_file(str(source), encoding=encoding, required=names)
+    questions = _questions(table, names)
+    return Rows(questions, None, [question.context for question in questions])
+
+
+def resolve(settings: DataSettings, train: Rows) -> DataSettings:
+    """The settings with `allow_no_answer` as it follows from the training rows, where it is unset.
+
+    Args:
+      settings: of the data.
+      train: from `rows`, of a table from `load`.
+    """
+    if settings.allow_no_answer is not None:
+        return settings
+    return dataclasses.replace(settings, allow_no_answer=train.inputs[0].may_lack_answer)
+
+
+QUESTIONS = Reader(load, has_labels, lambda *_: (), rows, what="questions' contexts")
+"""Questions with answers that stand in a context."""
+
+
+def _text_columns(names: Sequence[str]) -> tuple[str, ...]:
+    if len(names) == 2:
+        return tuple(names)
+    if tuple(names) not in ((), DataSettings().text_columns):
+        raise UserError(
+            f"config.data.text_columns is {', '.join(names)}: expected two names, of questions and"
+            f" of contexts, such as {','.join(COLUMNS)}."
+        )
+    return COLUMNS
+
+
+def _label_column(settings: DataSettings) -> str:
+    is_set = settings.label_column != DataSettings().label_column
+    return settings.label_column if is_set else _ANSWERS
+
+
+def _questions(table: Table, columns: tuple[str, ...]) -> list[Question]:
+    ids = table.columns.get("id", [None] * num_rows(table))
+    may_lack = table.columns.get(_UNANSWERABLE, [False] * num_rows(table))
+    return [
+        Question(str(table.rows[i] if ids[i] is None else ids[i]), question, context, may_lack[i])
+        for i, (question, context) in enumerate(labels.text_rows(table, columns))
+    ]
+
+
+def _pairs(value: Any) -> list[tuple[str, int]] | None:
+    """(text, answer_start) of each answer that is not blank; None for what is no answers."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return None
+    if isinstance(value, dict):
+        texts, starts = value.get("text"), value.get("answer_start")
+        if not isinstance(texts, list) or not isinstance(starts, list):
+            return None
+        if len(texts) != len(starts):
+            return None
+        value = [{"text": t, "answer_start": s} for t, s in zip(texts, starts, strict=True)]
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        return None
+    pairs = [(item.get("text"), item.get("answer_start")) for item in value]
+    if not all(isinstance(t, str) and type(s) is int for t, s in pairs):
+        return None
+    return [(t, s) for t, s in pairs if t.strip()]
+
+
+def _answers(value: Any, question: Question, place: str, name: str) -> tuple[Answer, ...]:
+    pairs = _pairs(value)
+    if pairs is None:
+        shown = "nothing" if value is None else repr(value)[:80]
+        raise UserError(
+            f"{place}: found {shown} in the column {name!r}, but expected answers such as"
+            ' {"text": ["Paris"], "answer_start": [17]}, and empty lists where there is none.'
+            " Correct or remove the row, or set config.data.label_column."
+        )
+    answers = []
+    for found, start in pairs:
+        near = range(max(start - _OFF_BY, 0), max(start + _OFF_BY + 1, 0))
+        starts = [s for s in near if question.context.startswith(found, s)]
+        if not starts:
+            there = question.context[max(start, 0) : max(start, 0) + len(found)]
+            raise UserError(
+                f"{place}: found the answer {found[:80]!r} with answer_start {start}, but the"
+                f" context has {there[:80]!r} there. Correct or remove the row: answer_start counts"
+                " characters of the context from 0."
+            )
+        at = min(starts, key=lambda s: abs(s - start))
+        answers.append(Answer(found.strip(), at + len(found) - len(found.lstrip())))
+    return tuple(answers)

@@ -1,0 +1,175 @@
+"""Tables of texts and pairs of texts: how they are read, and how they become tokens."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtune.core.errors import UserError
+from jaxtune.data.sources import locate
+from jaxtune.data.sources.files import read_file, read_lines
+from jaxtune.data.sources.rows import Reader, Rows
+from jaxtune.data.sources.table import Table
+from jaxtune.data.text import labels
+from jaxtune.data.text.examples import Examples, Transform, tokenize
+from jaxtune.data.text.token_cache import tokenize_once
+from jaxtune.data.text.token_dropout import token_dropout
+from jaxtune.settings import DataSettings
+
+Track = Callable[[Iterable[int]], Iterable[int]]
+"""Wraps an iteration over chunks of rows, to show progress."""
+
+
+def load_tables(
+    settings: DataSettings, required: tuple[str, ...] | None = None
+) -> dict[str, Table]:
+    """A table for each split.
+
+    Args:
+      settings: where the data is.
+      required: the columns that every split must have; None takes the text columns.
+    """
+    return locate.load_tables(
+        settings.path,
+        name=settings.name,
+        encoding=settings.encoding,
+        column_names=settings.column_names,
+        required=settings.text_columns if required is None else required,
+    )
+
+
+def _has_labels(table: Table, settings: DataSettings) -> bool:
+    columns = settings.label_columns or (settings.label_column,)
+    return all(labels.has_targets(table, name) for name in columns)
+
+
+def _class_names(table: Table, settings: DataSettings) -> tuple[str, ...]:
+    return labels.class_names(table, settings.label_column)
+
+
+def _class_rows(table: Table, settings: DataSettings, names: tuple[str, ...]) -> Rows:
+    texts = labels.text_rows(table, settings.text_columns)
+    encoded = labels.encode_classes(table, settings.label_column, names)
+    return Rows(texts, encoded, strata=encoded)
+
+
+def _set_names(table: Table, settings: DataSettings) -> tuple[str, ...]:
+    return settings.label_columns or labels.set_names(table, settings.label_column)
+
+
+def _set_rows(table: Table, settings: DataSettings, names: tuple[str, ...]) -> Rows:
+    texts = labels.text_rows(table, settings.text_columns)
+    if settings.label_columns:
+        return Rows(texts, labels.encode_flags(table, settings.label_columns))
+    return Rows(texts, labels.encode_sets(table, settings.label_column, names))
+
+
+def _target_rows(table: Table, settings: DataSettings, names: tuple[str, ...]) -> Rows:
+    del names
+    columns = settings.label_columns or (settings.label_column,)
+    targets = [labels.encode_targets(table, name) for name in columns]
+    texts = labels.text_rows(table, settings.text_columns)
+    return Rows(texts, np.stack(targets, axis=1))
+
+
+CLASSES = Reader(load_tables, _has_labels, _class_names, _class_rows)
+"""One class a row: labels int32 [n]."""
+
+CLASS_SETS = Reader(load_tables, _has_labels, _set_names, _set_rows)
+"""Any number of classes a row: labels float32 [n c], 1 where a class applies."""
+
+TARGETS = Reader(load_tables, _has_labels, lambda *_: (), _target_rows)
+"""Numbers: labels float32 [n k], one column for each of k targets."""
+
+
+def encode(
+    rows: Rows,
+    tokenizer: Any,
+    settings: DataSettings,
+    track: Track = iter,
+    tokenize: Callable[..., tuple[Examples, int]] = tokenize,
+) -> tuple[Examples, list[str]]:
+    """Tokenizes texts or pairs, and says how many were cut.
+
+    Args:
+      rows: with labels or without.
+      tokenizer: from `load_tokenizer`.
+      settings: has `max_length`, in tokens, special ones included, and `token_dropout`.
+      track: shows progress.
+      tokenize: as `examples.tokenize`.
+
+    Raises:
+      UserError: token dropout with a tokenizer that has no token to put in the place.
+    """
+    found, cut = tokenize(tokenizer, rows.inputs, settings.max_length, track)
+    notes = []
+    if cut:
+        share = f"{cut} of {len(rows.inputs)}"
+        notes.append(f"{share} texts are longer than max_length {settings.max_length} and were cut")
+    if settings.token_dropout:
+        found = found._replace(transform=_dropout(tokenizer, settings.token_dropout))
+    return found._replace(labels=rows.labels), notes
+
+
+def encode_once(folder: Path) -> Callable[..., tuple[Examples, list[str]]]:
+    """As `encode`, with the tokens kept in `folder`."""
+    return partial(encode, tokenize=partial(tokenize_once, folder))
+
+
+def _dropout(tokenizer: Any, rate: float) -> Transform:
+    """Token dropout with the tokenizer's own mask, or its unknown word where it has none."""
+    ids = (tokenizer.mask_token_id, tokenizer.unk_token_id)
+    hidden = next((token for token in ids if token is not None), None)
+    if hidden is None:
+        raise UserError(
+            "config.data.token_dropout needs a tokenizer with a mask token or one for unknown"
+            " words, which this model's has not: set it to 0."
+        )
+    return token_dropout(rate, hidden, tokenizer.all_special_ids)
+
+
+def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
+    """One or two texts for each row of a file, to predict on.
+
+    Args:
+      source: .txt with one text a line, or a table that `data.files.read_file` reads.
+      columns: text columns of a table; () takes `text`, or the only column.
+      encoding: of the file.
+
+    Raises:
+      UserError: names the file, the line and the column of what is wrong.
+    """
+    if source.is_dir():
+        raise UserError(f"{source} is a folder: expected a file of texts.")
+    if source.suffix == ".txt":
+        lines = read_lines(str(source), encoding)
+        if not lines:
+            raise UserError(f"{source} is empty: expected one text a line.")
+        table = Table({"text": lines}, str(source), range(1, len(lines) + 1), {})
+        return Rows(labels.text_rows(table, ("text",)), None)
+    table = read_file(str(source), encoding=encoding, required=tuple(columns))
+    columns = columns or (only_column(table, "NAME, or NAME,NAME for pairs, which hold the text"),)
+    return Rows(labels.text_rows(table, columns), None)
+
+
+def only_column(table: Table, expected: str) -> str:
+    """The column to predict on where none is named: `text`, or the only one.
+
+    Args:
+      table: of a file of new data.
+      expected: what follows `--text_columns=` in the message.
+
+    Raises:
+      UserError: several columns, none of them called text.
+    """
+    names = list(table.columns)
+    if "text" in names:
+        return "text"
+    if len(names) > 1:
+        raise UserError(
+            f"{table.source} has the columns {', '.join(names)}: say with"
+            f" --text_columns={expected}."
+        )
+    return names[0]

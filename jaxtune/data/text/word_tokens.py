@@ -1,0 +1,143 @@
+"""Words to tokens: the first token of each word stands for it."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from jaxtune.core.errors import UserError
+from jaxtune.data.sources.rows import Rows
+from jaxtune.data.text.examples import Examples
+from jaxtune.data.text.text_tables import Track
+from jaxtune.data.text.words import Sentence, Tags
+from jaxtune.settings import DataSettings
+
+UNSCORED = -1
+"""The label of a token that is not the first of a word. Its weight is 0."""
+
+_CHUNK = 2000  # sentences tokenized at a time, so that progress can be shown
+
+
+class Words(NamedTuple):
+    """What decoding and scoring need to know of an example.
+
+    Attributes:
+      sentence: text and words.
+      tokens: position of each word's first token; -1 where it has none.
+      tags: the right ones; None where unlabelled.
+    """
+
+    sentence: Sentence
+    tokens: Int[np.ndarray, " w"]
+    tags: Tags | None
+
+
+class _Tokens(NamedTuple):
+    """One sentence: t tokens, and how many of its words the tokenizer dropped, and the cut."""
+
+    input_ids: Sequence[int]
+    token_type_ids: Sequence[int]
+    first: np.ndarray
+    dropped: int
+    cut: int
+
+
+def encode(
+    rows: Rows, tokenizer: Any, settings: DataSettings, track: Track = iter
+) -> tuple[Examples, list[str]]:
+    """Tokenizes sentences word by word, and says how many words have no token.
+
+    Those are words that the tokenizer drops, such as a zero-width space, and words beyond
+    `max_length`. They are predicted `O`, so that scores are over all words.
+
+    Args:
+      rows: of `words.READER`, or without labels.
+      tokenizer: one of the `tokenizers` library, from `load_tokenizer`.
+      settings: has `max_length`, in tokens, special ones included.
+      track: shows progress.
+
+    Returns:
+      (examples, notes). Of a word's tokens the first has its tag as label and weight 1, the others
+      and special tokens have UNSCORED and 0; without labels there are no weights. `info` has
+      `Words`.
+
+    Raises:
+      UserError: a tokenizer that does not know which word a token is of.
+    """
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"{type(tokenizer).__name__} does not say which word a token is of: expected a"
+            " tokenizer with a tokenizer.json."
+        )
+    found: list[_Tokens] = []
+    for start in track(range(0, len(rows.inputs), _CHUNK)):
+        chunk = rows.inputs[start : start + _CHUNK]
+        found += _tokenize(tokenizer, chunk, settings.max_length)
+    golds = [None] * len(found) if rows.labels is None else rows.labels
+    info = [
+        Words(sentence, tokens.first, gold)
+        for sentence, tokens, gold in zip(rows.inputs, found, golds, strict=True)
+    ]
+    offsets = np.concatenate([[0], np.cumsum([len(t.input_ids) for t in found])]).astype(np.int64)
+    examples = Examples(
+        np.concatenate([t.input_ids for t in found]).astype(np.int32),
+        np.concatenate([t.token_type_ids for t in found]).astype(np.int32),
+        offsets,
+        None,
+        pad_token_id=tokenizer.pad_token_id,
+        info=info,
+    )
+    if rows.labels is not None:
+        examples = _with_labels(examples)
+    return examples, _notes(found, settings.max_length)
+
+
+def _tokenize(tokenizer: Any, sentences: Sequence[Sentence], max_length: int) -> list[_Tokens]:
+    # Byte-level tokenizers know that a word begins by the space before it; others drop the space.
+    words = [[f" {word}" for word in sentence.words] for sentence in sentences]
+    options = {"is_split_into_words": True, "return_token_type_ids": True, "verbose": False}
+    whole = tokenizer(words, padding=False, truncation=False, **options)
+    found = []
+    for i, sentence in enumerate(words):
+        first = _first_tokens(whole.word_ids(i), len(sentence))
+        dropped = int((first < 0).sum())
+        tokens = _Tokens(whole["input_ids"][i], whole["token_type_ids"][i], first, dropped, 0)
+        if len(tokens.input_ids) > max_length:
+            short = tokenizer(
+                [sentence], padding=False, truncation=True, max_length=max_length, **options
+            )
+            first = _first_tokens(short.word_ids(0), len(sentence))
+            cut = int((first < 0).sum()) - dropped
+            tokens = _Tokens(short["input_ids"][0], short["token_type_ids"][0], first, dropped, cut)
+        found.append(tokens)
+    return found
+
+
+def _first_tokens(word_ids: Sequence[int | None], count: int) -> Int[np.ndarray, " w"]:
+    first = np.full(count, -1)
+    for position, word in reversed(list(enumerate(word_ids))):
+        if word is not None:
+            first[word] = position
+    return first
+
+
+def _with_labels(examples: Examples) -> Examples:
+    labels = np.full(len(examples.input_ids), UNSCORED, np.int32)
+    for start, words in zip(examples.offsets, examples.info, strict=False):
+        has_token = words.tokens >= 0
+        labels[start + words.tokens[has_token]] = words.tags.classes[has_token]
+    return examples._replace(labels=labels, weights=(labels != UNSCORED).astype(np.float32))
+
+
+def _notes(found: Sequence[_Tokens], max_length: int) -> list[str]:
+    total = sum(len(tokens.first) for tokens in found)
+    counts = {
+        f"are beyond max_length {max_length}": sum(tokens.cut for tokens in found),
+        "are dropped by the tokenizer": sum(tokens.dropped for tokens in found),
+    }
+    return [
+        f"{count} of {total} words {reason} and predicted as O"
+        for reason, count in counts.items()
+        if count
+    ]

@@ -1,0 +1,222 @@
+"""Sentences of words with a tag each: how they are read."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int32
+
+from jaxtune.core.errors import UserError
+from jaxtune.data.sources import conll
+from jaxtune.data.sources.files import read_file
+from jaxtune.data.sources.rows import Reader, Rows
+from jaxtune.data.sources.table import Table, column, num_rows, where
+from jaxtune.data.text import labels, tags, text_tables
+from jaxtune.settings import DataSettings
+
+_TAG_REMEDY = "Correct or remove the row, or check config.data.label_column."
+
+
+class Sentence(NamedTuple):
+    """A text and its words.
+
+    Attributes:
+      text: as it was, or the words joined by single spaces.
+      spans: where each word starts and ends (exclusive), in characters of the text.
+    """
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+
+    @property
+    def words(self) -> list[str]:
+        """The words, at least one."""
+        return [self.text[start:end] for start, end in self.spans]
+
+
+class Tags(NamedTuple):
+    """The tags of the words of one sentence.
+
+    Attributes:
+      classes: the index of each tag.
+      names: the tag of each index.
+    """
+
+    classes: Int32[np.ndarray, " w"]
+    names: Mapping[int, str]
+
+
+def from_words(words: Sequence[str]) -> Sentence:
+    """The words joined by single spaces."""
+    ends = np.cumsum([len(word) + 1 for word in words]) - 1
+    spans = ((end - len(word), end) for word, end in zip(words, ends.tolist(), strict=True))
+    return Sentence(" ".join(words), tuple(spans))
+
+
+def split_words(text: str) -> Sentence:
+    """A text and its words: runs of letters, marks, digits and `_`, and each other character."""
+    from tokenizers import Regex, pre_tokenizers
+
+    # Unlike Python's, this \w has the marks that many scripts write vowels with.
+    pattern = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]"), behavior="removed", invert=True)
+    return Sentence(text, tuple(span for _, span in pattern.pre_tokenize_str(text)))
+
+
+def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
+    """The sentences of a file, to predict on.
+
+    Args:
+      source: .txt with one text a line, a CoNLL file, of which only the words are read, or a table
+        with a column of strings, which `split_words` splits, or of lists of words.
+      columns: the column of a table; () takes `text`, or the only one.
+      encoding: of a text file.
+
+    Raises:
+      UserError: names the file, the line and the column of what is wrong.
+    """
+    table = read_file(str(source), encoding=encoding)
+    names = list(table.columns)
+    if _is_conll(table):
+        name = conll.WORDS
+    elif source.suffix.lower() == ".txt":
+        (name,) = names
+    elif columns:
+        name = _only(columns, "--text_columns")
+    else:
+        name = text_tables.only_column(table, "NAME which holds the texts or lists of words")
+    return Rows(_sentences(table, name, split=True), None)
+
+
+# --- Tables ---------------------------------------------------------------------------------
+
+
+def _load_tables(settings: DataSettings) -> dict[str, Table]:
+    """A table for each split; the columns of CoNLL files get the names that the settings have."""
+    names = {conll.WORDS: settings.text_columns[0], conll.TAGS: settings.label_column}
+
+    def named(table: Table) -> Table:
+        if not _is_conll(table):
+            return table
+        return table._replace(columns={names[k]: values for k, values in table.columns.items()})
+
+    return {split: named(table) for split, table in text_tables.load_tables(settings).items()}
+
+
+def _has_labels(table: Table, settings: DataSettings) -> bool:
+    """Whether there is any tag; in tables without, lists hold -1 or nothing."""
+    values = table.columns.get(settings.label_column, [])
+    flat = [tag for value in values for tag in (value if isinstance(value, list) else [value])]
+    return labels.has_targets(Table({"tag": flat}, table.source, range(len(flat)), {}), "tag")
+
+
+def _class_names(train: Table, settings: DataSettings) -> tuple[str, ...]:
+    """The tags of the training data, or those that it declares: `O` first, the others sorted.
+
+    They are completed as `tags.complete` says: with both B- and I- of each type, so that I-X in
+    test is no error where training has only B-X.
+
+    Raises:
+      UserError: malformed words or tags, tags of which only some have a prefix, or too few.
+    """
+    name = settings.label_column
+    flat, _ = _one_row_a_word(train, settings)
+    found = labels.class_names(flat, name)
+    plain = [tag for tag in found if tag != tags.OUTSIDE and not tags.is_prefixed(tag)]
+    if not plain or not any(map(tags.is_prefixed, found)):
+        return tags.complete(found)
+    classes = labels.encode_classes(flat, name, found)
+    rows = np.flatnonzero([found[c] in plain for c in classes])
+    place = where(flat, rows[0]) if len(rows) else train.source
+    shown = found[classes[rows[0]]] if len(rows) else plain[0]
+    raise UserError(
+        f"{place}: found the tag {shown!r} in the column {name!r}, but expected O or a tag with a"
+        f" prefix (B-, I-, E-, S-), as others have. {_TAG_REMEDY}"
+    )
+
+
+def _rows(table: Table, settings: DataSettings, names: tuple[str, ...]) -> Rows:
+    """Sentences and their tags.
+
+    Raises:
+      UserError: malformed words or tags, or a tag of a type that training does not have.
+    """
+    flat, sentences = _one_row_a_word(table, settings)
+    classes = labels.encode_classes(flat, settings.label_column, names)
+    known = dict(enumerate(names))
+    cuts = np.cumsum([len(sentence.spans) for sentence in sentences])[:-1]
+    return Rows(sentences, [Tags(part, known) for part in np.split(classes, cuts)])
+
+
+READER = Reader(_load_tables, _has_labels, _class_names, _rows, what="sentences")
+"""A tag for each word: inputs are n `Sentence`, labels a list of n `Tags`."""
+
+
+def _one_row_a_word(table: Table, settings: DataSettings) -> tuple[Table, list[Sentence]]:
+    """The tags in the place of each word, checked against the words; and the sentences."""
+    name = settings.label_column
+    if name not in table.columns and _is_conll(table):
+        raise UserError(
+            f"{table.source}: found one field on each line, but expected a word first and its tag"
+            " last. Give a file with tags."
+        )
+    sentences = _sentences(table, _only(settings.text_columns, "config.data.text_columns"))
+    counts = [len(sentence.spans) for sentence in sentences]
+    values = column(table, name)
+    for i, (value, count) in enumerate(zip(values, counts, strict=True)):
+        if not isinstance(value, list) or len(value) != count:
+            found = f"{len(value)} tags" if isinstance(value, list) else f"{value!r:.80}"
+            raise UserError(
+                f"{where(table, i)}: found {found} in the column {name!r}, but expected a list of"
+                f" {count}, one for each word. {_TAG_REMEDY}"
+            )
+        numbers = [tag for tag in value if isinstance(tag, int | float)]
+        if numbers and name not in table.class_names:
+            raise UserError(
+                f"{where(table, i)}: found the number {numbers[0]!r} in the column {name!r}, which"
+                " declares no class names, but expected tags such as B-person. Write their names."
+            )
+    step = 1 if _is_conll(table) else 0  # of which each word has a line
+    places = [i for i, count in enumerate(counts) for _ in range(count)]
+    flat = table._replace(
+        columns={name: [tag for value in values for tag in value]},
+        rows=[row + step * k for row, n in zip(table.rows, counts, strict=True) for k in range(n)],
+        files=[table.files[i] for i in places] if table.files else (),
+    )
+    return flat, sentences
+
+
+def _sentences(table: Table, name: str, *, split: bool = False) -> list[Sentence]:
+    """The sentence of each row; strings are split into words where `split` says so."""
+    values = column(table, name)
+    return [_sentence(values[i], table, i, name, split) for i in range(num_rows(table))]
+
+
+def _sentence(value: Any, table: Table, i: int, name: str, split: bool) -> Sentence:
+    if isinstance(value, str) and split:
+        sentence = split_words(value)
+        if sentence.spans:
+            return sentence
+    if isinstance(value, list) and value and all(isinstance(word, str) for word in value):
+        return from_words(value)
+    expected = "a list of words that is not empty" + (", or a text with one" if split else "")
+    shown = "nothing" if value is None else f"{value!r:.80}"
+    raise UserError(
+        f"{where(table, i)}: found {shown} in the column {name!r}, but expected {expected}. Fill in"
+        " or remove the row, or name another column as the text column."
+    )
+
+
+def _only(columns: Sequence[str], setting: str) -> str:
+    """The one column."""
+    if len(columns) != 1:
+        raise UserError(
+            f"{setting}: found {len(columns)} columns ({', '.join(columns)}), but expected one, of"
+            " texts or lists of words."
+        )
+    return columns[0]
+
+
+def _is_conll(table: Table) -> bool:
+    source = table.files[0] if table.files else table.source
+    return source.lower().endswith(conll.SUFFIXES)

@@ -1,0 +1,1 @@
+"""Files for others: transformers, peft, and folders of what was trained."""

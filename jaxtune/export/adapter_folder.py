@@ -1,0 +1,275 @@
+"""Folders that hold what was trained, and name the base model: written by a run, opened again.
+
+`adapter_config.json` says which base, and what was added to it: `"peft_type": "LORA"` in the files
+of the peft package, or `"JAXTUNE"` for the strategies that no model folder can hold. There,
+`adapter_model.safetensors` has jaxtune's own names, and transformers and peft refuse the folder
+rather than load the base without what was trained.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtune.core import paths
+from jaxtune.core.errors import UserError
+from jaxtune.core.types import ApplyFn, Params
+from jaxtune.export import model_folder, peft
+from jaxtune.models import pretrained as models
+from jaxtune.models.family import Head, strategy_fields
+from jaxtune.models.pretrained import Pretrained, load_pretrained, read_config, read_json
+from jaxtune.models.registry import CLASS_HEADS, find_head, saved_head
+from jaxtune.models.weights import Weights
+from jaxtune.run.console import Report
+from jaxtune.run.prepare import Run
+from jaxtune.tasks.registry import TASKS
+from jaxtune.tuning import injection
+from jaxtune.tuning.lora import Lora
+from jaxtune.tuning.partition import FROZEN
+from jaxtune.tuning.registry import make_strategy
+
+OWN = "JAXTUNE"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
+
+
+def write(workdir: Path, run: Run, params: Params, card: dict[str, Any], report: Report) -> None:
+    """Writes `model/`, and for LoRA `adapter/` in peft's files beside it.
+
+    Args:
+      workdir: of the run.
+      run: as it was prepared.
+      params: all parameters after training, the added ones too.
+      card: the content of `jaxtune.json`.
+      report: says why there is no `adapter/`, where peft's files cannot hold what was trained.
+    """
+    full_card = card | model_folder.head_fields(run.pretrained, run.task)
+    if not injection.is_mergeable(run.strategy):
+        _write_own(workdir / "model", run, params, full_card)
+        return
+    merged = injection.merge(run.strategy, params)
+    model_folder.export_model(
+        workdir / "model", run.pretrained, merged, run.processor, run.task, card
+    )
+    if type(run.strategy) is not Lora:
+        return
+    try:
+        peft.save_lora(
+            workdir / "adapter",
+            run.strategy,
+            params,
+            run.stages[-1],
+            _base_name(run),
+            head=run.task.head,
+            revision=run.settings.model.revision,
+            tokenizer=run.processor,
+            card=full_card,
+        )
+    except UserError as reason:
+        report.line(f"no adapter/ in peft's files: {reason}")
+
+
+def open_model(path: str | Path, compute_dtype: Any = jnp.float32) -> tuple[Pretrained, Path]:
+    """Loads a model that can predict, from any folder that jaxtune or peft writes.
+
+    Args:
+      path: a folder in the transformers layout, an adapter folder, or a hub id of either.
+      compute_dtype: of the products.
+
+    Returns:
+      (the model, the folder of its tokenizer). Of an adapter folder, LoRA is merged; other
+      strategies give the extended tree and the model on it.
+
+    Raises:
+      UserError: as `load_pretrained`; no base model, another one than at training, or an adapter
+        that does not fit it.
+    """
+    folder = models.find_folder(path)
+    if not (folder / peft.CONFIG).exists():
+        _, family, _, hf_config = read_config(folder)
+        head = saved_head(family, hf_config) or "sequence"
+        return load_pretrained(folder, head=head, compute_dtype=compute_dtype), folder
+    config, card, weights = _read(folder)
+    base_folder, family, _, hf_config = _find_base(folder, config)
+    head = find_head_name(folder, card)
+    part = find_head(family, head)
+    hf_config = hf_config | {"architectures": [part.architecture]}
+    if head in CLASS_HEADS:
+        hf_config |= _head_fields(folder, card, weights, part, hf_config)
+    names = models.head_names(hf_config) if head in CLASS_HEADS else ()
+    is_number = head == "sequence" and models.is_regression(hf_config)
+    base = load_pretrained(
+        base_folder,
+        head=head,
+        class_names=None if is_number or not names else names,
+        num_outputs=len(names) if is_number else None,
+        key=jax.random.key(0),  # what it draws is replaced, or refused below
+        compute_dtype=compute_dtype,
+    )
+    _check_digest(folder, base, config.get("base_sha256", card.get("base_sha256")))
+    if config.get("frozen_dtype") == "bfloat16":  # as in training
+        base = base._replace(params=jax.tree.map(lambda x: x.astype(jnp.bfloat16), base.params))
+    if config["peft_type"] == OWN:
+        params, apply_fn = _apply_own(folder, config, base, weights)
+    else:
+        lora, extended = peft.load_lora(folder, base.params)
+        params, apply_fn = lora.merge(extended), base.apply_fn
+    _check_new(folder, base, params)
+    base = base._replace(params=params, apply_fn=apply_fn, hf_config=hf_config, folder=folder)
+    own_tokenizer = any((folder / name).exists() for name in _TOKENIZER_FILES)
+    tokenizer_folder = folder if own_tokenizer else base_folder
+    return base._replace(class_names=() if is_number else names), tokenizer_folder
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Weights]:
+    """An adapter folder's config, its card and its tensors."""
+    config = read_json(folder / peft.CONFIG)
+    kind = config.get("peft_type")
+    if kind not in ("LORA", OWN):
+        raise UserError(
+            f"{folder / peft.CONFIG}: peft_type is {kind!r}: expected 'LORA' or {OWN!r}, the kinds"
+            " that jaxtune reads."
+        )
+    return config, model_folder.read_card(folder), peft.open_adapter(folder)
+
+
+def find_head_name(folder: Path, card: dict[str, Any]) -> str:
+    """The head that an adapter was trained with: what the card says, else peft's task type.
+
+    Raises:
+      UserError: another kind of head.
+    """
+    if card.get("task") in TASKS:
+        return TASKS[card["task"]].head
+    kind = read_json(folder / peft.CONFIG).get("task_type") or "SEQ_CLS"
+    if kind not in peft.HEAD_OF_TASK_TYPE:
+        raise UserError(
+            f"{folder / peft.CONFIG}: task_type is {kind!r}: expected one of"
+            f" {', '.join(peft.HEAD_OF_TASK_TYPE)}, the kinds that jaxtune reads."
+        )
+    return peft.HEAD_OF_TASK_TYPE[kind]
+
+
+def _check_digest(folder: Path, base: Pretrained, expected: str | None) -> None:
+    if expected not in (None, base.sha256):
+        raise UserError(
+            f"{folder} was trained on weights with sha256 {expected}, but those in {base.folder}"
+            f" have {base.sha256}. Name its own base model: base_model_name_or_path in"
+            f" {peft.CONFIG}."
+        )
+
+
+def _write_own(folder: Path, run: Run, params: Params, card: dict[str, Any]) -> None:
+    """The trained leaves, and the newly drawn ones even if they were frozen."""
+    labels, new = paths.flatten(run.stages[-1]), tuple(f"{p}/" for p in run.pretrained.report.new)
+    tensors = {
+        name: np.asarray(jax.device_get(leaf), np.float32)
+        for name, leaf in paths.flatten(params).items()
+        if labels[name] != FROZEN or name.startswith(new)
+    }
+    config = {
+        "peft_type": OWN,
+        "base_model_name_or_path": _base_name(run),
+        "revision": run.settings.model.revision,
+        "base_sha256": run.pretrained.sha256,
+        "frozen_dtype": run.settings.precision.frozen_dtype,
+        "tuning": dataclasses.asdict(run.settings.tuning),
+    }
+    model_folder.write_folder(
+        folder, (peft.WEIGHTS, tensors), (peft.CONFIG, config), run.processor, card
+    )
+
+
+def _base_name(run: Run) -> str:
+    """The base's hub id, or its folder, which a run from anywhere finds."""
+    path = os.path.expanduser(run.settings.model.path)
+    return os.path.abspath(path) if os.path.isdir(path) else run.settings.model.path
+
+
+def _find_base(folder: Path, config: dict[str, Any]) -> tuple[Path, Any, Any, dict[str, Any]]:
+    """What `read_config` says of the base model that an adapter names."""
+    name, remedy = config.get("base_model_name_or_path"), "Set base_model_name_or_path there to it."
+    source = folder / peft.CONFIG
+    if not isinstance(name, str) or not name:
+        raise UserError(
+            f"{source}: base_model_name_or_path is {name!r}, expected the folder or hub id of the"
+            f" base model. {remedy}"
+        )
+    try:
+        return models.read_config(name, config.get("revision"))
+    except UserError as error:
+        raise UserError(f"{source} names the base model {name!r}: {error} {remedy}") from None
+
+
+def _head_fields(
+    folder: Path,
+    card: dict[str, Any],
+    weights: Weights,
+    head: Head,
+    hf_config: dict[str, Any],
+) -> dict[str, Any]:
+    """What the adapter says of its head; where it says nothing, the size of its tensor does."""
+    if "id2label" in card:
+        fields = {"id2label": card["id2label"], "problem_type": card.get("problem_type")}
+        try:
+            models.head_names(fields)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UserError(
+                f'{folder}/jaxtune.json: expected id2label such as {{"0": NAME}}: {error}.'
+            ) from None
+        return fields
+    ends = (f"{head.modules[-1]}.weight", f"{head.modules[-1]}.out_proj.weight")
+    found = (weights.shapes.get(f"{peft.PREFIX}{end.replace('/', '.')}") for end in ends)
+    kernel = next((shape for shape in found if shape is not None), None)
+    if kernel is None or kernel[0] == len(models.head_names(hf_config)):
+        return {}
+    return {"id2label": {str(i): f"LABEL_{i}" for i in range(kernel[0])}, "problem_type": None}
+
+
+def _apply_own(
+    folder: Path, config: dict[str, Any], base: Pretrained, weights: Weights
+) -> tuple[Params, ApplyFn]:
+    tuning = config.get("tuning")
+    if not isinstance(tuning, dict) or not isinstance(tuning.get("name"), str):
+        raise UserError(
+            f"{folder / peft.CONFIG}: tuning is {tuning!r}, expected the section of a run's"
+            " config.json with the strategy's name and fields."
+        )
+    fields: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in tuning.items() if k != "name"
+    }
+    for name in ("batch_statistics", "frozen_dropout"):  # which a strategy does not read
+        fields.pop(name, None)
+    defaults = strategy_fields(base.family, base.head, base.params, fields.get("placement"))
+    strategy = make_strategy(tuning["name"], fields, defaults)
+    flat = paths.flatten(injection.extend(strategy, base.params, jax.random.key(0)))
+    added, found = {*flat} - {*paths.leaf_names(base.params)}, {*weights.shapes}
+    for what, names in (("missing", added - found), ("left over", found - {*flat})):
+        if names:
+            raise UserError(
+                f"{folder / peft.WEIGHTS}: the tensor {min(names)!r} is {what}. The strategy"
+                f" {tuning['name']!r} of {peft.CONFIG} asks for {len(added)} added tensors."
+            )
+    for name, shape in weights.shapes.items():
+        if shape != flat[name].shape:
+            raise UserError(
+                f"{folder / peft.WEIGHTS}: the tensor {name!r} has shape {list(shape)}, but"
+                f" {peft.CONFIG} and the base model ask for {list(flat[name].shape)}."
+            )
+        flat[name] = jnp.asarray(weights.read(name), jnp.float32)
+    return paths.unflatten(flat), injection.adapt(strategy, base.apply_fn)
+
+
+def _check_new(folder: Path, base: Pretrained, params: Params) -> None:
+    """Refuses a part that the base lacks and the adapter does not bring."""
+    before, after = paths.flatten(base.params), paths.flatten(params)
+    for part, reason in base.report.new.items():
+        for name in before:
+            if name.startswith(f"{part}/") and after[name] is before[name]:
+                raise UserError(
+                    f"{folder} has no {name!r}, and neither has its base model ({part}: {reason})."
+                    " Name the base model that it was trained on."
+                )

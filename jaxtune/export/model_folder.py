@@ -1,0 +1,115 @@
+"""Writing a model folder that transformers loads unchanged."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtune.core import paths
+from jaxtune.core.types import Params
+from jaxtune.io.atomic import replace_folder
+from jaxtune.models import convert
+from jaxtune.models.pretrained import Pretrained, read_json
+from jaxtune.models.registry import CLASS_HEADS
+from jaxtune.tasks.task import Task
+
+_CARD = "jaxtune.json"
+
+
+def export_model(
+    folder: Path,
+    pretrained: Pretrained,
+    params: Params,
+    processor: Any,
+    task: Task,
+    card: dict[str, Any],
+) -> None:
+    """Writes `model.safetensors`, `config.json`, the tokenizer or image processor, `jaxtune.json`.
+
+    The folder appears whole or not at all. The same parameters give the same bytes.
+
+    Args:
+      folder: made anew.
+      pretrained: family, config and class names.
+      params: all parameters, trained and frozen; written as float32 whatever they are.
+      processor: a tokenizer, saved with `model_max_length` as it is, or an image processor.
+      task: names the problem type.
+      card: how to feed the model: `text_columns`, `max_length` and the like, for jaxtune.predict.
+    """
+    tensors = {
+        convert.torch_name(leaf): convert.to_file(leaf, np.asarray(value, np.float32))
+        for leaf, value in paths.flatten(params).items()
+    }
+    config = _config(pretrained, task)
+    pad_token_id = getattr(processor, "pad_token_id", None)
+    if config.get("pad_token_id") is None and pad_token_id is not None:
+        config["pad_token_id"] = pad_token_id  # GPT-2's, without which transformers takes no batch
+    files = ("model.safetensors", tensors | pretrained.buffers), ("config.json", config)
+    write_folder(folder, *files, processor, card)
+
+
+def write_folder(
+    folder: Path,
+    tensors: tuple[str, dict[str, np.ndarray]],
+    config: tuple[str, dict[str, Any]],
+    processor: Any,
+    card: dict[str, Any],
+) -> None:
+    """Writes a safetensors file, a config, a tokenizer and `jaxtune.json`, all or nothing.
+
+    Args:
+      folder: made anew.
+      tensors: the file's name and its tensors by name.
+      config: the file's name and its content.
+      processor: a tokenizer or an image processor; None for none.
+      card: for jaxtune.predict; {} for none.
+    """
+    from safetensors.numpy import save_file
+
+    def fill(fresh: Path) -> None:
+        save_file(dict(sorted(tensors[1].items())), fresh / tensors[0], {"format": "pt"})
+        for name, content in (config, (_CARD, card)):
+            if content:
+                text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+                (fresh / name).write_text(text, encoding="utf-8")
+        shutil.copymode(fresh / config[0], fresh / tensors[0])  # was 0600
+        if processor is not None:
+            processor.save_pretrained(fresh)
+
+    replace_folder(folder, fill)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The folder's `jaxtune.json`; empty where another tool wrote the folder.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    file = folder / _CARD
+    return read_json(file) if file.exists() else {}
+
+
+def head_fields(pretrained: Pretrained, task: Task) -> dict[str, Any]:
+    """What config.json says about a head: its classes and its problem type.
+
+    A head whose outputs are neither classes nor targets says nothing.
+    """
+    if task.head not in CLASS_HEADS:
+        return {}
+    names = pretrained.class_names or tuple(f"LABEL_{i}" for i in range(pretrained.num_outputs))
+    fields = {
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
+    return fields if task.problem_type is None else fields | {"problem_type": task.problem_type}
+
+
+def _config(pretrained: Pretrained, task: Task) -> dict[str, Any]:
+    """The base model's config.json with the head's classes in it."""
+    config = dict(pretrained.hf_config)
+    for stale in ("_name_or_path", "torch_dtype", "num_labels", "problem_type"):
+        config.pop(stale, None)
+    config |= {"architectures": [pretrained.head.architecture], "dtype": "float32"}
+    return config | head_fields(pretrained, task)

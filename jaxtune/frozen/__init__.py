@@ -1,0 +1,1 @@
+"""What frozen layers give is computed once: the plan, the store, the loader."""

@@ -1,0 +1,100 @@
+"""Outputs of the frozen layers, kept for each example from one epoch to the next."""
+
+import math
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from jaxtune.data.batching.batches import BatchIndex
+
+
+class ActivationCache:
+    """States of n examples: in memory, or in a file that is mapped into it where they are large.
+
+    Attributes:
+      num_bytes: of all states.
+      in_memory: whether they are not in a file.
+    """
+
+    def __init__(
+        self,
+        sizes: Int[np.ndarray, " n"],
+        shape: tuple[int, ...],
+        dtype: Any,
+        max_memory_bytes: int,
+        folder: Path | None = None,
+        owned: Bool[np.ndarray, " n"] | None = None,
+    ) -> None:
+        """Nothing is kept yet, and no memory touched.
+
+        Args:
+          sizes: how many states each example has, such as one for each token.
+          shape: of a state.
+          dtype: that states are kept in.
+          max_memory_bytes: more go into a file.
+          folder: for the file, which has no name and ends with the process; None for the system's.
+          owned: the examples whose states are kept here, where several processes share them; None
+            for all.
+        """
+        self._sizes = sizes
+        kept = sizes if owned is None else np.where(owned, sizes, 0)
+        self._offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+        self._owned = np.ones(len(sizes), bool) if owned is None else owned
+        self._filled = np.zeros(len(sizes), bool)
+        whole = (int(self._offsets[-1]), *shape)
+        dtype = np.dtype(dtype)
+        self.num_bytes = math.prod(whole) * dtype.itemsize
+        self.in_memory = self.num_bytes <= max_memory_bytes
+        if self.in_memory:
+            self._states: Any = np.empty(whole, dtype)
+        else:
+            with tempfile.TemporaryFile(dir=folder) as file:  # the map outlives it
+                raw = np.memmap(file, np.uint8, "w+", shape=(self.num_bytes,))
+            self._states = raw.view(dtype).reshape(whole)
+
+    def holds(self, indices: Int[np.ndarray, " b"]) -> bool:
+        """Whether the states of all these examples are kept, by some process."""
+        return bool(self._filled[indices].all())
+
+    def put(
+        self,
+        index: BatchIndex,
+        states: Float[np.ndarray, "r t ..."],
+        only: Collection[int] | None = None,
+    ) -> None:
+        """Keeps the states of the examples of a batch, which lie there as `BatchIndex.spans` says.
+
+        Args:
+          index: the batch.
+          states: of all its examples.
+          only: the examples to keep; None for all whose states are not kept yet.
+        """
+        for i, _, row, _, start, stop in index.spans(self._sizes):
+            if self._filled[i] if only is None else i not in only:
+                continue
+            if self._owned[i]:
+                self._states[self._own(i)] = states[row, start:stop]
+            self._filled[i] = True
+
+    def take(self, index: BatchIndex, rows: int, length: int) -> Float[np.ndarray, "r t ..."]:
+        """The states of the examples of a batch, float32, where they lie.
+
+        Zeros elsewhere, and for examples of other processes.
+
+        Args:
+          index: the batch, all of whose states are kept.
+          rows: r.
+          length: t.
+        """
+        found = np.zeros((rows, length, *self._states.shape[1:]), np.float32)
+        for i, _, row, _, start, stop in index.spans(self._sizes):
+            if self._owned[i]:
+                found[row, start:stop] = self._states[self._own(i)]
+        return found
+
+    def _own(self, i: int) -> slice:
+        return slice(self._offsets[i], self._offsets[i + 1])

@@ -1,0 +1,346 @@
+"""DistilBERT: BERT's encoder without token types and pooler, under other names, and its heads.
+
+Source: Sanh et al. 2019, DistilBERT, a distilled version of BERT: smaller, faster, cheaper and
+lighter.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int, UInt32
+
+from jaxtune.core.types import Batch
+from jaxtune.models.family import Family, Head, Names
+from jaxtune.models.hf_config import check_heads, check_tied, read_fields
+from jaxtune.models.layers import (
+    ACTIVATIONS,
+    Dropout,
+    SelfAttention,
+    attention_bias,
+    dense,
+    layer_norm,
+    pick,
+    pick_names,
+    positions_of,
+    table,
+)
+from jaxtune.models.model import Encoder, Model, TokenHead, Transform, output_layer, tied_logits
+
+LAYER_NORM_EPS = 1e-12
+"""Of every LayerNorm; `config.json` does not say it."""
+
+ALIASES = {"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"}
+"""BERT's names of fields, which transformers takes here too, before DistilBERT's own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DistilBertConfig:
+    """The fields of a Hugging Face DistilBERT `config.json` that shape the computation."""
+
+    vocab_size: int = 30522
+    max_position_embeddings: int = 512
+    sinusoidal_pos_embds: bool = False
+    n_layers: int = 6
+    n_heads: int = 12
+    dim: int = 768
+    hidden_dim: int = 3072
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    activation: str = "gelu"
+    initializer_range: float = 0.02
+    qa_dropout: float = 0.1
+    seq_classif_dropout: float = 0.2
+    tie_word_embeddings: bool = True
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens of an example."""
+        return self.max_position_embeddings
+
+    @property
+    def type_vocab_size(self) -> int:
+        """There are no token types, and none of a batch are read."""
+        return 0
+
+
+def config_from_hf(hf_config: Mapping[str, Any], source: str) -> DistilBertConfig:
+    """Reads the fields of a `config.json`; absent ones have DistilBERT's defaults.
+
+    Args:
+      hf_config: the parsed file.
+      source: its path, for messages.
+
+    Raises:
+      UserError: a field of the wrong type, or a width that the heads do not divide.
+    """
+    aliased = {name: hf_config[alias] for alias, name in ALIASES.items() if alias in hf_config}
+    fields = {**hf_config, **aliased}
+    config = read_fields(DistilBertConfig, fields, source, activation="activation")
+    check_heads(config.dim, config.n_heads, source)
+    return config
+
+
+def sinusoids(
+    key: jax.Array, shape: tuple[int, int], dtype: Any = jnp.float32
+) -> Float[Array, "t d"]:
+    """Sines in the even columns and cosines in the odd ones, as an initializer of positions.
+
+    Source: Vaswani et al. 2017, Attention Is All You Need, section 3.5.
+    """
+    del key
+    positions, columns = np.arange(shape[0])[:, None], np.arange(shape[1])
+    angles = positions / 10000 ** (2 * (columns // 2) / shape[1])  # [t d]
+    return jnp.asarray(np.where(columns % 2 == 0, np.sin(angles), np.cos(angles)), dtype)
+
+
+class Embeddings(nn.Module):
+    """Sum of word and position embeddings, then LayerNorm and dropout."""
+
+    config: DistilBertConfig
+    dtype: Any
+
+    def setup(self) -> None:
+        """Makes the tables."""
+        c = self.config
+        self.word_embeddings = table(c.vocab_size, c.dim, c.initializer_range, None)
+        normal = nn.initializers.normal(c.initializer_range)
+        init = sinusoids if c.sinusoidal_pos_embds else normal
+        self.position_embeddings = nn.Embed(c.max_position_embeddings, c.dim, embedding_init=init)
+        self.norm = layer_norm(LAYER_NORM_EPS, self.dtype)
+        self.dropout = Dropout(c.dropout)
+
+    def __call__(
+        self,
+        input_ids: Int[Array, "b t"],
+        position_ids: Int[Array, "b t"],
+        tokens: UInt32[Array, "b t"] | None,
+    ) -> Float[Array, "b t d"]:
+        """Looks up and adds; every index must be inside its table."""
+        x = self.word_embeddings(input_ids) + self.position_embeddings(position_ids)
+        return self.dropout(self.norm(x), tokens)
+
+
+class FeedForward(nn.Module):
+    """`dropout(act(x W + b) V + c)`."""
+
+    config: DistilBertConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b t d"], tokens: UInt32[Array, "b t"] | None
+    ) -> Float[Array, "b t d"]:
+        """Widens to axis f, then [b t f] -> [b t d]."""
+        c = self.config
+        x = dense(c.hidden_dim, c.initializer_range, self.dtype, name="lin1")(x, tokens)
+        x = ACTIVATIONS[c.activation](x)
+        x = dense(c.dim, c.initializer_range, self.dtype, name="lin2")(x, tokens)
+        return Dropout(c.dropout)(x, tokens)
+
+
+class Layer(nn.Module):
+    """One encoder layer: attention, then the feed-forward block, each with its residual.
+
+    Unlike in BERT there is no dropout between attention and its residual.
+    """
+
+    config: DistilBertConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b t d"],
+        bias: Float[Array, "b 1 q t"],
+        tokens: UInt32[Array, "b t"] | None,
+        places: Int[Array, "b n"] | None = None,
+    ) -> Float[Array, "b n d"]:
+        """[b t d] -> [b t d], or of the tokens at some places alone."""
+        c = self.config
+        attended = SelfAttention(
+            c.n_heads,
+            c.attention_dropout,
+            c.initializer_range,
+            self.dtype,
+            projections=("q_lin", "k_lin", "v_lin"),
+            output="out_lin",
+            name="attention",
+        )(x, bias, tokens, places=places)
+        x = layer_norm(LAYER_NORM_EPS, self.dtype, "sa_layer_norm")(pick(x, places) + attended)
+        wide = FeedForward(c, self.dtype, name="ffn")(x, pick_names(tokens, places))
+        return layer_norm(LAYER_NORM_EPS, self.dtype, "output_layer_norm")(x + wide)
+
+
+class DistilBert(nn.Module):
+    """The encoder in parts that can run alone."""
+
+    config: DistilBertConfig
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        """Makes the parts."""
+        self.embeddings = Embeddings(self.config, self.dtype)
+        self.transformer = Encoder(partial(Layer, self.config, self.dtype), self.num_layers)
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the encoder."""
+        return self.config.n_layers
+
+    def embed(self, batch: Batch, tokens: UInt32[Array, "b t"] | None) -> Float[Array, "b t d"]:
+        """The input of layer 0."""
+        return self.embeddings(batch["input_ids"], positions_of(batch), tokens)
+
+    def run_layers(
+        self,
+        x: Float[Array, "b t d"],
+        batch: Batch,
+        start: int,
+        stop: int,
+        tokens: UInt32[Array, "b t"] | None,
+        places: Int[Array, "b n"] | None = None,
+    ) -> Float[Array, "b n d"]:
+        """The output of layer `stop - 1`, of all tokens or of those at some places."""
+        return self.transformer(x, start, stop, attention_bias(batch), tokens, places=places)
+
+    def word_table(self) -> nn.Embed:
+        """The word embeddings, for a head that is tied to them."""
+        return self.embeddings.word_embeddings
+
+
+class SequenceHead(nn.Module):
+    """`dropout(relu(x_0 W + b)) V + c` of the first token."""
+
+    config: DistilBertConfig
+    num_outputs: int
+    dtype: Any
+    reads: str = "first"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b n d"],
+        batch: Batch,
+        backbone: DistilBert,
+        tokens: UInt32[Array, "b n"] | None,
+    ) -> Float[Array, "b n c"]:
+        """Logits of each example."""
+        del batch, backbone
+        c = self.config
+        first = dense(c.dim, c.initializer_range, self.dtype, name="pre_classifier")(x, tokens)
+        first = Dropout(c.seq_classif_dropout)(nn.relu(first), tokens)
+        return output_layer(self.num_outputs, c.initializer_range, self.dtype)(first, tokens)
+
+
+class Bias(nn.Module):
+    """A bias for each word, in the folder of the matrix that is tied to the word embeddings."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t v"]) -> Float[Array, "b t v"]:
+        """`x + b`."""
+        return x + self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+
+
+class MaskedLanguageHead(nn.Module):
+    """The transformed token against every word embedding, and a bias for each word."""
+
+    config: DistilBertConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b t d"],
+        batch: Batch,
+        backbone: DistilBert,
+        tokens: UInt32[Array, "b t"] | None,
+    ) -> Float[Array, "b t v"]:
+        """Logits over the vocabulary."""
+        del batch
+        c = self.config
+        transform = Transform(
+            c.activation,
+            LAYER_NORM_EPS,
+            c.initializer_range,
+            self.dtype,
+            dense_name="vocab_transform",
+            norm_name="vocab_layer_norm",
+        )
+        nn.share_scope(self, transform)
+        logits = tied_logits(transform(x, tokens), backbone.word_table(), self.dtype)
+        return Bias(name="vocab_projector")(logits)
+
+
+def _sequence(config: DistilBertConfig, num_outputs: int, dtype: Any) -> Model:
+    return _model(config, dtype, SequenceHead(config, num_outputs, dtype))
+
+
+def _token(config: DistilBertConfig, num_outputs: int, dtype: Any) -> Model:
+    head = TokenHead(num_outputs, config.dropout, config.initializer_range, dtype)
+    return _model(config, dtype, head)
+
+
+def _span(config: DistilBertConfig, num_outputs: int, dtype: Any) -> Model:
+    del num_outputs
+    head = TokenHead(2, config.qa_dropout, config.initializer_range, dtype, "qa_outputs")
+    return _model(config, dtype, head)
+
+
+def _masked_lm(config: DistilBertConfig, num_outputs: int, dtype: Any) -> Model:
+    del num_outputs
+    check_tied(config, "DistilBERT")
+    return _model(config, dtype, MaskedLanguageHead(config, dtype))
+
+
+def _model(config: DistilBertConfig, dtype: Any, top: nn.Module) -> Model:
+    return Model(partial(DistilBert, config, dtype), "distilbert", top)
+
+
+NAMES = Names(
+    layers=r"(?:^|/)layer/(\d+)/",
+    below=r"(?:^|/)embeddings/",
+    norms=r"(?:^|/)(?:LayerNorm|\w+_layer_norm)/",
+    queries_values=(r"attention/(?:q|v)_lin/kernel$",),
+    keys_values=(r"attention/(?:k|v)_lin/kernel$",),
+    widened=(r"ffn/lin2/kernel$",),
+    attention_outputs=(r"attention/out_lin/kernel$",),
+    feedforward_outputs=(r"ffn/lin2/kernel$",),
+    keys=(r"attention/k_lin/kernel$",),
+)
+
+PARTITION = (
+    (r"/(?:[qkv]_lin|lin1)/kernel$", P("fsdp", "tensor")),
+    (r"/(?:[qkv]_lin|lin1)/bias$", P("tensor")),
+    (r"/[qkv]_lin/kernel_lora_b$", P(None, "tensor")),
+    (r"/(?:out_lin|lin2)/kernel$", P("tensor", "fsdp")),
+    (r"embeddings/embedding$", P(None, "fsdp")),
+    (r"^(?:pre_classifier|vocab_transform)/kernel$", P("fsdp", None)),
+)
+
+DISTILBERT = Family(
+    model_type="distilbert",
+    backbone="distilbert",
+    heads={
+        "sequence": Head(
+            "DistilBertForSequenceClassification", _sequence, ("pre_classifier", "classifier")
+        ),
+        "token": Head("DistilBertForTokenClassification", _token, ("classifier",)),
+        "span": Head("DistilBertForQuestionAnswering", _span, ("qa_outputs",)),
+        "masked_lm": Head(
+            "DistilBertForMaskedLM",
+            _masked_lm,
+            ("vocab_transform", "vocab_layer_norm", "vocab_projector"),
+        ),
+    },
+    config_from_hf=config_from_hf,
+    names=NAMES,
+    buffers=r"embeddings[./]position_ids$|^vocab_projector[./](?:weight|kernel)$",
+    partition=PARTITION,
+)

@@ -1,0 +1,1 @@
+"""Where parameters and rows lie on several devices, and what these send each other."""

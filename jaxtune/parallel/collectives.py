@@ -1,0 +1,154 @@
+"""What devices that share a batch or a model send each other.
+
+Source: Rajbhandari et al. 2020, ZeRO, stage 3 (`fsdp`); Shoeybi et al. 2019, Megatron-LM, section 3
+(`tensor`).
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from jaxtune.core import paths
+from jaxtune.core.types import Array, Params
+from jaxtune.parallel.sharding import ROWS, Placement
+
+
+def spread(
+    function: Callable[..., Any], placement: Placement, in_specs: Any, out_specs: Any
+) -> Callable[..., Any]:
+    """A function that each device runs on its part of the rows; see `jax.shard_map`."""
+    return jax.shard_map(
+        function,
+        mesh=placement.mesh,
+        in_specs=in_specs,
+        out_specs=out_specs,
+        axis_names=set(ROWS),
+        check_vma=False,
+    )
+
+
+def over_devices(total: Array) -> Array:
+    """The sum over the parts of a batch, where each of several devices runs on one; else itself.
+
+    Args:
+      total: [...], of the part of this device.
+
+    Returns:
+      [...], the same on all devices.
+    """
+    axes = []
+    for axis in ROWS:
+        with contextlib.suppress(NameError):  # JAX has no other way to ask
+            jax.lax.axis_size(axis)
+            axes.append(axis)
+    return jax.lax.psum(total, axes) if axes else total
+
+
+def on_mesh(function: Callable[..., Any], placement: Placement) -> Callable[..., Any]:
+    """A function in which what is traced may say how `tensor` shares it out.
+
+    Needed where nobody shares the rows, so that `spread` is not used, which does it by itself.
+    """
+
+    def run(*args: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(placement.mesh.abstract_mesh):
+            return function(*args)
+
+    return run
+
+
+def held(placement: Placement, tree: Any) -> Any:
+    """The `PartitionSpec` over the axes ROWS of each leaf, as `spread` takes them."""
+
+    def spec_of(name: str, leaf: Any) -> PartitionSpec:
+        del leaf
+        spec = placement.spec(name)
+        return PartitionSpec(*(axis if axis in ROWS else None for axis in spec))
+
+    return paths.map_named(spec_of, tree)
+
+
+def gather(placement: Placement, tree: Params) -> Params:
+    """In `spread`: parameters whole over `fsdp`, from the parts that the devices keep.
+
+    Args:
+      placement: names the dimension of each leaf that `fsdp` shares out.
+      tree: parts; a leaf [... n/f ...] becomes [... n ...], of the same dtype.
+    """
+
+    def whole(name: str, leaf: jax.Array) -> jax.Array:
+        spec = placement.spec(name)
+        if "fsdp" not in spec:
+            return leaf
+        axis = spec.index("fsdp")
+        gathered = _within_tensor(
+            placement, spec, lambda x: jax.lax.all_gather(x, "fsdp", axis=axis, tiled=True)
+        )
+        return gathered(leaf)
+
+    return paths.map_named(whole, tree)
+
+
+def sum_gradients(placement: Placement, grads: Params) -> Params:
+    """In `spread`: the sum over all devices, of which each keeps the part of its parameters.
+
+    Args:
+      placement: as of `gather`.
+      grads: of one device's rows; a leaf [... n ...] becomes [... n/f ...], of the same dtype.
+    """
+
+    def total(name: str, leaf: jax.Array) -> jax.Array:
+        spec = placement.spec(name)
+        if "fsdp" not in spec:
+            return jax.lax.psum(leaf, ROWS)
+        axis = spec.index("fsdp")
+        leaf = _within_tensor(
+            placement,
+            spec,
+            lambda x: jax.lax.psum_scatter(x, "fsdp", scatter_dimension=axis, tiled=True),
+        )(leaf)
+        return leaf if placement.mesh.shape["data"] == 1 else jax.lax.psum(leaf, "data")
+
+    return paths.map_named(total, grads)
+
+
+def split_features(x: Array, count: int) -> list[Array]:
+    """What one product gives for several matrices side by side, apart; each shared over `tensor`.
+
+    A cut of the whole over `tensor` would not be one of each matrix, so the whole is on all of
+    them; what each gives is cut, and its gradient gathered, by itself.
+
+    Args:
+      x: [... n f].
+      count: n.
+    """
+    parts = jnp.split(_over_tensor(x, None), count, axis=-1)
+    return [_over_tensor(_over_tensor(part, None), "tensor") for part in parts]
+
+
+def _over_tensor(x: Array, axis: str | None) -> Array:
+    """Says where the last dimension lies, if there is a `tensor` axis to share it."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if "tensor" not in mesh.axis_names or mesh.shape["tensor"] == 1:
+        return x
+    others = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*others, axis))
+
+
+def _within_tensor(
+    placement: Placement, spec: PartitionSpec, collective: Callable[[jax.Array], jax.Array]
+) -> Callable[[jax.Array], jax.Array]:
+    """A collective over `fsdp` of each part over `tensor`.
+
+    Without this, XLA gathers the leaf over `tensor` too before it runs the collective.
+    """
+    if placement.mesh.shape["tensor"] == 1:
+        return collective
+    own = PartitionSpec(*(axis if axis == "tensor" else None for axis in spec))
+    return jax.shard_map(
+        collective, in_specs=own, out_specs=own, axis_names={"tensor"}, check_vma=False
+    )

@@ -1,0 +1,1 @@
+"""Clocks, files and people: everything around the pure step."""

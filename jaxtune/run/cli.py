@@ -1,0 +1,44 @@
+"""Shared by the two commands: errors as one message, and no chatter from libraries."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jaxtune.core.errors import UserError
+from jaxtune.io.cache_folder import private_folder
+
+
+def run_command(main: Callable[[list[str]], None], argv: list[str]) -> int:
+    """Runs a command and returns its exit status; a mistake of the person's is one message."""
+    _quiet()
+    try:
+        main(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def token_folder(say: Callable[[str], Any]) -> Path | None:
+    """Where the commands keep tokens from run to run; None, and why, where they cannot."""
+    try:
+        return private_folder("tokens")
+    except UserError as error:
+        say(f"tokens are not kept for the next run: {error}")
+        return None
+
+
+def _quiet() -> None:
+    """Drops what libraries say that nobody here can act on."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(orbax|flax|transformers|huggingface_hub)\b")
+    # A program that cannot be read from the cache, or written to it, is compiled as ever.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")

@@ -1,0 +1,83 @@
+"""What a person sees: the summary at the start, progress with the time left, the end."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+
+class Report:
+    """Writes to one console. Where that is no terminal there is no bar, only lines."""
+
+    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+        """Writes to standard output unless another console is given; nothing at all if quiet."""
+        width = None if sys.stdout.isatty() else 1000  # a log wraps no line, and cuts no path
+        self.console = console or Console(highlight=False, width=width, quiet=quiet)
+
+    def line(self, text: str) -> None:
+        """One line of plain text."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def table(self, title: str, rows: Iterable[tuple[str, Any]]) -> None:
+        """Names and values, one pair a row."""
+        table = Table(
+            title=title, title_justify="left", show_header=False, box=None, padding=(0, 2)
+        )
+        for name, value in rows:
+            table.add_row(Text(name), Text(str(value)))
+        self.console.print(table)
+
+    def grid(self, title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """A table with named columns; all but the first are aligned to the right."""
+        table = Table(title=title, title_justify="left", box=None, padding=(0, 2))
+        for index, name in enumerate(header):
+            table.add_column(Text(name), justify="right" if index else "left", no_wrap=index > 0)
+        for row in rows:
+            table.add_row(*map(Text, row))
+        self.console.print(table)
+
+    @contextlib.contextmanager
+    def bar(self, name: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+        """A progress bar with the time left; call what it yields with `advance` and `note`."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        disable = not self.console.is_terminal
+        with Progress(*columns, console=self.console, transient=True, disable=disable) as progress:
+            task = progress.add_task(name, total=total, completed=done, note="")
+
+            def update(advance: int = 1, note: str | None = None) -> None:
+                progress.update(task, advance=advance)
+                if note is not None:
+                    progress.update(task, note=note)
+
+            yield update
+
+    def track(self, name: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
+        """A wrapper that shows the progress of iterating over something with a length."""
+
+        def wrap(items: Any) -> Iterator[Any]:
+            with self.bar(name, len(items)) as update:
+                for item in items:
+                    yield item
+                    update()
+
+        return wrap

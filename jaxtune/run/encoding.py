@@ -1,0 +1,44 @@
+"""From the checked rows of every split to its examples."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxtune.data.sources.rows import Data, class_order
+from jaxtune.run.console import Report
+from jaxtune.settings import DataSettings
+from jaxtune.tasks.task import Task
+
+
+def encode_splits(
+    task: Task,
+    data: Data,
+    processor: Any,
+    settings: DataSettings,
+    class_names: Sequence[str],
+    config: Any,
+    folder: Path,
+    report: Report,
+) -> tuple[dict[str, Any], list[str]]:
+    """Examples by split, and notes for a person.
+
+    Args:
+      task: how rows become examples.
+      data: checked rows.
+      processor: tokenizer or image processor.
+      settings: of the data.
+      class_names: the model's order of the data's classes, which the labels then follow.
+      config: of the model, whose tables the examples must fit.
+      folder: of the model, for messages.
+      report: shows progress.
+    """
+    order = class_order(data.class_names, class_names)
+    examples, notes = {}, []
+    for split, rows in data.splits.items():
+        if len(order):
+            rows = rows._replace(labels=task.reorder(rows.labels, order))
+        track = report.track(f"reading {split}")
+        examples[split], more = task.encode(rows, processor, settings, track)
+        task.inputs.check(examples[split], config, folder)
+        notes += [f"{split}: {note}" for note in more]
+    return examples, notes

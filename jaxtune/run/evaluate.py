@@ -1,0 +1,98 @@
+"""Outputs and scores over any number of examples, exact whatever the batch size."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxtune.core.types import Batch
+from jaxtune.data.batching.batches import BatchIndex
+from jaxtune.data.batching.layout import Layout
+from jaxtune.parallel.sharding import Placement, own_rows, place_batch
+from jaxtune.tasks.task import Task
+from jaxtune.train.prefetch import prefetch
+
+Advance = Callable[[int], Any]
+
+
+def predict_all(
+    step: Callable[[Batch], Any],
+    examples: Any,
+    layout: Layout,
+    advance: Advance = lambda count: None,
+    *,
+    per_token: bool = False,
+    placement: Placement | None = None,
+) -> tuple[dict[str, float], Any]:
+    """Runs a step over all examples and puts the outputs back in order.
+
+    Args:
+      step: batch -> (metrics, outputs or None), as `make_eval_step` makes with its parameters
+        bound; outputs are [b ...], of packed rows with s examples [b s ...].
+      examples: n of them.
+      layout: how examples make batches; the last batch is filled up with weights of 0.
+      advance: called with the number of examples done.
+      per_token: whether the outputs are of tokens, [b t ...]; those of padding are dropped.
+      placement: of the batches on several devices; all processes get the outputs of all rows.
+
+    Returns:
+      (means of the metrics, outputs float32 in the examples' order: [n ...], or a list of n arrays
+      [t ...] where they are of tokens, or None).
+    """
+    lengths = examples.lengths
+    sums: dict[str, np.ndarray] = {}
+    outputs: list[Any] = [None] * len(lengths)
+    waiting: list[tuple[BatchIndex, Any]] = []
+
+    def collect() -> None:
+        index, result = waiting.pop(0)
+        means, values = jax.device_get(result)
+        for name, mean in means.items():
+            sums[name] = sums.get(name, 0.0) + np.array(mean, np.float64)
+        if values is not None:
+            for i, output in _by_example(index, values, lengths, per_token):
+                outputs[i] = output
+        advance(len(index.indices))
+
+    for index, batch in prefetch(_batches(examples, layout, placement)):
+        waiting.append((index, step(batch)))
+        if len(waiting) > 1:  # one batch is computed while the outputs of the last are read
+            collect()
+    while waiting:
+        collect()
+    assert outputs, "there are no examples"
+    found: Any = outputs
+    if outputs[0] is None:
+        found = None
+    elif not per_token:
+        found = np.stack(outputs).astype(np.float32)
+    return {name: float(total / weight) for name, (total, weight) in sums.items()}, found
+
+
+def _batches(
+    examples: Any, layout: Layout, placement: Placement | None
+) -> Iterator[tuple[BatchIndex, Batch]]:
+    """All examples in batches on the devices; of several processes, each reads its own rows."""
+    for indices in layout.eval_order(examples.lengths):
+        index = layout.place(indices, examples.lengths)
+        rows = own_rows(placement, layout.num_rows(index))
+        yield index, place_batch(placement, layout.collate(examples, index, rows=rows))
+
+
+def _by_example(
+    index: BatchIndex, values: np.ndarray, lengths: np.ndarray, per_token: bool
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Each example of a batch with its part of the outputs."""
+    for i, _, row, slot, start, stop in index.spans(lengths):
+        if per_token:
+            yield i, values[row, start:stop]
+        else:
+            yield i, values[row] if index.rows is None else values[row, slot]
+
+
+def all_scores(
+    task: Task, means: dict[str, float], outputs: Any, examples: Any
+) -> dict[str, float]:
+    """The mean loss and the task's scores of the outputs against the labels."""
+    return {"loss": means["loss"]} | task.scores_fn(means, outputs, examples)

@@ -1,0 +1,69 @@
+"""`--mode=eval`: the scores of a saved model on labelled data."""
+
+from pathlib import Path
+
+from jaxtune.core.errors import UserError
+from jaxtune.data.sources.rows import read_data
+from jaxtune.run.console import Report
+from jaxtune.run.encoding import encode_splits
+from jaxtune.run.evaluate import all_scores
+from jaxtune.run.saved import open_saved, outputs_of
+from jaxtune.run.trackers import finite
+from jaxtune.settings import Settings
+from jaxtune.tasks.registry import find_task
+from jaxtune.tasks.task import keeping_tokens
+
+
+def score(
+    settings: Settings, workdir: Path, report: Report, tokens: Path | None = None
+) -> dict[str, dict[str, float | None]]:
+    """Scores a saved model on the validation and test splits of the config's data.
+
+    Args:
+      settings: `model.path` is scored where `workdir` holds no `model/` of its own.
+      workdir: of a finished run; nothing is written to it.
+      report: where a person reads along.
+      tokens: a folder that keeps tokens from run to run; None keeps none.
+
+    Returns:
+      Scores by name, by split; None where one is undefined.
+
+    Raises:
+      UserError: no saved model, or data that does not fit it.
+    """
+    own = workdir / "model"
+    folder = str(own) if own.is_dir() else settings.model.path
+    data = read_data(settings.data, find_task(settings.task).reader)
+    saved = open_saved(folder, settings.precision.compute_dtype, settings.data)
+    report.line(f"scoring {folder}")
+    if saved.task.name != settings.task:
+        raise UserError(
+            f"{folder} is a model of {saved.task.name}, but config.task is {settings.task}."
+        )
+    names = saved.pretrained.class_names
+    for name in data.class_names:
+        if name not in names:
+            raise UserError(
+                f"{settings.data.path} has the class {name!r}, but {folder} knows only"
+                f" {', '.join(names[:20])}."
+            )
+    del data.splits["train"]
+    examples, cuts = encode_splits(
+        keeping_tokens(saved.task, tokens),
+        data,
+        saved.processor,
+        saved.data,
+        names,
+        saved.pretrained.config,
+        saved.pretrained.folder,
+        report,
+    )
+    for note in (*data.notes, *cuts):
+        report.line(note)
+    found = {}
+    for split, part in examples.items():
+        means, outputs = outputs_of(saved, part, settings.train.eval_batch_size, report, split)
+        scores = all_scores(saved.task, means, outputs, part)
+        found[split] = {name: finite(value) for name, value in scores.items()}
+        report.table(split, [(name, f"{value:.4f}") for name, value in scores.items()])
+    return found

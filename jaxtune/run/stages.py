@@ -1,0 +1,155 @@
+"""The stages of a run: which leaves each trains, when it begins, and what goes on from the last."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxtune.core import dropout, paths, trees
+from jaxtune.core.types import ApplyFn, Params
+from jaxtune.frozen.loader import Feed
+from jaxtune.models.trunk import make_upper_apply
+from jaxtune.parallel.sharding import ROWS
+from jaxtune.run.checkpoint import Checkpoints, Progress
+from jaxtune.run.prepare import Run, stage_start
+from jaxtune.train.compiled import Compiled
+from jaxtune.train.sharded_step import spread_sums
+from jaxtune.train.state import TrainState, init_state
+from jaxtune.train.step import make_sums, make_update, sum_over
+from jaxtune.tuning import injection, partition
+from jaxtune.tuning.partition import Staged
+
+
+class Stage(NamedTuple):
+    """One stage in training. Most strategies have only the one of index 0.
+
+    Attributes:
+      number: from 0.
+      step: (state, frozen, batch) -> (state, info), compiled for each batch shape.
+      state: holds what the stage trains.
+      frozen: the rest of the parameters; what an earlier stage has trained is in it too.
+      feed: makes its batches.
+    """
+
+    number: int
+    step: Compiled
+    state: TrainState
+    frozen: Params
+    feed: Feed
+
+    @property
+    def compile_seconds(self) -> float:
+        """Spent in tracing and compiling the step, and the frozen layers below it, so far."""
+        trunk = self.feed.trunk
+        return self.step.seconds + (0.0 if trunk is None else trunk.seconds)
+
+
+def begin(
+    run: Run,
+    index: int,
+    params: Params,
+    last: TrainState | None = None,
+    folder: Path | None = None,
+) -> Stage:
+    """A stage before its first step.
+
+    Args:
+      run: names what each stage trains.
+      index: of the stage.
+      params: all parameters as they are now.
+      last: where the stage before it ended. Its step, its key, and the moments and counts of the
+        leaves that are trained in both go on.
+      folder: for activations that are too many for memory; None for the system's.
+    """
+    state, frozen = _fresh(run, index, params)
+    if last is not None:
+        opt_state = carry(last.opt_state, state.opt_state)
+        state = state._replace(step=last.step, key=last.key, opt_state=opt_state)
+    return _stage(run, index, state, frozen, folder)
+
+
+def _fresh(run: Run, index: int, params: Params) -> tuple[TrainState, Params]:
+    """What a stage trains, at step 0, and what it does not."""
+    trainable, frozen = partition.partition(params, run.stages[index])
+    tx = run.optimizer(index)
+
+    def init(params: Params) -> TrainState:
+        return init_state(params, tx, jax.random.key(run.settings.seed))
+
+    # One program, where by itself each shape of a parameter would want two.
+    if run.placement is None:
+        return jax.jit(init)(trainable), frozen
+    shardings = run.placement.shardings(jax.eval_shape(init, trainable))
+    return jax.jit(init, out_shardings=shardings)(trainable), frozen
+
+
+def _stage(run: Run, index: int, state: TrainState, frozen: Params, folder: Path | None) -> Stage:
+    apply_fn, depth = run.apply_fn, run.trunks[index].depth
+    if depth:
+        apply_fn = injection.adapt(run.strategy, make_upper_apply(run.pretrained.module, depth))
+    feed = Feed(run, index, frozen, folder)
+    return Stage(index, _compiled_step(run, index, apply_fn, state), state, frozen, feed)
+
+
+def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -> Compiled:
+    """The training step on one device, on a mesh, or under pmap."""
+    placement, parts = run.placement, run.settings.train.num_microbatches
+    sums = make_sums(apply_fn, run.loss_fn, parts, dropout.same_key)
+    transform: Callable[..., Any] = jax.jit
+    if placement is not None and placement.mode == "pmap":
+        sums = sum_over(sums, ROWS[0], dropout.same_key)
+        axes = {"axis_name": ROWS[0], "in_axes": (None, None, 0), "out_axes": (None, None)}
+        transform = partial(jax.pmap, **axes)
+    elif placement is not None:
+        sums = spread_sums(sums, placement, dropout.same_key)
+        out = (placement.shardings(state), placement.whole)
+        transform = partial(jax.jit, out_shardings=out)
+    step = make_update(sums, run.optimizer(index))
+    return Compiled(step, donate_argnums=(0,), transform=transform)
+
+
+def carry(old: Any, new: Any) -> Any:
+    """The optimizer state `new` with the values that `old` has under the same names."""
+    known = paths.flatten(old)
+    values = [known.get(name, value) for name, value in paths.flatten(new).items()]
+    return jax.tree.unflatten(jax.tree.structure(new), values)
+
+
+def is_due(run: Run, progress: Progress, step: int) -> bool:
+    """Whether the next stage begins before step number `step` (from 0) is taken."""
+    index = len(progress.stage_starts)
+    if index >= len(run.stages):
+        return False
+    assert isinstance(run.strategy, Staged)
+    start = stage_start(run.strategy, index, run.steps_per_epoch)
+    return progress.bad_evals >= run.strategy.stage_length if start is None else step >= start
+
+
+def settled(run: Run, index: int, frozen: Params) -> Params:
+    """The leaves of `frozen` that an earlier stage has trained; None elsewhere."""
+    earlier = {
+        name
+        for labels in run.stages[:index]
+        for name, label in paths.flatten(labels).items()
+        if label != partition.FROZEN
+    }
+    leaves = [leaf if name in earlier else None for name, leaf in paths.flatten(frozen).items()]
+    return jax.tree.unflatten(jax.tree.structure(frozen), leaves)
+
+
+def restore(
+    run: Run, checkpoints: Checkpoints, step: int, folder: Path | None = None
+) -> tuple[Stage, Progress]:
+    """The stage that wrote the checkpoint at `step`, as it was then; `folder` as in `begin`."""
+    progress = checkpoints.progress(step)
+    number = len(progress.stage_starts) - 1
+    state, frozen = _fresh(run, number, run.params)
+    state, kept = checkpoints.restore(step, state, settled(run, number, frozen))
+    return _stage(run, number, state, trees.merge(kept, frozen), folder), progress
+
+
+def assemble(stage: Stage) -> Params:
+    """All parameters as they are now."""
+    return trees.merge(stage.state.params, stage.frozen)

@@ -1,0 +1,289 @@
+"""The numbers of a run in words: before the first step, and after the last."""
+
+import dataclasses
+import resource
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from jaxtune import __version__
+from jaxtune.analysis.audit import HEADER, audit, audit_rows, flops_line
+from jaxtune.core import paths, trees
+from jaxtune.core.units import human_bytes, human_seconds
+from jaxtune.data.batching import batches
+from jaxtune.models.registry import parameter_shapes
+from jaxtune.parallel.sharding import spell
+from jaxtune.run.console import Report
+from jaxtune.run.prepare import Run
+from jaxtune.run.trackers import finite
+from jaxtune.settings import PrecisionSettings
+from jaxtune.train.compiled import Compiled, main_shape
+from jaxtune.tuning import partition
+
+_SAMPLE = 100  # batches that the share of padding is estimated by
+
+
+def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
+    """What trains, what is frozen, sizes, shapes: one (name, value) a row."""
+    settings, pretrained = run.settings, run.pretrained
+    rows = [("model", f"{settings.model.path} ({pretrained.family.model_type})")]
+    rows += [("", line) for line in pretrained.report.lines()]
+    total = trees.count(run.params)
+    trainable, _ = partition.partition(run.params, run.stages[0])
+    count = trees.count(trainable)
+    rows += [
+        ("tuning", _fields(**dataclasses.asdict(settings.tuning))),
+        (
+            "trainable",
+            f"{count:,} of {total:,} parameters ({count / total:.1%}), {_size(trainable)}",
+        ),
+        ("optimizer", _optimizer(run)),
+        ("precision", _precision(settings.precision)),
+        ("data", settings.data.path),
+    ]
+    rows += [(f"  {split}", _sizes(run, part.lengths)) for split, part in run.examples.items()]
+    rows += [("", note) for note in run.notes]
+    if pretrained.class_names:
+        names = ", ".join(pretrained.class_names[:10])
+        rows.append(("classes", f"{len(pretrained.class_names)}: {names}"))
+    rows += [
+        *_attention_rows(run),
+        ("batches", f"{settings.train.batch_size} {_shapes(run)}"),
+        *_memory_rows(run),
+        ("steps", f"{run.num_steps} ({run.steps_per_epoch} an epoch)"),
+        ("best by", f"{run.best_metric} on validation"),
+        ("device", f"{jax.device_count()} x {jax.devices()[0].device_kind}, seed {settings.seed}"),
+        *_placement_rows(run, trainable),
+        ("workdir", workdir),
+    ]
+    return rows
+
+
+def show_audit(run: Run, report: Report) -> None:
+    """The table of what trains, with rates and bytes, and what share of a full step it costs."""
+    batch: Any = _empty_batch(run)
+    model, adds = run.pretrained, run.apply_fn is not run.pretrained.apply_fn
+    found = audit(
+        run.apply_fn,
+        run.loss_fn,
+        run.params,
+        run.stages[0],
+        batch,
+        learning_rate=run.settings.optimizer.learning_rate,
+        weight_decay=run.settings.optimizer.weight_decay,
+        multipliers=run.multipliers,
+        optimizer=run.settings.optimizer.name,
+        base=(model.apply_fn, parameter_shapes(model.module)) if adds else None,
+    )
+    count = len(run.stages)
+    report.grid(f"stage 1 of {count}" if count > 1 else "parameters", HEADER, audit_rows(found))
+    shape, unit = main_shape(batch), "pixels" if _reads_images(run) else "tokens"
+    report.line(flops_line(found, f"{' x '.join(map(str, shape[:3]))} {unit}"))
+
+
+def results(
+    run: Run,
+    fit: Any,
+    scores: Mapping[str, Mapping[str, float]],
+    eval_step: Compiled,
+    seconds: float,
+) -> dict[str, Any]:
+    """What results.json holds; None for what is unknown or not a number."""
+    step = int(fit.stage.state.step)
+    return {
+        "task": run.task.name,
+        "scores": {
+            split: {name: finite(value) for name, value in part.items()}
+            for split, part in scores.items()
+        },
+        "best_metric": run.best_metric,
+        "best_step": fit.progress.best_step,
+        "steps": step,
+        "epochs": step / run.steps_per_epoch,
+        "stopped_early": step < run.num_steps,
+        "resumed_from_step": fit.first_step or None,
+        "seconds": seconds,
+        "train_seconds": fit.seconds,
+        "stage_starts": list(fit.progress.stage_starts),
+        "compile_seconds": sum(
+            program.seconds for program in (*fit.programs, *fit.trunks, eval_step)
+        ),
+        "examples_per_second": fit.examples / fit.seconds if fit.seconds else None,
+        "tokens_per_second": None
+        if _reads_images(run) or not fit.seconds
+        else fit.tokens / fit.seconds,
+        "compiled_train_shapes": [s for program in fit.programs for s in program.shapes],
+        "compiled_eval_shapes": eval_step.shapes,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "trainable_parameters": trees.count(fit.stage.state.params),
+        "parameters": trees.count(run.params),
+        "classes": list(run.pretrained.class_names),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "versions": {"jaxtune": __version__, "python": sys.version.split()[0]}
+        | {name: version(name) for name in ("jax", "flax", "optax")},
+        "notes": run.notes,
+    }
+
+
+def end_rows(results: Mapping[str, Any], workdir: Path) -> list[tuple[str, Any]]:
+    """Scores, speed, and where things are."""
+    rows = []
+    for split, part in results["scores"].items():
+        values = [f"{name} {_number(value)}" for name, value in part.items()]
+        rows.append((split, "  ".join(values)))
+    rows.append(("best step", f"{results['best_step']} of {results['steps']}"))
+    if results["examples_per_second"]:
+        rate = f"{results['examples_per_second']:.1f} examples/s"
+        tokens = results["tokens_per_second"]
+        more = f", {tokens:,.0f} tokens/s" if tokens else ""
+        rows.append(("speed", f"{rate}{more} in training"))
+    shapes = len(results["compiled_train_shapes"]) + len(results["compiled_eval_shapes"])
+    compiling = human_seconds(results["compile_seconds"])
+    rows += [
+        (
+            "time",
+            f"{human_seconds(results['seconds'])}, {compiling} of it compiling {shapes} shapes",
+        ),
+        ("memory", f"{human_bytes(results['peak_memory_bytes'])} at the peak"),
+        ("model", f"{workdir / 'model'} ({_for_whom(workdir)})"),
+        ("scores", workdir / "results.json"),
+    ]
+    return rows
+
+
+def _for_whom(workdir: Path) -> str:
+    if (workdir / "model" / "adapter_config.json").exists():
+        return "what was trained, without the base: for jaxtune.predict"
+    if (workdir / "adapter").is_dir():
+        return "merged, for transformers and jaxtune.predict; for peft: adapter/ beside it"
+    return "for transformers and jaxtune.predict"
+
+
+def peak_memory_bytes() -> int:
+    """The device's own count where it has one, else the largest resident size of this process."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return int(stats["peak_bytes_in_use"])
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _optimizer(run: Run) -> str:
+    o = run.settings.optimizer
+    clip = f", clip {o.clip_norm}" if o.clip_norm else ""
+    warm = f"warm-up {o.warmup_fraction:.0%}"
+    return f"{o.name}, {o.schedule} from {o.learning_rate:g}, {warm}, decay {o.weight_decay}{clip}"
+
+
+def _attention_rows(run: Run) -> list[tuple[str, str]]:
+    """Which kernel computes attention, where there is a choice."""
+    if jax.default_backend() == "cpu" or _reads_images(run):
+        return []
+    words = [" and ".join(sorted(_kernels(run, train))) for train in (True, False)]
+    return [("attention", f"{words[0]} in training, {words[1]} in evaluation")]
+
+
+def _kernels(run: Run, train: bool) -> set[str]:
+    """Those of all attentions of the model, by tracing it."""
+    found: set[str] = set()
+
+    def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if context.method_name == "attend":
+            found.add(context.module.kernel(args[0].shape[-1], train))
+        return call(*args, **kwargs)
+
+    def forward(params: Any, batch: Any) -> Any:
+        return run.apply_fn(params, batch, key=jax.random.key(0), train=train)
+
+    with nn.intercept_methods(note):
+        jax.eval_shape(forward, run.params, _empty_batch(run))
+    return found
+
+
+def _placement_rows(run: Run, trainable: Any) -> list[tuple[str, str]]:
+    """The mesh, which parameters it shares out how, and what each device keeps."""
+    placement = run.placement
+    if placement is None:
+        return []
+    sizes = ", ".join(f"{name} {size}" for name, size in placement.mesh.shape.items())
+    count = jax.process_count()
+    told = f"{placement.mode}: {sizes}" + (f", in {count} processes" if count > 1 else "")
+    rows = [("parallel", told)]
+    flat, found = paths.flatten(run.params), {}
+    for name, spec in placement.specs.items():
+        found.setdefault(spec, []).append(name)
+    for spec, names in found.items():
+        if any(spec):
+            example = max(names, key=lambda name: flat[name].size)
+            rows.append(("", f"{spell(spec)}: {len(names)} parameters, such as {example}"))
+    moments = jax.eval_shape(run.optimizer(0).init, trainable)
+    kept = (placement.bytes_per_device(run.params), placement.bytes_per_device(moments))
+    texts = [human_bytes(size) for size in kept]
+    rows.append(("", f"each device keeps {texts[0]} of parameters and {texts[1]} of moments"))
+    return rows
+
+
+def _memory_rows(run: Run) -> list[tuple[str, str]]:
+    """What is done to need less memory."""
+    train, rows = run.settings.train, []
+    if train.num_microbatches > 1:
+        size = train.batch_size // train.num_microbatches
+        rows.append(f"in {train.num_microbatches} parts of {size}, whose gradients are added")
+    if train.gradient_checkpointing:
+        rows.append("each layer is computed again in the backward pass")
+    return [("", row) for row in rows]
+
+
+def _precision(settings: PrecisionSettings) -> str:
+    frozen = "" if settings.frozen_dtype == "float32" else f", frozen ones {settings.frozen_dtype}"
+    return f"{settings.compute_dtype} products, float32 weights{frozen}"
+
+
+def _reads_images(run: Run) -> bool:
+    return run.task.head == "image"
+
+
+def _empty_batch(run: Run) -> dict[str, np.ndarray]:
+    """A batch of the largest shape, of which only the shape is looked at."""
+    return run.layout.collate(run.examples["train"], run.layout.empty(), (run.settings.seed, 0))
+
+
+def _sizes(run: Run, lengths: np.ndarray) -> str:
+    if _reads_images(run):
+        return f"{len(lengths):,} images"
+    return f"{len(lengths):,} examples, {lengths.mean():.1f} tokens, at most {lengths.max()}"
+
+
+def _shapes(run: Run) -> str:
+    if _reads_images(run):
+        height, width = _empty_batch(run)["pixel_values"].shape[1:3]
+        return f"images of {height} x {width} pixels"
+    lengths, size = run.examples["train"].lengths, run.settings.train.batch_size
+    order = run.layout.order(lengths, run.settings.seed, 0)[:_SAMPLE]
+    placed = [run.layout.place(indices, lengths) for indices in order]
+    waste = batches.padding_waste(placed, lengths, size)
+    if run.layout.kind == "packed":
+        shapes = ", ".join(f"{rows} x {length}" for rows, length in run.layout.shapes())
+        return f"examples, packed into {shapes} tokens ({waste:.1%} padding)"
+    shapes = ", ".join(map(str, run.layout.lengths))
+    return f"examples, padded to {shapes} tokens ({waste:.1%} padding)"
+
+
+def _fields(name: str, **fields: Any) -> str:
+    told = {key: value for key, value in fields.items() if value not in (None, ())}
+    given = ", ".join(f"{key}={value}" for key, value in told.items() if value is not False)
+    return f"{name} ({given})" if given else name
+
+
+def _size(tree: Any) -> str:
+    return human_bytes(trees.num_bytes(tree))
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
