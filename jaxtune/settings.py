@@ -87,9 +87,12 @@ class DataSettings:
         held out; a share if below 1, else a number of rows.
       test_size: the same where the data has no test split; None goes without.
       split_seed: of the splits and subsets, apart from the run's own seed.
-      layout: `packed` puts several examples into a row, so that little is padding; `bucketed`
-        makes batches of like lengths and pads to one of a few, `padded` to one. Evaluation is
-        bucketed in any case.
+      layout: of training and evaluation: `packed` puts several examples into a row, so that little
+        is padding; `bucketed` makes batches of like lengths and pads to one of a few, `padded` to
+        one.
+      token_dropout: the chance of each token of a training text to be hidden, anew in each epoch,
+        behind the mask token or, without one, that of unknown words; of tasks on whole texts.
+      augmentation: of images.
       mask_probability: of `masked_lm`: share of the words that are hidden and predicted.
       doc_stride: of `question_answering`: tokens that two windows on one long context share.
       max_answer_length: of `question_answering`: of a predicted answer, in tokens.
@@ -339,6 +342,16 @@ class Settings:
     Attributes:
       task: what is learnt, one of TASKS.
       seed: of the new head, the order of the data and dropout.
+      model: the pretrained weights.
+      data: what is learnt from.
+      tuning: what is trained.
+      loss: what is minimised.
+      optimizer: how what is trained is updated.
+      train: how long, and when to look.
+      precision: number formats.
+      activation_cache: what the frozen layers give.
+      profile: where the time goes.
+      parallel: how devices share the work.
     """
 
     task: Task = "classification"

@@ -4,14 +4,11 @@ A config is an `ml_collections.ConfigDict` with the fields of `jaxtune.settings.
 file defines `get_config()`. A run's own `config.json` is a config file too.
 """
 
-import ast
 import dataclasses
 import importlib.util
-import math
 import os
 import re
 import traceback
-import types
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +18,7 @@ from ml_collections import ConfigDict, config_dict
 
 from jaxtune.core.errors import UserError, nearest
 from jaxtune.io.json_files import read_json_object
+from jaxtune.run import config_types
 from jaxtune.settings import Settings
 
 
@@ -29,12 +27,12 @@ def default_config() -> ConfigDict:
 
     def section(settings: Any) -> ConfigDict:
         node = ConfigDict()
-        for name, hint in _hints(type(settings)).items():
+        for name, hint in config_types.hints(type(settings)).items():
             value = getattr(settings, name)
             if dataclasses.is_dataclass(value):
                 node[name] = section(value)
             elif type(None) in typing.get_args(hint):
-                kind, *_ = (k for k in (*_kinds(hint), str) if k is not type(None))
+                kind, *_ = (k for k in (*config_types.kinds(hint), str) if k is not type(None))
                 node[name] = config_dict.placeholder(kind)
                 node[name] = value
             else:
@@ -66,7 +64,7 @@ def load_config(file: str, overrides: Mapping[str, str]) -> Settings:
         node = values
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[last] = _parse(f"config.{name}", text, hint)
+        node[last] = config_types.parse(f"config.{name}", text, hint)
     settings = _build(Settings, values, "config")
     validate(settings)
     return settings
@@ -214,10 +212,6 @@ def _fault(path: Path, error: Exception) -> str:
     return f"{place}: found an error in the config file: {type(error).__name__}: {text}"
 
 
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
-
-
 def _find_hint(name: str) -> Any:
     """The type of a dotted field name."""
     kind: Any = Settings
@@ -225,12 +219,12 @@ def _find_hint(name: str) -> Any:
     for part in name.split("."):
         if not dataclasses.is_dataclass(kind):
             raise UserError(f"{so_far} is a value; it has no field {part!r}.")
-        hints = _hints(typing.cast(type, kind))
+        hints = config_types.hints(typing.cast(type, kind))
         if part not in hints:
             raise UserError(_unknown(so_far, part, hints))
         so_far, kind = f"{so_far}.{part}", hints[part]
     if dataclasses.is_dataclass(kind):
-        fields = ", ".join(_hints(typing.cast(type, kind)))
+        fields = ", ".join(config_types.hints(typing.cast(type, kind)))
         raise UserError(f"{so_far} is a section; set one of its fields: {fields}.")
     return kind
 
@@ -239,33 +233,9 @@ def _unknown(section: str, name: str, known: Mapping[str, Any]) -> str:
     return f"{section} has no field {name!r}; it has {', '.join(known)}.{nearest(name, known)}"
 
 
-def _parse(field: str, text: str, hint: Any) -> Any:
-    """Text from the command line as a value of the field's type."""
-    kinds = _kinds(hint)
-    if type(None) in kinds and text.lower() in ("none", "null"):
-        return None
-    if bool in kinds and text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        if kind in kinds:
-            try:
-                return kind(text)
-            except ValueError:
-                continue
-    if tuple in kinds:
-        try:
-            value = ast.literal_eval(text)
-            return (value,) if isinstance(value, str) else tuple(value)
-        except (ValueError, SyntaxError, TypeError):
-            return tuple(part.strip() for part in text.split(",") if part.strip())
-    if str in kinds or _options(hint):
-        return text
-    raise UserError(f"{field} is {text!r}: expected {_spell(hint)}.")
-
-
 def _build(kind: type, values: Mapping[str, Any], section: str) -> Any:
     """A settings dataclass from nested dicts; every name and type is checked."""
-    hints = _hints(kind)
+    hints = config_types.hints(kind)
     for name in values:
         if name not in hints:
             raise UserError(_unknown(section, name, hints))
@@ -277,65 +247,5 @@ def _build(kind: type, values: Mapping[str, Any], section: str) -> Any:
                 raise UserError(f"{field} is {value!r}: expected a section.")
             built[name] = _build(typing.cast(type, hint), value, field)
         else:
-            built[name] = _check(field, value, hint)
+            built[name] = config_types.convert(field, value, hint)
     return kind(**built)
-
-
-def _check(field: str, value: Any, hint: Any) -> Any:
-    kinds, options = _kinds(hint), _options(hint)
-    if options and (value is not None or type(None) not in kinds):
-        if value not in options:
-            raise UserError(
-                f"{field} is {value!r}: expected one of {', '.join(options)}."
-                f"{nearest(str(value), options)}"
-            )
-        return value
-    if isinstance(value, list):  # JSON has no tuples
-        value = tuple(value)
-    if isinstance(value, int) and not isinstance(value, bool) and float in kinds:
-        value = float(value) if abs(value) < 2**1023 else math.inf
-    good = isinstance(value, tuple(kinds)) and not (isinstance(value, bool) and bool not in kinds)
-    if good and isinstance(value, tuple):
-        good = all(type(item) is _item(hint) for item in value)
-    if good and isinstance(value, float):
-        good = math.isfinite(value)
-    if not good:
-        raise UserError(f"{field} is {value!r}: expected {_spell(hint)}.")
-    return value
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, or the hint alone."""
-    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return typing.get_args(hint) if is_union else (hint,)
-
-
-def _kinds(hint: Any) -> list[type]:
-    """The plain types that a hint admits."""
-    return [
-        typing.get_origin(arg) or arg
-        for arg in _alternatives(hint)
-        if typing.get_origin(arg) is not typing.Literal
-    ]
-
-
-def _options(hint: Any) -> tuple[str, ...]:
-    """The words that a hint admits, if it names them."""
-    literals = [arg for arg in _alternatives(hint) if typing.get_origin(arg) is typing.Literal]
-    return tuple(word for literal in literals for word in typing.get_args(literal))
-
-
-def _item(hint: Any) -> type:
-    """What a tuple that a hint admits is made of."""
-    (found,) = (arg for arg in _alternatives(hint) if typing.get_origin(arg) is tuple)
-    return typing.get_args(found)[0]
-
-
-def _spell(hint: Any) -> str:
-    """A type in words."""
-    words = {int: "a whole number", float: "a number", str: "text"}
-    if tuple in _kinds(hint):
-        what = "names" if _item(hint) is str else "whole numbers"
-        words[tuple] = f"{what} joined by commas"
-    words |= {bool: "true or false", type(None): "None"}
-    return " or ".join(words[kind] for kind in _kinds(hint))
