@@ -59,7 +59,20 @@ def test_every_meaning_is_one_line():
 @pytest.mark.parametrize(
     "setting",
     [
-        Setting("train.batch_size", "a whole number", "32", "examples a step."),
+        Setting("train.batch_size", "a whole number, at least 1", "32", "examples a step."),
+        Setting(
+            "train.patience",
+            "a whole number, at least 1, or None",
+            "None",
+            "stop after so many evaluations without a better one; None never stops early.",
+        ),
+        Setting(
+            "model.path",
+            "text, a folder or a hub id",
+            "",
+            "a folder in the transformers layout, or a hub id.",
+        ),
+        Setting("optimizer.b1", "a number, at least 0 and below 1", "0.9", "AdamW's first decay."),
         Setting(
             "activation_cache.enabled",
             "true or false",

@@ -10,7 +10,7 @@ import os
 import re
 import traceback
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,99 +71,47 @@ def load_config(file: str, overrides: Mapping[str, str]) -> Settings:
 
 
 def validate(settings: Settings) -> None:
-    """Checks ranges and what fields ask of each other.
+    """Checks the range of each field, and what fields ask of each other.
 
     Raises:
       UserError: names the first field that is wrong, its value and what was expected.
     """
-    data, train, optimizer = settings.data, settings.train, settings.optimizer
-
-    def check(good: bool, field: str, value: Any, expected: str) -> None:
+    _check_ranges(settings, "config")
+    for good, field, value, expected in _rules(settings):
         if not good:
             raise UserError(f"config.{field} is {value!r}: expected {expected}.")
 
-    check(bool(settings.model.path), "model.path", settings.model.path, "a folder or a hub id")
-    check(bool(data.path), "data.path", data.path, "a file, a folder or a hub id of a dataset")
-    check(
-        len(data.text_columns) in (1, 2), "data.text_columns", data.text_columns, "one or two names"
-    )
-    check(data.max_length >= 3, "data.max_length", data.max_length, "at least 3 tokens")
-    share = data.mask_probability
-    check(0 < share < 1, "data.mask_probability", share, "a share above 0 and below 1")
-    _validate_answers(settings, check)
-    check(data.validation_size > 0, "data.validation_size", data.validation_size, "more than 0")
-    check(
-        data.test_size is None or data.test_size > 0,
-        "data.test_size",
-        data.test_size,
-        "None or > 0",
-    )
-    check(
-        0 <= optimizer.warmup_fraction <= 1,
-        "optimizer.warmup_fraction",
-        optimizer.warmup_fraction,
-        "a share between 0 and 1",
-    )
-    for name in ("learning_rate", "weight_decay", "clip_norm", "eps"):
-        value = getattr(optimizer, name)
-        low = value is None or value > 0 or (value == 0 and name == "weight_decay")
-        check(low, f"optimizer.{name}", value, "a positive number")
-    decay = optimizer.layer_decay
-    good = decay is None or 0 < decay <= 1
-    check(good, "optimizer.layer_decay", decay, "None or a factor above 0 and at most 1")
-    for name in ("b1", "b2", "momentum"):
-        value = getattr(optimizer, name)
-        check(0 <= value < 1, f"optimizer.{name}", value, "a number from 0 up to, not with, 1")
-    for name in ("num_epochs", "batch_size", "eval_batch_size", "log_every_steps"):
-        check(getattr(train, name) >= 1, f"train.{name}", getattr(train, name), "at least 1")
-    good = train.num_microbatches >= 1 and train.batch_size % train.num_microbatches == 0
+
+def _check_ranges(section: Any, place: str) -> None:
+    for name, hint in config_types.hints(type(section)).items():
+        value, field = getattr(section, name), f"{place}.{name}"
+        if dataclasses.is_dataclass(value):
+            _check_ranges(value, field)
+        else:
+            config_types.check_range(field, value, hint)
+
+
+def _rules(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
+    """Whether a field fits the others; its name, its value, and what was expected."""
+    data, train, steps = settings.data, settings.train, settings.profile.steps
+    if settings.task == "question_answering":
+        half = data.max_length // 2
+        yield half >= 16, "data.max_length", data.max_length, "at least 32 tokens"
+        most = f"at most half of max_length {data.max_length}"
+        yield data.doc_stride <= half, "data.doc_stride", data.doc_stride, most
+    divides = train.batch_size % train.num_microbatches == 0
     divisor = f"a number that divides train.batch_size {train.batch_size}"
-    check(good, "train.num_microbatches", train.num_microbatches, divisor)
-    for name in ("num_steps", "eval_every_steps", "checkpoint_every_steps", "patience"):
-        value = getattr(train, name)
-        check(value is None or value >= 1, f"train.{name}", value, "None or at least 1")
-    for name in ("max_train_examples", "max_eval_examples"):
-        value = getattr(data, name)
-        check(value is None or value >= 1, f"data.{name}", value, "None or at least 1")
-    check(0 <= settings.seed < 2**32, "seed", settings.seed, "0 to 2**32 - 1")
-    check(data.split_seed >= 0, "data.split_seed", data.split_seed, "at least 0")
-    good = 0 <= data.token_dropout < 1
-    check(good, "data.token_dropout", data.token_dropout, "a share from 0 up to, not with, 1")
-    _validate_profile(settings, check)
+    yield divides, "train.num_microbatches", train.num_microbatches, divisor
+    if steps is not None:
+        good = len(steps) == 2 and 0 <= steps[0] < steps[1]
+        yield good, "profile.steps", steps, "None or START,STOP with 0 <= START < STOP"
+        most = f"at most train.num_steps {train.num_steps}"
+        yield train.num_steps is None or steps[1] <= train.num_steps, "profile.steps", steps, most
     sizes = {name: getattr(settings.parallel, name) for name in ("data", "fsdp", "tensor")}
     for name, size in sizes.items():
         good = size >= 1 or (size == -1 and [*sizes.values()].count(-1) == 1)
-        check(good, f"parallel.{name}", size, "at least 1, or -1 for the rest on one axis alone")
-    most = settings.activation_cache.max_memory_bytes
-    check(most >= 0, "activation_cache.max_memory_bytes", most, "at least 0")
-    augmentation = data.augmentation
-    for name in ("rand_augment_num_ops", "mixup_alpha", "cutmix_alpha"):
-        value = getattr(augmentation, name)
-        check(value >= 0, f"data.augmentation.{name}", value, "at least 0")
-    magnitude = augmentation.rand_augment_magnitude
-    good = 0 <= magnitude <= 30
-    check(good, "data.augmentation.rand_augment_magnitude", magnitude, "0 to 30")
-
-
-def _validate_answers(settings: Settings, check: Callable[[bool, str, Any, str], None]) -> None:
-    data = settings.data
-    check(data.doc_stride >= 0, "data.doc_stride", data.doc_stride, "at least 0")
-    for name in ("max_answer_length", "n_best"):
-        check(getattr(data, name) >= 1, f"data.{name}", getattr(data, name), "at least 1")
-    if settings.task == "question_answering":
-        check(data.max_length >= 32, "data.max_length", data.max_length, "at least 32 tokens")
-        most = f"at most half of max_length {data.max_length}"
-        check(data.doc_stride <= data.max_length // 2, "data.doc_stride", data.doc_stride, most)
-
-
-def _validate_profile(settings: Settings, check: Callable[[bool, str, Any, str], None]) -> None:
-    steps, last = settings.profile.steps, settings.train.num_steps
-    if steps is None:
-        return
-    good = len(steps) == 2 and 0 <= steps[0] < steps[1]
-    check(good, "profile.steps", steps, "None or START,STOP with 0 <= START < STOP")
-    if last is not None:
-        check(steps[1] <= last, "profile.steps", steps, f"at most train.num_steps {last}")
+        expected = "at least 1, or -1 for the rest on one axis alone"
+        yield good, f"parallel.{name}", size, expected
 
 
 def _run_python(path: Path) -> dict[str, Any]:

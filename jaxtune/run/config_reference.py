@@ -39,9 +39,8 @@ def describe(kind: type = Settings, prefix: str = "") -> list[Setting]:
         if dataclasses.is_dataclass(hint):
             found += describe(typing.cast(type, hint), f"{name}.")
             continue
-        words = [config_types.spell(hint), config_types.spell_range(hint)]
-        meaning = meanings.get(field.name, "")
-        found.append(Setting(name, ", ".join(filter(None, words)), _typed(field.default), meaning))
+        words, meaning = config_types.spell_both(hint), meanings.get(field.name, "")
+        found.append(Setting(name, words, _typed(field.default), meaning))
     return found
 
 

@@ -14,15 +14,15 @@ from jaxtune.core.errors import UserError, nearest
 
 _WORDS = {
     **{int: "a whole number", float: "a number", str: "text", bool: "true or false"},
-    **{type(None): "None", tuple[str, ...]: "names joined by commas"},
+    tuple[str, ...]: "names joined by commas",
     tuple[int, ...]: "whole numbers joined by commas",
 }
 
 _LIMITS: dict[type, tuple[str, Callable[[Any, Any], bool]]] = {
     Ge: ("at least {}", lambda value, limit: value >= limit),
-    Gt: ("more than {}", lambda value, limit: value > limit),
+    Gt: ("above {}", lambda value, limit: value > limit),
     Le: ("at most {}", lambda value, limit: value <= limit),
-    Lt: ("less than {}", lambda value, limit: value < limit),
+    Lt: ("below {}", lambda value, limit: value < limit),
     MinLen: ("at least {} of them", lambda value, limit: len(value) >= limit),
     MaxLen: ("at most {} of them", lambda value, limit: len(value) <= limit),
 }
@@ -51,18 +51,24 @@ def kinds(hint: Any) -> list[type]:
 
 
 def spell(hint: Any) -> str:
-    """A type in words, without its range."""
-    words = options(hint)
-    named = [f"one of {', '.join(words)}"] if words else []
-    return " or ".join([*named, *(_WORDS[kind] for kind in _members(hint) if kind in _WORDS)])
+    """A type in words, without its range: `a whole number or None`."""
+    return " or ".join(_spell_members(hint) + ["None"] * _may_be_unset(hint))
 
 
 def spell_range(hint: Any) -> str:
-    """A range in words; empty where there is none."""
+    """A range in words, such as `at least 0 and below 1`; empty where there is none."""
     marks = [*_marks(hint)]
     said = [mark.documentation for mark in marks if isinstance(mark, DocInfo)]
     limits = [_LIMITS[type(mark)][0].format(*_limit(mark)) for mark in marks if _is_limit(mark)]
     return " ".join(said) or " and ".join(limits)
+
+
+def spell_both(hint: Any) -> str:
+    """A type and its range: `a whole number, at least 1, or None`."""
+    limits = spell_range(hint)
+    if not limits:
+        return spell(hint)
+    return ", ".join([*_spell_members(hint), limits, *["or None"] * _may_be_unset(hint)])
 
 
 def parse(field: str, text: str, hint: Any) -> Any:
@@ -72,7 +78,7 @@ def parse(field: str, text: str, hint: Any) -> Any:
       UserError: it is none.
     """
     admitted = kinds(hint)
-    if type(None) in admitted and text.lower() in ("none", "null"):
+    if _may_be_unset(hint) and text.lower() in ("none", "null"):
         return None
     if bool in admitted and text.lower() in ("true", "false"):
         return text.lower() == "true"
@@ -100,7 +106,7 @@ def convert(field: str, value: Any, hint: Any) -> Any:
       UserError: it is of another type.
     """
     admitted, words = kinds(hint), options(hint)
-    if words and (value is not None or type(None) not in admitted):
+    if words and not (value is None and _may_be_unset(hint)):
         if value not in words:
             found = f"{field} is {value!r}: expected one of {', '.join(words)}."
             raise UserError(found + nearest(str(value), words))
@@ -131,8 +137,18 @@ def check_range(field: str, value: Any, hint: Any) -> None:
     limits = [mark for mark in _marks(hint) if _is_limit(mark)]
     if value is None or all(_LIMITS[type(mark)][1](value, *_limit(mark)) for mark in limits):
         return
-    or_none = "None or " if type(None) in kinds(hint) else ""
-    raise UserError(f"{field} is {value!r}: expected {or_none}{spell_range(hint)}.")
+    expected = "None or " * _may_be_unset(hint) + spell_range(hint)
+    raise UserError(f"{field} is {value!r}: expected {expected}.")
+
+
+def _may_be_unset(hint: Any) -> bool:
+    return type(None) in _members(hint)
+
+
+def _spell_members(hint: Any) -> list[str]:
+    words = options(hint)
+    named = [_WORDS[kind] for kind in _members(hint) if kind in _WORDS]
+    return [f"one of {', '.join(words)}"] * bool(words) + named
 
 
 def _members(hint: Any) -> list[Any]:
