@@ -185,7 +185,7 @@ def leaves_of(run: Run, stage: Stage) -> list[Leaf]:
             name=name,
             shape=leaf.shape,
             itemsize=leaf.dtype.itemsize,
-            axes=() if run.placement is None else tuple(run.placement.spec(name)),
+            axes=() if run.sharding is None else tuple(run.sharding.spec(name)),
             is_trained=label != partition.FROZEN,
             layer=layer,
             is_used=not depth or layer is None or layer >= depth,

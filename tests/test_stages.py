@@ -46,7 +46,7 @@ def make_run(order):
         apply_fn=apply_fn,
         loss_fn=loss_fn,
         settings=types.SimpleNamespace(seed=0, train=TrainSettings()),
-        placement=None,
+        sharding=None,
         params=params,
         stages=labels,
         trunks=(TrunkPlan(0),) * len(labels),

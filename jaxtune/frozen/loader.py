@@ -18,11 +18,12 @@ from jaxtune.core.units import human_bytes
 from jaxtune.data.batching.batches import BatchIndex
 from jaxtune.frozen.store import ActivationCache
 from jaxtune.models.trunk import STATES, make_trunk, reads_all
-from jaxtune.parallel import multihost, sharding
+from jaxtune.parallel import multihost
+from jaxtune.parallel.sharding import own_rows, place_batch
 from jaxtune.run.prepare import Run, batch_indices
 from jaxtune.train.compiled import Compiled
 from jaxtune.train.prefetch import prefetch
-from jaxtune.train.sharded_step import spread_trunk
+from jaxtune.train.sharded_step import shard_trunk
 
 Fields = dict[str, Any]
 
@@ -109,7 +110,7 @@ class Feed:
         """
         run = self._run
         batches = ((index, self._put(batch)) for index, batch in self.batches(step, start))
-        if run.placement is None or self.trunk is None:
+        if run.sharding is None or self.trunk is None:
             return prefetch(batches)
         return batches
 
@@ -146,18 +147,16 @@ class Feed:
 
     def _compiled(self, trunk: Any) -> Compiled:
         """The trunk; where the host reads what it gives, each process gets all of it."""
-        placement = self._run.placement
-        if placement is None:
+        sharding = self._run.sharding
+        if sharding is None:
             return Compiled(trunk)
-        out = placement.whole if self._on_host else placement.rows
-        return Compiled(
-            spread_trunk(trunk, placement), transform=partial(jax.jit, out_shardings=out)
-        )
+        out = sharding.whole if self._on_host else sharding.rows
+        return Compiled(shard_trunk(trunk, sharding), transform=partial(jax.jit, out_shardings=out))
 
     def _states(self, fields: Fields) -> Any:
         """What the trunk gives for a batch: on the host if that reads it, else on the devices."""
         assert self.trunk is not None
-        states = self.trunk(self._frozen, sharding.place_batch(self._run.placement, fields))
+        states = self.trunk(self._frozen, place_batch(self._run.sharding, fields))
         return jax.device_get(states) if self._on_host else states
 
     def _take(self, cache: ActivationCache, index: BatchIndex, length: int) -> np.ndarray:
@@ -167,15 +166,15 @@ class Feed:
 
     def _put(self, batch: Fields) -> Batch:
         """The batch as the step takes it."""
-        placement = self._run.placement
-        placed = sharding.place_batch(placement, batch)
-        if placement is None or placement.mode == "jit":
+        sharding = self._run.sharding
+        placed = place_batch(sharding, batch)
+        if sharding is None or sharding.mode == "jit":
             return placed
-        shares = placement.num_shares
+        shares = sharding.num_shares
         return {name: x.reshape(shares, -1, *x.shape[1:]) for name, x in placed.items()}
 
     def _own_rows(self, index: BatchIndex) -> slice:
-        return sharding.own_rows(self._run.placement, self._run.layout.num_rows(index))
+        return own_rows(self._run.sharding, self._run.layout.num_rows(index))
 
     def _collate(self, index: BatchIndex, epoch: int) -> Fields:
         run = self._run

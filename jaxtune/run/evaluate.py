@@ -9,7 +9,7 @@ import numpy as np
 from jaxtune.core.types import Batch
 from jaxtune.data.batching.batches import BatchIndex
 from jaxtune.data.batching.layout import Layout
-from jaxtune.parallel.sharding import Placement, own_rows, place_batch
+from jaxtune.parallel.sharding import Sharding, own_rows, place_batch
 from jaxtune.tasks.task import Task
 from jaxtune.train.prefetch import prefetch
 
@@ -23,7 +23,7 @@ def predict_all(
     advance: Advance = lambda count: None,
     *,
     per_token: bool = False,
-    placement: Placement | None = None,
+    sharding: Sharding | None = None,
 ) -> tuple[dict[str, float], Any]:
     """Runs a step over all examples and puts the outputs back in order.
 
@@ -34,7 +34,7 @@ def predict_all(
       layout: how examples make batches; the last batch is filled up with weights of 0.
       advance: called with the number of examples done.
       per_token: whether the outputs are of tokens, [b t ...]; those of padding are dropped.
-      placement: of the batches on several devices; all processes get the outputs of all rows.
+      sharding: of the batches on several devices; all processes get the outputs of all rows.
 
     Returns:
       (means of the metrics, outputs float32 in the examples' order: [n ...], or a list of n arrays
@@ -55,7 +55,7 @@ def predict_all(
                 outputs[i] = output
         advance(len(index.indices))
 
-    for index, batch in prefetch(_batches(examples, layout, placement)):
+    for index, batch in prefetch(_batches(examples, layout, sharding)):
         waiting.append((index, step(batch)))
         if len(waiting) > 1:  # one batch is computed while the outputs of the last are read
             collect()
@@ -71,13 +71,13 @@ def predict_all(
 
 
 def _batches(
-    examples: Any, layout: Layout, placement: Placement | None
+    examples: Any, layout: Layout, sharding: Sharding | None
 ) -> Iterator[tuple[BatchIndex, Batch]]:
     """All examples in batches on the devices; of several processes, each reads its own rows."""
     for indices in layout.eval_order(examples.lengths):
         index = layout.place(indices, examples.lengths)
-        rows = own_rows(placement, layout.num_rows(index))
-        yield index, place_batch(placement, layout.collate(examples, index, rows=rows))
+        rows = own_rows(sharding, layout.num_rows(index))
+        yield index, place_batch(sharding, layout.collate(examples, index, rows=rows))
 
 
 def _by_example(

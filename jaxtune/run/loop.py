@@ -30,7 +30,7 @@ from jaxtune.run.trackers import MetricsLog
 from jaxtune.run.workdir import check_workdir, claim_workdir
 from jaxtune.settings import Settings, to_json
 from jaxtune.train.compiled import Compiled, main_shape
-from jaxtune.train.sharded_step import spread_eval
+from jaxtune.train.sharded_step import shard_eval
 from jaxtune.train.step import StepInfo, make_eval_step
 from jaxtune.tuning.partition import Staged
 
@@ -154,10 +154,10 @@ def _claim(workdir: Path, run: Run) -> None:
 def compiled_eval(run: Run) -> Compiled:
     """The evaluation step; on several devices, each has the outputs of all."""
     step = make_eval_step(run.apply_fn, run.task.metrics_fn, run.task.fetch)
-    if run.placement is None:
+    if run.sharding is None:
         return Compiled(step)
-    transform = partial(jax.jit, out_shardings=run.placement.whole)
-    return Compiled(spread_eval(step, run.placement), transform=transform)
+    transform = partial(jax.jit, out_shardings=run.sharding.whole)
+    return Compiled(shard_eval(step, run.sharding), transform=transform)
 
 
 def _fit(
@@ -287,7 +287,7 @@ def _evaluate(
             run.eval_layout,
             update,
             per_token=run.task.per_token,
-            placement=run.placement,
+            sharding=run.sharding,
         )
     return all_scores(run.task, means, outputs, examples)
 

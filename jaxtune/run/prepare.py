@@ -22,8 +22,7 @@ from jaxtune.models.family import Family, check_shared_heads, strategy_fields, w
 from jaxtune.models.pretrained import Pretrained, choose_classes, load_pretrained, read_config
 from jaxtune.models.recompute import make_recomputing_apply
 from jaxtune.models.registry import find_head, parameter_shapes
-from jaxtune.parallel import sharding
-from jaxtune.parallel.sharding import Placement
+from jaxtune.parallel.sharding import Sharding, check_devices, make_sharding, place, put
 from jaxtune.run.console import Report
 from jaxtune.run.encoding import encode_splits
 from jaxtune.settings import Settings
@@ -47,7 +46,7 @@ class Run(NamedTuple):
       examples: by split.
       layout: of training batches.
       eval_layout: of batches of evaluation.
-      placement: of parameters and batches on several devices; None on one.
+      sharding: of parameters and batches on several devices; None on one.
       strategy: what is trained.
       loss_fn: what is minimised.
       apply_fn: the model on `params`.
@@ -69,7 +68,7 @@ class Run(NamedTuple):
     examples: dict[str, Any]
     layout: Layout
     eval_layout: Layout
-    placement: Placement | None
+    sharding: Sharding | None
     strategy: Strategy
     loss_fn: LossFn
     apply_fn: ApplyFn
@@ -99,7 +98,7 @@ def prepare(settings: Settings, report: Report, tokens: Path | None = None) -> R
     Raises:
       UserError: whatever is wrong with the config, the data or the weights, in that order.
     """
-    sharding.check_devices(settings.parallel, settings.train.batch_size, jax.device_count())
+    check_devices(settings.parallel, settings.train.batch_size, jax.device_count())
     task = keeping_tokens(find_task(settings.task), tokens)
     best_metric = _check_metric(task, settings.train.best_metric)
     folder, family, config, hf_config = read_config(settings.model.path, settings.model.revision)
@@ -124,8 +123,8 @@ def prepare(settings: Settings, report: Report, tokens: Path | None = None) -> R
     )
     shapes = parameter_shapes(head.make_module(config, num_outputs or len(class_names) or 1, dtype))
     plan = _plan(settings, strategy, family, shapes, len(examples["train"].lengths))
-    placement = plan.placement
-    check_shared_heads(config, placement)
+    sharding = plan.sharding
+    check_shared_heads(config, sharding)
     pretrained = load_pretrained(
         folder,
         head=task.head,
@@ -136,14 +135,14 @@ def prepare(settings: Settings, report: Report, tokens: Path | None = None) -> R
         sha256=settings.model.sha256,
         from_scratch=settings.model.from_scratch,
         train_statistics=statistics,
-        put=partial(sharding.put, placement),
+        put=partial(put, sharding),
     )
     max_length = getattr(config, "max_length", 1)
     if settings.train.gradient_checkpointing:
         pretrained = pretrained._replace(apply_fn=make_recomputing_apply(pretrained.module))
     params = injection.extend(strategy, pretrained.params, jax.random.fold_in(key, _ADDED_STREAM))
-    if placement is not None:
-        params = sharding.place(params, placement.shardings(params))
+    if sharding is not None:
+        params = place(params, sharding.shardings(params))
     stages, notes = _with_new_parts(settings, plan.stages, params, pretrained)
     resolved = dataclasses.replace(
         settings,
@@ -158,8 +157,8 @@ def prepare(settings: Settings, report: Report, tokens: Path | None = None) -> R
         pretrained._replace(params={}),
         processor,
         examples,
-        *_choose_layouts(settings, task, examples, max_length, placement),
-        placement,
+        *_choose_layouts(settings, task, examples, max_length, sharding),
+        sharding,
         strategy,
         task.make_loss(settings.loss, pretrained.class_names, examples["train"].labels),
         injection.adapt(strategy, pretrained.apply_fn),
@@ -268,7 +267,7 @@ class _Plan(NamedTuple):
     schedule: optax.Schedule
     steps_per_epoch: int
     num_steps: int
-    placement: Placement | None
+    sharding: Sharding | None
 
 
 def _plan(
@@ -297,8 +296,8 @@ def _plan(
     )
     warmup_steps = round(o.warmup_fraction * num_steps)
     schedule = optimizers.make_schedule(o.schedule, o.learning_rate, num_steps, warmup_steps)
-    placement = sharding.make_placement(settings.parallel, family.partition, extended)
-    return _Plan(stages, multipliers, schedule, steps_per_epoch, num_steps, placement)
+    sharding = make_sharding(settings.parallel, family.partition, extended)
+    return _Plan(stages, multipliers, schedule, steps_per_epoch, num_steps, sharding)
 
 
 def _choose_layouts(
@@ -306,14 +305,14 @@ def _choose_layouts(
     task: Task,
     examples: Mapping[str, Any],
     limit: int,
-    placement: Placement | None,
+    sharding: Sharding | None,
 ) -> tuple[Layout, Layout]:
     """Of training and of evaluation. Images are all of one size, whatever the layout."""
     kind = "bucketed" if task.head == "image" else settings.data.layout
     train, lengths = settings.train, {split: part.lengths for split, part in examples.items()}
     others = [part for split, part in lengths.items() if split != "train"]
     seen = others or [lengths["train"]]
-    shares = 1 if placement is None else placement.num_shares
+    shares = 1 if sharding is None else sharding.num_shares
     parts = train.num_microbatches * shares
     return (
         choose_layout(kind, lengths["train"], train.batch_size, limit, multiple=parts),

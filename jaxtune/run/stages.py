@@ -15,7 +15,7 @@ from jaxtune.parallel.sharding import ROWS
 from jaxtune.run.checkpoint import Checkpoints, Progress
 from jaxtune.run.prepare import Run, stage_start
 from jaxtune.train.compiled import Compiled
-from jaxtune.train.sharded_step import spread_sums
+from jaxtune.train.sharded_step import shard_sums
 from jaxtune.train.state import TrainState, init_state
 from jaxtune.train.step import make_sums, make_update, sum_over
 from jaxtune.tuning import injection, partition
@@ -79,9 +79,9 @@ def _fresh(run: Run, index: int, params: Params) -> tuple[TrainState, Params]:
         return init_state(params, tx, jax.random.key(run.settings.seed))
 
     # One program, where by itself each shape of a parameter would want two.
-    if run.placement is None:
+    if run.sharding is None:
         return jax.jit(init)(trainable), frozen
-    shardings = run.placement.shardings(jax.eval_shape(init, trainable))
+    shardings = run.sharding.shardings(jax.eval_shape(init, trainable))
     return jax.jit(init, out_shardings=shardings)(trainable), frozen
 
 
@@ -95,16 +95,16 @@ def _stage(run: Run, index: int, state: TrainState, frozen: Params, folder: Path
 
 def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -> Compiled:
     """The training step on one device, on a mesh, or under pmap."""
-    placement, parts = run.placement, run.settings.train.num_microbatches
+    sharding, parts = run.sharding, run.settings.train.num_microbatches
     sums = make_sums(apply_fn, run.loss_fn, parts, dropout.same_key)
     transform: Callable[..., Any] = jax.jit
-    if placement is not None and placement.mode == "pmap":
+    if sharding is not None and sharding.mode == "pmap":
         sums = sum_over(sums, ROWS[0], dropout.same_key)
         axes = {"axis_name": ROWS[0], "in_axes": (None, None, 0), "out_axes": (None, None)}
         transform = partial(jax.pmap, **axes)
-    elif placement is not None:
-        sums = spread_sums(sums, placement, dropout.same_key)
-        out = (placement.shardings(state), placement.whole)
+    elif sharding is not None:
+        sums = shard_sums(sums, sharding, dropout.same_key)
+        out = (sharding.shardings(state), sharding.whole)
         transform = partial(jax.jit, out_shardings=out)
     step = make_update(sums, run.optimizer(index))
     return Compiled(step, donate_argnums=(0,), transform=transform)

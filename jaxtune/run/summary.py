@@ -59,7 +59,7 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
         ("steps", f"{run.num_steps} ({run.steps_per_epoch} an epoch)"),
         ("best by", f"{run.best_metric} on validation"),
         ("device", f"{jax.device_count()} x {jax.devices()[0].device_kind}, seed {settings.seed}"),
-        *_placement_rows(run, trainable),
+        *_sharding_rows(run, trainable),
         ("workdir", workdir),
     ]
     return rows
@@ -206,24 +206,24 @@ def _kernels(run: Run, train: bool) -> set[str]:
     return found
 
 
-def _placement_rows(run: Run, trainable: Any) -> list[tuple[str, str]]:
+def _sharding_rows(run: Run, trainable: Any) -> list[tuple[str, str]]:
     """The mesh, which parameters it shares out how, and what each device keeps."""
-    placement = run.placement
-    if placement is None:
+    sharding = run.sharding
+    if sharding is None:
         return []
-    sizes = ", ".join(f"{name} {size}" for name, size in placement.mesh.shape.items())
+    sizes = ", ".join(f"{name} {size}" for name, size in sharding.mesh.shape.items())
     count = jax.process_count()
-    told = f"{placement.mode}: {sizes}" + (f", in {count} processes" if count > 1 else "")
+    told = f"{sharding.mode}: {sizes}" + (f", in {count} processes" if count > 1 else "")
     rows = [("parallel", told)]
     flat, found = paths.flatten(run.params), {}
-    for name, spec in placement.specs.items():
+    for name, spec in sharding.specs.items():
         found.setdefault(spec, []).append(name)
     for spec, names in found.items():
         if any(spec):
             example = max(names, key=lambda name: flat[name].size)
             rows.append(("", f"{spell(spec)}: {len(names)} parameters, such as {example}"))
     moments = jax.eval_shape(run.optimizer(0).init, trainable)
-    kept = (placement.bytes_per_device(run.params), placement.bytes_per_device(moments))
+    kept = (sharding.bytes_per_device(run.params), sharding.bytes_per_device(moments))
     texts = [human_bytes(size) for size in kept]
     rows.append(("", f"each device keeps {texts[0]} of parameters and {texts[1]} of moments"))
     return rows

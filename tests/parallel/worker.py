@@ -80,7 +80,7 @@ def run_job(job: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]
             examples,
             run.eval_layout,
             per_token=run.task.per_token,
-            placement=run.placement,
+            sharding=run.sharding,
         )
         facts["scores"] = all_scores(run.task, means, outputs, examples)
         facts["means"] = means
@@ -99,10 +99,10 @@ def program(run: Any, stage: Any, batch: Any) -> dict[str, Any]:
     from jaxtune.core import paths, trees
 
     to_gather = 0
-    if run.placement is not None:
-        tensor = run.placement.mesh.shape["tensor"]
+    if run.sharding is not None:
+        tensor = run.sharding.mesh.shape["tensor"]
         for name, leaf in paths.flatten(run.params).items():
-            spec = run.placement.specs[name]
+            spec = run.sharding.specs[name]
             if "fsdp" in spec:
                 to_gather += trees.num_bytes(leaf) // (tensor if "tensor" in spec else 1)
     compiled = stage.step.program(stage.state, stage.frozen, batch)
