@@ -51,7 +51,8 @@ def main(argv: list[str]) -> None:
 
         lr_find(settings, workdir, report, tokens)
         return
-    from jaxtune.run.loop import InterruptedRunError, train
+    from jaxtune.run.signals import InterruptedRunError
+    from jaxtune.run.train import train
 
     with multihost.together() if arguments.distributed else contextlib.nullcontext():
         try:

@@ -58,7 +58,7 @@ def train(run):
     """The parameters after LENGTH steps of each stage."""
     params, last = run.params, None
     batch = {"input_ids": np.zeros((1, 1), np.int32)}
-    for index in range(len(run.stages)):
+    for index in range(len(run.tuning.stage_labels)):
         stage = stages.begin(run, index, params, last)
         for _ in range(LENGTH):
             state, _ = stage.step(stage.state, stage.frozen, batch)
@@ -73,7 +73,7 @@ def reference(run):
     order = [*paths.flatten(run.params)]
     params = {n: np.asarray(x, np.float64) for n, x in paths.flatten(run.params).items()}
     moments = {}
-    for labels in run.stages:
+    for labels in run.tuning.stage_labels:
         trained = {n for n, label in paths.flatten(labels).items() if label != partition.FROZEN}
         moments = {n: moments.get(n, (0.0, 0.0, 0)) for n in trained}
         for _ in range(LENGTH):
@@ -93,7 +93,7 @@ def reference(run):
 @pytest.mark.parametrize("order", ["ulmfit", "chain_thaw"])
 def test_moments_go_on_where_training_does_and_begin_anew_where_it_does(order):
     run = make_run(order)
-    assert len(run.stages) == {"ulmfit": 4, "chain_thaw": 5}[order]
+    assert len(run.tuning.stage_labels) == {"ulmfit": 4, "chain_thaw": 5}[order]
     found, expected = train(run), reference(run)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=2e-5, atol=2e-6, err_msg=name)

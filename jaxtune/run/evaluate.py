@@ -1,17 +1,23 @@
 """Outputs and scores over any number of examples, exact whatever the batch size."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxtune.core.types import Batch
+from jaxtune.core.types import Batch, Params
 from jaxtune.data.batching.batches import BatchIndex
 from jaxtune.data.batching.layout import Layout
 from jaxtune.parallel.sharding import Sharding, own_rows, place_batch
+from jaxtune.run.console import Report
+from jaxtune.run.setup import Run
 from jaxtune.tasks.task import Task
+from jaxtune.train.compiled import Compiled
 from jaxtune.train.prefetch import prefetch
+from jaxtune.train.sharded_step import shard_eval
+from jaxtune.train.step import make_eval_step
 
 Advance = Callable[[int], Any]
 
@@ -96,3 +102,41 @@ def all_scores(
 ) -> dict[str, float]:
     """The mean loss and the task's scores of the outputs against the labels."""
     return {"loss": means["loss"]} | task.scores_fn(means, outputs, examples)
+
+
+class Scorer(NamedTuple):
+    """(all parameters, split) -> the scores of that split.
+
+    Attributes:
+      run: has the examples.
+      report: shows the progress.
+      step: the compiled evaluation; on several devices, each has the outputs of all.
+    """
+
+    run: Run
+    report: Report
+    step: Compiled
+
+    def __call__(self, params: Params, split: str) -> dict[str, float]:
+        """The mean loss and the task's scores, by name."""
+        run, examples = self.run, self.run.data.examples[split]
+        no_holes = jax.tree.map(lambda _: None, params)
+        with self.report.bar(f"evaluating {split}", len(examples.lengths)) as update:
+            means, outputs = predict_all(
+                lambda batch: self.step(params, no_holes, batch),
+                examples,
+                run.data.eval_layout,
+                update,
+                per_token=run.task.per_token,
+                sharding=run.sharding,
+            )
+        return all_scores(run.task, means, outputs, examples)
+
+
+def make_scorer(run: Run, report: Report) -> Scorer:
+    """The evaluation of a run; nothing is compiled yet."""
+    step = make_eval_step(run.tuning.apply_fn, run.task.metrics_fn, run.task.fetch)
+    if run.sharding is None:
+        return Scorer(run, report, Compiled(step))
+    transform = partial(jax.jit, out_shardings=run.sharding.whole)
+    return Scorer(run, report, Compiled(shard_eval(step, run.sharding), transform=transform))
