@@ -191,15 +191,15 @@ def make_tx(
       multipliers: a factor on the learning rate for each leaf.
       schedule: learning rate by step.
     """
-    wanted = ("weight_decay", "clip_norm", "b1", "b2", "eps", "momentum")
-    fields = {name: getattr(settings.optimizer, name) for name in wanted}
+    chosen = settings.optimizer
     factors, _ = partition.partition(multipliers, labels)
     return optimizers.make_optimizer(
-        settings.optimizer.name,
+        optimizers.named(chosen.name, vars(chosen)),
         schedule,
-        partition.trainable_labels(labels),
+        labels,
+        weight_decay=chosen.weight_decay,
+        clip_norm=chosen.clip_norm,
         multipliers=factors,
-        **fields,
     )
 
 
