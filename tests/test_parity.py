@@ -15,7 +15,7 @@ from jaxtune.train import losses, optimizers
 from jaxtune.train.state import init_state
 from jaxtune.train.step import make_train_step
 from jaxtune.tuning import partition
-from jaxtune.tuning.full import Full
+from jaxtune.tuning.selective import Full
 
 TINY = ["odd", "one_type"]
 

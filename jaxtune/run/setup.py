@@ -98,13 +98,13 @@ class Run(NamedTuple):
 
 def make_tx(run: Run, stage: int) -> optax.GradientTransformation:
     """The optimizer of the leaves that are trained in a stage."""
-    section, labels = run.settings.optimizer, run.tuning.stage_labels[stage]
-    wanted = ("weight_decay", "clip_norm", "b1", "b2", "eps", "momentum")
+    chosen, labels = run.settings.optimizer, run.tuning.stage_labels[stage]
     factors, _ = partition.partition(run.tuning.multipliers, labels)
     return optimizers.make_optimizer(
-        section.name,
+        optimizers.named(chosen.name, vars(chosen)),
         run.goal.schedule,
-        partition.trainable_labels(labels),
+        labels,
+        weight_decay=chosen.weight_decay,
+        clip_norm=chosen.clip_norm,
         multipliers=factors,
-        **{name: getattr(section, name) for name in wanted},
     )
