@@ -7,7 +7,9 @@ overrides; the code below it takes these frozen dataclasses. None means: not set
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Interval, Len, MinLen, doc
 
 Task = Literal[
     "classification",
@@ -21,6 +23,11 @@ Task = Literal[
 ]
 """What `config.task` may be."""
 
+Count = Annotated[int, Ge(1)]
+Share = Annotated[float, Interval(ge=0, lt=1)]
+Amount = Annotated[float, Ge(0)]
+Positive = Annotated[float, Gt(0)]
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
@@ -33,7 +40,7 @@ class ModelSettings:
       from_scratch: draws all parameters; of the folder only `config.json` is read.
     """
 
-    path: str = ""
+    path: Annotated[str, MinLen(1), doc("a folder or a hub id")] = ""
     revision: str | None = None
     sha256: str | None = None
     from_scratch: bool = False
@@ -48,7 +55,7 @@ class AugmentationSettings:
         edge; `resized`, in the place of resizing: a part of 8 % to 100 % of the area.
       flip: mirrors every other image, left to right.
       rand_augment_num_ops: how many operations RandAugment draws for an image; 0 for none.
-      rand_augment_magnitude: their strength, 0 to 30.
+      rand_augment_magnitude: their strength.
       mixup_alpha: images and labels of a batch are mixed in pairs, by a share drawn from
         Beta(alpha, alpha); 0 for no mixup.
       cutmix_alpha: the same, by pasting a box; with `mixup_alpha` too, each batch draws one of
@@ -57,10 +64,10 @@ class AugmentationSettings:
 
     crop: Literal["none", "pad", "resized"] = "none"
     flip: bool = False
-    rand_augment_num_ops: int = 0
-    rand_augment_magnitude: int = 9
-    mixup_alpha: float = 0.0
-    cutmix_alpha: float = 0.0
+    rand_augment_num_ops: Annotated[int, Ge(0)] = 0
+    rand_augment_magnitude: Annotated[int, Interval(ge=0, le=30)] = 9
+    mixup_alpha: Amount = 0.0
+    cutmix_alpha: Amount = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +94,12 @@ class DataSettings:
         held out; a share if below 1, else a number of rows.
       test_size: the same where the data has no test split; None goes without.
       split_seed: of the splits and subsets, apart from the run's own seed.
-      layout: `packed` puts several examples into a row, so that little is padding; `bucketed`
-        makes batches of like lengths and pads to one of a few, `padded` to one. Evaluation is
-        bucketed in any case.
+      layout: of training and evaluation: `packed` puts several examples into a row, so that little
+        is padding; `bucketed` makes batches of like lengths and pads to one of a few, `padded` to
+        one.
+      token_dropout: the chance of each token of a training text to be hidden, anew in each epoch,
+        behind the mask token or, without one, that of unknown words; of tasks on whole texts.
+      augmentation: of images.
       mask_probability: of `masked_lm`: share of the words that are hidden and predicted.
       doc_stride: of `question_answering`: tokens that two windows on one long context share.
       max_answer_length: of `question_answering`: of a predicted answer, in tokens.
@@ -100,28 +110,28 @@ class DataSettings:
         questions without an answer.
     """
 
-    path: str = ""
+    path: Annotated[str, MinLen(1), doc("a file, a folder or a hub id of a dataset")] = ""
     name: str | None = None
     sha256: str | None = None
     encoding: str = "utf-8"
     column_names: tuple[str, ...] = ()
-    text_columns: tuple[str, ...] = ("text",)
+    text_columns: Annotated[tuple[str, ...], Len(1, 2), doc("one or two names")] = ("text",)
     image_column: str = "image"
     label_column: str = "label"
     label_columns: tuple[str, ...] = ()
-    max_length: int = 128
-    max_train_examples: int | None = None
-    max_eval_examples: int | None = None
-    validation_size: float = 0.1
-    test_size: float | None = None
-    split_seed: int = 0
+    max_length: Annotated[int, Ge(3)] = 128
+    max_train_examples: Count | None = None
+    max_eval_examples: Count | None = None
+    validation_size: Positive = 0.1
+    test_size: Positive | None = None
+    split_seed: Annotated[int, Ge(0)] = 0
     layout: Literal["packed", "bucketed", "padded"] = "packed"
-    token_dropout: float = 0.0
+    token_dropout: Share = 0.0
     augmentation: AugmentationSettings = AugmentationSettings()
-    mask_probability: float = 0.15
-    doc_stride: int = 64
-    max_answer_length: int = 30
-    n_best: int = 20
+    mask_probability: Annotated[float, Interval(gt=0, lt=1)] = 0.15
+    doc_stride: Annotated[int, Ge(0)] = 64
+    max_answer_length: Count = 30
+    n_best: Count = 20
     no_answer_threshold: float = 0.0
     allow_no_answer: bool | None = None
 
@@ -196,8 +206,8 @@ class LossSettings:
     """
 
     class_weights: tuple[str, ...] = ()
-    label_smoothing: float = 0.0
-    focal_gamma: float = 0.0
+    label_smoothing: Share = 0.0
+    focal_gamma: Amount = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,17 +231,17 @@ class OptimizerSettings:
     """
 
     name: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 5e-5
+    learning_rate: Positive = 5e-5
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup_fraction: float = 0.1
-    layer_decay: float | None = None
+    warmup_fraction: Annotated[float, Interval(ge=0, le=1)] = 0.1
+    layer_decay: Annotated[float, Interval(gt=0, le=1)] | None = None
     rate_multipliers: tuple[str, ...] = ()
-    weight_decay: float = 0.01
-    clip_norm: float | None = 1.0
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
-    momentum: float = 0.9
+    weight_decay: Amount = 0.01
+    clip_norm: Positive | None = 1.0
+    b1: Share = 0.9
+    b2: Share = 0.999
+    eps: Positive = 1e-8
+    momentum: Share = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,17 +265,17 @@ class TrainSettings:
       patience: stop after so many evaluations without a better one; None never stops early.
     """
 
-    num_epochs: int = 3
-    num_steps: int | None = None
-    batch_size: int = 32
-    num_microbatches: int = 1
+    num_epochs: Count = 3
+    num_steps: Count | None = None
+    batch_size: Count = 32
+    num_microbatches: Count = 1
     gradient_checkpointing: bool = False
-    eval_batch_size: int = 64
-    log_every_steps: int = 10
-    eval_every_steps: int | None = None
-    checkpoint_every_steps: int | None = None
+    eval_batch_size: Count = 64
+    log_every_steps: Count = 10
+    eval_every_steps: Count | None = None
+    checkpoint_every_steps: Count | None = None
     best_metric: str | None = None
-    patience: int | None = None
+    patience: Count | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,7 +304,7 @@ class ActivationCacheSettings:
 
     enabled: bool = True
     dtype: Literal["float32", "bfloat16"] = "float32"
-    max_memory_bytes: int = 2 * 2**30
+    max_memory_bytes: Annotated[int, Ge(0)] = 2 * 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -339,10 +349,20 @@ class Settings:
     Attributes:
       task: what is learnt, one of TASKS.
       seed: of the new head, the order of the data and dropout.
+      model: the pretrained weights.
+      data: what is learnt from.
+      tuning: what is trained.
+      loss: what is minimised.
+      optimizer: how what is trained is updated.
+      train: how long, and when to look.
+      precision: number formats.
+      activation_cache: what the frozen layers give.
+      profile: where the time goes.
+      parallel: how devices share the work.
     """
 
     task: Task = "classification"
-    seed: int = 0
+    seed: Annotated[int, Interval(ge=0, le=2**32 - 1)] = 0
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     tuning: TuningSettings = TuningSettings()
