@@ -5,8 +5,10 @@ import importlib
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import hatchling.build
 import pytest
 
 import jaxtune
@@ -88,3 +90,45 @@ def test_a_system_that_tells_no_memory(monkeypatch, tmp_path):
         **{"seconds": 2.0, "peak_memory_bytes": None},
     }
     assert ("memory", "unknown") in summary.end_rows(results, tmp_path)
+
+
+ELSEWHERE = """
+import sys
+from pathlib import Path
+import jaxtune
+from jaxtune.run.config import load_config
+from jaxtune.run.config_files import named_configs
+assert Path(jaxtune.__file__).is_relative_to(Path.cwd()), jaxtune.__file__
+assert sorted(named_configs()) == sys.argv[1].split(","), named_configs()
+assert load_config("agnews", {}).train.batch_size == 24
+model = Path(load_config("cifar10", {}).model.path)
+assert model.is_relative_to(Path.cwd()) and (model / "config.json").is_file(), model
+assert "jax" not in sys.modules
+"""
+
+
+def test_a_wheel_has_all_that_the_package_needs(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    name = hatchling.build.build_wheel(str(tmp_path))
+    wheel = zipfile.ZipFile(tmp_path / name)
+    packed = set(wheel.namelist())
+    ours = {
+        str(file.relative_to(ROOT)): file.read_bytes()
+        for file in (ROOT / "jaxtune").rglob("*")
+        if file.is_file() and file.suffix != ".pyc"
+    } | {
+        f"jaxtune/{file.relative_to(ROOT)}": file.read_bytes()
+        for file in (ROOT / "configs").rglob("*")
+        if file.is_file() and file.suffix != ".pyc"
+    }
+    assert "jaxtune/py.typed" in ours
+    assert {name for name in packed if ".dist-info/" not in name} == ours.keys()
+    assert all(wheel.read(name) == content for name, content in ours.items())
+    wheel.extractall(tmp_path / "site")
+    names = sorted(file.stem for file in (ROOT / "configs").glob("*.py"))
+    subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, ",".join(names)],
+        check=True,
+        cwd=tmp_path / "site",
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+    )
