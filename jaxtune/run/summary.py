@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import resource
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -147,13 +146,13 @@ def end_rows(results: Mapping[str, Any], workdir: Path) -> list[tuple[str, Any]]
         more = f", {tokens:,.0f} tokens/s" if tokens else ""
         rows.append(("speed", f"{rate}{more} in training"))
     shapes = len(results["compiled_train_shapes"]) + len(results["compiled_eval_shapes"])
-    compiling = human_seconds(results["compile_seconds"])
+    compiling, peak = human_seconds(results["compile_seconds"]), results["peak_memory_bytes"]
     rows += [
         (
             "time",
             f"{human_seconds(results['seconds'])}, {compiling} of it compiling {shapes} shapes",
         ),
-        ("memory", f"{human_bytes(results['peak_memory_bytes'])} at the peak"),
+        ("memory", f"{human_bytes(peak)} at the peak" if peak else "unknown"),
         ("model", f"{workdir / 'model'} ({_for_whom(workdir)})"),
         ("scores", workdir / "results.json"),
     ]
@@ -168,11 +167,18 @@ def _for_whom(workdir: Path) -> str:
     return "for transformers and jaxtune.predict"
 
 
-def peak_memory_bytes() -> int:
-    """The device's own count where it has one, else the largest resident size of this process."""
+def peak_memory_bytes() -> int | None:
+    """The device's own count where it has one, else the largest resident size of this process.
+
+    None where the system tells neither.
+    """
     stats = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         return int(stats["peak_bytes_in_use"])
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
