@@ -12,8 +12,8 @@ from jaxtune.core import paths
 from jaxtune.core.types import Mean
 from jaxtune.frozen.plan import TrunkPlan
 from jaxtune.run import stages
-from jaxtune.settings import TrainSettings
-from jaxtune.train.optimizers import make_optimizer
+from jaxtune.run.setup import Goal, Run, Tuned
+from jaxtune.settings import OptimizerSettings, Settings
 from jaxtune.tuning import partition
 from jaxtune.tuning.gradual import Gradual
 
@@ -37,20 +37,23 @@ def make_run(order):
     strategy = Gradual(order, "step", LENGTH, below="^embeddings/", layers=r"^layer/(\d+)/")
     labels = partition.stages(strategy, params)
 
-    def optimizer(index):
-        schedule = optax.constant_schedule(RATE)
-        wanted = partition.trainable_labels(labels[index])
-        return make_optimizer("adamw", schedule, wanted, weight_decay=DECAY, clip_norm=CLIP)
-
-    return types.SimpleNamespace(
-        apply_fn=apply_fn,
-        loss_fn=loss_fn,
-        settings=types.SimpleNamespace(seed=0, train=TrainSettings()),
-        sharding=None,
+    settings = Settings(optimizer=OptimizerSettings(weight_decay=DECAY, clip_norm=CLIP))
+    schedule = optax.constant_schedule(RATE)
+    return Run(
+        settings=settings,
+        task=None,
+        pretrained=types.SimpleNamespace(module=None),
         params=params,
-        stages=labels,
-        trunks=(TrunkPlan(0),) * len(labels),
-        optimizer=optimizer,
+        data=types.SimpleNamespace(stream=None),
+        tuning=Tuned(
+            strategy=strategy,
+            apply_fn=apply_fn,
+            stage_labels=labels,
+            trunks=(TrunkPlan(0),) * len(labels),
+            multipliers=jax.tree.map(lambda _: 1.0, params),
+        ),
+        goal=Goal(loss_fn, schedule, LENGTH, LENGTH * len(labels), "loss"),
+        sharding=None,
     )
 
 
