@@ -36,7 +36,7 @@ from jaxtune.run.plan import stage_start
 from jaxtune.run.prepare import prepare
 from jaxtune.run.setup import Run, make_tx
 from jaxtune.run.train import train
-from jaxtune.train.step import make_train_step
+from jaxtune.training.step import make_train_step
 from jaxtune.tuning.partition import Staged
 
 RECIPE = {

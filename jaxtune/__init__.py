@@ -2,7 +2,7 @@
 
 The public names below are imported when they are first used, so that `import jaxtune` is quick.
 Every other name is imported from the module that defines it, for example
-`from jaxtune.train.step import make_train_step`; the README's map says where each lives.
+`from jaxtune.training.step import make_train_step`; the README's map says where each lives.
 """
 
 from typing import TYPE_CHECKING, Any

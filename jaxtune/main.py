@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     # The heavy imports wait until the config has been found good.
     from jaxtune.parallel import multihost
     from jaxtune.run.console import Report
-    from jaxtune.train.program_cache import keep_programs
+    from jaxtune.training.program_cache import keep_programs
 
     report = Report()
     if arguments.distributed:

@@ -13,7 +13,7 @@ import pytest
 from jaxtune.core.errors import UserError
 from jaxtune.run.checkpoint import Checkpoints, KeepNewestAndBest
 from jaxtune.run.progress import Progress
-from jaxtune.train.state import TrainState, init_state
+from jaxtune.training.state import TrainState, init_state
 from jaxtune.tuning import partition
 
 TX = optax.chain(
@@ -224,7 +224,7 @@ def test_what_a_killed_save_left_is_not_a_checkpoint(tmp_path):
         "from pathlib import Path\n"
         "from jaxtune.run.checkpoint import Checkpoints\n"
         "from jaxtune.run.progress import Progress\n"
-        "from jaxtune.train.state import init_state\n"
+        "from jaxtune.training.state import init_state\n"
         "state = init_state({'x': jnp.ones(9)}, optax.sgd(1.0), jax.random.key(0))\n"
         "c = Checkpoints(Path(sys.argv[1]))\n"
         "c.save(state._replace(step=jnp.int32(1)), Progress(1)); c._checkpointer.wait()\n"

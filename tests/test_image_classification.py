@@ -18,7 +18,7 @@ from jaxtune.models.pretrained import load_pretrained
 from jaxtune.run.evaluate import all_scores, predict_all
 from jaxtune.settings import AugmentationSettings, DataSettings, LossSettings
 from jaxtune.tasks.image_classification import IMAGE_CLASSIFICATION as TASK
-from jaxtune.train.losses import cross_entropy
+from jaxtune.training.losses import cross_entropy
 
 FAMILIES = Path(__file__).parent / "golden" / "families"
 NAMES = ("blue", "green", "red")

@@ -12,7 +12,7 @@ from jaxtune.core.errors import UserError
 from jaxtune.models.family import strategy_fields
 from jaxtune.models.pretrained import read_config
 from jaxtune.models.registry import parameter_shapes
-from jaxtune.train.optimizers import SGD, is_decayed, make_optimizer, make_schedule, named
+from jaxtune.training.optimizers import SGD, is_decayed, make_optimizer, make_schedule, named
 from jaxtune.tuning.registry import make_strategy
 
 GOLDEN = Path(__file__).parent / "golden" / "families"

@@ -23,8 +23,8 @@ from jaxtune.run.config import load_config
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import predict_all
 from jaxtune.run.prepare import prepare
-from jaxtune.train.compiled import Compiled
-from jaxtune.train.step import make_eval_step
+from jaxtune.training.compiled import Compiled
+from jaxtune.training.step import make_eval_step
 
 
 class Worker:

@@ -18,7 +18,7 @@ from jaxtune.core import paths, trees
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import ApplyFn, Batch, LossFn, Params
 from jaxtune.core.units import human_bytes, human_flops
-from jaxtune.train import optimizers
+from jaxtune.training import optimizers
 from jaxtune.tuning import partition
 from jaxtune.tuning.partition import FROZEN, TRAINABLE
 

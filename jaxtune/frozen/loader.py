@@ -23,9 +23,9 @@ from jaxtune.models.trunk import STATES, make_trunk, reads_all
 from jaxtune.parallel import multihost
 from jaxtune.parallel.sharding import Sharding, own_rows, place_batch
 from jaxtune.settings import ActivationCacheSettings
-from jaxtune.train.compiled import Compiled
-from jaxtune.train.prefetch import prefetch
-from jaxtune.train.sharded_step import shard_trunk
+from jaxtune.training.compiled import Compiled
+from jaxtune.training.prefetch import prefetch
+from jaxtune.training.sharded_step import shard_trunk
 
 Fields = dict[str, Any]
 

@@ -19,7 +19,7 @@ from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
 from jaxtune.parallel import multihost
 from jaxtune.run.progress import Progress
-from jaxtune.train.state import TrainState
+from jaxtune.training.state import TrainState
 
 
 class Stored(NamedTuple):

@@ -14,10 +14,10 @@ from jaxtune.parallel.sharding import Sharding, own_rows, place_batch
 from jaxtune.run.console import Report
 from jaxtune.run.setup import Run
 from jaxtune.tasks.task import Task
-from jaxtune.train.compiled import Compiled
-from jaxtune.train.prefetch import prefetch
-from jaxtune.train.sharded_step import shard_eval
-from jaxtune.train.step import make_eval_step
+from jaxtune.training.compiled import Compiled
+from jaxtune.training.prefetch import prefetch
+from jaxtune.training.sharded_step import shard_eval
+from jaxtune.training.step import make_eval_step
 
 Advance = Callable[[int], Any]
 

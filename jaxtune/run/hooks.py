@@ -5,7 +5,7 @@ A hook of your own is a function of a `Moment`:
     def sharpen(moment):
         print(moment.step, moment.info.grad_norm)
 
-    jaxtune.train(config, workdir, hooks=[Hook(sharpen, every(100))])
+    jaxtune.training(config, workdir, hooks=[Hook(sharpen, every(100))])
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from jaxtune.run.progress import Progress, judge
 from jaxtune.run.setup import Run
 from jaxtune.run.stages import Stage
 from jaxtune.run.trackers import Tracker
-from jaxtune.train.step import StepInfo
+from jaxtune.training.step import StepInfo
 
 
 class Tally(NamedTuple):

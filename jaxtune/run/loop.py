@@ -20,8 +20,8 @@ from jaxtune.run.progress import Progress, add_losses, is_over
 from jaxtune.run.setup import Run
 from jaxtune.run.stages import Stage
 from jaxtune.run.trackers import Tracker
-from jaxtune.train.compiled import Compiled, main_shape
-from jaxtune.train.step import StepInfo
+from jaxtune.training.compiled import Compiled, main_shape
+from jaxtune.training.step import StepInfo
 
 _IN_FLIGHT = 4
 """Steps that may be under way at once: each holds its batch, and none waits for the host."""

@@ -20,7 +20,7 @@ from jaxtune.run.setup import Run
 from jaxtune.run.trackers import finite
 from jaxtune.run.workdir import explain_unwritable
 from jaxtune.settings import Settings
-from jaxtune.train.compiled import main_shape
+from jaxtune.training.compiled import main_shape
 
 LOWEST = 1e-7
 HIGHEST = {"adamw": 1.0, "sgd": 10.0}

@@ -10,7 +10,7 @@ from jaxtune.core.types import Params
 from jaxtune.models.family import Family
 from jaxtune.parallel.sharding import Sharding, make_sharding
 from jaxtune.settings import Settings
-from jaxtune.train.optimizers import make_schedule
+from jaxtune.training.optimizers import make_schedule
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.partition import Staged, Strategy
 from jaxtune.tuning.rates import rate_multipliers

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 
 from jaxtune.run.setup import Run
-from jaxtune.train.step import StepInfo
+from jaxtune.training.step import StepInfo
 from jaxtune.tuning.partition import Staged
 
 

@@ -18,8 +18,8 @@ from jaxtune.run.evaluate import predict_all
 from jaxtune.settings import DataSettings
 from jaxtune.tasks.registry import TASKS, task_of
 from jaxtune.tasks.task import Task
-from jaxtune.train.compiled import Compiled
-from jaxtune.train.step import make_eval_step
+from jaxtune.training.compiled import Compiled
+from jaxtune.training.step import make_eval_step
 
 
 class SavedModel(NamedTuple):

@@ -13,7 +13,7 @@ from jaxtune.models.pretrained import Pretrained
 from jaxtune.parallel.sharding import Sharding
 from jaxtune.settings import Settings
 from jaxtune.tasks.task import Task
-from jaxtune.train import optimizers
+from jaxtune.training import optimizers
 from jaxtune.tuning import partition
 from jaxtune.tuning.partition import Strategy
 

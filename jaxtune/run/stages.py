@@ -16,10 +16,10 @@ from jaxtune.run.checkpoint import Checkpoints
 from jaxtune.run.plan import stage_start
 from jaxtune.run.progress import Progress
 from jaxtune.run.setup import Run, make_tx
-from jaxtune.train.compiled import Compiled
-from jaxtune.train.sharded_step import shard_sums
-from jaxtune.train.state import TrainState, init_state
-from jaxtune.train.step import make_sums, make_update, sum_over
+from jaxtune.training.compiled import Compiled
+from jaxtune.training.sharded_step import shard_sums
+from jaxtune.training.state import TrainState, init_state
+from jaxtune.training.step import make_sums, make_update, sum_over
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.partition import Staged
 

@@ -24,7 +24,7 @@ from jaxtune.run.loop import Fit
 from jaxtune.run.setup import Run, make_tx
 from jaxtune.run.trackers import finite
 from jaxtune.settings import PrecisionSettings
-from jaxtune.train.compiled import Compiled, main_shape
+from jaxtune.training.compiled import Compiled, main_shape
 from jaxtune.tuning import partition
 
 _SAMPLE = 100  # batches that the share of padding is estimated by

@@ -20,8 +20,8 @@ from jaxtune.run.console import Report
 from jaxtune.run.prepare import prepare
 from jaxtune.run.setup import make_tx
 from jaxtune.tasks.registry import TASKS
-from jaxtune.train.state import init_state
-from jaxtune.train.step import make_train_step
+from jaxtune.training.state import init_state
+from jaxtune.training.step import make_train_step
 from jaxtune.tuning import partition
 
 COMBINATIONS = [

@@ -17,10 +17,10 @@ from jaxtune.core import paths, trees
 from jaxtune.core.errors import UserError
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.run.stages import carry
-from jaxtune.train.losses import cross_entropy
-from jaxtune.train.optimizers import SGD, make_optimizer
-from jaxtune.train.state import init_state
-from jaxtune.train.step import make_train_step
+from jaxtune.training.losses import cross_entropy
+from jaxtune.training.optimizers import SGD, make_optimizer
+from jaxtune.training.state import init_state
+from jaxtune.training.step import make_train_step
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.registry import STRATEGIES, make_strategy
 

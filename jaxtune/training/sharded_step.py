@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 from jaxtune.core.types import Array, Batch, Params, PRNGKey
 from jaxtune.parallel import collectives
 from jaxtune.parallel.sharding import ROWS, Sharding
-from jaxtune.train.step import EvalStep, PartKey, Sums, SumsFn
+from jaxtune.training.step import EvalStep, PartKey, Sums, SumsFn
 
 _ROWS, _WHOLE = PartitionSpec(ROWS), PartitionSpec()
 
