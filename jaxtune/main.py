@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     # The heavy imports wait until the config has been found good.
     from jaxtune.parallel import multihost
     from jaxtune.run.console import Report
-    from jaxtune.train.compiled import keep_programs
+    from jaxtune.training.program_cache import keep_programs
 
     report = Report()
     if arguments.distributed:
@@ -51,7 +51,8 @@ def main(argv: list[str]) -> None:
 
         lr_find(settings, workdir, report, tokens)
         return
-    from jaxtune.run.loop import InterruptedRunError, train
+    from jaxtune.run.signals import InterruptedRunError
+    from jaxtune.run.train import train
 
     with multihost.together() if arguments.distributed else contextlib.nullcontext():
         try:

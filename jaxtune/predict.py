@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     from jaxtune.run.console import Report
     from jaxtune.run.saved import open_saved, outputs_of, saved_task
     from jaxtune.tasks.task import keeping_tokens
-    from jaxtune.train.compiled import keep_programs
+    from jaxtune.training.program_cache import keep_programs
 
     report = Report()
     keep_programs(report.line)

@@ -290,6 +290,7 @@ def tiny_weights(tiny_families, tiny_tasks, tmp_path_factory):
     from jaxtune.export import adapter_folder
     from jaxtune.run.console import Report
     from jaxtune.run.prepare import prepare
+    from jaxtune.run.train import product_of
 
     found = {}
 
@@ -299,7 +300,7 @@ def tiny_weights(tiny_families, tiny_tasks, tmp_path_factory):
             scratch = {"model.from_scratch": True}
             model, data = tiny_families[family], tiny_tasks[task]
             run = prepare(settings_of(task, "full", model, data, place, scratch), Report())
-            adapter_folder.write(place, run, run.params, {}, Report())
+            adapter_folder.write(place, product_of(run), run.params, {}, print)
             found[task, family] = place / "model"
         return found[task, family]
 

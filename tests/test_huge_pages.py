@@ -10,7 +10,7 @@ from jaxtune.run import huge_pages
 
 SCRIPT = """
 import os, sys
-from jaxtune import huge_pages
+from jaxtune.run import huge_pages
 print("start", os.environ.get("GLIBC_TUNABLES"), sys.argv[1:], flush=True)
 huge_pages.restart_with_huge_pages()
 print("end", flush=True)

@@ -20,7 +20,7 @@ from jaxtune.settings import LossSettings
 from jaxtune.settings.data import AugmentationSettings, DataSettings
 from jaxtune.settings.dicts import from_dict
 from jaxtune.tasks.image_classification import IMAGE_CLASSIFICATION as TASK
-from jaxtune.train.losses import cross_entropy
+from jaxtune.training.losses import cross_entropy
 
 FAMILIES = Path(__file__).parent / "golden" / "families"
 NAMES = ("blue", "green", "red")

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import logsumexp
 
 from jaxtune.core.types import Mean, weighted_mean
-from jaxtune.train.losses import cross_entropy, squared_error
+from jaxtune.training.losses import cross_entropy, squared_error
 
 
 def random_batch(seed, n=9, c=4, spread=1.0):

@@ -11,7 +11,7 @@ from jaxtune.models.registry import FAMILIES
 from jaxtune.run import stages
 from jaxtune.run.config import default_config, load_config
 from jaxtune.run.console import Report
-from jaxtune.run.prepare import prepare, training_batches
+from jaxtune.run.prepare import prepare
 from jaxtune.run.summary import start_rows
 from jaxtune.settings import Settings, TrainSettings
 from jaxtune.tasks.registry import TASKS
@@ -40,6 +40,12 @@ def settings_of(task, num_microbatches, model, data, tmp_path):
     return load_config(str(file), {})
 
 
+def batches_of(run):
+    """The training batches, for the whole model."""
+    stream = run.data.stream
+    return ((index, stream.collate(index, epoch)) for index, epoch in stream.indices())
+
+
 @pytest.mark.parametrize(
     ("task", "family"), [case for case in CASES if TASKS[case[0]].head in FAMILIES[case[1]].heads]
 )
@@ -51,7 +57,7 @@ def test_parts_are_the_whole(task, family, noisy_families, tiny_tasks, tmp_path)
         run = prepare(settings, Report())
         lines = [value for _, value in start_rows(run, tmp_path)]
         assert ("in 4 parts of 2, whose gradients are added" in lines) == (count == 4)
-        batches = training_batches(run)
+        batches = batches_of(run)
         index, batch = next(batches)
         while len(index.indices) == 8:  # the ragged one, whose last parts have no weight
             index, batch = next(batches)

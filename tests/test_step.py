@@ -11,10 +11,10 @@ from jaxtune.core.dropout import same_key
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import STATISTICS, Mean, WithStatistics
 from jaxtune.tasks.classification import batch_metrics
-from jaxtune.train.losses import cross_entropy
-from jaxtune.train.optimizers import make_optimizer
-from jaxtune.train.state import init_state
-from jaxtune.train.step import make_eval_step, make_predict_step, make_train_step
+from jaxtune.training.losses import cross_entropy
+from jaxtune.training.optimizers import SGD, make_optimizer
+from jaxtune.training.state import init_state
+from jaxtune.training.step import make_eval_step, make_predict_step, make_train_step
 from jaxtune.tuning import partition
 from jaxtune.tuning.partition import TRAINABLE
 
@@ -60,12 +60,11 @@ def make_batch(weight=WEIGHT, seed=0):
 def sgd(rate=1.0, clip_norm=None, weight_decay=0.0):
     labels = jax.tree.map(lambda keep: "all" if keep else None, KEEP)
     return make_optimizer(
-        "sgd",
+        SGD(momentum=0.0),
         optax.constant_schedule(rate),
         labels,
         weight_decay=weight_decay,
         clip_norm=clip_norm,
-        momentum=0.0,
     )
 
 

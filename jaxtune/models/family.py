@@ -10,7 +10,7 @@ import flax.linen as nn
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
-from jaxtune.parallel.sharding import Placement, Rule
+from jaxtune.parallel.sharding import Rule, Sharding
 
 
 class Head(NamedTuple):
@@ -79,13 +79,13 @@ class Family(NamedTuple):
     partition: tuple[Rule, ...] = ()
 
 
-def check_shared_heads(config: Any, placement: Placement | None) -> None:
+def check_shared_heads(config: Any, sharding: Sharding | None) -> None:
     """Refuses a `tensor` axis that would cut through an attention head.
 
     Raises:
       UserError: it does not divide their number.
     """
-    size = 1 if placement is None else placement.mesh.shape["tensor"]
+    size = 1 if sharding is None else sharding.mesh.shape["tensor"]
     for name in ("num_attention_heads", "n_heads", "n_head"):
         heads = getattr(config, name, size)
         if heads % size:

@@ -18,27 +18,8 @@ from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
 from jaxtune.parallel import multihost
-from jaxtune.train.state import TrainState
-
-
-class Progress(NamedTuple):
-    """What the loop carries from step to step besides the train state.
-
-    Attributes:
-      best_step: step of the best evaluation so far; -1 before the first.
-      best_value: its score.
-      bad_evals: evaluations since then, or since the stage began, that were not better.
-      loss_total: sum of the training losses since the last line of the log.
-      loss_weight: sum of their weights.
-      stage_starts: the step at which each stage of the strategy began, up to the present one.
-    """
-
-    best_step: int = -1
-    best_value: float = 0.0
-    bad_evals: int = 0
-    loss_total: float = 0.0
-    loss_weight: float = 0.0
-    stage_starts: tuple[int, ...] = (0,)
+from jaxtune.run.progress import Progress
+from jaxtune.training.state import TrainState
 
 
 class Stored(NamedTuple):

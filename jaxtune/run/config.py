@@ -6,7 +6,6 @@ file defines `get_config()`. A run's own `config.json` is a config file too.
 
 import dataclasses
 import importlib.util
-import os
 import re
 import traceback
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from ml_collections import ConfigDict, config_dict
 from jaxtune.core.errors import UserError, nearest
 from jaxtune.io.json_files import read_json_object
 from jaxtune.run import config_types
+from jaxtune.run.config_files import find_config
 from jaxtune.settings import Settings
 from jaxtune.settings.dicts import from_dict, to_dict, typed_hints
 
@@ -45,16 +45,15 @@ def load_config(file: str, overrides: Mapping[str, str]) -> Settings:
     """Reads a config file, applies overrides and validates the result.
 
     Args:
-      file: a Python file that defines `get_config()`, or a JSON file such as a run's config.json.
+      file: a Python file that defines `get_config()`, a JSON file such as a run's config.json, or
+        the name of a config that comes with jaxtune, such as `agnews`.
       overrides: text by dotted field name, such as {"optimizer.learning_rate": "3e-5"}. `None`
         unsets; a tuple is written a,b or ('a', 'b').
 
     Raises:
       UserError: no such file or field, a value of another type or out of range.
     """
-    path = Path(os.path.expanduser(file))
-    if not path.is_file():
-        raise UserError(f"--config={file}: there is no such file.")
+    path = find_config(file)
     values = read_json_object(path) if path.suffix == ".json" else _run_python(path)
     _convert(Settings, values, "config")  # so that only sections are overridden within
     for name, text in overrides.items():
@@ -131,7 +130,7 @@ def _run_python(path: Path) -> dict[str, Any]:
     if not isinstance(config, ConfigDict):
         raise UserError(
             f"{path}: get_config() returns a {type(config).__name__}, expected a ConfigDict: change"
-            " what jaxtune.run.config.default_config() gives, and return it."
+            " what jaxtune.default_config() gives, and return it."
         )
     return config.to_dict()
 

@@ -15,7 +15,7 @@ from jaxtune.tasks.task import keeping_tokens
 
 
 def score(
-    settings: Settings, workdir: Path, report: Report, tokens: Path | None = None
+    settings: Settings, workdir: Path, report: Report, token_cache_dir: Path | None = None
 ) -> dict[str, dict[str, float | None]]:
     """Scores a saved model on the validation and test splits of the config's data.
 
@@ -23,7 +23,7 @@ def score(
       settings: `model.path` is scored where `workdir` holds no `model/` of its own.
       workdir: of a finished run; nothing is written to it.
       report: where a person reads along.
-      tokens: a folder that keeps tokens from run to run; None keeps none.
+      token_cache_dir: a folder that keeps tokens from run to run; None keeps none.
 
     Returns:
       Scores by name, by split; None where one is undefined.
@@ -49,7 +49,7 @@ def score(
             )
     del data.splits["train"]
     examples, cuts = encode_splits(
-        keeping_tokens(saved.task, tokens),
+        keeping_tokens(saved.task, token_cache_dir),
         data,
         saved.processor,
         saved.data,

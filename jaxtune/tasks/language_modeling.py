@@ -16,7 +16,7 @@ from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch, LossFn, Mean, segment_mask, weighted_mean
 from jaxtune.settings import LossSettings
 from jaxtune.tasks.task import Records
-from jaxtune.train.losses import cross_entropy, make_cross_entropy
+from jaxtune.training.losses import cross_entropy, make_cross_entropy
 
 HIGHER_IS_BETTER = {"perplexity": False, "accuracy": True, "loss": False}
 

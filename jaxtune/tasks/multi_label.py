@@ -11,7 +11,7 @@ from jaxtune.data.text import text_tables
 from jaxtune.settings import LossSettings
 from jaxtune.tasks.class_weights import class_weights
 from jaxtune.tasks.task import Records, Task
-from jaxtune.train.losses import binary_cross_entropy, make_binary_cross_entropy
+from jaxtune.training.losses import binary_cross_entropy, make_binary_cross_entropy
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:

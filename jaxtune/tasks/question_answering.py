@@ -15,7 +15,7 @@ from jaxtune.data.text import squad, windows
 from jaxtune.settings import LossSettings
 from jaxtune.tasks import spans
 from jaxtune.tasks.task import Records, Task
-from jaxtune.train.losses import span_cross_entropy
+from jaxtune.training.losses import span_cross_entropy
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:

@@ -11,7 +11,7 @@ from jaxtune.data.sources.rows import Data
 from jaxtune.data.text import text_tables
 from jaxtune.settings import LossSettings
 from jaxtune.tasks.task import Records, Task
-from jaxtune.train.losses import squared_error
+from jaxtune.training.losses import squared_error
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:

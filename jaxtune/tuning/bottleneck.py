@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import ApplyFn, Params, PRNGKey
 from jaxtune.tuning import injection
-from jaxtune.tuning.head import HEAD
+from jaxtune.tuning.selective import HEAD
 
 PLACEMENTS = {
     "houlsby": (r"layer/\d+/(?:attention/)?output/dense/kernel$",),

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from jaxtune.core import paths
 from jaxtune.core.types import ApplyFn, Params, PRNGKey
 from jaxtune.tuning import injection
-from jaxtune.tuning.head import HEAD
+from jaxtune.tuning.selective import HEAD
 
 KEY_VALUE = (r"attention/self/(?:key|value)/kernel$",)
 """The matrices of jaxtune's models whose outputs the paper scales."""

@@ -14,7 +14,7 @@ from jaxtune.core import dropout, paths
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import ApplyFn, Params, PRNGKey
 from jaxtune.tuning import injection
-from jaxtune.tuning.head import HEAD
+from jaxtune.tuning.selective import HEAD
 
 QUERY_VALUE = (r"attention/self/(?:query|value)/kernel$",)
 """The targets of the paper, in jaxtune's models."""

@@ -13,7 +13,7 @@ from jaxtune.core import dropout
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import ApplyFn, Params, PRNGKey
 from jaxtune.tuning import injection
-from jaxtune.tuning.head import HEAD
+from jaxtune.tuning.selective import HEAD
 
 ATTENTION = (r"attention/self/key/kernel$",)
 """The key projections of jaxtune's models."""

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 from jaxtune import main
 from jaxtune.run import loop
-from jaxtune.run.trackers import MetricsLog
+from jaxtune.run.trackers import JsonLines
 
 BASE = [
     "--config.tuning.name=gradual",
@@ -45,14 +45,14 @@ def run(config, workdir, *more):
 
 def die_at(monkeypatch, step):
     """The run dies before it writes the log of `step`."""
-    write = MetricsLog.write
+    write = JsonLines.log
 
     def patched(self, at, values):
         if at == step:
             raise Crash
         return write(self, at, values)
 
-    monkeypatch.setattr(MetricsLog, "write", patched)
+    monkeypatch.setattr(JsonLines, "log", patched)
 
 
 def weights(workdir):

@@ -75,7 +75,7 @@ def test_the_labels_are_those_of_the_last_stage():
 
 
 def test_a_strategy_without_stages_has_one():
-    from jaxtune.tuning.head import Head
+    from jaxtune.tuning.selective import Head
 
     strategy = Head("head/")
     assert partition.stages(strategy, TREE) == (strategy.labels(TREE),)

@@ -6,16 +6,18 @@ import pytest
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.tuning import partition
-from jaxtune.tuning.bitfit import BitFit
-from jaxtune.tuning.embeddings_frozen import EmbeddingsFrozen
-from jaxtune.tuning.first_layers_frozen import FirstLayersFrozen
-from jaxtune.tuning.full import Full
-from jaxtune.tuning.head import Head
-from jaxtune.tuning.last_layers import LastLayers
-from jaxtune.tuning.layernorm import LayerNorm
 from jaxtune.tuning.partition import FROZEN, TRAINABLE
 from jaxtune.tuning.registry import STRATEGIES, make_strategy
-from jaxtune.tuning.rules import Rules
+from jaxtune.tuning.selective import (
+    BitFit,
+    EmbeddingsFrozen,
+    FirstLayersFrozen,
+    Full,
+    Head,
+    LastLayers,
+    LayerNorm,
+    Rules,
+)
 
 LEAF = jax.ShapeDtypeStruct((2, 3), "float32")
 

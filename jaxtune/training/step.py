@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from jaxtune.core import trees
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import ApplyFn, Batch, LossFn, Mean, Params, PRNGKey, WithStatistics
-from jaxtune.train.state import TrainState
+from jaxtune.training.state import TrainState
 
 
 class StepInfo(NamedTuple):

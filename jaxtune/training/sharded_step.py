@@ -8,13 +8,13 @@ from jax.sharding import PartitionSpec
 
 from jaxtune.core.types import Array, Batch, Params, PRNGKey
 from jaxtune.parallel import collectives
-from jaxtune.parallel.sharding import ROWS, Placement
-from jaxtune.train.step import EvalStep, PartKey, Sums, SumsFn
+from jaxtune.parallel.sharding import ROWS, Sharding
+from jaxtune.training.step import EvalStep, PartKey, Sums, SumsFn
 
 _ROWS, _WHOLE = PartitionSpec(ROWS), PartitionSpec()
 
 
-def spread_sums(sums: SumsFn, placement: Placement, part_key: PartKey) -> SumsFn:
+def shard_sums(sums: SumsFn, sharding: Sharding, part_key: PartKey) -> SumsFn:
     """The sums over a batch whose rows the devices share.
 
     Each device gathers the parameters, computes the sums of its rows, and keeps the sum over all
@@ -24,58 +24,58 @@ def spread_sums(sums: SumsFn, placement: Placement, part_key: PartKey) -> SumsFn
 
     Args:
       sums: of the rows of one device.
-      placement: where parameters and rows lie.
+      sharding: where parameters and rows lie.
       part_key: (key of the batch, number of the part) -> the key of a part.
     """
 
     def local(params: Params, frozen: Params, batch: Batch, key: PRNGKey) -> Sums:
         key = part_key(key, jax.lax.axis_index(ROWS))
-        whole, others = (collectives.gather(placement, tree) for tree in (params, frozen))
+        whole, others = (collectives.gather(sharding, tree) for tree in (params, frozen))
         loss, grads, statistics = sums(whole, others, batch, key)
         return Sums(
             jax.lax.psum(loss, ROWS),
-            collectives.sum_gradients(placement, grads),
+            collectives.sum_gradients(sharding, grads),
             jax.lax.pmean(statistics, ROWS),
         )
 
-    def spread(params: Params, frozen: Params, batch: Batch, key: PRNGKey) -> Sums:
-        own, others = (collectives.held(placement, tree) for tree in (params, frozen))
+    def sharded(params: Params, frozen: Params, batch: Batch, key: PRNGKey) -> Sums:
+        own, others = (collectives.held(sharding, tree) for tree in (params, frozen))
         whole: Any = _WHOLE  # of the loss and of the statistics
         out = Sums(whole, own, whole)
-        run = collectives.spread(local, placement, (own, others, _ROWS, _WHOLE), out)
+        run = collectives.map_rows(local, sharding, (own, others, _ROWS, _WHOLE), out)
         return run(params, frozen, batch, key)
 
-    return collectives.on_mesh(sums, placement) if placement.num_shares == 1 else spread
+    return collectives.on_mesh(sums, sharding) if sharding.num_shares == 1 else sharded
 
 
-def spread_eval(eval_step: EvalStep, placement: Placement) -> EvalStep:
+def shard_eval(eval_step: EvalStep, sharding: Sharding) -> EvalStep:
     """The evaluation of a batch whose rows the devices share; its outputs are in rows too."""
 
     def local(params: Params, frozen: Params, batch: Batch) -> Any:
-        whole, others = (collectives.gather(placement, tree) for tree in (params, frozen))
+        whole, others = (collectives.gather(sharding, tree) for tree in (params, frozen))
         means, outputs = eval_step(whole, others, batch)
         return jax.lax.psum(means, ROWS), outputs
 
-    def spread(params: Params, frozen: Params, batch: Batch) -> Any:
-        own, others = (collectives.held(placement, tree) for tree in (params, frozen))
-        run = collectives.spread(local, placement, (own, others, _ROWS), (_WHOLE, _ROWS))
+    def sharded(params: Params, frozen: Params, batch: Batch) -> Any:
+        own, others = (collectives.held(sharding, tree) for tree in (params, frozen))
+        run = collectives.map_rows(local, sharding, (own, others, _ROWS), (_WHOLE, _ROWS))
         return run(params, frozen, batch)
 
-    return collectives.on_mesh(eval_step, placement) if placement.num_shares == 1 else spread
+    return collectives.on_mesh(eval_step, sharding) if sharding.num_shares == 1 else sharded
 
 
-def spread_trunk(
-    trunk: Callable[[Params, Batch], Array], placement: Placement
+def shard_trunk(
+    trunk: Callable[[Params, Batch], Array], sharding: Sharding
 ) -> Callable[[Params, Batch], Array]:
     """The trunk of a model on a batch whose rows the devices share."""
 
-    def spread(params: Params, batch: Batch) -> Array:
-        run = collectives.spread(
-            lambda params, batch: trunk(collectives.gather(placement, params), batch),
-            placement,
-            (collectives.held(placement, params), _ROWS),
+    def sharded(params: Params, batch: Batch) -> Array:
+        run = collectives.map_rows(
+            lambda params, batch: trunk(collectives.gather(sharding, params), batch),
+            sharding,
+            (collectives.held(sharding, params), _ROWS),
             _ROWS,
         )
         return run(params, batch)
 
-    return collectives.on_mesh(trunk, placement) if placement.num_shares == 1 else spread
+    return collectives.on_mesh(trunk, sharding) if sharding.num_shares == 1 else sharded

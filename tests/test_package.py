@@ -1,0 +1,134 @@
+"""What a person meets before the first line runs: how the package is imported, and on what."""
+
+import ast
+import importlib
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import hatchling.build
+import pytest
+
+import jaxtune
+from jaxtune.run import summary
+
+ROOT = Path(__file__).parents[1]
+
+FRESH = """
+import sys, time
+start = time.process_time()
+import jaxtune
+seconds = time.process_time() - start
+heavy = {"jax", "numpy", "flax", "ml_collections"} & sys.modules.keys()
+assert not heavy, heavy
+assert seconds < 0.1, seconds
+assert {"UserError", "default_config", "__version__"} <= set(dir(jaxtune))
+from jaxtune import UserError, default_config
+assert default_config().seed == 0
+assert jaxtune.UserError is UserError
+assert "jax" not in sys.modules
+"""
+
+
+def test_the_import_is_quick_and_brings_no_library():
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", FRESH], check=True, env=environment)
+
+
+@pytest.mark.parametrize("name", jaxtune.__all__)
+def test_a_public_name_is_that_of_its_module(name):
+    module = importlib.import_module(jaxtune._HOMES[name])
+    assert getattr(jaxtune, name) is getattr(module, name)
+
+
+def test_public_names_are_said_once():
+    assert sorted(jaxtune._HOMES) == sorted(jaxtune.__all__)
+    tree = ast.parse((ROOT / "jaxtune" / "__init__.py").read_text())
+    typed = {
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module != "typing"
+        for alias in node.names
+    }
+    assert typed == jaxtune._HOMES
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = jaxtune.trian
+
+
+UNIX_ONLY = {"crypt", "fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
+
+
+def test_no_module_of_unix_alone_is_imported_at_the_top():
+    found = [
+        f"{file}: {name}"
+        for file in sorted((ROOT / "jaxtune").rglob("*.py"))
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        for name in _imported(node)
+        if name in UNIX_ONLY
+    ]
+    assert found == []
+
+
+def _imported(node):
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) else []
+
+
+def test_a_system_that_tells_no_memory(monkeypatch, tmp_path):
+    assert summary.peak_memory_bytes() > 1e6
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert summary.peak_memory_bytes() is None
+    results = {
+        **{"scores": {}, "best_step": 1, "steps": 1, "examples_per_second": None},
+        **{"compiled_train_shapes": [], "compiled_eval_shapes": [], "compile_seconds": 1.0},
+        **{"seconds": 2.0, "peak_memory_bytes": None},
+    }
+    assert ("memory", "unknown") in summary.end_rows(results, tmp_path)
+
+
+ELSEWHERE = """
+import sys
+from pathlib import Path
+import jaxtune
+from jaxtune.run.config import load_config
+from jaxtune.run.config_files import named_configs
+assert Path(jaxtune.__file__).is_relative_to(Path.cwd()), jaxtune.__file__
+assert sorted(named_configs()) == sys.argv[1].split(","), named_configs()
+assert load_config("agnews", {}).train.batch_size == 24
+model = Path(load_config("cifar10", {}).model.path)
+assert model.is_relative_to(Path.cwd()) and (model / "config.json").is_file(), model
+assert "jax" not in sys.modules
+"""
+
+
+def test_a_wheel_has_all_that_the_package_needs(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    name = hatchling.build.build_wheel(str(tmp_path))
+    wheel = zipfile.ZipFile(tmp_path / name)
+    packed = set(wheel.namelist())
+    ours = {
+        str(file.relative_to(ROOT)): file.read_bytes()
+        for file in (ROOT / "jaxtune").rglob("*")
+        if file.is_file() and file.suffix != ".pyc"
+    } | {
+        f"jaxtune/{file.relative_to(ROOT)}": file.read_bytes()
+        for file in (ROOT / "configs").rglob("*")
+        if file.is_file() and file.suffix != ".pyc"
+    }
+    assert "jaxtune/py.typed" in ours
+    assert {name for name in packed if ".dist-info/" not in name} == ours.keys()
+    assert all(wheel.read(name) == content for name, content in ours.items())
+    wheel.extractall(tmp_path / "site")
+    names = sorted(file.stem for file in (ROOT / "configs").glob("*.py"))
+    subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, ",".join(names)],
+        check=True,
+        cwd=tmp_path / "site",
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+    )
