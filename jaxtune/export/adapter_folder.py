@@ -6,7 +6,6 @@ of the peft package, or `"JAXTUNE"` for the strategies that no model folder can 
 rather than load the base without what was trained.
 """
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from jaxtune.models.registry import CLASS_HEADS, find_head, saved_head
 from jaxtune.models.weights import Weights
 from jaxtune.run.console import Report
 from jaxtune.run.prepare import Run
+from jaxtune.settings.dicts import to_dict
 from jaxtune.tasks.registry import TASKS
 from jaxtune.tuning import injection
 from jaxtune.tuning.lora import Lora
@@ -176,7 +176,7 @@ def _write_own(folder: Path, run: Run, params: Params, card: dict[str, Any]) -> 
         "revision": run.settings.model.revision,
         "base_sha256": run.pretrained.sha256,
         "frozen_dtype": run.settings.precision.frozen_dtype,
-        "tuning": dataclasses.asdict(run.settings.tuning),
+        "tuning": to_dict(run.settings.tuning),
     }
     model_folder.write_folder(
         folder, (peft.WEIGHTS, tensors), (peft.CONFIG, config), run.processor, card

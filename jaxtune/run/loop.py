@@ -28,7 +28,8 @@ from jaxtune.run.profile import Profile
 from jaxtune.run.stages import Stage
 from jaxtune.run.trackers import MetricsLog
 from jaxtune.run.workdir import check_workdir, claim_workdir
-from jaxtune.settings import Settings, to_json
+from jaxtune.settings import Settings
+from jaxtune.settings.dicts import to_dict, to_json
 from jaxtune.train.compiled import Compiled, main_shape
 from jaxtune.train.sharded_step import spread_eval
 from jaxtune.train.step import StepInfo, make_eval_step
@@ -121,9 +122,10 @@ def train(
         for split in ("validation", "test")
         if split in run.examples
     }
+    data = to_dict(run.settings.data)
     card = {
         "task": run.task.name,
-        **{name: getattr(run.settings.data, name) for name in _CARD},
+        **{name: data[name] for name in _CARD},
         "base_model": run.settings.model.path,
         "base_sha256": run.settings.model.sha256,
     }

@@ -27,6 +27,7 @@ from jaxtune.parallel.sharding import Placement
 from jaxtune.run.console import Report
 from jaxtune.run.encoding import encode_splits
 from jaxtune.settings import Settings
+from jaxtune.settings.dicts import to_dict
 from jaxtune.tasks.registry import find_task
 from jaxtune.tasks.task import Task, keeping_tokens
 from jaxtune.train import optimizers
@@ -111,7 +112,7 @@ def prepare(settings: Settings, report: Report, tokens: Path | None = None) -> R
     strategy = make_strategy(
         settings.tuning.name,
         _strategy_fields(settings),
-        strategy_fields(family, head, names, settings.tuning.placement),
+        strategy_fields(family, head, names, settings.tuning.added.placement),
     )
     task.inputs.check_settings(settings.data, config, folder)
     data = read_data(settings.data, task.reader)
@@ -145,11 +146,12 @@ def prepare(settings: Settings, report: Report, tokens: Path | None = None) -> R
     if placement is not None:
         params = sharding.place(params, placement.shardings(params))
     stages, notes = _with_new_parts(settings, plan.stages, params, pretrained)
+    resolved_data = task.resolve(settings.data, data.splits["train"])
     resolved = dataclasses.replace(
         settings,
         model=dataclasses.replace(settings.model, sha256=pretrained.sha256),
         data=dataclasses.replace(
-            task.resolve(settings.data, data.splits["train"]), sha256=data.sha256
+            resolved_data, source=dataclasses.replace(resolved_data.source, sha256=data.sha256)
         ),
     )
     return Run(
@@ -249,7 +251,7 @@ def _check_metric(task: Task, name: str | None) -> str:
 
 
 def _strategy_fields(settings: Settings) -> dict[str, Any]:
-    fields = dataclasses.asdict(settings.tuning)
+    fields = to_dict(settings.tuning)
     del fields["name"], fields["batch_statistics"], fields["frozen_dropout"]
     return fields
 
@@ -309,7 +311,7 @@ def _choose_layouts(
     placement: Placement | None,
 ) -> tuple[Layout, Layout]:
     """Of training and of evaluation. Images are all of one size, whatever the layout."""
-    kind = "bucketed" if task.head == "image" else settings.data.layout
+    kind = "bucketed" if task.head == "image" else settings.data.tokens.layout
     train, lengths = settings.train, {split: part.lengths for split, part in examples.items()}
     others = [part for split, part in lengths.items() if split != "train"]
     seen = others or [lengths["train"]]
