@@ -147,7 +147,7 @@ def write_jobs(
         "batch_size": settings.train.batch_size,
         "eval_batch_size": settings.train.eval_batch_size,
         "learning_rate": settings.optimizer.learning_rate,
-        "max_length": settings.data.max_length,
+        "max_length": settings.data.tokens.max_length,
         "device": device,
         "restarts": row.epochs > 1,
         "config": str(Path(config).absolute()),
@@ -173,7 +173,7 @@ def write_rows(settings: Any, model: Path, file: Path) -> tuple[dict[str, np.nda
     tokenizer, arrays, lengths = load_tokenizer(model), {}, {}
     for split, source in sources.items():
         rows = data.splits[source]
-        examples, _ = tokenize(tokenizer, rows.inputs, settings.data.max_length)
+        examples, _ = tokenize(tokenizer, rows.inputs, settings.data.tokens.max_length)
         arrays[f"{split}_input_ids"] = examples.input_ids
         arrays[f"{split}_offsets"] = examples.offsets
         arrays[f"{split}_labels"] = np.asarray(rows.labels)

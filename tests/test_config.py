@@ -12,7 +12,9 @@ import pytest
 from jaxtune.core.errors import UserError
 from jaxtune.run.config import default_config, load_config
 from jaxtune.run.config_reference import describe
-from jaxtune.settings import Settings, differences, to_json
+from jaxtune.settings import Settings
+from jaxtune.settings.data import DataSettings
+from jaxtune.settings.dicts import differences, from_dict, to_dict, to_json
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 REQUIRED = {"model": {"path": "m"}, "data": {"path": "d"}}
@@ -68,16 +70,17 @@ def message(file, overrides=None):
 
 
 def get(settings, name):
+    found = to_dict(settings)
     for part in name.split("."):
-        settings = getattr(settings, part)
-    return settings
+        found = found[part]
+    return found
 
 
 # --- Defaults and files ---------------------------------------------------------------------
 
 
 def test_default_config_is_the_default_settings():
-    assert default_config().to_dict() == dataclasses.asdict(Settings())
+    assert default_config().to_dict() == to_dict(Settings())
     assert default_config().is_locked
 
 
@@ -86,7 +89,7 @@ def test_a_file_that_sets_nothing_else_gives_the_defaults(python):
     assert settings == dataclasses.replace(
         Settings(),
         model=dataclasses.replace(Settings().model, path="m"),
-        data=dataclasses.replace(Settings().data, path="d"),
+        data=from_dict(DataSettings, {"path": "d"}),
     )
 
 
@@ -196,7 +199,7 @@ def test_a_runs_own_config_gives_the_run_again(write, override):
     again = load_config(write(to_json(settings), "again.json"), {})
     assert again == settings
     assert to_json(again) == to_json(settings)
-    assert type(again.data.text_columns) is tuple
+    assert type(again.data.columns.text_columns) is tuple
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 import typing
@@ -10,7 +11,9 @@ import pytest
 
 from jaxtune.run.config import load_config
 from jaxtune.run.config_reference import Setting, describe, meanings_of
-from jaxtune.settings import Settings, to_json
+from jaxtune.settings import Settings
+from jaxtune.settings.dicts import to_json
+from jaxtune.tuning.registry import STRATEGIES
 
 
 def sections(kind=Settings):
@@ -31,6 +34,23 @@ def flat(values, prefix=""):
     return found
 
 
+def test_the_names_of_groups_are_not_typed():
+    data = {setting.name for setting in describe() if setting.name.startswith("data.")}
+    assert {name.removeprefix("data.") for name in data if "augmentation" not in name} == {
+        *("path", "name", "sha256", "encoding", "column_names", "text_columns", "image_column"),
+        *("label_column", "label_columns", "max_length", "max_train_examples", "layout"),
+        *("max_eval_examples", "validation_size", "test_size", "split_seed", "token_dropout"),
+        *("mask_probability", "doc_stride", "max_answer_length", "n_best", "allow_no_answer"),
+        "no_answer_threshold",
+    }
+    tuning = {setting.name for setting in describe() if setting.name.startswith("tuning.")}
+    assert {name.removeprefix("tuning.") for name in tuning} == {
+        *("name", "num_layers", "rules", "order", "stage_by", "stage_length", "layers_per_stage"),
+        *("targets", "rank", "alpha", "dropout", "use_rslora", "use_dora", "feedforward_targets"),
+        *("placement", "bottleneck_size", "prefix_length", "frozen_dropout", "batch_statistics"),
+    }
+
+
 @pytest.mark.parametrize("section", sections(), ids=lambda section: section.__name__)
 def test_every_field_is_documented_and_nothing_else(section):
     assert [*meanings_of(section)] == [field.name for field in dataclasses.fields(section)]
@@ -48,6 +68,26 @@ def test_the_defaults_can_be_typed_and_give_the_defaults(tmp_path):
     typed = {setting.name: setting.default for setting in describe()}
     assert typed.pop("model.path") == typed.pop("data.path") == ""
     assert load_config(str(file), typed) == load_config(str(file), {})
+
+
+def test_what_a_strategy_does_with_an_unset_field_is_what_its_class_does():
+    said = {}
+    for setting in describe():
+        if setting.name.startswith("tuning.") and setting.default == "None":
+            found = re.search(r"[;:] `?([^`;]+)`? if unset\.", setting.meaning)
+            said[setting.name.removeprefix("tuning.")] = found and found[1]
+    checked = set()
+    for strategy in STRATEGIES.values():
+        for field in dataclasses.fields(strategy):
+            default = field.default
+            if field.name in said and default is not False and default is not dataclasses.MISSING:
+                number = default if isinstance(default, str) else f"{default:g}"
+                assert said[field.name] == number, field.name
+                checked.add(field.name)
+    assert checked == {
+        *("order", "stage_by", "stage_length", "layers_per_stage", "rank", "alpha", "dropout"),
+        *("placement", "bottleneck_size", "prefix_length"),
+    }
 
 
 def test_every_meaning_is_one_line():

@@ -16,7 +16,9 @@ from jaxtune.data.images.decode import Source
 from jaxtune.data.sources.rows import read_data
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.run.evaluate import all_scores, predict_all
-from jaxtune.settings import AugmentationSettings, DataSettings, LossSettings
+from jaxtune.settings import LossSettings
+from jaxtune.settings.data import AugmentationSettings, DataSettings
+from jaxtune.settings.dicts import from_dict
 from jaxtune.tasks.image_classification import IMAGE_CLASSIFICATION as TASK
 from jaxtune.training.losses import cross_entropy
 
@@ -107,8 +109,9 @@ def folder(tmp_path):
 @pytest.mark.parametrize("model", ["vit-image", "resnet-image"])
 def test_it_learns_with_all_augmentation(folder, tmp_path, model):
     (tmp_path / "preprocessor_config.json").write_text('{"size": 12}')
-    settings = DataSettings(
-        path=str(folder), augmentation=AugmentationSettings("pad", True, 1, 3, 0.2, 1.0)
+    settings = from_dict(
+        DataSettings,
+        {"path": str(folder), "augmentation": AugmentationSettings("pad", True, 1, 3, 0.2, 1.0)},
     )
     data = read_data(settings, TASK.reader)
     loaded = load_pretrained(

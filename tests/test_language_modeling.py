@@ -21,7 +21,9 @@ from jaxtune.data.text.examples import load_tokenizer
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.run.config import validate
 from jaxtune.run.evaluate import predict_all
-from jaxtune.settings import DataSettings, LossSettings, ModelSettings, Settings
+from jaxtune.settings import LossSettings, ModelSettings, Settings
+from jaxtune.settings.data import DataSettings
+from jaxtune.settings.dicts import from_dict
 from jaxtune.tasks import causal_lm, language_modeling, masked_lm
 from jaxtune.tasks.causal_lm import CAUSAL_LM
 from jaxtune.tasks.masked_lm import MASKED_LM
@@ -77,7 +79,9 @@ def test_causal_blocks_and_labels(gpt2, max_length):
     expected = [stream[i : i + max_length] for i in range(0, 21, max_length)]
     if len(expected[-1]) == 1:
         expected[-1] = stream[-2:]
-    examples, notes = causal_lm.encode(labelled(TEXTS), gpt2, DataSettings(max_length=max_length))
+    examples, notes = causal_lm.encode(
+        labelled(TEXTS), gpt2, from_dict(DataSettings, {"max_length": max_length})
+    )
     assert [examples.input_ids[span].tolist() for span in spans(examples)] == expected
     for span, block in zip(spans(examples), expected, strict=True):
         weights = examples.weights[span].tolist()
@@ -86,12 +90,16 @@ def test_causal_blocks_and_labels(gpt2, max_length):
     assert examples.labels.dtype == examples.input_ids.dtype == np.int32
     assert examples.weights.dtype == np.float32
     assert notes == [f"4 texts make {len(expected)} blocks of up to {max_length} tokens"]
-    again, _ = causal_lm.encode(labelled(TEXTS), gpt2, DataSettings(max_length=max_length))
+    again, _ = causal_lm.encode(
+        labelled(TEXTS), gpt2, from_dict(DataSettings, {"max_length": max_length})
+    )
     np.testing.assert_array_equal(again.input_ids, examples.input_ids)
 
 
 def test_causal_batches_score_no_padding_and_no_last_token(gpt2):
-    examples, _ = causal_lm.encode(labelled(TEXTS), gpt2, DataSettings(max_length=8))
+    examples, _ = causal_lm.encode(
+        labelled(TEXTS), gpt2, from_dict(DataSettings, {"max_length": 8})
+    )
     batch = examples.collate(BatchIndex(np.array([2, 0]), 8), 3)  # 5 and 8 tokens, one filling
     np.testing.assert_array_equal(batch["weight"].sum(axis=1), [4, 7, 0])
     for row, i in enumerate((2, 0)):
@@ -103,7 +111,7 @@ def test_causal_batches_score_no_padding_and_no_last_token(gpt2):
 @pytest.mark.parametrize("texts", [["good"], [""]])
 def test_a_text_without_anything_to_predict_is_refused(gpt2, texts):
     with pytest.raises(UserError, match=r"corpus: the texts have [01] tokens.*at least 2"):
-        causal_lm.encode(labelled(texts), gpt2, DataSettings(path="corpus"))
+        causal_lm.encode(labelled(texts), gpt2, from_dict(DataSettings, {"path": "corpus"}))
 
 
 @pytest.mark.parametrize("case", ["gpt2-causal_lm", "gpt2-untied"])
@@ -128,7 +136,7 @@ def test_causal_loss_is_that_of_transformers(case):
 
 
 def masked(tokenizer, texts, **fields):
-    settings = DataSettings(path="corpus", **fields)
+    settings = from_dict(DataSettings, {"path": "corpus", **fields})
     return masked_lm.encode(labelled(texts), tokenizer, settings)
 
 
@@ -269,9 +277,11 @@ def test_masked_needs_a_word(bert):
 
 @pytest.mark.parametrize("probability", [0.0, 1.0, -0.1, 2.0])
 def test_a_mask_probability_out_of_range_is_refused(probability):
-    settings = Settings(model=ModelSettings(path="model"), data=DataSettings(path="data"))
+    settings = Settings(
+        model=ModelSettings(path="model"), data=from_dict(DataSettings, {"path": "data"})
+    )
     validate(settings)
-    data = dataclasses.replace(settings.data, mask_probability=probability)
+    data = from_dict(DataSettings, {"path": "data", "mask_probability": probability})
     with pytest.raises(UserError, match=r"config\.data\.mask_probability is .*above 0 and below 1"):
         validate(dataclasses.replace(settings, data=data))
 
@@ -365,7 +375,7 @@ def test_causal_perplexity_of_each_text(gpt2, max_length):
     table = np.random.default_rng(0).normal(size=(END + 1, END + 1)).astype(np.float32)
     logs = log_softmax(table.astype(np.float64), axis=-1)
     texts = [*TEXTS, "", "cat"]
-    settings = DataSettings(max_length=max_length)
+    settings = from_dict(DataSettings, {"max_length": max_length})
     examples, _ = causal_lm.encode(Rows(texts, None), gpt2, settings)
     assert examples.lengths.max() <= max_length
     found = records(CAUSAL_LM, examples, lambda ids: table[ids])
@@ -388,7 +398,7 @@ def test_masked_perplexity_of_each_text(bert, max_length):
     rng = np.random.default_rng(1)
     table = rng.normal(size=(len(bert), len(bert))).astype(np.float32)
     texts = ["the cat is not a very good dog " * 3, "", "good", "[SEP]", "the film is bad"]
-    settings = DataSettings(max_length=max_length, mask_probability=0.4)
+    settings = from_dict(DataSettings, {"max_length": max_length, "mask_probability": 0.4})
     examples, notes = masked_lm.encode(Rows(texts, None), bert, settings)
     assert notes == []
     found = records(MASKED_LM, examples, lambda ids: table[ids])

@@ -16,7 +16,9 @@ from jaxtune.data.text.examples import load_tokenizer
 from jaxtune.data.text.word_tokens import encode
 from jaxtune.data.text.words import Tags, from_words, split_words
 from jaxtune.run.evaluate import all_scores, predict_all
-from jaxtune.settings import DataSettings, LossSettings
+from jaxtune.settings import LossSettings
+from jaxtune.settings.data import DataSettings
+from jaxtune.settings.dicts import from_dict
 from jaxtune.tasks.token_classification import TOKEN_CLASSIFICATION as TASK
 
 NAMES = ("O", "B-x", "B-y-z", "I-x", "I-y-z")
@@ -37,7 +39,7 @@ def make(tokenizer):
             known = dict(enumerate(names))
             classes = [np.array([names.index(tag) for tag in part], np.int32) for part in gold]
             rows = rows._replace(labels=[Tags(part, known) for part in classes])
-        return encode(rows, tokenizer, DataSettings(max_length=max_length))[0]
+        return encode(rows, tokenizer, from_dict(DataSettings, {"max_length": max_length}))[0]
 
     return make
 
@@ -280,7 +282,7 @@ def test_entities_of_words(make):
 def test_offsets_are_those_of_the_text_as_it_was(tokenizer):
     text = "\U0001f600  the  New\tYork, is"
     rows = Rows([split_words(text)], None)
-    examples, _ = encode(rows, tokenizer, DataSettings(max_length=32))
+    examples, _ = encode(rows, tokenizer, from_dict(DataSettings, {"max_length": 32}))
     guess = [["O", "O", "x", "x", "O", "y"]]
     names = ("O", "x", "y")
     (record,) = TASK.decode(logits_of(examples, guess, names), examples, names)

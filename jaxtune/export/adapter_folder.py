@@ -6,7 +6,6 @@ of the peft package, or `"JAXTUNE"` for the strategies that no model folder can 
 rather than load the base without what was trained.
 """
 
-import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,9 @@ from jaxtune.models.family import Head, strategy_fields
 from jaxtune.models.pretrained import Pretrained, load_pretrained, read_config, read_json
 from jaxtune.models.registry import CLASS_HEADS, find_head, saved_head
 from jaxtune.models.weights import Weights
-from jaxtune.settings import ModelSettings, TuningSettings
+from jaxtune.settings import ModelSettings
+from jaxtune.settings.dicts import to_dict
+from jaxtune.settings.tuning import TuningSettings
 from jaxtune.tasks.registry import TASKS
 from jaxtune.tasks.task import Task
 from jaxtune.tuning import injection
@@ -207,7 +208,7 @@ def _write_own(folder: Path, product: Product, params: Params, card: dict[str, A
         "revision": product.base.revision,
         "base_sha256": pretrained.sha256,
         "frozen_dtype": product.frozen_dtype,
-        "tuning": dataclasses.asdict(product.tuning),
+        "tuning": to_dict(product.tuning),
     }
     files = (peft.WEIGHTS, tensors), (peft.CONFIG, config)
     model_folder.write_folder(folder, *files, product.processor, card)

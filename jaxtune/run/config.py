@@ -8,7 +8,6 @@ import dataclasses
 import importlib.util
 import re
 import traceback
-import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,26 +19,26 @@ from jaxtune.io.json_files import read_json_object
 from jaxtune.run import config_types
 from jaxtune.run.config_files import find_config
 from jaxtune.settings import Settings
+from jaxtune.settings.dicts import from_dict, to_dict, typed_hints
 
 
 def default_config() -> ConfigDict:
     """A locked ConfigDict with every setting at its default; unset ones keep their type."""
 
-    def section(settings: Any) -> ConfigDict:
+    def section(kind: Any, values: Mapping[str, Any]) -> ConfigDict:
         node = ConfigDict()
-        for name, hint in config_types.hints(type(settings)).items():
-            value = getattr(settings, name)
-            if dataclasses.is_dataclass(value):
-                node[name] = section(value)
-            elif type(None) in typing.get_args(hint):
-                kind, *_ = (k for k in (*config_types.kinds(hint), str) if k is not type(None))
-                node[name] = config_dict.placeholder(kind)
-                node[name] = value
-            else:
-                node[name] = value
+        for name, hint in typed_hints(kind).items():
+            if dataclasses.is_dataclass(hint):
+                node[name] = section(hint, values[name])
+                continue
+            kinds = config_types.kinds(hint)
+            if type(None) in kinds:
+                kind_if_set = next(k for k in (*kinds, str) if k is not type(None))
+                node[name] = config_dict.placeholder(kind_if_set)
+            node[name] = values[name]
         return node
 
-    return section(Settings()).lock()
+    return section(Settings, to_dict(Settings())).lock()
 
 
 def load_config(file: str, overrides: Mapping[str, str]) -> Settings:
@@ -56,7 +55,7 @@ def load_config(file: str, overrides: Mapping[str, str]) -> Settings:
     """
     path = find_config(file)
     values = read_json_object(path) if path.suffix == ".json" else _run_python(path)
-    _build(Settings, values, "config")  # so that only sections are overridden within
+    _convert(Settings, values, "config")  # so that only sections are overridden within
     for name, text in overrides.items():
         *parents, last = name.split(".")
         hint = _find_hint(name)
@@ -64,7 +63,7 @@ def load_config(file: str, overrides: Mapping[str, str]) -> Settings:
         for parent in parents:
             node = node.setdefault(parent, {})
         node[last] = config_types.parse(f"config.{name}", text, hint)
-    settings = _build(Settings, values, "config")
+    settings = from_dict(Settings, _convert(Settings, values, "config"))
     validate(settings)
     return settings
 
@@ -75,29 +74,32 @@ def validate(settings: Settings) -> None:
     Raises:
       UserError: names the first field that is wrong, its value and what was expected.
     """
-    _check_ranges(settings, "config")
+    _check_ranges(Settings, to_dict(settings), "config")
     for good, field, value, expected in _rules(settings):
         if not good:
             raise UserError(f"config.{field} is {value!r}: expected {expected}.")
 
 
-def _check_ranges(section: Any, place: str) -> None:
-    for name, hint in config_types.hints(type(section)).items():
-        value, field = getattr(section, name), f"{place}.{name}"
-        if dataclasses.is_dataclass(value):
-            _check_ranges(value, field)
+def _check_ranges(kind: Any, values: Mapping[str, Any], place: str) -> None:
+    for name, hint in typed_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            _check_ranges(hint, values[name], f"{place}.{name}")
         else:
-            config_types.check_range(field, value, hint)
+            config_types.check_range(f"{place}.{name}", values[name], hint)
 
 
 def _rules(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
     """Whether a field fits the others; its name, its value, and what was expected."""
-    data, train, steps = settings.data, settings.train, settings.profile.steps
+    train, steps = settings.train, settings.profile.steps
     if settings.task == "question_answering":
-        half = data.max_length // 2
-        yield half >= 16, "data.max_length", data.max_length, "at least 32 tokens"
-        most = f"at most half of max_length {data.max_length}"
-        yield data.doc_stride <= half, "data.doc_stride", data.doc_stride, most
+        length, stride = settings.data.tokens.max_length, settings.data.answers.doc_stride
+        yield length >= 32, "data.max_length", length, "at least 32 tokens"
+        yield (
+            stride <= length // 2,
+            "data.doc_stride",
+            stride,
+            f"at most half of max_length {length}",
+        )
     divides = train.batch_size % train.num_microbatches == 0
     divisor = f"a number that divides train.batch_size {train.batch_size}"
     yield divides, "train.num_microbatches", train.num_microbatches, divisor
@@ -166,12 +168,12 @@ def _find_hint(name: str) -> Any:
     for part in name.split("."):
         if not dataclasses.is_dataclass(kind):
             raise UserError(f"{so_far} is a value; it has no field {part!r}.")
-        hints = config_types.hints(typing.cast(type, kind))
+        hints = typed_hints(kind)
         if part not in hints:
             raise UserError(_unknown(so_far, part, hints))
         so_far, kind = f"{so_far}.{part}", hints[part]
     if dataclasses.is_dataclass(kind):
-        fields = ", ".join(config_types.hints(typing.cast(type, kind)))
+        fields = ", ".join(typed_hints(kind))
         raise UserError(f"{so_far} is a section; set one of its fields: {fields}.")
     return kind
 
@@ -180,19 +182,18 @@ def _unknown(section: str, name: str, known: Mapping[str, Any]) -> str:
     return f"{section} has no field {name!r}; it has {', '.join(known)}.{nearest(name, known)}"
 
 
-def _build(kind: type, values: Mapping[str, Any], section: str) -> Any:
-    """A settings dataclass from nested dicts; every name and type is checked."""
-    hints = config_types.hints(kind)
+def _convert(kind: Any, values: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """Nested dicts of values of the fields' types; every name and type is checked."""
+    hints, found = typed_hints(kind), {}
     for name in values:
         if name not in hints:
             raise UserError(_unknown(section, name, hints))
-    built = {}
     for name, value in values.items():
         field, hint = f"{section}.{name}", hints[name]
-        if dataclasses.is_dataclass(hint):
-            if not isinstance(value, Mapping):
-                raise UserError(f"{field} is {value!r}: expected a section.")
-            built[name] = _build(typing.cast(type, hint), value, field)
+        if not dataclasses.is_dataclass(hint):
+            found[name] = config_types.convert(field, value, hint)
+        elif isinstance(value, Mapping):
+            found[name] = _convert(hint, value, field)
         else:
-            built[name] = config_types.convert(field, value, hint)
-    return kind(**built)
+            raise UserError(f"{field} is {value!r}: expected a section.")
+    return found

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from jaxtune.run import config_types
 from jaxtune.settings import Settings
+from jaxtune.settings.fields import is_flat, plain
 
 
 class Setting(NamedTuple):
@@ -26,7 +27,7 @@ class Setting(NamedTuple):
     meaning: str
 
 
-def describe(kind: type = Settings, prefix: str = "") -> list[Setting]:
+def describe(kind: Any = Settings, prefix: str = "") -> list[Setting]:
     """All settings, in the order of their sections.
 
     Args:
@@ -34,13 +35,12 @@ def describe(kind: type = Settings, prefix: str = "") -> list[Setting]:
       prefix: of the names, such as `data.`.
     """
     found, meanings = [], meanings_of(kind)
-    for field in dataclasses.fields(kind):
-        hint, name = config_types.hints(kind)[field.name], f"{prefix}{field.name}"
-        if dataclasses.is_dataclass(hint):
-            found += describe(typing.cast(type, hint), f"{name}.")
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        if dataclasses.is_dataclass(plain(hint)):
+            found += describe(plain(hint), prefix if is_flat(hint) else f"{prefix}{name}.")
             continue
-        words, meaning = config_types.spell_both(hint), meanings.get(field.name, "")
-        found.append(Setting(name, words, _typed(field.default), meaning))
+        words, default = config_types.spell_both(hint), _typed(getattr(kind, name))
+        found.append(Setting(f"{prefix}{name}", words, default, meanings.get(name, "")))
     return found
 
 

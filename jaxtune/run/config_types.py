@@ -6,11 +6,12 @@ import math
 import typing
 from collections.abc import Callable, Iterator
 from types import UnionType
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from annotated_types import DocInfo, Ge, GroupedMetadata, Gt, Le, Lt, MaxLen, MinLen
 
 from jaxtune.core.errors import UserError, nearest
+from jaxtune.settings.fields import plain
 
 _WORDS = {
     **{int: "a whole number", float: "a number", str: "text", bool: "true or false"},
@@ -26,16 +27,6 @@ _LIMITS: dict[type, tuple[str, Callable[[Any, Any], bool]]] = {
     MinLen: ("at least {} of them", lambda value, limit: len(value) >= limit),
     MaxLen: ("at most {} of them", lambda value, limit: len(value) <= limit),
 }
-
-
-def hints(kind: type) -> dict[str, Any]:
-    """The type of each field of a dataclass, with its range."""
-    return typing.get_type_hints(kind, include_extras=True)
-
-
-def plain(hint: Any) -> Any:
-    """A type without what is annotated to it."""
-    return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
 
 
 def options(hint: Any) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxtune.data.sources.rows import Data, class_order
 from jaxtune.run.console import Report
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import DataSettings
 from jaxtune.tasks.task import Task
 
 

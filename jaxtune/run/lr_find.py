@@ -1,7 +1,6 @@
 """`--mode=lr_find`: sweeps the learning rate over a few steps and suggests one."""
 
 import contextlib
-import dataclasses
 import io
 import json
 from pathlib import Path
@@ -20,6 +19,7 @@ from jaxtune.run.setup import Run
 from jaxtune.run.trackers import finite
 from jaxtune.run.workdir import explain_unwritable
 from jaxtune.settings import Settings
+from jaxtune.settings.dicts import to_dict
 from jaxtune.training.compiled import main_shape
 
 LOWEST = 1e-7
@@ -118,7 +118,7 @@ def _results(run: Run, rates: np.ndarray, losses: np.ndarray, found: Suggestion)
         "rates": rates.tolist(),
         "losses": [finite(loss) for loss in losses.tolist()],
         "smoothed": [finite(loss) for loss in smooth(losses).tolist()],
-        "settings": dataclasses.asdict(run.settings),
+        "settings": to_dict(run.settings),
     }
 
 

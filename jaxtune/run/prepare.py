@@ -31,6 +31,7 @@ from jaxtune.run.encoding import encode_splits
 from jaxtune.run.plan import Plan, make_plan, trains_statistics
 from jaxtune.run.setup import Goal, Run, RunData, Tuned
 from jaxtune.settings import Settings
+from jaxtune.settings.dicts import to_dict
 from jaxtune.tasks.registry import find_task
 from jaxtune.tasks.task import Task, keeping_tokens
 from jaxtune.tuning import injection, partition
@@ -141,13 +142,13 @@ def _open_model(settings: Settings, task: Task) -> _Model:
     strategy = make_strategy(
         settings.tuning.name,
         _strategy_fields(settings),
-        strategy_fields(family, head, names, settings.tuning.placement),
+        strategy_fields(family, head, names, settings.tuning.added.placement),
     )
     return _Model(folder, family, head, config, hf_config, strategy)
 
 
 def _strategy_fields(settings: Settings) -> dict[str, Any]:
-    fields = dataclasses.asdict(settings.tuning)
+    fields = to_dict(settings.tuning)
     del fields["name"], fields["batch_statistics"], fields["frozen_dropout"]
     return fields
 
@@ -210,7 +211,7 @@ def _choose_layouts(
     sharding: Sharding | None,
 ) -> tuple[Layout, Layout]:
     """Of training and of evaluation. Images are all of one size, whatever the layout."""
-    kind = "bucketed" if task.head == "image" else settings.data.layout
+    kind = "bucketed" if task.head == "image" else settings.data.tokens.layout
     train, lengths = settings.train, {split: part.lengths for split, part in examples.items()}
     others = [part for split, part in lengths.items() if split != "train"]
     seen = others or [lengths["train"]]
@@ -224,12 +225,12 @@ def _choose_layouts(
 
 def _resolve(settings: Settings, task: Task, data: Data, sha256: str) -> Settings:
     """The settings with what was found out: digests, and what follows from the data."""
+    found = task.resolve(settings.data, data.splits["train"])
+    source = dataclasses.replace(found.source, sha256=data.sha256)
     return dataclasses.replace(
         settings,
         model=dataclasses.replace(settings.model, sha256=sha256),
-        data=dataclasses.replace(
-            task.resolve(settings.data, data.splits["train"]), sha256=data.sha256
-        ),
+        data=dataclasses.replace(found, source=source),
     )
 
 

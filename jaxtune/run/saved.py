@@ -1,6 +1,5 @@
 """A saved model ready to predict, from a folder in the transformers layout or of an adapter."""
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +14,8 @@ from jaxtune.models.pretrained import Pretrained, find_folder, is_regression, re
 from jaxtune.models.registry import saved_head
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import predict_all
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import DataSettings
+from jaxtune.settings.dicts import from_dict, to_dict
 from jaxtune.tasks.registry import TASKS, task_of
 from jaxtune.tasks.task import Task
 from jaxtune.training.compiled import Compiled
@@ -70,8 +70,8 @@ def open_saved(
         the name of the base model, as `adapted.open_model` reads it.
       compute_dtype: of the products.
       data: how inputs are read; None takes what the model was trained with.
-      **fields: of `DataSettings`, over those; None is not set. Without a `max_length` anywhere, it
-        is the model's limit.
+      **fields: of `config.data`, as typed, over those; None is not set. Without a `max_length`
+        anywhere, it is the model's limit.
 
     Raises:
       UserError: no such folder, no head, or files that do not belong together.
@@ -82,13 +82,12 @@ def open_saved(
     task = _task_of(folder, head, hf_config)
     processor = task.inputs.load(processor_folder, config)
     card = read_card(pretrained.folder)
+    given = {name: value for name, value in fields.items() if value is not None}
     if data is None:
         data = _data_settings(card)
-        if "max_length" not in card and hasattr(config, "max_length"):
-            limit = min(config.max_length, processor.model_max_length)
-            data = dataclasses.replace(data, max_length=limit)
-    given = {name: value for name, value in fields.items() if value is not None}
-    data = dataclasses.replace(data, **given)
+        if "max_length" not in card | given and hasattr(config, "max_length"):
+            given["max_length"] = min(config.max_length, processor.model_max_length)
+    data = from_dict(DataSettings, to_dict(data) | given)
     task.inputs.check_settings(data, config, pretrained.folder)
     eval_step = make_eval_step(pretrained.apply_fn, task.metrics_fn, task.fetch)
     no_holes = jax.tree.map(lambda _: None, pretrained.params)
@@ -147,10 +146,11 @@ def _task_of(folder: str, head: str, hf_config: dict[str, Any]) -> Task:
 
 def _data_settings(card: dict[str, Any]) -> DataSettings:
     """The card's fields that are settings of the data."""
-    known = {field.name: field.default for field in dataclasses.fields(DataSettings)}
+    known = to_dict(DataSettings())
+    del known["augmentation"]
     fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in card.items()
         if name in known and type(value) in (list, bool, type(known[name]))
     }
-    return DataSettings(**fields)
+    return from_dict(DataSettings, fields)

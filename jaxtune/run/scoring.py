@@ -44,7 +44,7 @@ def score(
     for name in data.class_names:
         if name not in names:
             raise UserError(
-                f"{settings.data.path} has the class {name!r}, but {folder} knows only"
+                f"{settings.data.source.path} has the class {name!r}, but {folder} knows only"
                 f" {', '.join(names[:20])}."
             )
     del data.splits["train"]

@@ -1,6 +1,5 @@
 """The numbers of a run in words: before the first step, and after the last."""
 
-import dataclasses
 import itertools
 import sys
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from jaxtune.run.loop import Fit
 from jaxtune.run.setup import Run, make_tx
 from jaxtune.run.trackers import finite
 from jaxtune.settings import PrecisionSettings
+from jaxtune.settings.dicts import to_dict
 from jaxtune.training.compiled import Compiled, main_shape
 from jaxtune.tuning import partition
 
@@ -39,14 +39,14 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
     trainable, _ = partition.partition(run.params, run.tuning.stage_labels[0])
     count = trees.count(trainable)
     rows += [
-        ("tuning", _fields(**dataclasses.asdict(settings.tuning))),
+        ("tuning", _fields(**to_dict(settings.tuning))),
         (
             "trainable",
             f"{count:,} of {total:,} parameters ({count / total:.1%}), {_size(trainable)}",
         ),
         ("optimizer", _optimizer(run)),
         ("precision", _precision(settings.precision)),
-        ("data", settings.data.path),
+        ("data", settings.data.source.path),
     ]
     rows += [(f"  {split}", _sizes(run, part.lengths)) for split, part in run.data.examples.items()]
     rows += [("", note) for note in run.data.notes]

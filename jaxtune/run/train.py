@@ -24,7 +24,8 @@ from jaxtune.run.prepare import prepare
 from jaxtune.run.setup import Run
 from jaxtune.run.trackers import JsonLines, Tracker
 from jaxtune.run.workdir import check_workdir, claim_workdir
-from jaxtune.settings import Settings, to_json
+from jaxtune.settings import Settings
+from jaxtune.settings.dicts import to_dict, to_json
 
 _CARD = (
     *("text_columns", "image_column", "label_column", "label_columns", "max_length"),
@@ -139,9 +140,10 @@ def product_of(run: Run) -> Product:
 
 
 def _card(run: Run) -> dict[str, Any]:
+    data = to_dict(run.settings.data)
     return {
         "task": run.task.name,
-        **{name: getattr(run.settings.data, name) for name in _CARD},
+        **{name: data[name] for name in _CARD},
         "base_model": run.settings.model.path,
         "base_sha256": run.settings.model.sha256,
     }

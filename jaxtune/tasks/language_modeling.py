@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxtune.core.errors import UserError
-from jaxtune.core.types import Batch, LossFn, Mean, segment_mask, weighted_mean
+from jaxtune.core.types import Batch, LossFn, Mean, segment_mask, weighted_mean, weights
 from jaxtune.settings import LossSettings
 from jaxtune.tasks.task import Records
 from jaxtune.training.losses import cross_entropy, make_cross_entropy
@@ -41,7 +41,7 @@ def batch_metrics(outputs: Float[Array, "b t v"], batch: Batch) -> dict[str, Mea
     correct = jnp.argmax(outputs, axis=-1) == batch["labels"]
     return {
         "loss": cross_entropy(outputs, batch),
-        "accuracy": weighted_mean(correct, batch["weight"]),
+        "accuracy": weighted_mean(correct, weights(batch, correct.shape)),
     }
 
 
@@ -50,7 +50,7 @@ def fetch(outputs: Float[Array, "b t v"], batch: Batch) -> Float[Array, "b 2"]:
 
     Of packed rows with s blocks, [b s 2].
     """
-    logits, weight = outputs.astype(jnp.float32), batch["weight"]
+    logits, weight = outputs.astype(jnp.float32), weights(batch, outputs.shape[:-1])
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
     if "segment_ids" in batch:
         losses, weight = losses[:, None], weight[:, None] * segment_mask(batch)  # [b s t]

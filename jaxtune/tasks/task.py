@@ -12,7 +12,8 @@ from jaxtune.data.inputs import TEXT, Inputs
 from jaxtune.data.sources.rows import Data, Reader, Rows
 from jaxtune.data.text import text_tables
 from jaxtune.data.text.text_tables import Track
-from jaxtune.settings import DataSettings, LossSettings
+from jaxtune.settings import LossSettings
+from jaxtune.settings.data import DataSettings
 
 Encode = Callable[[Rows, Any, DataSettings, Track], tuple[Any, list[str]]]
 """(rows, tokenizer or image processor, settings, progress) -> (examples, notes for a person)."""

@@ -18,7 +18,7 @@ from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table, check_columns, column, where
 from jaxtune.data.text import labels
 from jaxtune.data.text.text_tables import Track
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import ColumnSettings, DataSettings, SourceSettings
 
 _REMEDY = "Set config.data.image_column and config.data.label_column to columns that are there."
 
@@ -86,24 +86,19 @@ def _new_table(source: Path, suffix: str, encoding: str) -> Table:
     return Table({"image": lines}, str(source), range(1, len(lines) + 1), {})
 
 
-def _load(settings: DataSettings) -> dict[str, Table]:
+def _load(source: SourceSettings, columns: ColumnSettings) -> dict[str, Table]:
     """Folders of images, or tables with a column of them."""
-    root = Path(os.path.expanduser(settings.path))
-    if settings.path and root.is_dir():
-        if settings.name and (root / settings.name).is_dir():
-            root = root / settings.name
+    root = Path(os.path.expanduser(source.path))
+    if source.path and root.is_dir():
+        if source.name and (root / source.name).is_dir():
+            root = root / source.name
         if not _has_train_table(root) and image_folders.has_images(root):
             return image_folders.load_folder(
-                settings.path, root, settings.image_column, settings.label_column
+                source.path, root, columns.image_column, columns.label_column
             )
-    tables = locate.load_tables(
-        settings.path,
-        name=settings.name,
-        encoding=settings.encoding,
-        column_names=settings.column_names,
-    )
+    tables = locate.load_source(source)
     for table in tables.values():
-        check_columns(table.columns, (settings.image_column,), table.source, _REMEDY)
+        check_columns(table.columns, (columns.image_column,), table.source, _REMEDY)
     return tables
 
 
@@ -115,17 +110,17 @@ def _has_train_table(root: Path) -> bool:
     )
 
 
-def _has_labels(table: Table, settings: DataSettings) -> bool:
-    return labels.has_targets(table, settings.label_column)
+def _has_labels(table: Table, columns: ColumnSettings) -> bool:
+    return labels.has_targets(table, columns.label_column)
 
 
-def _class_names(table: Table, settings: DataSettings) -> tuple[str, ...]:
-    return labels.class_names(table, settings.label_column)
+def _class_names(table: Table, columns: ColumnSettings) -> tuple[str, ...]:
+    return labels.class_names(table, columns.label_column)
 
 
-def _rows(table: Table, settings: DataSettings, names: tuple[str, ...]) -> Rows:
-    encoded = labels.encode_classes(table, settings.label_column, names)
-    images = _images(table, settings.image_column)
+def _rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows:
+    encoded = labels.encode_classes(table, columns.label_column, names)
+    images = _images(table, columns.image_column)
     return Rows(images, encoded, keys=check_all(images), strata=encoded)
 
 
@@ -164,10 +159,10 @@ def _check_settings(settings: DataSettings, config: Any, folder: Path) -> None:
             f"{folder}: config.json has num_channels {config.num_channels}, but images are read as"
             " RGB: expected 3."
         )
-    if settings.token_dropout:
+    if settings.tokens.token_dropout:
         raise UserError(
-            f"config.data.token_dropout is {settings.token_dropout}, but images have no tokens:"
-            " expected 0."
+            f"config.data.token_dropout is {settings.tokens.token_dropout}, but images have no"
+            " tokens: expected 0."
         )
 
 

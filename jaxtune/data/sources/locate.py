@@ -16,6 +16,7 @@ from jaxtune.data.sources.files import (
     read_file,
 )
 from jaxtune.data.sources.table import Table, check_columns, concatenate
+from jaxtune.settings.data import SourceSettings
 
 if TYPE_CHECKING:
     import datasets
@@ -29,6 +30,17 @@ SPLIT_WORDS = {
 
 _SPLIT_OF_WORD = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 _SHARD = re.compile(r"(?P<base>.+)[-_.](?P<index>\d+)[-_]of[-_](?P<count>\d+)(-[0-9a-f]{8,})?")
+
+
+def load_source(source: SourceSettings, required: Sequence[str] = ()) -> dict[str, Table]:
+    """What `load_tables` loads of a source that the settings name."""
+    return load_tables(
+        source.path,
+        name=source.name,
+        encoding=source.encoding,
+        column_names=source.column_names,
+        required=required,
+    )
 
 
 def load_tables(

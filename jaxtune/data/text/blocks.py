@@ -13,7 +13,7 @@ from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table, column, where
 from jaxtune.data.text.examples import Examples
 from jaxtune.data.text.text_tables import Track, load_tables, only_column
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import ColumnSettings
 
 _CHUNK = 2000  # texts tokenized at a time, so that progress can be shown
 
@@ -52,13 +52,13 @@ def read_texts(table: Table, columns: Sequence[str]) -> list[str]:
     return texts
 
 
-def _rows(table: Table, settings: DataSettings, names: tuple[str, ...]) -> Rows:
+def _rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows:
     """The rows that are not blank; their labels, which are their own tokens, come later."""
     del names
-    texts = [text for text in read_texts(table, settings.text_columns) if text.strip()]
+    texts = [text for text in read_texts(table, columns.text_columns) if text.strip()]
     if not texts:
         raise UserError(
-            f"{table.source}: all rows of the column {settings.text_columns[0]!r} are blank, but"
+            f"{table.source}: all rows of the column {columns.text_columns[0]!r} are blank, but"
             " expected at least one text. Check config.data.text_columns."
         )
     return Rows(texts, np.zeros(len(texts), np.int32))
