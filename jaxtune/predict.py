@@ -40,25 +40,26 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--input={source}: there is no such file.{nearest(source.name, siblings)}")
     # The heavy imports wait until the arguments have been found good.
     from jaxtune.core.units import human_seconds
+    from jaxtune.run import predictions
     from jaxtune.run.console import Report
-    from jaxtune.run.saved import open_saved, outputs_of, saved_task
+    from jaxtune.run.saved import open_saved, saved_task
     from jaxtune.tasks.task import keeping_tokens
     from jaxtune.training.program_cache import keep_programs
 
     report = Report()
     keep_programs(report.line)
-    task, card = saved_task(arguments.model)
-    own = [card["image_column"]] if task.head == "image" and card else card.get("text_columns", ())
+    folder, task, card = saved_task(arguments.model)
+    own = predictions.own_columns(task, card)
     names = arguments.text_columns.split(",") if arguments.text_columns else own
     rows = task.read_new(source, names, arguments.encoding)
-    saved = open_saved(arguments.model, arguments.compute_dtype, max_length=arguments.max_length)
+    saved = open_saved(folder, arguments.compute_dtype, max_length=arguments.max_length)
     start = time.perf_counter()
     track = report.track(f"reading {source.name}")
     task = keeping_tokens(saved.task, token_folder(report.line))
     examples, notes = task.encode(rows, saved.processor, saved.data, track)
     for note in notes:
         report.line(note)
-    _, outputs = outputs_of(saved, examples, arguments.batch_size, report, source.name)
+    _, outputs = predictions.outputs_of(saved, examples, arguments.batch_size, report, source.name)
     records = saved.task.decode(outputs, examples, saved.pretrained.class_names)
     write_atomic(output, _format(records, output.suffix))
     seconds = time.perf_counter() - start
