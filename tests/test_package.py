@@ -141,8 +141,7 @@ def test_a_wheel_has_all_that_the_package_needs(tmp_path, monkeypatch):
         [sys.executable, "-c", ELSEWHERE, ",".join(names)],
         check=True,
         cwd=tmp_path / "site",
-        env=os.environ
-        | {"PYTHONPATH": str(tmp_path / "site"), "GLIBC_TUNABLES": huge_pages.TUNABLE},
+        env=os.environ | own,
         stdout=subprocess.PIPE,
         text=True,
     )
