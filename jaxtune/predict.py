@@ -1,30 +1,37 @@
 """`python -m jaxtune.predict --model=DIR --input=FILE --output=FILE`: labels new data."""
 
-import argparse
 import csv
 import io
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from jaxtune.core.errors import UserError, nearest
-from jaxtune.io.atomic import write_atomic
-from jaxtune.run.cli import run_command, token_folder
-from jaxtune.run.huge_pages import restart_with_huge_pages
+from jaxtune.run.cli import start_command, token_folder
 
 _OUTPUTS = (".jsonl", ".csv")
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], prog: str = "python -m jaxtune.predict") -> None:
     """Reads new data, predicts, and writes one record for each row, in the same order.
+
+    Args:
+      argv: without the program's name.
+      prog: the command as it was typed.
 
     Raises:
       UserError: bad input.
     """
-    arguments = _parse(argv)
+    from jaxtune.run.arguments import answer, parse, predict_flags
+
+    flags = predict_flags(prog)
+    told = answer(flags, argv)
+    if told is not None:
+        print(told)
+        return
+    arguments, _ = parse(flags, argv)
     output = Path(os.path.expanduser(arguments.output))
     if output.suffix not in _OUTPUTS:
         raise UserError(f"--output={output}: expected a name that ends in .jsonl or .csv.")
@@ -40,6 +47,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--input={source}: there is no such file.{nearest(source.name, siblings)}")
     # The heavy imports wait until the arguments have been found good.
     from jaxtune.core.units import human_seconds
+    from jaxtune.io.atomic import write_atomic
     from jaxtune.run import predictions
     from jaxtune.run.console import Report
     from jaxtune.run.saved import open_saved, saved_task
@@ -66,21 +74,6 @@ def main(argv: list[str]) -> None:
     report.line(f"{len(records)} predictions in {human_seconds(seconds)}: {output}")
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m jaxtune.predict", allow_abbrev=False)
-    parser.add_argument("--model", required=True, help="a model or adapter folder, or a hub id")
-    parser.add_argument(
-        "--input", required=True, help="a file of texts, words, questions; a folder of images"
-    )
-    parser.add_argument("--output", required=True, help=".jsonl or .csv")
-    parser.add_argument("--text_columns", default="", help="NAME or NAME,NAME")
-    parser.add_argument("--encoding", default="utf-8", help="of the input")
-    parser.add_argument("--batch_size", type=int, default=64, help="examples a step")
-    parser.add_argument("--max_length", type=int, help="tokens; longer texts are cut")
-    parser.add_argument("--compute_dtype", choices=("float32", "bfloat16"), default="float32")
-    return parser.parse_args(argv)
-
-
 def _format(records: list[dict[str, Any]], suffix: str) -> str:
     """JSON lines, or csv with what is no plain value as JSON."""
     if suffix == ".jsonl":
@@ -101,5 +94,4 @@ def _format(records: list[dict[str, Any]], suffix: str) -> str:
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()
-    sys.exit(run_command(main, sys.argv[1:]))
+    start_command(main)
