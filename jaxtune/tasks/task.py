@@ -10,6 +10,7 @@ from jaxtyping import Array
 from jaxtune.core.types import Batch, LossFn, Mean
 from jaxtune.data.inputs import TEXT, Inputs
 from jaxtune.data.sources.rows import Data, Reader, Rows
+from jaxtune.data.sources.table import Table
 from jaxtune.data.text import text_tables
 from jaxtune.data.text.text_tables import Track
 from jaxtune.settings import LossSettings
@@ -60,7 +61,7 @@ class Task(NamedTuple):
       best_metric: the score that chooses the best checkpoint where the config names none.
       higher_is_better: direction by score name.
       decode: (outputs of all examples, examples, class names) -> a record for each row.
-      read_new: (file or folder, columns, encoding) -> rows without labels, to predict on.
+      read_new: (file, folder or table, columns, encoding) -> rows without labels, to predict on.
       inputs: texts or images.
       num_outputs: of a head whose outputs are not classes; None where they are.
       reorder: (labels, index of each class of the data in the model's order) -> labels.
@@ -80,7 +81,7 @@ class Task(NamedTuple):
     best_metric: str
     higher_is_better: Mapping[str, bool]
     decode: Callable[[Any, Any, Sequence[str]], Records]
-    read_new: Callable[[Path, Sequence[str], str], Rows] = text_tables.read_new
+    read_new: Callable[[Path | Table, Sequence[str], str], Rows] = text_tables.read_new
     inputs: Inputs = TEXT
     num_outputs: Callable[[Data], int | None] = no_outputs
     reorder: Callable[[Any, np.ndarray], Any] = unchanged
