@@ -18,7 +18,7 @@ from jaxtune.data.batching import batches
 from jaxtune.data.batching.layout import Layout, choose_layout
 from jaxtune.data.sources.rows import read_data
 from jaxtune.frozen.plan import TrunkPlan, plan_trunk
-from jaxtune.models.family import Family, check_shared_heads, strategy_fields, with_statistics
+from jaxtune.models.family import Family, check_shared_heads, with_statistics
 from jaxtune.models.pretrained import Pretrained, choose_classes, load_pretrained, read_config
 from jaxtune.models.recompute import make_recomputing_apply
 from jaxtune.models.registry import find_head, parameter_shapes
@@ -31,6 +31,7 @@ from jaxtune.tasks.registry import find_task
 from jaxtune.tasks.task import Task, keeping_tokens
 from jaxtune.train import optimizers
 from jaxtune.tuning import injection, partition
+from jaxtune.tuning.family_fields import family_fields
 from jaxtune.tuning.partition import Staged, Strategy
 from jaxtune.tuning.rates import rate_multipliers
 from jaxtune.tuning.registry import make_strategy
@@ -107,11 +108,10 @@ def prepare(settings: Settings, report: Report, tokens: Path | None = None) -> R
     statistics = _trains_statistics(settings)
     config = with_statistics(config, statistics)
     dtype = jnp.dtype(settings.precision.compute_dtype)
-    names = parameter_shapes(head.make_module(config, 2, dtype))  # the same for any number
     strategy = make_strategy(
         settings.tuning.name,
         _strategy_fields(settings),
-        strategy_fields(family, head, names, settings.tuning.placement),
+        family_fields(family, head, config, settings.tuning.placement),
     )
     task.inputs.check_settings(settings.data, config, folder)
     data = read_data(settings.data, task.reader)
@@ -122,7 +122,8 @@ def prepare(settings: Settings, report: Report, tokens: Path | None = None) -> R
     examples, cuts = encode_splits(
         task, data, processor, settings.data, class_names, config, folder, report
     )
-    shapes = parameter_shapes(head.make_module(config, num_outputs or len(class_names) or 1, dtype))
+    outputs = num_outputs or len(class_names) or 1
+    shapes = parameter_shapes(family.make_module(task.head, config, outputs, dtype))
     plan = _plan(settings, strategy, family, shapes, len(examples["train"].lengths))
     placement = plan.placement
     check_shared_heads(config, placement)
@@ -297,7 +298,7 @@ def _plan(
     )
     warmup_steps = round(o.warmup_fraction * num_steps)
     schedule = optimizers.make_schedule(o.schedule, o.learning_rate, num_steps, warmup_steps)
-    placement = sharding.make_placement(settings.parallel, family.partition, extended)
+    placement = sharding.make_placement(settings.parallel, family.sharding_rules, extended)
     return _Plan(stages, multipliers, schedule, steps_per_epoch, num_steps, placement)
 
 
