@@ -169,9 +169,11 @@ def _encode(settings: Settings, task: Task, model: _Model, data: Data, report: R
     class_names, _ = choose_classes(
         task.head, model.hf_config, data.class_names or None, num_outputs
     )
-    examples, cuts = encode_splits(
-        task, data, processor, settings.data, class_names, model.config, model.folder, report
-    )
+
+    def check(examples: Any) -> None:
+        task.inputs.check(examples, model.config, model.folder)
+
+    examples, cuts = encode_splits(task, data, processor, settings.data, class_names, check, report)
     return _Read(data, examples, processor, [*data.notes, *cuts], num_outputs, class_names)
 
 
