@@ -55,8 +55,7 @@ def score(
         saved.processor,
         saved.data,
         names,
-        saved.pretrained.config,
-        saved.pretrained.folder,
+        lambda part: None,  # each is checked where its outputs are made
         report,
     )
     for note in (*data.notes, *cuts):
