@@ -52,3 +52,10 @@ def test_every_public_name_has_its_entry_in_the_reference():
     public -= {*spaces, "losses", "tuning.label"}  # pages of their own; and jt.label
     assert public <= entries
     assert "training.losses" in entries
+
+
+def test_what_the_map_says_is_in_a_file_is_there():
+    for page in ("architecture.md", "extending/index.md"):
+        for name, file in re.findall(r"`(\w+)` in \[[\w.]+\]\(([^)]+)\)", TEXTS[page]):
+            code = (DOCS / page).parent.joinpath(file).read_text(encoding="utf-8")
+            assert re.search(rf"^\s*(?:def|class) {name}\b", code, re.M), f"{name} in {file}"
