@@ -12,7 +12,7 @@ import hatchling.build
 import pytest
 
 import jaxtune
-from jaxtune.run import summary
+from jaxtune.run import huge_pages, summary
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,6 +25,8 @@ heavy = {"jax", "numpy", "flax", "ml_collections"} & sys.modules.keys()
 assert not heavy, heavy
 assert seconds < 0.1, seconds
 assert {"UserError", "default_config", "__version__"} <= set(dir(jaxtune))
+import jaxtune.__main__  # what the process knows that only starts itself again
+assert not {"jax", "numpy", "argparse", "jaxtune.run.config"} & sys.modules.keys()
 from jaxtune import UserError, default_config
 assert default_config().seed == 0
 assert jaxtune.UserError is UserError
@@ -94,6 +96,7 @@ def test_a_system_that_tells_no_memory(monkeypatch, tmp_path):
 
 ELSEWHERE = """
 import sys
+from importlib import metadata
 from pathlib import Path
 import jaxtune
 from jaxtune.run.config import load_config
@@ -103,6 +106,13 @@ assert sorted(named_configs()) == sys.argv[1].split(","), named_configs()
 assert load_config("agnews", {}).train.batch_size == 24
 model = Path(load_config("cifar10", {}).model.path)
 assert model.is_relative_to(Path.cwd()) and (model / "config.json").is_file(), model
+(command,) = metadata.entry_points(group="console_scripts", name="jaxtune")
+assert metadata.version("jaxtune") == jaxtune.__version__
+sys.argv = ["jaxtune", "--version"]
+try:
+    command.load()()
+except SystemExit as end:
+    assert end.code == 0, end.code
 assert "jax" not in sys.modules
 """
 
@@ -126,9 +136,13 @@ def test_a_wheel_has_all_that_the_package_needs(tmp_path, monkeypatch):
     assert all(wheel.read(name) == content for name, content in ours.items())
     wheel.extractall(tmp_path / "site")
     names = sorted(file.stem for file in (ROOT / "configs").glob("*.py"))
-    subprocess.run(
+    own = {"PYTHONPATH": str(tmp_path / "site"), "GLIBC_TUNABLES": huge_pages.TUNABLE}
+    done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE, ",".join(names)],
         check=True,
         cwd=tmp_path / "site",
-        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        env=os.environ | own,
+        stdout=subprocess.PIPE,
+        text=True,
     )
+    assert done.stdout == f"jaxtune {jaxtune.__version__}\n"

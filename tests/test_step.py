@@ -325,6 +325,48 @@ def test_metrics_of_ragged_batches_add_up_to_the_mean(n):
     assert_close(predictions, outputs)
 
 
+@pytest.mark.parametrize("num_microbatches", [1, 4])
+def test_a_scalar_loss_is_the_mean_over_the_rows(num_microbatches):
+    def scalar_loss(outputs, batch):
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, batch["labels"]).mean()
+
+    batch = make_batch(np.ones(8))
+    loss, gradient = numpy_loss_and_gradient(make_params(), batch)
+    del batch["weight"]
+    tx = sgd()
+    state, frozen = start(tx)
+    step = make_train_step(mlp, scalar_loss, tx, num_microbatches=num_microbatches)
+    state, info = step(state, frozen, batch)
+    before, _ = trees.split(make_params(), KEEP)
+    assert_close(
+        jax.tree.map(jnp.subtract, before, state.params), trees.split(gradient, KEEP)[0], 2e-6
+    )
+    np.testing.assert_allclose(info.loss.value, loss, rtol=1e-6)
+    assert float(info.loss.weight) == 8
+
+
+@pytest.mark.parametrize(
+    ("wrong", "found"),
+    [
+        (lambda losses: losses, r"float32\[8\]"),
+        (lambda losses: (losses.mean(), {"accuracy": losses[0]}), "accuracy"),
+        (lambda losses: {"loss": losses.mean()}, r"'loss': 'float32\[\]'"),
+        (lambda losses: Mean(losses, jnp.ones(8)), r"Mean\(total='float32\[8\]'"),
+        (lambda losses: None, "None"),
+        (lambda losses: 0.5, r"float'>\[\]"),
+    ],
+)
+def test_a_loss_that_gives_something_else_says_what_is_expected(wrong, found):
+    def loss_fn(outputs, batch):
+        losses = optax.softmax_cross_entropy_with_integer_labels(outputs, batch["labels"])
+        return wrong(losses)
+
+    tx = sgd()
+    state, frozen = start(tx)
+    with pytest.raises(UserError, match=rf"(?s){found}.*expected Mean\(total, weight\)"):
+        make_train_step(mlp, loss_fn, tx)(state, frozen, make_batch())
+
+
 def test_training_needs_labels_and_prediction_does_not():
     batch = {name: a for name, a in make_batch().items() if name != "labels"}
     with pytest.raises(KeyError, match="labels"):

@@ -103,12 +103,15 @@ def write(
         say(f"no adapter/ in peft's files: {reason}")
 
 
-def open_model(path: str | Path, compute_dtype: Any = jnp.float32) -> tuple[Pretrained, Path]:
+def open_model(
+    path: str | Path, compute_dtype: Any = jnp.float32, needs_head: bool = True
+) -> tuple[Pretrained, Path]:
     """Loads a model that can predict, from any folder that jaxtune or peft writes.
 
     Args:
       path: a folder in the transformers layout, an adapter folder, or a hub id of either.
       compute_dtype: of the products.
+      needs_head: refuses a folder in the transformers layout without a head; else it is drawn.
 
     Returns:
       (the model, the folder of its tokenizer). Of an adapter folder, LoRA is merged; other
@@ -122,7 +125,8 @@ def open_model(path: str | Path, compute_dtype: Any = jnp.float32) -> tuple[Pret
     if not (folder / peft.CONFIG).exists():
         _, family, _, hf_config = read_config(folder)
         head = saved_head(family, hf_config) or "sequence"
-        return load_pretrained(folder, head=head, compute_dtype=compute_dtype), folder
+        key = None if needs_head else jax.random.key(0)
+        return load_pretrained(folder, head=head, key=key, compute_dtype=compute_dtype), folder
     config, card, weights = _read(folder)
     base_folder, family, _, hf_config = _find_base(folder, config)
     head = find_head_name(folder, card)

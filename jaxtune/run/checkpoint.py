@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Self
 import jax
 import optax
 from jaxtyping import Array, Int
-from orbax.checkpoint import v1 as ocp
 
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
@@ -61,6 +60,8 @@ class Checkpoints:
           base: `model` and `sha256` of the weights that the frozen parameters come from. They are
             written into each checkpoint, and one with another sha256 is refused.
         """
+        from orbax.checkpoint import v1 as ocp  # a fifth of a second that no first table waits for
+
         self._base = dict(base or {})
         self._policy = KeepNewestAndBest()
         self._checkpointer = ocp.training.Checkpointer(

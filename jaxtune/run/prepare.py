@@ -1,6 +1,7 @@
 """From settings to everything that a run needs and does not change."""
 
 import dataclasses
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from jaxtune.core.types import Params
 from jaxtune.data.batching.layout import Layout, choose_layout
 from jaxtune.data.batching.stream import Stream
 from jaxtune.data.sources.rows import Data, read_data
+from jaxtune.data.sources.table import Table
 from jaxtune.frozen.plan import TrunkPlan, plan_trunk
 from jaxtune.models.family import (
     Family,
@@ -65,13 +67,19 @@ class _Read(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def prepare(settings: Settings, report: Report, token_cache_dir: Path | None = None) -> Run:
+def prepare(
+    settings: Settings,
+    report: Report,
+    token_cache_dir: Path | None = None,
+    tables: Mapping[str, Table] | None = None,
+) -> Run:
     """Reads and checks the data, loads the model, and plans the steps.
 
     Args:
       settings: validated.
       report: shows progress.
       token_cache_dir: a folder that keeps tokens from run to run; None keeps none.
+      tables: rows by split, in the place of those that the settings name.
 
     Raises:
       UserError: whatever is wrong with the config, the data or the weights, in that order.
@@ -81,7 +89,8 @@ def prepare(settings: Settings, report: Report, token_cache_dir: Path | None = N
     best_metric = _check_metric(task, settings.train.best_metric)
     model = _open_model(settings, task)
     task.data.inputs.check_settings(settings.data, model.config, model.folder)
-    read = _read(settings, task, model, report)
+    data = read_data(settings.data, task.data.reader, tables)
+    read = _encode(settings, task, model, data, report)
     train = read.examples["train"]
     plan = make_plan(
         settings, model.strategy, model.family, _shapes(settings, model, read), len(train.lengths)
@@ -154,17 +163,18 @@ def _strategy_fields(settings: Settings) -> dict[str, Any]:
     return fields
 
 
-def _read(settings: Settings, task: Task, model: _Model, report: Report) -> _Read:
-    """Reads the data, and makes examples of it with the model's tokenizer or image processor."""
-    data = read_data(settings.data, task.data.reader)
+def _encode(settings: Settings, task: Task, model: _Model, data: Data, report: Report) -> _Read:
+    """Makes examples of the data with the model's tokenizer or image processor."""
     num_outputs = task.output.num_outputs(data)
     processor = task.data.inputs.load(model.folder, model.config)
     class_names, _ = choose_classes(
         task.head, model.hf_config, data.class_names or None, num_outputs
     )
-    examples, cuts = encode_splits(
-        task, data, processor, settings.data, class_names, model.config, model.folder, report
-    )
+
+    def check(examples: Any) -> None:
+        task.data.inputs.check(examples, model.config, model.folder)
+
+    examples, cuts = encode_splits(task, data, processor, settings.data, class_names, check, report)
     return _Read(data, examples, processor, [*data.notes, *cuts], num_outputs, class_names)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxtune.core.types import Batch, LossFn, Mean, weighted_mean
+from jaxtune.core.types import Batch, LossFn, Mean, weighted_mean, weights
 from jaxtune.data.text import text_tables
 from jaxtune.settings import LossSettings
 from jaxtune.tasks.class_weights import class_weights
@@ -33,7 +33,7 @@ def batch_metrics(outputs: Float[Array, "b *t c"], batch: Batch) -> dict[str, Me
     correct = jnp.argmax(outputs, axis=-1) == batch["labels"]
     return {
         "loss": cross_entropy(outputs, batch),
-        "accuracy": weighted_mean(correct, batch["weight"]),
+        "accuracy": weighted_mean(correct, weights(batch, correct.shape)),
     }
 
 

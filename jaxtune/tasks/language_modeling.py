@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxtune.core.errors import UserError
-from jaxtune.core.types import Batch, LossFn, segment_mask
+from jaxtune.core.types import Batch, LossFn, segment_mask, weights
 from jaxtune.data.text import blocks
 from jaxtune.settings import LossSettings
 from jaxtune.tasks.classification import batch_metrics
@@ -49,7 +49,7 @@ def fetch(outputs: Float[Array, "b t v"], batch: Batch) -> Float[Array, "b 2"]:
 
     Of packed rows with s blocks, [b s 2].
     """
-    logits, weight = outputs.astype(jnp.float32), batch["weight"]
+    logits, weight = outputs.astype(jnp.float32), weights(batch, outputs.shape[:-1])
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
     if "segment_ids" in batch:
         losses, weight = losses[:, None], weight[:, None] * segment_mask(batch)  # [b s t]

@@ -10,6 +10,7 @@ from jaxtyping import Array
 from jaxtune.core.types import Batch, LossFn, Mean
 from jaxtune.data.inputs import TEXT, Inputs
 from jaxtune.data.sources.rows import Data, Reader, Rows
+from jaxtune.data.sources.table import Table
 from jaxtune.data.text import text_tables
 from jaxtune.data.text.text_tables import Track
 from jaxtune.settings import LossSettings
@@ -51,7 +52,7 @@ class TaskData(NamedTuple):
     Attributes:
       reader: how labelled data is read.
       encode: rows -> examples.
-      read_new: (file or folder, columns, encoding) -> rows without labels, to predict on.
+      read_new: (file, folder or table, columns, encoding) -> rows without labels, to predict on.
       inputs: texts or images.
       reorder: (labels, index of each class of the data in the model's order) -> labels.
       resolve: (settings, training rows) -> the settings with what follows from the data.
@@ -59,7 +60,7 @@ class TaskData(NamedTuple):
 
     reader: Reader
     encode: Encode
-    read_new: Callable[[Path, Sequence[str], str], Rows] = text_tables.read_new
+    read_new: Callable[[Path | Table, Sequence[str], str], Rows] = text_tables.read_new
     inputs: Inputs = TEXT
     reorder: Callable[[Any, np.ndarray], Any] = unchanged
     resolve: Callable[[DataSettings, Rows], DataSettings] = as_set

@@ -1,6 +1,7 @@
 """Losses: each gives the weighted sum over a batch and the sum of the weights, in float32.
 
-`...` is b for examples, or b t for tokens; `batch["weight"]` has that shape.
+`...` is b for examples, or b t for tokens; `batch["weight"]` has that shape, and is 1 where the
+batch has none.
 """
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jaxtune.core.types import Batch, LossFn, Mean, segment_mask, weighted_mean
+from jaxtune.core.types import Batch, LossFn, Mean, segment_mask, weighted_mean, weights
 
 
 def cross_entropy(outputs: Float[Array, "... c"], batch: Batch) -> Mean:
@@ -26,7 +27,7 @@ def cross_entropy(outputs: Float[Array, "... c"], batch: Batch) -> Mean:
         losses = optax.softmax_cross_entropy(logits, labels)
     else:
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return weighted_mean(losses, batch["weight"])
+    return weighted_mean(losses, weights(batch, losses.shape))
 
 
 def make_cross_entropy(
@@ -62,7 +63,7 @@ def make_cross_entropy(
             right = jnp.sum(labels * jnp.exp(log_probs), axis=-1)
             # Rounding may put p above 1, where a power of 1 - p has no gradient.
             losses = losses * jnp.maximum(1.0 - right, 1e-7) ** focal_gamma
-        weight = batch["weight"]
+        weight = weights(batch, losses.shape)
         if class_weights is not None:
             weight = weight * jnp.sum(labels * class_weights, axis=-1)
         return weighted_mean(losses, weight)
@@ -78,7 +79,7 @@ def binary_cross_entropy(outputs: Float[Array, "b c"], batch: Batch) -> Mean:
       batch: `labels` float32 [b c], 1 where a class applies; `weight` float32 [b].
     """
     losses = optax.sigmoid_binary_cross_entropy(outputs.astype(jnp.float32), batch["labels"])
-    return weighted_mean(losses.mean(axis=-1), batch["weight"])
+    return _mean_of_rows(losses, batch)
 
 
 def make_binary_cross_entropy(
@@ -107,9 +108,9 @@ def make_binary_cross_entropy(
         yes, no = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
         if focal_gamma:  # exp(gamma log q) is q^gamma, with a gradient at q = 0 too
             yes, no = yes * jnp.exp(focal_gamma * no), no * jnp.exp(focal_gamma * yes)
-        weights = 1.0 if class_weights is None else class_weights
-        losses = -(labels * weights * yes + (1.0 - labels) * no)
-        return weighted_mean(losses.mean(axis=-1), batch["weight"])
+        factors = 1.0 if class_weights is None else class_weights
+        losses = -(labels * factors * yes + (1.0 - labels) * no)
+        return _mean_of_rows(losses, batch)
 
     return loss_fn
 
@@ -122,7 +123,7 @@ def squared_error(outputs: Float[Array, "b k"], batch: Batch) -> Mean:
       batch: `labels` float32 [b k], or [b] for one target; `weight` float32 [b].
     """
     errors = outputs.astype(jnp.float32) - batch["labels"].reshape(outputs.shape)
-    return weighted_mean((errors**2).mean(axis=-1), batch["weight"])
+    return _mean_of_rows(errors**2, batch)
 
 
 def span_cross_entropy(outputs: Float[Array, "b t 2"], batch: Batch) -> Mean:
@@ -143,4 +144,9 @@ def span_cross_entropy(outputs: Float[Array, "b t 2"], batch: Batch) -> Mean:
         own = batch["attention_mask"][:, None] > 0  # [b 1 t]
     ends = jnp.where(own, ends, jnp.finfo(jnp.float32).min)
     losses = optax.softmax_cross_entropy_with_integer_labels(ends, batch["labels"])
-    return weighted_mean(losses.mean(axis=-1), batch["weight"])
+    return _mean_of_rows(losses, batch)
+
+
+def _mean_of_rows(losses: Float[Array, "... k"], batch: Batch) -> Mean:
+    """The mean of the k losses of each row, weighed by its weight."""
+    return weighted_mean(losses.mean(axis=-1), weights(batch, losses.shape[:-1]))

@@ -29,6 +29,9 @@ class StepInfo(NamedTuple):
 TrainStep = Callable[[TrainState, Params, Batch], tuple[TrainState, StepInfo]]
 EvalStep = Callable[[Params, Params, Batch], tuple[dict[str, Mean], Any]]
 PredictStep = Callable[[Params, Params, Batch], Array]
+AnyLossFn = LossFn | Callable[[Any, Batch], Array]
+"""The sum of losses and of weights; or the mean over the rows of the batch, as a scalar."""
+
 PartKey = Callable[[PRNGKey, Int[Array, ""]], PRNGKey]
 
 
@@ -46,7 +49,7 @@ SumsFn = Callable[[Params, Params, Batch, PRNGKey], Sums]
 
 def make_train_step(
     apply_fn: ApplyFn,
-    loss_fn: LossFn,
+    loss_fn: AnyLossFn,
     tx: optax.GradientTransformation,
     *,
     num_microbatches: int = 1,
@@ -63,7 +66,7 @@ def make_train_step(
 
     Args:
       apply_fn: the model.
-      loss_fn: sum of losses and of weights.
+      loss_fn: sum of losses and of weights, or a scalar, the mean over the rows.
       tx: an optimizer over the trainable tree, as `make_optimizer` builds.
       num_microbatches: the batch is cut into this many equal parts, one after the other, so that
         only one part's activations are alive. Axis b must be a multiple of it.
@@ -77,7 +80,7 @@ def make_train_step(
     Returns:
       A pure function. `frozen` is the other half of the parameters and is never changed, so jit
       may donate the state (argument 0) but must not donate `frozen`. It raises a UserError at
-      tracing where `num_microbatches` does not divide the batch.
+      tracing where `num_microbatches` does not divide the batch, or the loss is something else.
     """
     sums = make_sums(apply_fn, loss_fn, num_microbatches, part_key)
     return make_update(sums if axis_name is None else sum_over(sums, axis_name, part_key), tx)
@@ -85,7 +88,7 @@ def make_train_step(
 
 def make_sums(
     apply_fn: ApplyFn,
-    loss_fn: LossFn,
+    loss_fn: AnyLossFn,
     num_microbatches: int = 1,
     part_key: PartKey = jax.random.fold_in,
 ) -> SumsFn:
@@ -105,7 +108,7 @@ def make_sums(
         statistics: Params = {}
         if isinstance(outputs, WithStatistics):
             outputs, statistics = outputs
-        loss = loss_fn(outputs, batch)
+        loss = _as_mean(loss_fn(outputs, batch), batch)
         return loss.total, (loss, statistics)
 
     def sums(params: Params, frozen: Params, batch: Batch, key: PRNGKey) -> Sums:
@@ -186,6 +189,21 @@ def make_predict_step(apply_fn: ApplyFn) -> PredictStep:
         return apply_fn(trees.merge(params, frozen), batch, key=None, train=False)
 
     return predict_step
+
+
+def _as_mean(loss: Any, batch: Batch) -> Mean:
+    """The sums that a loss gave; a scalar is the mean over the rows of the batch."""
+    if getattr(loss, "shape", None) == ():
+        rows = jax.tree.leaves(batch)[0].shape[0]
+        return Mean(rows * loss.astype(jnp.float32), jnp.full((), rows, jnp.float32))
+    if isinstance(loss, Mean) and all(jnp.shape(sums) == () for sums in loss):
+        return loss
+    found = jax.tree.map(lambda x: f"{getattr(x, 'dtype', type(x))}{list(jnp.shape(x))}", loss)
+    raise UserError(
+        f"the loss gave {found}: expected Mean(total, weight) of two scalars, or the mean over the"
+        " rows as a scalar. Losses of rows are summed by weighted_mean(losses, weights(batch,"
+        " losses.shape)) of jaxtune.core.types."
+    )
 
 
 def _accumulate(

@@ -3,7 +3,6 @@
 import codecs
 import csv
 import io
-import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -93,6 +92,26 @@ def read_file(
     if not table.rows:
         raise UserError(f"{path}: found no records, but expected at least one. Check the file.")
     return table
+
+
+def open_new(source: Path | Table, encoding: str, what: str, required: Sequence[str] = ()) -> Table:
+    """The table of new data to predict on: of a file, or one that is in memory already.
+
+    Args:
+      source: a file that `read_file` reads, or the table.
+      encoding: of a file.
+      what: a file of what is expected, for the message.
+      required: columns that must be there.
+
+    Raises:
+      UserError: a folder, a column that is not there, or as `read_file`.
+    """
+    if isinstance(source, Table):
+        check_columns(source.columns, required, source.source)
+        return source
+    if source.is_dir():
+        raise UserError(f"{source} is a folder: expected a file of {what}.")
+    return read_file(str(source), encoding=encoding, required=tuple(required))
 
 
 def from_arrow(
@@ -241,8 +260,10 @@ def _delimited(
                 f"{path} line {line}: found {len(fields)} fields, but expected {len(names)}, "
                 f"{expected} ({', '.join(names)}). {_FIELD_REMEDY[suffix]}"
             )
-    values = itertools.zip_longest(*(fields for _, fields in body), fillvalue=None)
-    columns = {name: list(column) for name, column in zip(names, values, strict=False)}
+    columns = {
+        name: [fields[i] if i < len(fields) else None for _, fields in body]
+        for i, name in enumerate(names)
+    }
     return Table(columns, path, [line for line, _ in body], {})
 
 
