@@ -28,7 +28,7 @@ def main() -> None:
     run, overrides = parse(run_flags(), rest)
     workdir = Path(run.workdir)
     settings = load_config(run.config, overrides)
-    data = read_data(settings.data, find_task(settings.task).reader)
+    data = read_data(settings.data, find_task(settings.task).data.reader)
     found: dict[str, list[float]] = {}
     for seed in arguments.seeds.split(","):
         folder = workdir / f"seed{seed}"

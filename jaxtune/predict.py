@@ -59,16 +59,16 @@ def main(argv: list[str], prog: str = "python -m jaxtune.predict") -> None:
     folder, task, card = saved_task(arguments.model)
     own = predictions.own_columns(task, card)
     names = arguments.text_columns.split(",") if arguments.text_columns else own
-    rows = task.read_new(source, names, arguments.encoding)
+    rows = task.data.read_new(source, names, arguments.encoding)
     saved = open_saved(folder, arguments.compute_dtype, max_length=arguments.max_length)
     start = time.perf_counter()
     track = report.track(f"reading {source.name}")
     task = keeping_tokens(saved.task, token_folder(report.line))
-    examples, notes = task.encode(rows, saved.processor, saved.data, track)
+    examples, notes = task.data.encode(rows, saved.processor, saved.data, track)
     for note in notes:
         report.line(note)
     _, outputs = predictions.outputs_of(saved, examples, arguments.batch_size, report, source.name)
-    records = saved.task.decode(outputs, examples, saved.pretrained.class_names)
+    records = saved.task.output.decode(outputs, examples, saved.pretrained.class_names)
     write_atomic(output, _format(records, output.suffix))
     seconds = time.perf_counter() - start
     report.line(f"{len(records)} predictions in {human_seconds(seconds)}: {output}")

@@ -31,6 +31,10 @@ from jaxtune import UserError, default_config
 assert default_config().seed == 0
 assert jaxtune.UserError is UserError
 assert "jax" not in sys.modules
+import jaxtune.run.train  # what the first table of a run waits for
+late = {"orbax", "transformers", "datasets", "pandas", "pyarrow", "sklearn", "scipy", "matplotlib"}
+late |= {"rich.progress", "tokenizers", "tensorstore", "seqeval"}
+assert not late & sys.modules.keys(), late & sys.modules.keys()
 """
 
 

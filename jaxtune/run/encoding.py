@@ -33,9 +33,9 @@ def encode_splits(
     examples, notes = {}, []
     for split, rows in data.splits.items():
         if len(order):
-            rows = rows._replace(labels=task.reorder(rows.labels, order))
+            rows = rows._replace(labels=task.data.reorder(rows.labels, order))
         track = report.track(f"reading {split}")
-        examples[split], more = task.encode(rows, processor, settings, track)
+        examples[split], more = task.data.encode(rows, processor, settings, track)
         check(examples[split])
         notes += [f"{split}: {note}" for note in more]
     return examples, notes

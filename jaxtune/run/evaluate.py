@@ -105,7 +105,7 @@ def all_scores(
     task: Task, means: dict[str, float], outputs: Any, examples: Any
 ) -> dict[str, float]:
     """The mean loss and the task's scores of the outputs against the labels."""
-    return {"loss": means["loss"]} | task.scores_fn(means, outputs, examples)
+    return {"loss": means["loss"]} | task.scores.compute(means, outputs, examples)
 
 
 class Scorer(NamedTuple):
@@ -131,7 +131,7 @@ class Scorer(NamedTuple):
                 examples,
                 run.data.eval_layout,
                 update,
-                per_token=run.task.per_token,
+                per_token=run.task.output.per_token,
                 sharding=run.sharding,
             )
         return all_scores(run.task, means, outputs, examples)
@@ -139,7 +139,7 @@ class Scorer(NamedTuple):
 
 def make_scorer(run: Run, report: Report) -> Scorer:
     """The evaluation of a run; nothing is compiled yet."""
-    step = make_eval_step(run.tuning.apply_fn, run.task.metrics_fn, run.task.fetch)
+    step = make_eval_step(run.tuning.apply_fn, run.task.loss.metrics, run.task.output.fetch)
     if run.sharding is None:
         return Scorer(run, report, Compiled(step))
     transform = partial(jax.jit, out_shardings=run.sharding.whole)

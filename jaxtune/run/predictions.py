@@ -42,16 +42,16 @@ def predict(
     """
     check_head(saved)
     task, columns = saved.task, own_columns(saved.task, saved.card)
-    rows = task.read_new(_source(saved, inputs), columns, "utf-8")
-    examples, _ = task.encode(rows, saved.processor, saved.data, iter)
+    rows = task.data.read_new(_source(saved, inputs), columns, "utf-8")
+    examples, _ = task.data.encode(rows, saved.processor, saved.data, iter)
     _, outputs = outputs_of(saved, examples, batch_size, Report(quiet=True), "rows")
-    return task.decode(outputs, examples, saved.pretrained.class_names)
+    return task.output.decode(outputs, examples, saved.pretrained.class_names)
 
 
 def scores(saved: SavedModel, data: InMemory | str | Path, batch_size: int) -> dict[str, float]:
     """The mean loss and the task's scores on labelled rows."""
     check_head(saved)
-    columns, reader = saved.data.columns, saved.task.reader
+    columns, reader = saved.data.columns, saved.task.data.reader
     if isinstance(data, str | Path):
         source: DataSource = dataclasses.replace(saved.data.source, path=str(data))
     else:
@@ -59,7 +59,7 @@ def scores(saved: SavedModel, data: InMemory | str | Path, batch_size: int) -> d
     tables = reader.load(source, columns)
     split = next(name for name in ("test", "validation", "train") if name in tables)
     rows = reader.rows(tables[split], columns, saved.pretrained.class_names)
-    examples, _ = saved.task.encode(rows, saved.processor, saved.data, iter)
+    examples, _ = saved.task.data.encode(rows, saved.processor, saved.data, iter)
     means, outputs = outputs_of(saved, examples, batch_size, Report(quiet=True), split)
     return all_scores(saved.task, means, outputs, examples)
 
@@ -70,8 +70,8 @@ def embed(
     """The states of the last layer, float32, pooled: [n d], or a list of n arrays [t d]."""
     source, columns = _source(saved, inputs), own_columns(saved.task, saved.card)
     if saved.task.head == "image":
-        rows = saved.task.read_new(source, columns, "utf-8")
-        examples, _ = saved.task.encode(rows, saved.processor, saved.data, iter)
+        rows = saved.task.data.read_new(source, columns, "utf-8")
+        examples, _ = saved.task.data.encode(rows, saved.processor, saved.data, iter)
     else:  # whatever the task makes of texts, here each is one example
         rows = text_tables.read_new(source, columns, "utf-8")
         examples, _ = text_tables.encode(rows, saved.processor, saved.data, iter)
@@ -96,7 +96,9 @@ def outputs_of(
       UserError: a token that the model has no embedding for, or outputs that are not finite.
     """
     with report.bar(f"predicting {name}", len(examples.lengths)) as update:
-        means, outputs = _run(saved, saved.step, examples, batch_size, update, saved.task.per_token)
+        means, outputs = _run(
+            saved, saved.step, examples, batch_size, update, saved.task.output.per_token
+        )
     if outputs is not None and not all(np.isfinite(part).all() for part in outputs):
         raise UserError(
             f"{saved.pretrained.folder} gives outputs that are not finite: its weights are damaged,"
@@ -151,7 +153,7 @@ def _run(
 ) -> tuple[dict[str, float], Any]:
     """A step over all examples, packed where they are texts."""
     pretrained = saved.pretrained
-    saved.task.inputs.check(examples, pretrained.config, pretrained.folder)
+    saved.task.data.inputs.check(examples, pretrained.config, pretrained.folder)
     limit = getattr(pretrained.config, "max_length", 1)
     kind = "bucketed" if saved.task.head == "image" else "packed"
     layout = choose_layout(kind, examples.lengths, batch_size, limit)

@@ -82,8 +82,8 @@ def prepare(
     task = keeping_tokens(find_task(settings.task), token_cache_dir)
     best_metric = _check_metric(task, settings.train.best_metric)
     model = _open_model(settings, task)
-    task.inputs.check_settings(settings.data, model.config, model.folder)
-    data = read_data(settings.data, task.reader, tables)
+    task.data.inputs.check_settings(settings.data, model.config, model.folder)
+    data = read_data(settings.data, task.data.reader, tables)
     read = _encode(settings, task, model, data, report)
     train = read.examples["train"]
     plan = make_plan(
@@ -118,7 +118,7 @@ def prepare(
             multipliers=plan.multipliers,
         ),
         goal=Goal(
-            loss_fn=task.make_loss(settings.loss, pretrained.class_names, train.labels),
+            loss_fn=task.loss.make(settings.loss, pretrained.class_names, train.labels),
             schedule=plan.schedule,
             steps_per_epoch=plan.steps_per_epoch,
             num_steps=plan.num_steps,
@@ -129,12 +129,13 @@ def prepare(
 
 
 def _check_metric(task: Task, name: str | None) -> str:
+    known = task.scores.higher_is_better
     if name is None:
-        return task.best_metric
-    if name not in task.higher_is_better:
+        return task.scores.best
+    if name not in known:
         raise UserError(
             f"config.train.best_metric is {name!r}: the task {task.name} has"
-            f" {', '.join(task.higher_is_better)}.{nearest(name, task.higher_is_better)}"
+            f" {', '.join(known)}.{nearest(name, known)}"
         )
     return name
 
@@ -160,14 +161,14 @@ def _strategy_fields(settings: Settings) -> dict[str, Any]:
 
 def _encode(settings: Settings, task: Task, model: _Model, data: Data, report: Report) -> _Read:
     """Makes examples of the data with the model's tokenizer or image processor."""
-    num_outputs = task.num_outputs(data)
-    processor = task.inputs.load(model.folder, model.config)
+    num_outputs = task.output.num_outputs(data)
+    processor = task.data.inputs.load(model.folder, model.config)
     class_names, _ = choose_classes(
         task.head, model.hf_config, data.class_names or None, num_outputs
     )
 
     def check(examples: Any) -> None:
-        task.inputs.check(examples, model.config, model.folder)
+        task.data.inputs.check(examples, model.config, model.folder)
 
     examples, cuts = encode_splits(task, data, processor, settings.data, class_names, check, report)
     return _Read(data, examples, processor, [*data.notes, *cuts], num_outputs, class_names)
@@ -231,7 +232,7 @@ def _choose_layouts(
 
 def _resolve(settings: Settings, task: Task, data: Data, sha256: str) -> Settings:
     """The settings with what was found out: digests, and what follows from the data."""
-    found = task.resolve(settings.data, data.splits["train"])
+    found = task.data.resolve(settings.data, data.splits["train"])
     source = dataclasses.replace(found.source, sha256=data.sha256)
     return dataclasses.replace(
         settings,

@@ -87,7 +87,7 @@ def open_saved(
     config, hf_config = pretrained.config, pretrained.hf_config
     head = next(name for name, head in pretrained.family.heads.items() if head == pretrained.head)
     task = _task_of(folder, head, hf_config)
-    processor = task.inputs.load(processor_folder, config)
+    processor = task.data.inputs.load(processor_folder, config)
     card = read_card(pretrained.folder)
     given = {name: value for name, value in fields.items() if value is not None}
     if data is None:
@@ -95,15 +95,15 @@ def open_saved(
         if "max_length" not in card | given and hasattr(config, "max_length"):
             given["max_length"] = min(config.max_length, processor.model_max_length)
     data = from_dict(DataSettings, to_dict(data) | given)
-    task.inputs.check_settings(data, config, pretrained.folder)
-    eval_step = make_eval_step(pretrained.apply_fn, task.metrics_fn, task.fetch)
+    task.data.inputs.check_settings(data, config, pretrained.folder)
+    eval_step = make_eval_step(pretrained.apply_fn, task.loss.metrics, task.output.fetch)
     no_holes = jax.tree.map(lambda _: None, pretrained.params)
 
     def step(params: Any, batch: Any) -> Any:
         if "labels" in batch:
             return eval_step(params, no_holes, batch)
         outputs = pretrained.apply_fn(params, batch, key=None, train=False)
-        return {}, task.fetch(outputs, batch)
+        return {}, task.output.fetch(outputs, batch)
 
     return SavedModel(pretrained, processor, task, card, data, Compiled(step))
 

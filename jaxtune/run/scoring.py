@@ -34,7 +34,7 @@ def score(
     """
     own = workdir / "model"
     folder = str(own) if own.is_dir() else settings.model.path
-    data = read_data(settings.data, find_task(settings.task).reader)
+    data = read_data(settings.data, find_task(settings.task).data.reader)
     saved = open_saved(folder, settings.precision.compute_dtype, settings.data)
     report.line(f"scoring {folder}")
     if saved.task.name != settings.task:

@@ -5,7 +5,6 @@ group. The gradient, the optimizer and the checkpoint all follow from those labe
 disagree.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -119,11 +118,3 @@ def thaw(labels: Any, prefixes: Sequence[str], name: str) -> Any:
         for leaf, old in paths.flatten(labels).items()
     }
     return jax.tree.unflatten(jax.tree.structure(labels), list(flat.values()))
-
-
-def group_sizes(params: Params, labels: Any) -> Counter[str]:
-    """Number of scalars that carry each label."""
-    sizes: Counter[str] = Counter()
-    for leaf, name in zip(jax.tree.leaves(params), jax.tree.leaves(labels), strict=True):
-        sizes[name] += leaf.size
-    return sizes

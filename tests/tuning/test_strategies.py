@@ -87,12 +87,6 @@ def test_label_refuses_a_strategy_that_freezes_everything():
         partition.label(everything, bert_tree(2))
 
 
-def test_group_sizes_counts_scalars_by_label():
-    tree = bert_tree(2)
-    labels = partition.label(LastLayers(1), tree)
-    assert partition.group_sizes(tree, labels) == {FROZEN: 6 * 4, TRAINABLE: 6 * 5}
-
-
 def test_trainable_labels_have_the_structure_of_the_trainable_parameters():
     tree = bert_tree(2)
     labels = partition.label(LastLayers(1), tree)
