@@ -11,11 +11,11 @@ from flax import nnx
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import WithStatistics
-from jaxtune.train.from_nnx import from_nnx
-from jaxtune.train.losses import cross_entropy
-from jaxtune.train.optimizers import make_optimizer
-from jaxtune.train.state import init_state
-from jaxtune.train.step import make_train_step
+from jaxtune.training.from_nnx import from_nnx
+from jaxtune.training.losses import cross_entropy
+from jaxtune.training.optimizers import make_optimizer
+from jaxtune.training.state import init_state
+from jaxtune.training.step import make_train_step
 from jaxtune.tuning import partition
 from jaxtune.tuning.selective import Full, Head
 
