@@ -299,6 +299,23 @@ def test_bottlenecks_need_modules_too():
         run(strategy, lambda params, batch, *, key, train: batch["x"], params)
 
 
+def test_a_function_may_go_over_all_leaves_of_its_dict():
+    """It fails on the added ones, and gets the merged ones alone."""
+
+    def apply_fn(params, batch, *, key, train):
+        x = batch["x"]
+        for matrix in params.values():
+            x = x @ matrix
+        return x
+
+    strategy = Lora(2, targets=("^w1$",), head=None)
+    extended = tuned(strategy, {"w0": 1.5 * jnp.eye(4), "w1": jnp.ones((4, 3))})
+    assert list(extended) == ["w0", "w1", "w1_lora_a", "w1_lora_b"]
+    merged = injection.merge(strategy, extended)
+    wanted = X @ merged["w0"] @ merged["w1"]
+    np.testing.assert_allclose(run(strategy, apply_fn, extended), wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_a_mistake_in_the_model_is_told_as_it_is():
     def wrong(params, batch, *, key, train):
         raise ZeroDivisionError("mine")
