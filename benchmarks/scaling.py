@@ -36,10 +36,10 @@ from scale_extrapolation import CLUSTER, extrapolation
 from scale_plan import Leaf, Plan, Work, plan
 
 from jaxtune.core import paths
-from jaxtune.main import parse as parse_run
 from jaxtune.models.trunk import STATES, num_layers
 from jaxtune.parallel.sharding import AXES
 from jaxtune.run import stages
+from jaxtune.run.arguments import parse, run_flags
 from jaxtune.run.config import load_config
 from jaxtune.run.console import Report
 from jaxtune.run.prepare import prepare
@@ -79,7 +79,7 @@ def main() -> None:
     if arguments.extrapolate:
         show(extrapolation(), arguments.output)
         return
-    _, overrides = parse_run([f"--config={arguments.config}", "--workdir=unused", *rest])
+    _, overrides = parse(run_flags(), [f"--config={arguments.config}", "--workdir=unused", *rest])
     names = arguments.strategies.split(",")
     if arguments.child:
         rows = list(measured(arguments.config, overrides, names))

@@ -28,8 +28,8 @@ from rich.console import Console
 
 from jaxtune.core import trees
 from jaxtune.data.batching import batches
-from jaxtune.main import parse as parse_run
 from jaxtune.run import stages
+from jaxtune.run.arguments import parse, run_flags
 from jaxtune.run.config import load_config
 from jaxtune.run.console import Report
 from jaxtune.run.plan import stage_start
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows, separated by semicolons")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments, rest = parser.parse_known_args()
-    run, overrides = parse_run(rest)
+    run, overrides = parse(run_flags(), rest)
     workdir, seeds = Path(run.workdir).absolute(), list(map(int, arguments.seeds.split(",")))
     if arguments.child:
         part, name = arguments.child.split(":")

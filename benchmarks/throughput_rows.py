@@ -168,7 +168,7 @@ def write_rows(settings: Any, model: Path, file: Path) -> tuple[dict[str, np.nda
     from jaxtune.data.text.examples import load_tokenizer, tokenize
     from jaxtune.tasks.registry import find_task
 
-    data = read_data(settings.data, find_task(settings.task).reader)
+    data = read_data(settings.data, find_task(settings.task).data.reader)
     sources = {"train": "train", "eval": "test" if "test" in data.splits else "validation"}
     tokenizer, arrays, lengths = load_tokenizer(model), {}, {}
     for split, source in sources.items():

@@ -9,10 +9,10 @@ import pytest
 
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
-from jaxtune.models.family import strategy_fields
 from jaxtune.models.pretrained import read_config
 from jaxtune.models.registry import parameter_shapes
 from jaxtune.training.optimizers import SGD, is_decayed, make_optimizer, make_schedule, named
+from jaxtune.tuning.family_fields import family_fields
 from jaxtune.tuning.registry import make_strategy
 
 GOLDEN = Path(__file__).parent / "golden" / "families"
@@ -192,6 +192,7 @@ VECTOR, MATRIX = jax.ShapeDtypeStruct((3,), "float32"), jax.ShapeDtypeStruct((3,
         ("input_layernorm/weight", VECTOR, False),
         ("norm_1/weight", VECTOR, False),
         ("bn2/weight", VECTOR, False),
+        ("norm_out", VECTOR, False),
         ("before/weight", VECTOR, False),
         ("layers/0/weight", MATRIX, True),
         ("enormous/weight", MATRIX, True),
@@ -203,6 +204,12 @@ VECTOR, MATRIX = jax.ShapeDtypeStruct((3,), "float32"), jax.ShapeDtypeStruct((3,
         ("mlp/~/linear_0/w", MATRIX, True),
         ("layer_norm/offset", VECTOR, False),
         ("bottleneck/b", MATRIX, True),
+        ("b2", VECTOR, False),  # functions written by hand
+        ("b_out", VECTOR, False),
+        ("bias_2", VECTOR, False),
+        ("w2", VECTOR, True),
+        ("2/1", VECTOR, False),  # lists
+        ("2/0", MATRIX, True),
         ("w", VECTOR, True),
         ("kernel_lora_a", MATRIX, True),
         ("kernel_ia3_output", VECTOR, False),
@@ -228,8 +235,8 @@ def test_which_leaves_of_other_libraries_decay(name, leaf, decayed):
 )
 def test_of_jaxtunes_own_models_all_decays_but_biases_and_factors(folder, head):
     _, family, config, _ = read_config(GOLDEN / folder)
-    shapes = parameter_shapes(family.heads[head].make_module(config, 3, jnp.float32))
-    defaults = strategy_fields(family, family.heads[head], shapes)
+    shapes = parameter_shapes(family.make_module(head, config, 3, jnp.float32))
+    defaults = family_fields(family, family.heads[head], config)
     adding = ("lora+ia3", "adapter", "prefix") if folder != "resnet-basic" else ()
     for name in adding:
         strategy = make_strategy(

@@ -338,7 +338,7 @@ def test_scores_are_means_over_questions(seed, kinds):
         wanted |= {"has_answer_f1": f1[has].mean(), "no_answer_f1": f1[~has].mean()}
     assert scores == pytest.approx(wanted)
     assert all(type(value) is float for value in scores.values())
-    assert QUESTION_ANSWERING.best_metric in scores
+    assert QUESTION_ANSWERING.scores.best in scores
 
 
 @pytest.mark.parametrize("kinds", [(True, False), (True,)])
@@ -426,21 +426,23 @@ def trained_on():
 
 
 def evaluate(model, params, examples, batch_size, lengths):
-    step = make_eval_step(model.apply_fn, QUESTION_ANSWERING.metrics_fn, QUESTION_ANSWERING.fetch)
+    step = make_eval_step(
+        model.apply_fn, QUESTION_ANSWERING.loss.metrics, QUESTION_ANSWERING.output.fetch
+    )
     no_holes = jax.tree.map(lambda _: None, params)
     return predict_all(
         jax.jit(lambda batch: step(params, no_holes, batch)),
         examples,
         Layout("bucketed", batch_size, lengths),
-        per_token=QUESTION_ANSWERING.per_token,
+        per_token=QUESTION_ANSWERING.output.per_token,
     )
 
 
 def test_a_model_learns_where_answers_stand(trained_on):
     folder = Path(__file__).parent / "golden" / "bert" / "odd"
     model = load_pretrained(folder, head="span", num_outputs=2, key=jax.random.key(0))
-    assert QUESTION_ANSWERING.num_outputs(None) == 2
-    loss_fn = QUESTION_ANSWERING.make_loss(LossSettings(), (), trained_on.labels)
+    assert QUESTION_ANSWERING.output.num_outputs(None) == 2
+    loss_fn = QUESTION_ANSWERING.loss.make(LossSettings(), (), trained_on.labels)
     index = batches.BatchIndex(np.arange(len(trained_on.lengths)), 24)
     batch = trained_on.collate(index, len(trained_on.lengths))
     tx = optax.adam(1e-2)

@@ -41,7 +41,7 @@ class Worker:
         self.eval_split = "test" if "test" in self.run.data.examples else "validation"
         run, self.params = self.run, jax.device_put(self.run.params)
         self.no_holes = jax.tree.map(lambda _: None, self.params)
-        metrics_fn, fetch = run.task.metrics_fn, run.task.fetch
+        metrics_fn, fetch = run.task.loss.metrics, run.task.output.fetch
         self.eval_step = Compiled(make_eval_step(run.tuning.apply_fn, metrics_fn, fetch))
         self.begin(0)
 
@@ -97,7 +97,9 @@ class Worker:
         del count
         start, compiling = time.perf_counter(), self.eval_step.seconds
         run, examples = self.run, self.run.data.examples[self.eval_split]
-        predict_all(self.predict, examples, run.data.eval_layout, per_token=run.task.per_token)
+        predict_all(
+            self.predict, examples, run.data.eval_layout, per_token=run.task.output.per_token
+        )
         self.counter.add(len(examples.lengths), int(examples.lengths.sum()), 0)
         return self.result(start, self.eval_step, self.eval_step.seconds - compiling)
 

@@ -20,7 +20,7 @@ from jaxtune.core.errors import UserError
 from jaxtune.core.types import ApplyFn, Params
 from jaxtune.export import model_folder, peft
 from jaxtune.models import pretrained as models
-from jaxtune.models.family import Head, strategy_fields
+from jaxtune.models.family import Head
 from jaxtune.models.pretrained import Pretrained, load_pretrained, read_config, read_json
 from jaxtune.models.registry import CLASS_HEADS, find_head, saved_head
 from jaxtune.models.weights import Weights
@@ -30,6 +30,7 @@ from jaxtune.settings.tuning import TuningSettings
 from jaxtune.tasks.registry import TASKS
 from jaxtune.tasks.task import Task
 from jaxtune.tuning import injection
+from jaxtune.tuning.family_fields import family_fields
 from jaxtune.tuning.lora import Lora
 from jaxtune.tuning.partition import FROZEN, Strategy
 from jaxtune.tuning.registry import make_strategy
@@ -103,12 +104,15 @@ def write(
         say(f"no adapter/ in peft's files: {reason}")
 
 
-def open_model(path: str | Path, compute_dtype: Any = jnp.float32) -> tuple[Pretrained, Path]:
+def open_model(
+    path: str | Path, compute_dtype: Any = jnp.float32, needs_head: bool = True
+) -> tuple[Pretrained, Path]:
     """Loads a model that can predict, from any folder that jaxtune or peft writes.
 
     Args:
       path: a folder in the transformers layout, an adapter folder, or a hub id of either.
       compute_dtype: of the products.
+      needs_head: refuses a folder in the transformers layout without a head; else it is drawn.
 
     Returns:
       (the model, the folder of its tokenizer). Of an adapter folder, LoRA is merged; other
@@ -122,7 +126,8 @@ def open_model(path: str | Path, compute_dtype: Any = jnp.float32) -> tuple[Pret
     if not (folder / peft.CONFIG).exists():
         _, family, _, hf_config = read_config(folder)
         head = saved_head(family, hf_config) or "sequence"
-        return load_pretrained(folder, head=head, compute_dtype=compute_dtype), folder
+        key = None if needs_head else jax.random.key(0)
+        return load_pretrained(folder, head=head, key=key, compute_dtype=compute_dtype), folder
     config, card, weights = _read(folder)
     base_folder, family, _, hf_config = _find_base(folder, config)
     head = find_head_name(folder, card)
@@ -274,7 +279,7 @@ def _apply_own(
     }
     for name in ("batch_statistics", "frozen_dropout"):  # which a strategy does not read
         fields.pop(name, None)
-    defaults = strategy_fields(base.family, base.head, base.params, fields.get("placement"))
+    defaults = family_fields(base.family, base.head, base.config, fields.get("placement"))
     strategy = make_strategy(tuning["name"], fields, defaults)
     flat = paths.flatten(injection.extend(strategy, base.params, jax.random.key(0)))
     added, found = {*flat} - {*paths.leaf_names(base.params)}, {*weights.shapes}

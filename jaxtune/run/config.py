@@ -55,6 +55,15 @@ def load_config(file: str, overrides: Mapping[str, str]) -> Settings:
     """
     path = find_config(file)
     values = read_json_object(path) if path.suffix == ".json" else _run_python(path)
+    return settings_of(values, overrides)
+
+
+def settings_of(values: dict[str, Any], overrides: Mapping[str, str] = {}) -> Settings:
+    """Settings from nested dicts of what was set, with overrides as `load_config` takes them.
+
+    Raises:
+      UserError: no such field, a value of another type or out of range.
+    """
     _convert(Settings, values, "config")  # so that only sections are overridden within
     for name, text in overrides.items():
         *parents, last = name.split(".")

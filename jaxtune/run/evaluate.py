@@ -1,6 +1,6 @@
 """Outputs and scores over any number of examples, exact whatever the batch size."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -49,10 +49,7 @@ def predict_all(
     lengths = examples.lengths
     sums: dict[str, np.ndarray] = {}
     outputs: list[Any] = [None] * len(lengths)
-    waiting: list[tuple[BatchIndex, Any]] = []
-
-    def collect() -> None:
-        index, result = waiting.pop(0)
+    for index, result in _results(step, prefetch(_batches(examples, layout, sharding))):
         means, values = jax.device_get(result)
         for name, mean in means.items():
             sums[name] = sums.get(name, 0.0) + np.array(mean, np.float64)
@@ -60,13 +57,6 @@ def predict_all(
             for i, output in _by_example(index, values, lengths, per_token):
                 outputs[i] = output
         advance(len(index.indices))
-
-    for index, batch in prefetch(_batches(examples, layout, sharding)):
-        waiting.append((index, step(batch)))
-        if len(waiting) > 1:  # one batch is computed while the outputs of the last are read
-            collect()
-    while waiting:
-        collect()
     assert outputs, "there are no examples"
     found: Any = outputs
     if outputs[0] is None:
@@ -74,6 +64,20 @@ def predict_all(
     elif not per_token:
         found = np.stack(outputs).astype(np.float32)
     return {name: float(total / weight) for name, (total, weight) in sums.items()}, found
+
+
+def _results(
+    step: Callable[[Batch], Any], batches: Iterable[tuple[BatchIndex, Batch]]
+) -> Iterator[tuple[BatchIndex, Any]]:
+    """What the step gives for each batch; one is computed while the last is read."""
+    waiting = None
+    for index, batch in batches:
+        started = index, step(batch)
+        if waiting is not None:
+            yield waiting
+        waiting = started
+    if waiting is not None:
+        yield waiting
 
 
 def _batches(
@@ -101,7 +105,7 @@ def all_scores(
     task: Task, means: dict[str, float], outputs: Any, examples: Any
 ) -> dict[str, float]:
     """The mean loss and the task's scores of the outputs against the labels."""
-    return {"loss": means["loss"]} | task.scores_fn(means, outputs, examples)
+    return {"loss": means["loss"]} | task.scores.compute(means, outputs, examples)
 
 
 class Scorer(NamedTuple):
@@ -127,7 +131,7 @@ class Scorer(NamedTuple):
                 examples,
                 run.data.eval_layout,
                 update,
-                per_token=run.task.per_token,
+                per_token=run.task.output.per_token,
                 sharding=run.sharding,
             )
         return all_scores(run.task, means, outputs, examples)
@@ -135,7 +139,7 @@ class Scorer(NamedTuple):
 
 def make_scorer(run: Run, report: Report) -> Scorer:
     """The evaluation of a run; nothing is compiled yet."""
-    step = make_eval_step(run.tuning.apply_fn, run.task.metrics_fn, run.task.fetch)
+    step = make_eval_step(run.tuning.apply_fn, run.task.loss.metrics, run.task.output.fetch)
     if run.sharding is None:
         return Scorer(run, report, Compiled(step))
     transform = partial(jax.jit, out_shardings=run.sharding.whole)

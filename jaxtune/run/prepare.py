@@ -1,6 +1,7 @@
 """From settings to everything that a run needs and does not change."""
 
 import dataclasses
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,14 +15,9 @@ from jaxtune.core.types import Params
 from jaxtune.data.batching.layout import Layout, choose_layout
 from jaxtune.data.batching.stream import Stream
 from jaxtune.data.sources.rows import Data, read_data
+from jaxtune.data.sources.table import Table
 from jaxtune.frozen.plan import TrunkPlan, plan_trunk
-from jaxtune.models.family import (
-    Family,
-    Head,
-    check_shared_heads,
-    strategy_fields,
-    with_statistics,
-)
+from jaxtune.models.family import Family, check_shared_heads, with_statistics
 from jaxtune.models.pretrained import Pretrained, choose_classes, load_pretrained, read_config
 from jaxtune.models.recompute import make_recomputing_apply
 from jaxtune.models.registry import find_head, parameter_shapes
@@ -36,6 +32,7 @@ from jaxtune.tasks.registry import find_task
 from jaxtune.tasks.task import Task, keeping_tokens
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.depth import frozen_layers
+from jaxtune.tuning.family_fields import family_fields
 from jaxtune.tuning.partition import Strategy
 from jaxtune.tuning.registry import make_strategy
 
@@ -48,7 +45,6 @@ class _Model(NamedTuple):
 
     folder: Path
     family: Family
-    head: Head
     config: Any
     hf_config: dict[str, Any]
     strategy: Strategy
@@ -65,13 +61,19 @@ class _Read(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def prepare(settings: Settings, report: Report, token_cache_dir: Path | None = None) -> Run:
+def prepare(
+    settings: Settings,
+    report: Report,
+    token_cache_dir: Path | None = None,
+    tables: Mapping[str, Table] | None = None,
+) -> Run:
     """Reads and checks the data, loads the model, and plans the steps.
 
     Args:
       settings: validated.
       report: shows progress.
       token_cache_dir: a folder that keeps tokens from run to run; None keeps none.
+      tables: rows by split, in the place of those that the settings name.
 
     Raises:
       UserError: whatever is wrong with the config, the data or the weights, in that order.
@@ -80,11 +82,16 @@ def prepare(settings: Settings, report: Report, token_cache_dir: Path | None = N
     task = keeping_tokens(find_task(settings.task), token_cache_dir)
     best_metric = _check_metric(task, settings.train.best_metric)
     model = _open_model(settings, task)
-    task.inputs.check_settings(settings.data, model.config, model.folder)
-    read = _read(settings, task, model, report)
+    task.data.inputs.check_settings(settings.data, model.config, model.folder)
+    data = read_data(settings.data, task.data.reader, tables)
+    read = _encode(settings, task, model, data, report)
     train = read.examples["train"]
     plan = make_plan(
-        settings, model.strategy, model.family, _shapes(settings, model, read), len(train.lengths)
+        settings,
+        model.strategy,
+        model.family,
+        _shapes(settings, task, model, read),
+        len(train.lengths),
     )
     check_shared_heads(model.config, plan.sharding)
     pretrained = _load(settings, task, model, read, plan.sharding)
@@ -111,7 +118,7 @@ def prepare(settings: Settings, report: Report, token_cache_dir: Path | None = N
             multipliers=plan.multipliers,
         ),
         goal=Goal(
-            loss_fn=task.make_loss(settings.loss, pretrained.class_names, train.labels),
+            loss_fn=task.loss.make(settings.loss, pretrained.class_names, train.labels),
             schedule=plan.schedule,
             steps_per_epoch=plan.steps_per_epoch,
             num_steps=plan.num_steps,
@@ -122,12 +129,13 @@ def prepare(settings: Settings, report: Report, token_cache_dir: Path | None = N
 
 
 def _check_metric(task: Task, name: str | None) -> str:
+    known = task.scores.higher_is_better
     if name is None:
-        return task.best_metric
-    if name not in task.higher_is_better:
+        return task.scores.best
+    if name not in known:
         raise UserError(
             f"config.train.best_metric is {name!r}: the task {task.name} has"
-            f" {', '.join(task.higher_is_better)}.{nearest(name, task.higher_is_better)}"
+            f" {', '.join(known)}.{nearest(name, known)}"
         )
     return name
 
@@ -137,14 +145,12 @@ def _open_model(settings: Settings, task: Task) -> _Model:
     folder, family, config, hf_config = read_config(settings.model.path, settings.model.revision)
     head = find_head(family, task.head)
     config = with_statistics(config, trains_statistics(settings))
-    dtype = jnp.dtype(settings.precision.compute_dtype)
-    names = parameter_shapes(head.make_module(config, 2, dtype))  # the same for any number
     strategy = make_strategy(
         settings.tuning.name,
         _strategy_fields(settings),
-        strategy_fields(family, head, names, settings.tuning.added.placement),
+        family_fields(family, head, config, settings.tuning.added.placement),
     )
-    return _Model(folder, family, head, config, hf_config, strategy)
+    return _Model(folder, family, config, hf_config, strategy)
 
 
 def _strategy_fields(settings: Settings) -> dict[str, Any]:
@@ -153,24 +159,25 @@ def _strategy_fields(settings: Settings) -> dict[str, Any]:
     return fields
 
 
-def _read(settings: Settings, task: Task, model: _Model, report: Report) -> _Read:
-    """Reads the data, and makes examples of it with the model's tokenizer or image processor."""
-    data = read_data(settings.data, task.reader)
-    num_outputs = task.num_outputs(data)
-    processor = task.inputs.load(model.folder, model.config)
+def _encode(settings: Settings, task: Task, model: _Model, data: Data, report: Report) -> _Read:
+    """Makes examples of the data with the model's tokenizer or image processor."""
+    num_outputs = task.output.num_outputs(data)
+    processor = task.data.inputs.load(model.folder, model.config)
     class_names, _ = choose_classes(
         task.head, model.hf_config, data.class_names or None, num_outputs
     )
-    examples, cuts = encode_splits(
-        task, data, processor, settings.data, class_names, model.config, model.folder, report
-    )
+
+    def check(examples: Any) -> None:
+        task.data.inputs.check(examples, model.config, model.folder)
+
+    examples, cuts = encode_splits(task, data, processor, settings.data, class_names, check, report)
     return _Read(data, examples, processor, [*data.notes, *cuts], num_outputs, class_names)
 
 
-def _shapes(settings: Settings, model: _Model, read: _Read) -> Params:
+def _shapes(settings: Settings, task: Task, model: _Model, read: _Read) -> Params:
     outputs = read.num_outputs or len(read.class_names) or 1
     dtype = jnp.dtype(settings.precision.compute_dtype)
-    return parameter_shapes(model.head.make_module(model.config, outputs, dtype))
+    return parameter_shapes(model.family.make_module(task.head, model.config, outputs, dtype))
 
 
 def _load(
@@ -225,7 +232,7 @@ def _choose_layouts(
 
 def _resolve(settings: Settings, task: Task, data: Data, sha256: str) -> Settings:
     """The settings with what was found out: digests, and what follows from the data."""
-    found = task.resolve(settings.data, data.splits["train"])
+    found = task.data.resolve(settings.data, data.splits["train"])
     source = dataclasses.replace(found.source, sha256=data.sha256)
     return dataclasses.replace(
         settings,

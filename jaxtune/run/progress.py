@@ -36,7 +36,7 @@ def judge(run: Run, progress: Progress, step: int, scores: Mapping[str, float]) 
     A score that is NaN never beats one that is not; the first evaluation is always the best.
     """
     name = run.goal.best_metric
-    sign = 1.0 if run.task.higher_is_better[name] else -1.0
+    sign = 1.0 if run.task.scores.higher_is_better[name] else -1.0
     value, best = scores[name], progress.best_scores.get(name, float("nan"))
     better = sign * value > sign * best or best != best
     if progress.best_step < 0 or (better and value == value):

@@ -7,7 +7,8 @@ from jaxtune.data.sources.rows import read_data
 from jaxtune.run.console import Report
 from jaxtune.run.encoding import encode_splits
 from jaxtune.run.evaluate import all_scores
-from jaxtune.run.saved import open_saved, outputs_of
+from jaxtune.run.predictions import outputs_of
+from jaxtune.run.saved import open_saved
 from jaxtune.run.trackers import finite
 from jaxtune.settings import Settings
 from jaxtune.tasks.registry import find_task
@@ -33,7 +34,7 @@ def score(
     """
     own = workdir / "model"
     folder = str(own) if own.is_dir() else settings.model.path
-    data = read_data(settings.data, find_task(settings.task).reader)
+    data = read_data(settings.data, find_task(settings.task).data.reader)
     saved = open_saved(folder, settings.precision.compute_dtype, settings.data)
     report.line(f"scoring {folder}")
     if saved.task.name != settings.task:
@@ -54,8 +55,7 @@ def score(
         saved.processor,
         saved.data,
         names,
-        saved.pretrained.config,
-        saved.pretrained.folder,
+        lambda part: None,  # each is checked where its outputs are made
         report,
     )
     for note in (*data.notes, *cuts):

@@ -120,8 +120,8 @@ def results(
         "tokens_per_second": None
         if _reads_images(run) or not tally.seconds
         else tally.tokens / tally.seconds,
-        "compiled_train_shapes": [s for program in programs for s in program.shapes],
-        "compiled_eval_shapes": eval_step.shapes,
+        "compiled_train_shapes": [list(s) for program in programs for s in program.shapes],
+        "compiled_eval_shapes": [*map(list, eval_step.shapes)],
         "peak_memory_bytes": peak_memory_bytes(),
         "trainable_parameters": trees.count(last.stage.state.params),
         "parameters": trees.count(run.params),

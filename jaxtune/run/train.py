@@ -3,13 +3,14 @@
 import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from jaxtune.core.errors import UserError
+from jaxtune.data.sources.table import Table
 from jaxtune.export import adapter_folder
 from jaxtune.export.adapter_folder import Product
 from jaxtune.io.atomic import write_atomic
@@ -41,6 +42,7 @@ def train(
     report: Report,
     token_cache_dir: Path | None = None,
     *,
+    tables: Mapping[str, Table] | None = None,
     hooks: Sequence[Hook] = (),
     trackers: Sequence[Tracker] = (),
 ) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def train(
         with LoRA, `adapter/`.
       report: where a person reads along.
       token_cache_dir: a folder that keeps tokens from run to run; None keeps none.
+      tables: rows by split, in the place of those that the settings name.
       hooks: called between steps, after the loop's own.
       trackers: take the numbers of the run, beside metrics.jsonl.
 
@@ -64,7 +67,7 @@ def train(
     """
     start = time.perf_counter()
     check_workdir(workdir, settings)
-    run = prepare(settings, report, token_cache_dir)
+    run = prepare(settings, report, token_cache_dir, tables)
     _claim(workdir, run)
     report.table("jaxtune", summary.start_rows(run, workdir))
     summary.show_audit(run, report)

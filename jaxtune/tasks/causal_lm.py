@@ -14,7 +14,6 @@ from jaxtune.data.text.examples import Examples
 from jaxtune.data.text.text_tables import Track
 from jaxtune.settings.data import DataSettings
 from jaxtune.tasks import language_modeling
-from jaxtune.tasks.task import Task
 
 
 def encode(
@@ -63,18 +62,4 @@ def next_tokens(examples: Examples) -> Examples:
     return examples._replace(labels=np.where(weights > 0, following, 0), weights=weights)
 
 
-CAUSAL_LM = Task(
-    name="causal_lm",
-    head="causal_lm",
-    problem_type=None,
-    reader=blocks.TEXTS,
-    encode=encode,
-    make_loss=language_modeling.make_loss,
-    metrics_fn=language_modeling.batch_metrics,
-    scores_fn=language_modeling.scores,
-    best_metric="perplexity",
-    higher_is_better=language_modeling.HIGHER_IS_BETTER,
-    decode=language_modeling.decode,
-    read_new=blocks.read_new,
-    fetch=language_modeling.fetch,
-)
+CAUSAL_LM = language_modeling.make_task("causal_lm", encode)

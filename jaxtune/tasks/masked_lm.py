@@ -21,7 +21,6 @@ from jaxtune.data.text.examples import Examples, Fields
 from jaxtune.data.text.text_tables import Track
 from jaxtune.settings.data import DataSettings
 from jaxtune.tasks import language_modeling
-from jaxtune.tasks.task import Task
 
 MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the chosen tokens; the others stay as they are
 
@@ -109,18 +108,4 @@ def mask_tokens(
     return fields | {"input_ids": hidden, "weights": chosen.astype(np.float32)}
 
 
-MASKED_LM = Task(
-    name="masked_lm",
-    head="masked_lm",
-    problem_type=None,
-    reader=blocks.TEXTS,
-    encode=encode,
-    make_loss=language_modeling.make_loss,
-    metrics_fn=language_modeling.batch_metrics,
-    scores_fn=language_modeling.scores,
-    best_metric="perplexity",
-    higher_is_better=language_modeling.HIGHER_IS_BETTER,
-    decode=language_modeling.decode,
-    read_new=blocks.read_new,
-    fetch=language_modeling.fetch,
-)
+MASKED_LM = language_modeling.make_task("masked_lm", encode)

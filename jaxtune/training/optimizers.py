@@ -103,17 +103,17 @@ def named(name: str, fields: Mapping[str, Any] = MappingProxyType({})) -> AdamW 
 
 
 _FACTORS = r"(?:^|/)(?:bias|scale)$|_(?:ia3_input|ia3_output|dora_magnitude)$"
-_OF_NORM = r"(?i)(?:^|/)(?:\w*norm(?:[_\d]\w*)?|[lb]n(?:_?\w)?)/\w+$"
-_VECTORS = r"(?:^|/)(?:weight|[bg]|beta|gamma|offset)$"
+_OF_NORM = r"(?i)(?:^|/)(?:\w*norm(?:[_\d]\w*)?|[lb]n(?:_?\w)?)(?:/\w+)?$"
+_VECTORS = r"(?:^|/)(?:weight|bias_?\d+|[bg](?:_?\w{1,3})?|beta|gamma|offset|\d+)$"
 _BOX = r"/(?:raw_)?value$"  # what flax.nnx adds to the name of a variable
 
 
 def is_decayed(name: str, leaf: Any) -> bool:
     """Whether weight decay applies to a leaf: not to biases, normalisation and other factors.
 
-    They are told by name: `bias`, `scale`, the factors of IA3 and DoRA, and whatever a module holds
-    that is called a norm (`norm1/weight`, `ln_f/g`). What other libraries call `weight`, `b`, `g`,
-    `beta`, `gamma` or `offset` is one of them where it is a vector.
+    They are told by name: `bias`, `scale`, the factors of IA3 and DoRA, and what is called a norm,
+    or held by a module that is (`norm1/weight`, `ln_f/g`). What is called `weight`, `b`, `b1`, `g`,
+    `beta`, `gamma` or `offset`, or has a number for a name in a list, is one where it is a vector.
 
     Args:
       name: of the leaf.

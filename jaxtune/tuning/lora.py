@@ -14,6 +14,7 @@ from jaxtune.core import dropout, paths
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import ApplyFn, Params, PRNGKey
 from jaxtune.tuning import injection
+from jaxtune.tuning.extended import insert, rebuild
 from jaxtune.tuning.selective import HEAD
 
 QUERY_VALUE = (r"attention/self/(?:query|value)/kernel$",)
@@ -88,7 +89,7 @@ class Lora:
             if self.use_dora:
                 injection.check_alone(params, name, _ADDED)
                 added[f"{name}_dora_magnitude"] = _lengths(flat[name])
-        return injection.insert(params, added)
+        return insert(params, added)
 
     def labels(self, params: Params) -> Any:
         """`lora` for the added leaves, `head` for the head, FROZEN for the rest."""
@@ -116,7 +117,7 @@ class Lora:
                 lengths = jax.lax.stop_gradient(_lengths(merged))
                 merged = flat.pop(f"{name}_dora_magnitude") / lengths * merged
             flat[name] = merged
-        return paths.unflatten(flat)
+        return rebuild(params, flat)
 
     def _beside(
         self, module: nn.Module, call: Callable[..., Array], args: tuple[Any, ...], train: bool
@@ -158,11 +159,11 @@ def _dropout(
     x: Float[Array, "... f"],
     rate: float,
     module: nn.Module,
-    tokens: UInt32[Array, "..."] | None = None,
+    noise_ids: UInt32[Array, "..."] | None = None,
 ) -> Float[Array, "... f"]:
     if not module.has_rng("dropout"):
         raise UserError("LoRA's dropout needs the model to be applied with rngs={'dropout': key}.")
-    if tokens is None:
+    if noise_ids is None:
         count = math.prod(x.shape[:-1])
-        tokens = jnp.arange(count, dtype=jnp.uint32).reshape(x.shape[:-1])
-    return dropout.drop_features(x, rate, module.make_rng("dropout"), tokens)
+        noise_ids = jnp.arange(count, dtype=jnp.uint32).reshape(x.shape[:-1])
+    return dropout.drop_features(x, rate, module.make_rng("dropout"), noise_ids)

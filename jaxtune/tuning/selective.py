@@ -83,12 +83,12 @@ class LastLayers:
     Attributes:
       num_layers: how many layers are trained; 0 trains the pooler and the head alone.
       layers: a regex whose first group is a layer's index, counted from the input.
-      below: a regex for what lies below the first layer, and is frozen with it.
+      below: a regex for what lies below the first layer, and is frozen with it; None for nothing.
     """
 
     num_layers: int
     layers: str = LAYERS
-    below: str = BELOW
+    below: str | None = BELOW
 
     def labels(self, params: Params) -> Any:
         """FROZEN for the lower layers and what lies below them, TRAINABLE for the rest.
@@ -108,12 +108,12 @@ class FirstLayersFrozen:
     Attributes:
       num_layers: how many layers are frozen; 0 freezes the embeddings alone.
       layers: a regex whose first group is a layer's index, counted from the input.
-      below: a regex for what lies below the first layer, and is frozen with it.
+      below: a regex for what lies below the first layer, and is frozen with it; None for nothing.
     """
 
     num_layers: int
     layers: str = LAYERS
-    below: str = BELOW
+    below: str | None = BELOW
 
     def labels(self, params: Params) -> Any:
         """FROZEN for the lowest layers and what lies below them, TRAINABLE for the rest.

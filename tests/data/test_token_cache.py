@@ -143,7 +143,7 @@ def test_tasks_of_whole_texts_keep_theirs(name, tokenizer, asked, tmp_path):
     rows = Rows(TEXTS, np.arange(4, dtype=np.int32))
     settings = from_dict(DataSettings, {"max_length": 6, "token_dropout": 0.1})
     (first, notes), (second, again) = (
-        task.encode(rows, tokenizer, settings, iter) for _ in range(2)
+        task.data.encode(rows, tokenizer, settings, iter) for _ in range(2)
     )
     expected, expected_notes = text_tables.encode(rows, tokenizer, settings)
     assert notes == again == expected_notes

@@ -26,13 +26,13 @@ from jaxtune.tuning.registry import STRATEGIES
 
 def predict(task, apply_fn, params, examples, layout):
     """Nothing is compiled whole: single operations are, once for all tests."""
-    step = make_eval_step(apply_fn, task.metrics_fn, task.fetch)
+    step = make_eval_step(apply_fn, task.loss.metrics, task.output.fetch)
     no_holes = jax.tree.map(lambda _: None, params)
     return predict_all(
         lambda batch: step(params, no_holes, jax.tree.map(jnp.asarray, batch)),
         examples,
         layout,
-        per_token=task.per_token,
+        per_token=task.output.per_token,
     )
 
 
@@ -68,7 +68,7 @@ def test_trains_scores_exports_and_reloads(
     examples = run.data.examples["validation"]
     means, outputs = predict(run.task, run.tuning.apply_fn, params, examples, run.data.eval_layout)
     scores = all_scores(run.task, means, outputs, examples)
-    assert scores.keys() >= run.task.higher_is_better.keys()
+    assert scores.keys() >= run.task.scores.higher_is_better.keys()
     card = {"task": task, "max_length": 16}
     adapter_folder.write(tmp_path, product_of(run), params, card, print)
     saved = open_saved(str(tmp_path / "model"))
@@ -79,6 +79,6 @@ def test_trains_scores_exports_and_reloads(
     merged = injection.is_mergeable(run.tuning.strategy) and strategy in ("lora", "ia3")
     for one, other in zip(outputs, again, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5 if merged else 0, rtol=0)
-    records = saved.task.decode(again, examples, model.class_names)
+    records = saved.task.output.decode(again, examples, model.class_names)
     joined = task in ("causal_lm", "masked_lm")  # into blocks that belong to no row
     assert len(records) == (6 if task == "image_classification" else 1 if joined else 5)

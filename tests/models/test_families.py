@@ -26,7 +26,9 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pixel_values")
 @pytest.fixture(autouse=True)
 def with_the_family_of_the_readme(monkeypatch):
     """ELECTRA, which only the guide to adding a family has."""
-    text = Path(registry.__file__).with_name("README.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "extending" / "family.md").read_text(
+        encoding="utf-8"
+    )
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names = {"__name__": "electra"}
     exec(code, names)
@@ -133,7 +135,7 @@ def test_a_base_checkpoint_lacks_only_the_head(case, tmp_path):
     model, _ = load(case)
     shutil.copytree(ROOT / case, tmp_path / "base")
     file = tmp_path / "base" / "model.safetensors"
-    prefix = f"{model.family.backbone}."
+    prefix = f"{model.family.prefix}."
     tensors = {
         name.removeprefix(prefix): value
         for name, value in load_file(file).items()

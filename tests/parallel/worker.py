@@ -80,12 +80,12 @@ def run_job(job: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]
             lambda batch: step(params, no_holes, batch),
             examples,
             run.data.eval_layout,
-            per_token=run.task.per_token,
+            per_token=run.task.output.per_token,
             sharding=run.sharding,
         )
         facts["scores"] = all_scores(run.task, means, outputs, examples)
         facts["means"] = means
-        if outputs is not None and not run.task.per_token:
+        if outputs is not None and not run.task.output.per_token:
             arrays["outputs"] = outputs
     arrays["losses"] = np.array(losses)
     for name, leaf in paths.flatten(multihost.on_host(params)).items():

@@ -1,6 +1,6 @@
 """From a data source to checked rows in splits, whatever the task: nothing is tokenized yet."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +8,8 @@ import numpy as np
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources import splits
+from jaxtune.data.sources.locate import DataSource
+from jaxtune.data.sources.memory import digest
 from jaxtune.data.sources.table import Table
 from jaxtune.io.json_files import sha256_of
 from jaxtune.settings.data import ColumnSettings, DataSettings, SourceSettings, SplitSettings
@@ -62,22 +64,29 @@ class Reader(NamedTuple):
       what: what a row is called in messages.
     """
 
-    load: Callable[[SourceSettings, ColumnSettings], dict[str, Table]]
+    load: Callable[[DataSource, ColumnSettings], dict[str, Table]]
     has_labels: Callable[[Table, ColumnSettings], bool]
     class_names: Callable[[Table, ColumnSettings], tuple[str, ...]]
     rows: Callable[[Table, ColumnSettings, tuple[str, ...]], Rows]
     what: str = "texts"
 
 
-def read_data(settings: DataSettings, reader: Reader) -> Data:
+def read_data(
+    settings: DataSettings, reader: Reader, tables: Mapping[str, Table] | None = None
+) -> Data:
     """Reads, checks and splits the data; every row is checked before any weight is loaded.
+
+    Args:
+      settings: of the data.
+      reader: of the task.
+      tables: by split, in the place of those that the settings name; None reads these.
 
     Raises:
       UserError: names the file, the row and the column of what is wrong.
     """
     columns = settings.columns
-    tables = reader.load(settings.source, columns)
-    digest = _check_digest(tables, settings.source)
+    given, tables = tables, reader.load(tables or settings.source, columns)
+    digest = _check_digest(tables, settings.source, given)
     notes: list[str] = []
     test = tables.get("test")
     if test is not None and not reader.has_labels(test, columns):
@@ -139,11 +148,19 @@ def _subset(rows: Rows, split: str, settings: SplitSettings) -> Rows:
     return take(rows, splits.subsample(len(rows.inputs), rows.strata, size, settings.split_seed))
 
 
-def _check_digest(tables: dict[str, Table], source: SourceSettings) -> str | None:
+def _check_digest(
+    tables: dict[str, Table], source: SourceSettings, given: Mapping[str, Table] | None
+) -> str | None:
+    """The sha256 of what was read; None for the hub's."""
+    if given is not None:
+        return _compare(digest(given), source)
     files = sorted({file for table in tables.values() for file in table.files or [table.source]})
     if not all(Path(file).expanduser().is_file() for file in files):
         return None  # the hub's
-    found = sha256_of(Path(file).expanduser() for file in files)
+    return _compare(sha256_of(Path(file).expanduser() for file in files), source)
+
+
+def _compare(found: str, source: SourceSettings) -> str:
     if source.sha256 is not None and found != source.sha256:
         raise UserError(
             f"{source.path}: the data has sha256 {found}, expected {source.sha256}. Fetch it"

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.sources.files import read_file
+from jaxtune.data.sources.files import open_new
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table, column, where
 from jaxtune.data.text.examples import Examples
@@ -68,7 +68,7 @@ TEXTS = Reader(load_tables, lambda *_: True, lambda *_: (), _rows)
 """Texts alone, from one column of a table or the lines of a file; blank ones are skipped."""
 
 
-def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
+def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Rows:
     """One text for each row of a file, to predict on; a blank one is kept, so that rows match.
 
     Args:
@@ -79,9 +79,7 @@ def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
     Raises:
       UserError: names the file, the line and the column of what is wrong.
     """
-    if source.is_dir():
-        raise UserError(f"{source} is a folder: expected a file of texts.")
-    table = read_file(str(source), encoding=encoding, required=tuple(columns))
+    table = open_new(source, encoding, "texts", columns)
     columns = columns or (only_column(table, "NAME which holds the text"),)
     return Rows(read_texts(table, columns), None)
 

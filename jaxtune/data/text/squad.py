@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.sources.files import read_file
-from jaxtune.data.sources.locate import load_source
+from jaxtune.data.sources.files import open_new
+from jaxtune.data.sources.locate import DataSource, load_source
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table, column, num_rows, where
 from jaxtune.data.text import labels
-from jaxtune.settings.data import ColumnSettings, DataSettings, SourceSettings
+from jaxtune.settings.data import ColumnSettings, DataSettings
 
 COLUMNS = ("question", "context")
 """The text columns, where the settings do not name two."""
@@ -50,7 +50,7 @@ class Answer(NamedTuple):
     start: int
 
 
-def load(source: SourceSettings, columns: ColumnSettings) -> dict[str, Table]:
+def load(source: DataSource, columns: ColumnSettings) -> dict[str, Table]:
     """A table for each split, which remembers whether train has unanswerable questions.
 
     Raises:
@@ -98,7 +98,7 @@ def rows(table: Table, columns: ColumnSettings, class_names: tuple[str, ...]) ->
     return Rows(questions, answers, [question.context for question in questions])
 
 
-def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
+def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Rows:
     """The questions of a file, to be answered.
 
     Args:
@@ -109,10 +109,8 @@ def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
     Raises:
       UserError: names the file, the line and the column of what is wrong.
     """
-    if source.is_dir():
-        raise UserError(f"{source} is a folder: expected a file of questions and contexts.")
     names = _text_columns(columns)
-    table = read_file(str(source), encoding=encoding, required=names)
+    table = open_new(source, encoding, "questions and contexts", names)
     questions = _questions(table, names)
     return Rows(questions, None, [question.context for question in questions])
 

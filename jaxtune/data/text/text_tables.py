@@ -9,20 +9,21 @@ import numpy as np
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources import locate
-from jaxtune.data.sources.files import read_file, read_lines
+from jaxtune.data.sources.files import open_new, read_lines
+from jaxtune.data.sources.locate import DataSource
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table
 from jaxtune.data.text import labels
 from jaxtune.data.text.examples import Examples, Transform, tokenize
 from jaxtune.data.text.token_cache import tokenize_once
 from jaxtune.data.text.token_dropout import token_dropout
-from jaxtune.settings.data import ColumnSettings, DataSettings, SourceSettings
+from jaxtune.settings.data import ColumnSettings, DataSettings
 
 Track = Callable[[Iterable[int]], Iterable[int]]
 """Wraps an iteration over chunks of rows, to show progress."""
 
 
-def load_tables(source: SourceSettings, columns: ColumnSettings) -> dict[str, Table]:
+def load_tables(source: DataSource, columns: ColumnSettings) -> dict[str, Table]:
     """A table for each split, each with the text columns."""
     return locate.load_source(source, columns.text_columns)
 
@@ -118,26 +119,25 @@ def _dropout(tokenizer: Any, rate: float) -> Transform:
     return token_dropout(rate, hidden, tokenizer.all_special_ids)
 
 
-def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
+def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Rows:
     """One or two texts for each row of a file, to predict on.
 
     Args:
-      source: .txt with one text a line, or a table that `data.files.read_file` reads.
+      source: .txt with one text a line, or a table that `data.files.read_file` reads, or one
+        in memory.
       columns: text columns of a table; () takes `text`, or the only column.
       encoding: of the file.
 
     Raises:
       UserError: names the file, the line and the column of what is wrong.
     """
-    if source.is_dir():
-        raise UserError(f"{source} is a folder: expected a file of texts.")
-    if source.suffix == ".txt":
+    if isinstance(source, Path) and source.suffix == ".txt" and not source.is_dir():
         lines = read_lines(str(source), encoding)
         if not lines:
             raise UserError(f"{source} is empty: expected one text a line.")
         table = Table({"text": lines}, str(source), range(1, len(lines) + 1), {})
         return Rows(labels.text_rows(table, ("text",)), None)
-    table = read_file(str(source), encoding=encoding, required=tuple(columns))
+    table = open_new(source, encoding, "texts", columns)
     columns = columns or (only_column(table, "NAME, or NAME,NAME for pairs, which hold the text"),)
     return Rows(labels.text_rows(table, columns), None)
 

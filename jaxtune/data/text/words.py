@@ -9,11 +9,12 @@ from jaxtyping import Int32
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources import conll
-from jaxtune.data.sources.files import read_file
+from jaxtune.data.sources.files import open_new
+from jaxtune.data.sources.locate import DataSource
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table, column, num_rows, where
 from jaxtune.data.text import labels, tags, text_tables
-from jaxtune.settings.data import ColumnSettings, SourceSettings
+from jaxtune.settings.data import ColumnSettings
 
 _TAG_REMEDY = "Correct or remove the row, or check config.data.label_column."
 
@@ -63,7 +64,7 @@ def split_words(text: str) -> Sentence:
     return Sentence(text, tuple(span for _, span in pattern.pre_tokenize_str(text)))
 
 
-def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
+def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Rows:
     """The sentences of a file, to predict on.
 
     Args:
@@ -75,11 +76,11 @@ def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
     Raises:
       UserError: names the file, the line and the column of what is wrong.
     """
-    table = read_file(str(source), encoding=encoding)
+    table = open_new(source, encoding, "texts or lists of words")
     names = list(table.columns)
     if _is_conll(table):
         name = conll.WORDS
-    elif source.suffix.lower() == ".txt":
+    elif isinstance(source, Path) and source.suffix.lower() == ".txt":
         (name,) = names
     elif columns:
         name = _only(columns, "--text_columns")
@@ -91,7 +92,7 @@ def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
 # --- Tables ---------------------------------------------------------------------------------
 
 
-def _load_tables(source: SourceSettings, columns: ColumnSettings) -> dict[str, Table]:
+def _load_tables(source: DataSource, columns: ColumnSettings) -> dict[str, Table]:
     """A table for each split; the columns of CoNLL files get the names that the settings have."""
     names = {conll.WORDS: columns.text_columns[0], conll.TAGS: columns.label_column}
 
