@@ -144,7 +144,7 @@ class SelfAttention(nn.Module):
           noise_ids: of the keys' tokens.
         """
         b, q, h, k = query.shape
-        # JAX gives no gradient of an odd number of queries, and one query is quick in any case; what
+        # JAX gives no gradient of an odd number of queries, and one query is quick in any case. What
         # is exported for any number may be given an odd one.
         if isinstance(q, int) and q % 2 == 0 and self.kernel(k, noise_ids is not None) == "cudnn":
             attended = fused_attention(query, key, value, bias, self.dtype)

@@ -5,7 +5,6 @@ the gradients of padded ones; on several devices a run is that of one.
 """
 
 import itertools
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +18,6 @@ from jaxtune.core.errors import UserError
 from jaxtune.data.batching.layout import choose_layout
 from jaxtune.data.batching.packing import Packing, RowShape
 from jaxtune.export import adapter_folder
-from jaxtune.models.trunk import make_upper_apply
-from jaxtune.run import stages
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import all_scores, predict_all
 from jaxtune.run.prepare import prepare
@@ -109,7 +106,7 @@ def test_a_case_trains_scores_exports_and_reloads(case, noisy_weights, tiny_sett
     if case.layout != "padded" and case.precision == "float32":
         padded = choose_layout("padded", examples.lengths, layout.batch_size)
         other = padded.collate(examples, padded.place(index.indices, examples.lengths), draw)
-        found, wanted = first, step(state, frozen, jax.tree.map(jnp.asarray, other))
+        wanted = step(state, frozen, jax.tree.map(jnp.asarray, other))
         check_gradients(first.opt_state[0], info, wanted[0].opt_state[0], wanted[1])
 
     state, info = step(first, frozen, batch)

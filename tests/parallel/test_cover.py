@@ -1,7 +1,6 @@
 """The cases of the cover that several devices share: the losses and parameters of one device."""
 
 import itertools
-import json
 
 import jax
 import jax.numpy as jnp
