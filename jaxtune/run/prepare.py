@@ -86,13 +86,8 @@ def prepare(
     data = read_data(settings.data, task.data.reader, tables)
     read = _encode(settings, task, model, data, report)
     train = read.examples["train"]
-    plan = make_plan(
-        settings,
-        model.strategy,
-        model.family,
-        _shapes(settings, task, model, read),
-        len(train.lengths),
-    )
+    shapes = _shapes(settings, task, model, read)
+    plan = make_plan(settings, model.strategy, model.family, shapes, len(train.lengths))
     check_shared_heads(model.config, plan.sharding)
     pretrained = _load(settings, task, model, read, plan.sharding)
     params = _extend(settings, model.strategy, pretrained.params, plan.sharding)
@@ -118,11 +113,11 @@ def prepare(
             multipliers=plan.multipliers,
         ),
         goal=Goal(
-            loss_fn=task.loss.make(settings.loss, pretrained.class_names, train.labels),
-            schedule=plan.schedule,
-            steps_per_epoch=plan.steps_per_epoch,
-            num_steps=plan.num_steps,
-            best_metric=best_metric,
+            task.loss.make(settings.loss, pretrained.class_names, train.labels),
+            plan.schedule,
+            plan.steps_per_epoch,
+            plan.num_steps,
+            best_metric,
         ),
         sharding=plan.sharding,
     )
