@@ -119,7 +119,7 @@ def test_a_case_trains_scores_exports_and_reloads(case, noisy_weights, tiny_sett
         run.task, run.tuning.apply_fn, params, validation, run.data.eval_layout
     )
     scores = all_scores(run.task, means, outputs, validation)
-    assert scores.keys() >= run.task.higher_is_better.keys()
+    assert scores.keys() >= run.task.scores.higher_is_better.keys()
     adapter_folder.write(
         tmp_path, product_of(run), params, {"task": case.task, "max_length": 16}, print
     )
@@ -132,7 +132,7 @@ def test_a_case_trains_scores_exports_and_reloads(case, noisy_weights, tiny_sett
     tolerance = 0.05 if case.precision == "bfloat16" else 2e-5 if merged else 0
     for one, other in zip(outputs, again, strict=True):
         np.testing.assert_allclose(one, other, atol=tolerance, rtol=0)
-    records = saved.task.decode(again, validation, model.class_names)
+    records = saved.task.output.decode(again, validation, model.class_names)
     joined = case.task in ("causal_lm", "masked_lm")  # into blocks that belong to no row
     assert len(records) == (6 if case.task == "image_classification" else 1 if joined else 5)
 
@@ -157,8 +157,11 @@ def check_moved(before, after):
 
 
 def predict(task, apply_fn, params, examples, layout):
-    step = make_eval_step(apply_fn, task.metrics_fn, task.fetch)
+    step = make_eval_step(apply_fn, task.loss.metrics, task.output.fetch)
     no_holes = jax.tree.map(lambda _: None, params)
     return predict_all(
-        lambda batch: step(params, no_holes, batch), examples, layout, per_token=task.per_token
+        lambda batch: step(params, no_holes, batch),
+        examples,
+        layout,
+        per_token=task.output.per_token,
     )
