@@ -158,11 +158,11 @@ def test_a_matrix_beside_a_module_of_the_same_name_is_not_taken_for_the_modules(
 
     def apply_fn(params, batch, *, key, train):
         params = COPY(params)
-        return dense.apply({"params": params["first"]}, batch["x"]) @ params["second"]["kernel"]
+        return dense.apply({"params": params["second"]}, batch["x"]) @ params["first"]["kernel"]
 
     extended = tuned(LORA, params)
     merged = injection.merge(LORA, extended)
-    wanted = X @ merged["first"]["kernel"] @ merged["second"]["kernel"]
+    wanted = X @ merged["second"]["kernel"] @ merged["first"]["kernel"]
     np.testing.assert_allclose(run(LORA, apply_fn, extended), wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -296,7 +296,7 @@ def test_bottlenecks_need_modules_too():
     strategy = BottleneckAdapter(targets=("w$",), head=None)
     params = injection.extend(strategy, Pair(jnp.eye(4), {"w": jnp.eye(4)}), KEY)
     with pytest.raises(UserError, match="expected them to be in Linen modules"):
-        run(strategy, lambda params, batch, *, key, train: batch["x"], params)
+        run(strategy, lambda params, batch, *, key, train: batch["x"] @ params.first, params)
 
 
 def test_a_function_may_go_over_all_leaves_of_its_dict():

@@ -104,10 +104,14 @@ def test_noise_follows_from_the_key_and_differs_by_layer():
 
     apply_fn, params, statistics = split(Noisy())
     batch = {"x": jnp.ones((40, 50))}
+    used = Noisy()
+    used(batch["x"])
+    later = split(used).apply_fn(params, batch, key=jax.random.key(0), train=True)
     first, again, other = (
         apply_fn(params, batch, key=jax.random.key(seed), train=True) for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(first, later)
     kept = np.asarray(first) != 0
     assert statistics is None
     assert set(np.unique(first)) == {0.0, 2.0}
