@@ -117,7 +117,7 @@ class SelfAttention(nn.Module):
         if rotate is not None:
             query, key = rotate(query), rotate(key)
         query = pick(query, places_left)
-        if places is not None and bias.shape[2] > 1:
+        if places is not None and bias.shape[2] != 1:
             bias = jnp.take_along_axis(bias, places[:, None, :, None], axis=2)
         attended = self.attend(query, key, value, bias, asking_ids, noise_ids)
         if self.output is None:
@@ -144,8 +144,9 @@ class SelfAttention(nn.Module):
           noise_ids: of the keys' tokens.
         """
         b, q, h, k = query.shape
-        # JAX gives no gradient of an odd number of queries, and one query is quick in any case.
-        if q % 2 == 0 and self.kernel(k, noise_ids is not None) == "cudnn":
+        # JAX gives no gradient of an odd number of queries, and one query is quick in any case. An
+        # export for any length may be called with an odd one.
+        if isinstance(q, int) and q % 2 == 0 and self.kernel(k, noise_ids is not None) == "cudnn":
             attended = fused_attention(query, key, value, bias, self.dtype)
             return attended.reshape(b, q, h * k)
         scores = attention_scores(query / k**0.5, key, self.dtype)  # [b h q s]
