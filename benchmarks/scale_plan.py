@@ -3,7 +3,7 @@
     found = plan(leaves, {"data": 4, "fsdp": 2, "tensor": 1}, Work(rows=32, length=128, ...))
 
 The formulas stand in SCALING.md. Nothing here knows a model: leaves and the axes that cut them come
-from a parameter tree and a `Placement`.
+from a parameter tree and a `Sharding`.
 
 Source: Rajbhandari et al. 2020, ZeRO, section 7 (what is sent over `fsdp`); Shoeybi et al. 2019,
 Megatron-LM, section 3 (over `tensor`); Korthikanti et al. 2022, Reducing Activation Recomputation,

@@ -36,13 +36,14 @@ from scale_extrapolation import CLUSTER, extrapolation
 from scale_plan import Leaf, Plan, Work, plan
 
 from jaxtune.core import paths
-from jaxtune.main import parse as parse_run
 from jaxtune.models.trunk import STATES, num_layers
 from jaxtune.parallel.sharding import AXES
 from jaxtune.run import stages
+from jaxtune.run.arguments import parse, run_flags
 from jaxtune.run.config import load_config
 from jaxtune.run.console import Report
-from jaxtune.run.prepare import Run, prepare
+from jaxtune.run.prepare import prepare
+from jaxtune.run.setup import Run
 from jaxtune.run.stages import Stage
 from jaxtune.tuning import partition
 from jaxtune.tuning.depth import depths
@@ -78,7 +79,7 @@ def main() -> None:
     if arguments.extrapolate:
         show(extrapolation(), arguments.output)
         return
-    _, overrides = parse_run([f"--config={arguments.config}", "--workdir=unused", *rest])
+    _, overrides = parse(run_flags(), [f"--config={arguments.config}", "--workdir=unused", *rest])
     names = arguments.strategies.split(",")
     if arguments.child:
         rows = list(measured(arguments.config, overrides, names))
@@ -143,7 +144,7 @@ def measured(config: str, overrides: dict[str, str], names: list[str]) -> Iterat
 def row_of(run: Run, sizes: dict[str, int]) -> dict[str, Any]:
     """What the plan says and what is compiled."""
     stage = stages.begin(run, 0, run.params)
-    stream = stage.feed.stream()
+    stream = stage.loader.on_devices()
     _, batch = next(stream)
     stream.close()
     found = plan(leaves_of(run, stage), sizes, work_of(run, batch))
@@ -177,7 +178,7 @@ def planned(found: Plan) -> dict[str, float]:
 def leaves_of(run: Run, stage: Stage) -> list[Leaf]:
     """The parameters of a stage as the plan takes them."""
     names = run.pretrained.family.names
-    labels, depth = run.stages[stage.number], run.trunks[stage.number].depth
+    labels, depth = run.tuning.stage_labels[stage.number], run.tuning.trunks[stage.number].depth
     found, _ = depths(labels, names.layers, names.below)
     columns = (paths.flatten(run.params).items(), jax.tree.leaves(labels), found)
     return [
@@ -185,7 +186,7 @@ def leaves_of(run: Run, stage: Stage) -> list[Leaf]:
             name=name,
             shape=leaf.shape,
             itemsize=leaf.dtype.itemsize,
-            axes=() if run.placement is None else tuple(run.placement.spec(name)),
+            axes=() if run.sharding is None else tuple(run.sharding.spec(name)),
             is_trained=label != partition.FROZEN,
             layer=layer,
             is_used=not depth or layer is None or layer >= depth,

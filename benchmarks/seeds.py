@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from jaxtune.data.sources.rows import Rows, read_data
-from jaxtune.main import parse as parse_run
+from jaxtune.run.arguments import parse, run_flags
 from jaxtune.run.config import load_config
 from jaxtune.tasks.registry import find_task
 
@@ -25,10 +25,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", default="0,1,2")
     arguments, rest = parser.parse_known_args()
-    run, overrides = parse_run(rest)
+    run, overrides = parse(run_flags(), rest)
     workdir = Path(run.workdir)
     settings = load_config(run.config, overrides)
-    data = read_data(settings.data, find_task(settings.task).reader)
+    data = read_data(settings.data, find_task(settings.task).data.reader)
     found: dict[str, list[float]] = {}
     for seed in arguments.seeds.split(","):
         folder = workdir / f"seed{seed}"

@@ -28,13 +28,15 @@ from rich.console import Console
 
 from jaxtune.core import trees
 from jaxtune.data.batching import batches
-from jaxtune.main import parse as parse_run
 from jaxtune.run import stages
+from jaxtune.run.arguments import parse, run_flags
 from jaxtune.run.config import load_config
 from jaxtune.run.console import Report
-from jaxtune.run.loop import train
-from jaxtune.run.prepare import Run, prepare, stage_start
-from jaxtune.train.step import make_train_step
+from jaxtune.run.plan import stage_start
+from jaxtune.run.prepare import prepare
+from jaxtune.run.setup import Run, make_tx
+from jaxtune.run.train import train
+from jaxtune.training.step import make_train_step
 from jaxtune.tuning.partition import Staged
 
 RECIPE = {
@@ -96,7 +98,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows, separated by semicolons")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments, rest = parser.parse_known_args()
-    run, overrides = parse_run(rest)
+    run, overrides = parse(run_flags(), rest)
     workdir, seeds = Path(run.workdir).absolute(), list(map(int, arguments.seeds.split(",")))
     if arguments.child:
         part, name = arguments.child.split(":")
@@ -195,19 +197,21 @@ def costs(config: str, own: dict[str, str], other: dict[str, str]) -> dict[str, 
 
 def compiled_steps(run: Run, batch: dict[str, np.ndarray]) -> list[Step]:
     """The step of each stage, with the share of the run's steps that it takes."""
-    count = len(run.stages)
+    count = len(run.tuning.stage_labels)
     starts = [0]
-    if isinstance(run.strategy, Staged):
-        starts = [stage_start(run.strategy, i, run.steps_per_epoch) or 0 for i in range(count)]
-    ends = itertools.pairwise([*starts, run.num_steps])
+    if isinstance(run.tuning.strategy, Staged):
+        starts = [
+            stage_start(run.tuning.strategy, i, run.goal.steps_per_epoch) or 0 for i in range(count)
+        ]
+    ends = itertools.pairwise([*starts, run.goal.num_steps])
     found = []
     for index, (start, end) in enumerate(ends):
         stage = stages.begin(run, index, jax.tree.map(jax.numpy.array, run.params))
         # The whole model: the run itself computes frozen layers once for each example.
-        step = make_train_step(run.apply_fn, run.loss_fn, run.optimizer(index))
+        step = make_train_step(run.tuning.apply_fn, run.goal.loss_fn, make_tx(run, index))
         jitted = jax.jit(step, donate_argnums=(0,))
         program = jitted.lower(stage.state, stage.frozen, batch).compile()
-        found.append(Step(program, stage.state, stage.frozen, (end - start) / run.num_steps))
+        found.append(Step(program, stage.state, stage.frozen, (end - start) / run.goal.num_steps))
     return found
 
 
@@ -220,7 +224,7 @@ def timed(step: Step, batch: dict[str, np.ndarray]) -> tuple[float, Any]:
 
 def one_batch(run: Run) -> dict[str, np.ndarray]:
     """The longest training examples that fit the shape."""
-    examples, (size, tokens) = run.examples["train"], SHAPE
+    examples, (size, tokens) = run.data.examples["train"], SHAPE
     lengths = np.where(examples.lengths <= tokens, examples.lengths, 0)
     index = batches.BatchIndex(np.argsort(lengths)[-size:], tokens)
     return examples.collate(index, size)

@@ -203,7 +203,7 @@ def close(opened: OpenRow) -> None:
 def parse_arguments() -> Bench:
     """Reads the command line; JAX is kept off the GPU in this process."""
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from jaxtune.main import parse as parse_run
+    from jaxtune.run.arguments import parse, run_flags
 
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--python", action="append", default=[], help="PEER=PATH, once a peer")
@@ -218,7 +218,7 @@ def parse_arguments() -> Bench:
     parser.add_argument("--no-warm", action="store_true", help="start with an empty cache alone")
     parser.add_argument("--together", action="store_true", help="start all workers at once")
     arguments, rest = parser.parse_known_args()
-    run, overrides = parse_run(rest)
+    run, overrides = parse(run_flags(), rest)
     unknown = set(arguments.rows.split(",")) - set(ROWS)
     if unknown:
         raise SystemExit(f"--rows: {', '.join(sorted(unknown))}: there are {', '.join(ROWS)}")

@@ -147,7 +147,7 @@ def write_jobs(
         "batch_size": settings.train.batch_size,
         "eval_batch_size": settings.train.eval_batch_size,
         "learning_rate": settings.optimizer.learning_rate,
-        "max_length": settings.data.max_length,
+        "max_length": settings.data.tokens.max_length,
         "device": device,
         "restarts": row.epochs > 1,
         "config": str(Path(config).absolute()),
@@ -168,12 +168,12 @@ def write_rows(settings: Any, model: Path, file: Path) -> tuple[dict[str, np.nda
     from jaxtune.data.text.examples import load_tokenizer, tokenize
     from jaxtune.tasks.registry import find_task
 
-    data = read_data(settings.data, find_task(settings.task).reader)
+    data = read_data(settings.data, find_task(settings.task).data.reader)
     sources = {"train": "train", "eval": "test" if "test" in data.splits else "validation"}
     tokenizer, arrays, lengths = load_tokenizer(model), {}, {}
     for split, source in sources.items():
         rows = data.splits[source]
-        examples, _ = tokenize(tokenizer, rows.inputs, settings.data.max_length)
+        examples, _ = tokenize(tokenizer, rows.inputs, settings.data.tokens.max_length)
         arrays[f"{split}_input_ids"] = examples.input_ids
         arrays[f"{split}_offsets"] = examples.offsets
         arrays[f"{split}_labels"] = np.asarray(rows.labels)

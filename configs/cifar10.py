@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jaxtune.run.config import default_config
+from jaxtune import default_config
 
 
 def get_config() -> ConfigDict:

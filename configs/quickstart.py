@@ -12,8 +12,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jaxtune.core.errors import UserError
-from jaxtune.run.config import default_config
+from jaxtune import UserError, default_config
 
 
 def get_config() -> ConfigDict:

@@ -12,7 +12,7 @@ and dev-v1.1.json. For SQuAD 2.0, with questions that have no answer, nothing el
 
 from ml_collections import ConfigDict
 
-from jaxtune.run.config import default_config
+from jaxtune import default_config
 
 
 def get_config() -> ConfigDict:

@@ -9,7 +9,7 @@ a quarter of an hour on two CPU cores with --config.model.path=FOLDER.
 
 from ml_collections import ConfigDict
 
-from jaxtune.run.config import default_config
+from jaxtune import default_config
 
 
 def get_config() -> ConfigDict:

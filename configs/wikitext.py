@@ -13,7 +13,7 @@ BERT set --config.task=masked_lm and --config.data.max_length=512.
 
 from ml_collections import ConfigDict
 
-from jaxtune.run.config import default_config
+from jaxtune import default_config
 
 
 def get_config() -> ConfigDict:

@@ -14,7 +14,7 @@ takes a quarter of an hour on two busy CPU cores; benchmarks/RESULTS.md has its 
 
 from ml_collections import ConfigDict
 
-from jaxtune.run.config import default_config
+from jaxtune import default_config
 
 
 def get_config() -> ConfigDict:

@@ -1,7 +1,13 @@
 """jaxtune: fine-tune pretrained models in JAX, and pay only for what you train.
 
-The public names are imported from the modules that define them, for example
-`from jaxtune.train.step import make_train_step`; the README's map says where each lives.
+    import jaxtune as jt
+
+The public names stand in `__init__.pyi`, each with the module that defines it, and are imported
+when they are first used, so that `import jaxtune` itself takes no time.
 """
 
+import lazy_loader
+
 __version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

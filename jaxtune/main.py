@@ -1,36 +1,41 @@
 """The command line: `python -m jaxtune.main --config=configs/agnews.py --workdir=runs/agnews`."""
 
-import argparse
 import contextlib
 import json
 import os
-import sys
 from pathlib import Path
 
 from jaxtune.core.errors import UserError
-from jaxtune.run.cli import run_command, token_folder
-from jaxtune.run.config import load_config
-from jaxtune.run.huge_pages import restart_with_huge_pages
-
-_PREFIX = "--config."
+from jaxtune.run.cli import start_command, token_folder
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], prog: str = "python -m jaxtune.main", mode: str | None = None) -> None:
     """Trains; `--mode=eval` scores a saved model, `--mode=lr_find` looks for a learning rate.
 
     Args:
       argv: without the program's name. `--config.a.b=value` overrides a field of the config.
+      prog: the command as it was typed.
+      mode: what it does, where its name says so; None leaves that to `--mode`.
 
     Raises:
       UserError: bad input.
     """
-    arguments, overrides = parse(argv)
+    # No import at the top that the process which only restarts can do without.
+    from jaxtune.run.arguments import answer, parse, run_flags
+    from jaxtune.run.config import load_config
+
+    flags = run_flags(prog, mode)
+    told = answer(flags, argv)
+    if told is not None:
+        print(told)
+        return
+    arguments, overrides = parse(flags, argv)
     settings = load_config(arguments.config, overrides)
     workdir = Path(os.path.expanduser(arguments.workdir))  # no shell expands --workdir=~/runs
     # The heavy imports wait until the config has been found good.
     from jaxtune.parallel import multihost
     from jaxtune.run.console import Report
-    from jaxtune.train.compiled import keep_programs
+    from jaxtune.training.program_cache import keep_programs
 
     report = Report()
     if arguments.distributed:
@@ -51,7 +56,8 @@ def main(argv: list[str]) -> None:
 
         lr_find(settings, workdir, report, tokens)
         return
-    from jaxtune.run.loop import InterruptedRunError, train
+    from jaxtune.run.signals import InterruptedRunError
+    from jaxtune.run.train import train
 
     with multihost.together() if arguments.distributed else contextlib.nullcontext():
         try:
@@ -61,33 +67,5 @@ def main(argv: list[str]) -> None:
             raise SystemExit(128 + stop.signum) from None
 
 
-def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
-    """Splits the command line into its own flags and the overrides by field name."""
-    parser = argparse.ArgumentParser(prog="python -m jaxtune.main", allow_abbrev=False)
-    parser.add_argument(
-        "--config", required=True, help="a file with get_config(), or a config.json"
-    )
-    parser.add_argument("--workdir", required=True, help="folder of the run; made if absent")
-    parser.add_argument("--mode", choices=("train", "eval", "lr_find"), default="train")
-    parser.add_argument("--distributed", action="store_true", help="one of several processes")
-    parser.add_argument("--coordinator_address", help="HOST:PORT of process 0, if not detected")
-    parser.add_argument("--num_processes", type=int, help="in all, if not detected")
-    parser.add_argument("--process_id", type=int, help="of this one, from 0, if not detected")
-    rest, overrides = [], {}
-    words = iter(argv)
-    for word in words:
-        if not word.startswith(_PREFIX):
-            rest.append(word)
-            continue
-        name, equals, value = word.removeprefix(_PREFIX).partition("=")
-        if not equals:
-            value = next(words, None)
-            if value is None:
-                raise UserError(f"{word} has no value: write {word}=VALUE.")
-        overrides[name] = value
-    return parser.parse_args(rest), overrides
-
-
 if __name__ == "__main__":
-    restart_with_huge_pages()
-    sys.exit(run_command(main, sys.argv[1:]))
+    start_command(main)

@@ -1,30 +1,37 @@
 """`python -m jaxtune.predict --model=DIR --input=FILE --output=FILE`: labels new data."""
 
-import argparse
 import csv
 import io
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from jaxtune.core.errors import UserError, nearest
-from jaxtune.io.atomic import write_atomic
-from jaxtune.run.cli import run_command, token_folder
-from jaxtune.run.huge_pages import restart_with_huge_pages
+from jaxtune.run.cli import start_command, token_folder
 
 _OUTPUTS = (".jsonl", ".csv")
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], prog: str = "python -m jaxtune.predict") -> None:
     """Reads new data, predicts, and writes one record for each row, in the same order.
+
+    Args:
+      argv: without the program's name.
+      prog: the command as it was typed.
 
     Raises:
       UserError: bad input.
     """
-    arguments = _parse(argv)
+    from jaxtune.run.arguments import answer, parse, predict_flags
+
+    flags = predict_flags(prog)
+    told = answer(flags, argv)
+    if told is not None:
+        print(told)
+        return
+    arguments, _ = parse(flags, argv)
     output = Path(os.path.expanduser(arguments.output))
     if output.suffix not in _OUTPUTS:
         raise UserError(f"--output={output}: expected a name that ends in .jsonl or .csv.")
@@ -40,44 +47,31 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--input={source}: there is no such file.{nearest(source.name, siblings)}")
     # The heavy imports wait until the arguments have been found good.
     from jaxtune.core.units import human_seconds
+    from jaxtune.io.atomic import write_atomic
+    from jaxtune.run import predictions
     from jaxtune.run.console import Report
-    from jaxtune.run.saved import open_saved, outputs_of, saved_task
+    from jaxtune.run.saved import open_saved, saved_task
     from jaxtune.tasks.task import keeping_tokens
-    from jaxtune.train.compiled import keep_programs
+    from jaxtune.training.program_cache import keep_programs
 
     report = Report()
     keep_programs(report.line)
-    task, card = saved_task(arguments.model)
-    own = [card["image_column"]] if task.head == "image" and card else card.get("text_columns", ())
+    folder, task, card = saved_task(arguments.model)
+    own = predictions.own_columns(task, card)
     names = arguments.text_columns.split(",") if arguments.text_columns else own
-    rows = task.read_new(source, names, arguments.encoding)
-    saved = open_saved(arguments.model, arguments.compute_dtype, max_length=arguments.max_length)
+    rows = task.data.read_new(source, names, arguments.encoding)
+    saved = open_saved(folder, arguments.compute_dtype, max_length=arguments.max_length)
     start = time.perf_counter()
     track = report.track(f"reading {source.name}")
     task = keeping_tokens(saved.task, token_folder(report.line))
-    examples, notes = task.encode(rows, saved.processor, saved.data, track)
+    examples, notes = task.data.encode(rows, saved.processor, saved.data, track)
     for note in notes:
         report.line(note)
-    _, outputs = outputs_of(saved, examples, arguments.batch_size, report, source.name)
-    records = saved.task.decode(outputs, examples, saved.pretrained.class_names)
+    _, outputs = predictions.outputs_of(saved, examples, arguments.batch_size, report, source.name)
+    records = saved.task.output.decode(outputs, examples, saved.pretrained.class_names)
     write_atomic(output, _format(records, output.suffix))
     seconds = time.perf_counter() - start
     report.line(f"{len(records)} predictions in {human_seconds(seconds)}: {output}")
-
-
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m jaxtune.predict", allow_abbrev=False)
-    parser.add_argument("--model", required=True, help="a model or adapter folder, or a hub id")
-    parser.add_argument(
-        "--input", required=True, help="a file of texts, words, questions; a folder of images"
-    )
-    parser.add_argument("--output", required=True, help=".jsonl or .csv")
-    parser.add_argument("--text_columns", default="", help="NAME or NAME,NAME")
-    parser.add_argument("--encoding", default="utf-8", help="of the input")
-    parser.add_argument("--batch_size", type=int, default=64, help="examples a step")
-    parser.add_argument("--max_length", type=int, help="tokens; longer texts are cut")
-    parser.add_argument("--compute_dtype", choices=("float32", "bfloat16"), default="float32")
-    return parser.parse_args(argv)
 
 
 def _format(records: list[dict[str, Any]], suffix: str) -> str:
@@ -100,5 +94,4 @@ def _format(records: list[dict[str, Any]], suffix: str) -> str:
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()
-    sys.exit(run_command(main, sys.argv[1:]))
+    start_command(main)

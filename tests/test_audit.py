@@ -12,7 +12,7 @@ from jaxtune.core import trees
 from jaxtune.core.errors import UserError
 from jaxtune.models import registry
 from jaxtune.models.families import bert
-from jaxtune.train.losses import cross_entropy
+from jaxtune.training.losses import cross_entropy
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.rates import rate_multipliers
 from jaxtune.tuning.registry import make_strategy

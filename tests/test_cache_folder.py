@@ -11,7 +11,8 @@ from jaxtune.io.cache_folder import private_folder
 
 PROGRAM = """
 import jax, jax.numpy as jnp
-from jaxtune.compiled import Compiled, keep_programs
+from jaxtune.training.compiled import Compiled
+from jaxtune.training.program_cache import keep_programs
 keep_programs(print)
 step = Compiled(lambda x, batch: jnp.tanh(x @ batch["a"]).sum())
 print(step(jnp.ones((3, 4)), {"a": jnp.ones((4, 5))}))

@@ -11,8 +11,9 @@ import optax
 import pytest
 
 from jaxtune.core.errors import UserError
-from jaxtune.run.checkpoint import Checkpoints, KeepNewestAndBest, Progress
-from jaxtune.train.state import TrainState, init_state
+from jaxtune.run.checkpoint import Checkpoints, KeepNewestAndBest
+from jaxtune.run.progress import Progress
+from jaxtune.training.state import TrainState, init_state
 from jaxtune.tuning import partition
 
 TX = optax.chain(
@@ -74,7 +75,7 @@ def restore_message(folder, like):
 
 def test_the_same_bits_come_back(tmp_path):
     state = make_state(step=4, seed=7)
-    progress = Progress(4, 0.1 + 0.2, 3, 1 / 3, 96.0)
+    progress = Progress(4, {"accuracy": 0.1 + 0.2, "loss": 2.0}, 3, 1 / 3, 96.0)
     with Checkpoints(tmp_path / "c") as checkpoints:
         assert checkpoints.latest_step is None
         checkpoints.save(state, progress)
@@ -93,9 +94,9 @@ def test_the_same_bits_come_back(tmp_path):
 
 def test_nan_and_infinity_come_back(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(make_state(1), Progress(1, float("nan"), 0, float("inf"), 1.0))
+        checkpoints.save(make_state(1), Progress(1, {"f1": float("nan")}, 0, float("inf"), 1.0))
         _, progress = restore_latest(checkpoints, make_state())
-    assert np.isnan(progress.best_value)
+    assert np.isnan(progress.best_scores["f1"])
     assert progress.loss_total == float("inf")
 
 
@@ -221,8 +222,9 @@ def test_what_a_killed_save_left_is_not_a_checkpoint(tmp_path):
     code = (
         "import os, sys, jax, jax.numpy as jnp, optax\n"
         "from pathlib import Path\n"
-        "from jaxtune.run.checkpoint import Checkpoints, Progress\n"
-        "from jaxtune.train.state import init_state\n"
+        "from jaxtune.run.checkpoint import Checkpoints\n"
+        "from jaxtune.run.progress import Progress\n"
+        "from jaxtune.training.state import init_state\n"
         "state = init_state({'x': jnp.ones(9)}, optax.sgd(1.0), jax.random.key(0))\n"
         "c = Checkpoints(Path(sys.argv[1]))\n"
         "c.save(state._replace(step=jnp.int32(1)), Progress(1)); c._checkpointer.wait()\n"

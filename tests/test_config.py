@@ -4,13 +4,17 @@ import ast
 import dataclasses
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from jaxtune.core.errors import UserError
 from jaxtune.run.config import default_config, load_config
-from jaxtune.settings import Settings, differences, to_json
+from jaxtune.run.config_reference import describe
+from jaxtune.settings import Settings
+from jaxtune.settings.data import DataSettings
+from jaxtune.settings.dicts import differences, from_dict, to_dict, to_json
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 REQUIRED = {"model": {"path": "m"}, "data": {"path": "d"}}
@@ -66,16 +70,17 @@ def message(file, overrides=None):
 
 
 def get(settings, name):
+    found = to_dict(settings)
     for part in name.split("."):
-        settings = getattr(settings, part)
-    return settings
+        found = found[part]
+    return found
 
 
 # --- Defaults and files ---------------------------------------------------------------------
 
 
 def test_default_config_is_the_default_settings():
-    assert default_config().to_dict() == dataclasses.asdict(Settings())
+    assert default_config().to_dict() == to_dict(Settings())
     assert default_config().is_locked
 
 
@@ -84,7 +89,7 @@ def test_a_file_that_sets_nothing_else_gives_the_defaults(python):
     assert settings == dataclasses.replace(
         Settings(),
         model=dataclasses.replace(Settings().model, path="m"),
-        data=dataclasses.replace(Settings().data, path="d"),
+        data=from_dict(DataSettings, {"path": "d"}),
     )
 
 
@@ -194,7 +199,7 @@ def test_a_runs_own_config_gives_the_run_again(write, override):
     again = load_config(write(to_json(settings), "again.json"), {})
     assert again == settings
     assert to_json(again) == to_json(settings)
-    assert type(again.data.text_columns) is tuple
+    assert type(again.data.columns.text_columns) is tuple
 
 
 @pytest.mark.parametrize(
@@ -305,37 +310,51 @@ def test_an_override_within_what_is_no_section(write):
 # --- Ranges ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("field", "bad", "good"),
-    [
-        ("model.path", [""], ["x"]),
-        ("data.path", [""], ["x"]),
-        ("data.text_columns", ["", "a,b,c"], ["a", "a,b"]),
-        ("data.max_length", ["2", "-5"], ["3"]),
-        ("data.validation_size", ["0", "-0.1"], ["0.1", "1", "20"]),
-        ("data.test_size", ["0", "-1"], ["0.1", "20", "None"]),
-        ("data.max_train_examples", ["0", "-1"], ["1", "None"]),
-        ("data.max_eval_examples", ["0", "-1"], ["1", "None"]),
-        ("data.split_seed", ["-1"], ["0"]),
-        ("seed", ["-1", "4294967296", "9223372036854775808"], ["0", "4294967295"]),
-        ("optimizer.warmup_fraction", ["-0.1", "1.1"], ["0", "1"]),
-        ("optimizer.learning_rate", ["0", "-1e-5"], ["1e-9"]),
-        ("optimizer.weight_decay", ["-0.01"], ["0", "0.1"]),
-        ("optimizer.clip_norm", ["0", "-1"], ["0.1", "None"]),
-        ("optimizer.eps", ["0", "-1e-8"], ["1e-8"]),
-        ("optimizer.b1", ["-0.1", "1"], ["0", "0.99"]),
-        ("optimizer.b2", ["-0.1", "1"], ["0", "0.99"]),
-        ("optimizer.momentum", ["-0.1", "1"], ["0", "0.99"]),
-        ("train.num_epochs", ["0"], ["1"]),
-        ("train.batch_size", ["0", "-8"], ["1"]),
-        ("train.eval_batch_size", ["0"], ["1"]),
-        ("train.log_every_steps", ["0"], ["1"]),
-        ("train.num_steps", ["0"], ["1", "None"]),
-        ("train.eval_every_steps", ["0"], ["1", "None"]),
-        ("train.checkpoint_every_steps", ["0"], ["1", "None"]),
-        ("train.patience", ["0"], ["1", "None"]),
-    ],
-)
+RANGES = [
+    ("model.path", [""], ["x"]),
+    ("data.path", [""], ["x"]),
+    ("data.text_columns", ["", "a,b,c"], ["a", "a,b"]),
+    ("data.max_length", ["2", "-5"], ["3"]),
+    ("data.validation_size", ["0", "-0.1"], ["0.1", "1", "20"]),
+    ("data.test_size", ["0", "-1"], ["0.1", "20", "None"]),
+    ("data.max_train_examples", ["0", "-1"], ["1", "None"]),
+    ("data.max_eval_examples", ["0", "-1"], ["1", "None"]),
+    ("data.split_seed", ["-1"], ["0"]),
+    ("seed", ["-1", "4294967296", "9223372036854775808"], ["0", "4294967295"]),
+    ("optimizer.warmup_fraction", ["-0.1", "1.1"], ["0", "1"]),
+    ("optimizer.learning_rate", ["0", "-1e-5"], ["1e-9"]),
+    ("optimizer.weight_decay", ["-0.01"], ["0", "0.1"]),
+    ("optimizer.clip_norm", ["0", "-1"], ["0.1", "None"]),
+    ("optimizer.eps", ["0", "-1e-8"], ["1e-8"]),
+    ("optimizer.b1", ["-0.1", "1"], ["0", "0.99"]),
+    ("optimizer.b2", ["-0.1", "1"], ["0", "0.99"]),
+    ("optimizer.momentum", ["-0.1", "1"], ["0", "0.99"]),
+    ("train.num_epochs", ["0"], ["1"]),
+    ("train.batch_size", ["0", "-8"], ["1"]),
+    ("train.eval_batch_size", ["0"], ["1"]),
+    ("train.log_every_steps", ["0"], ["1"]),
+    ("train.num_steps", ["0"], ["1", "None"]),
+    ("train.eval_every_steps", ["0"], ["1", "None"]),
+    ("train.checkpoint_every_steps", ["0"], ["1", "None"]),
+    ("train.patience", ["0"], ["1", "None"]),
+    ("data.token_dropout", ["-0.1", "1"], ["0", "0.99"]),
+    ("data.mask_probability", ["0", "1"], ["0.01", "0.99"]),
+    ("data.doc_stride", ["-1"], ["0"]),
+    ("data.max_answer_length", ["0"], ["1"]),
+    ("data.n_best", ["0"], ["1"]),
+    ("data.augmentation.rand_augment_num_ops", ["-1"], ["0", "2"]),
+    ("data.augmentation.rand_augment_magnitude", ["-1", "31"], ["0", "30"]),
+    ("data.augmentation.mixup_alpha", ["-0.1"], ["0", "1.5"]),
+    ("data.augmentation.cutmix_alpha", ["-0.1"], ["0", "1.5"]),
+    ("loss.label_smoothing", ["-0.1", "1"], ["0", "0.9"]),
+    ("loss.focal_gamma", ["-0.1"], ["0", "2"]),
+    ("optimizer.layer_decay", ["0", "1.1"], ["0.1", "1", "None"]),
+    ("train.num_microbatches", ["0", "-1", "3"], ["1", "8"]),
+    ("activation_cache.max_memory_bytes", ["-1"], ["0"]),
+]
+
+
+@pytest.mark.parametrize(("field", "bad", "good"), RANGES, ids=lambda value: str(value))
 def test_ranges(write, override, field, bad, good):
     file = write(json.dumps(REQUIRED), "config.json")
     for text in bad:
@@ -344,6 +363,40 @@ def test_ranges(write, override, field, bad, good):
         assert "expected" in found
     for text in good:
         override(**{field.replace(".", "__"): text})
+
+
+def test_every_field_with_a_range_is_above():
+    kinds = {setting.name: setting.kind for setting in describe()}
+    mark = re.compile("at least|at most|above|below|, (one|a) ")
+    has_range = {name for name, kind in kinds.items() if mark.search(kind)}
+    assert has_range == {field for field, _, _ in RANGES}
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "expected"),
+    [
+        ("train.batch_size", "0", "is 0: expected at least 1."),
+        ("train.patience", "0", "is 0: expected None or at least 1."),
+        ("optimizer.b1", "1", "is 1.0: expected at least 0 and below 1."),
+        ("data.path", "", "is '': expected a file, a folder or a hub id of a dataset."),
+        ("data.text_columns", "a,b,c", "is ('a', 'b', 'c'): expected one or two names."),
+        (
+            "train.num_microbatches",
+            "3",
+            "expected a number that divides train.batch_size 32.",
+        ),
+        ("parallel.fsdp", "0", "is 0: expected at least 1, or -1 for the rest on one axis alone"),
+        (
+            "parallel.fsdp",
+            "-1",
+            "is -1: expected at least 1, or -1 for the rest on one axis alone",
+        ),
+    ],
+)
+def test_what_is_said_of_a_value_out_of_range(write, field, text, expected):
+    said = message(write(json.dumps(REQUIRED), "config.json"), {field: text})
+    assert said.removeprefix("config.").startswith(("parallel.", field))
+    assert expected in said
 
 
 # --- The rest -------------------------------------------------------------------------------

@@ -112,4 +112,4 @@ def test_all_scores_adds_the_mean_loss():
     )
     assert scores["loss"] == 0.25
     assert scores["accuracy"] == 0.5
-    assert scores.keys() == TASKS["classification"].higher_is_better.keys()
+    assert scores.keys() == TASKS["classification"].scores.higher_is_better.keys()

@@ -16,9 +16,11 @@ from jaxtune.data.images.decode import Source
 from jaxtune.data.sources.rows import read_data
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.run.evaluate import all_scores, predict_all
-from jaxtune.settings import AugmentationSettings, DataSettings, LossSettings
+from jaxtune.settings import LossSettings
+from jaxtune.settings.data import AugmentationSettings, DataSettings
+from jaxtune.settings.dicts import from_dict
 from jaxtune.tasks.image_classification import IMAGE_CLASSIFICATION as TASK
-from jaxtune.train.losses import cross_entropy
+from jaxtune.training.losses import cross_entropy
 
 FAMILIES = Path(__file__).parent / "golden" / "families"
 NAMES = ("blue", "green", "red")
@@ -41,7 +43,7 @@ def plain_loss(outputs, label):
 
 def test_the_loss_of_a_mixed_image_is_the_mean_of_both_by_share():
     outputs, batch = mixed_batch()
-    loss_fn = TASK.make_loss(LossSettings(), NAMES, np.arange(3))
+    loss_fn = TASK.loss.make(LossSettings(), NAMES, np.arange(3))
     total, weight = loss_fn(jnp.asarray(outputs), batch)
     each = [
         (1 - share) * plain_loss(row, own) + share * plain_loss(row, other)
@@ -56,7 +58,7 @@ def test_the_loss_of_a_mixed_image_is_the_mean_of_both_by_share():
 def test_class_weights_of_mixed_images_are_mixed_too():
     outputs, batch = mixed_batch()
     settings = LossSettings(class_weights=("green=3", "red=0.5"))
-    total, weight = TASK.make_loss(settings, NAMES, np.arange(3))(jnp.asarray(outputs), batch)
+    total, weight = TASK.loss.make(settings, NAMES, np.arange(3))(jnp.asarray(outputs), batch)
     weights = np.array([1, 3, 0.5])
     expected_total = expected_weight = 0.0
     for i in range(5):
@@ -72,7 +74,7 @@ def test_class_weights_of_mixed_images_are_mixed_too():
 def test_without_mixing_it_is_the_loss_of_classification():
     outputs, batch = mixed_batch()
     plain = {name: batch[name] for name in ("labels", "weight")}
-    loss_fn = TASK.make_loss(LossSettings(), NAMES, np.arange(3))
+    loss_fn = TASK.loss.make(LossSettings(), NAMES, np.arange(3))
     found = loss_fn(jnp.asarray(outputs), plain)
     assert list(found) == list(cross_entropy(jnp.asarray(outputs), plain))
 
@@ -80,7 +82,7 @@ def test_without_mixing_it_is_the_loss_of_classification():
 def test_a_record_names_the_file():
     examples = SimpleNamespace(images=[Source("a/x.png", ""), Source("b.parquet row 3", "")])
     outputs = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]))
-    records = TASK.decode(outputs, examples, NAMES)
+    records = TASK.output.decode(outputs, examples, NAMES)
     assert [(r["file"], r["label"]) for r in records] == [
         ("a/x.png", "blue"),
         ("b.parquet row 3", "red"),
@@ -107,10 +109,11 @@ def folder(tmp_path):
 @pytest.mark.parametrize("model", ["vit-image", "resnet-image"])
 def test_it_learns_with_all_augmentation(folder, tmp_path, model):
     (tmp_path / "preprocessor_config.json").write_text('{"size": 12}')
-    settings = DataSettings(
-        path=str(folder), augmentation=AugmentationSettings("pad", True, 1, 3, 0.2, 1.0)
+    settings = from_dict(
+        DataSettings,
+        {"path": str(folder), "augmentation": AugmentationSettings("pad", True, 1, 3, 0.2, 1.0)},
     )
-    data = read_data(settings, TASK.reader)
+    data = read_data(settings, TASK.data.reader)
     loaded = load_pretrained(
         FAMILIES / model,
         head=TASK.head,
@@ -120,12 +123,12 @@ def test_it_learns_with_all_augmentation(folder, tmp_path, model):
         train_statistics=False,
     )
     assert loaded.class_names == NAMES
-    TASK.inputs.check_settings(settings, loaded.config, loaded.folder)
-    processor = TASK.inputs.load(tmp_path, loaded.config)
-    train, notes = TASK.encode(data.splits["train"], processor, settings, iter)
-    test, _ = TASK.encode(data.splits["validation"], processor, settings, iter)
+    TASK.data.inputs.check_settings(settings, loaded.config, loaded.folder)
+    processor = TASK.data.inputs.load(tmp_path, loaded.config)
+    train, notes = TASK.data.encode(data.splits["train"], processor, settings, iter)
+    test, _ = TASK.data.encode(data.splits["validation"], processor, settings, iter)
     assert notes == []
-    loss_fn = TASK.make_loss(LossSettings(label_smoothing=0.1), NAMES, train.labels)
+    loss_fn = TASK.loss.make(LossSettings(label_smoothing=0.1), NAMES, train.labels)
     optimizer, traces = optax.adam(1e-2), []
 
     @jax.jit
@@ -150,12 +153,12 @@ def test_it_learns_with_all_augmentation(folder, tmp_path, model):
     @jax.jit
     def evaluate(params, batch):
         outputs = loaded.apply_fn(params, batch, key=None, train=False)
-        return TASK.metrics_fn(outputs, batch), outputs
+        return TASK.loss.metrics(outputs, batch), outputs
 
     layout = Layout("bucketed", 4, lengths)
     means, outputs = predict_all(lambda batch: evaluate(params, batch), test, layout)
     scores = all_scores(TASK, means, outputs, test)
     assert scores["accuracy"] == means["accuracy"] > 0.9
-    records = TASK.decode(outputs, test, NAMES)
+    records = TASK.output.decode(outputs, test, NAMES)
     right = [Path(record["file"]).parent.name == record["label"] for record in records]
     assert np.mean(right) == scores["accuracy"]

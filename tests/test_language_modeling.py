@@ -21,7 +21,9 @@ from jaxtune.data.text.examples import load_tokenizer
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.run.config import validate
 from jaxtune.run.evaluate import predict_all
-from jaxtune.settings import DataSettings, LossSettings, ModelSettings, Settings
+from jaxtune.settings import LossSettings, ModelSettings, Settings
+from jaxtune.settings.data import DataSettings
+from jaxtune.settings.dicts import from_dict
 from jaxtune.tasks import causal_lm, language_modeling, masked_lm
 from jaxtune.tasks.causal_lm import CAUSAL_LM
 from jaxtune.tasks.masked_lm import MASKED_LM
@@ -77,7 +79,9 @@ def test_causal_blocks_and_labels(gpt2, max_length):
     expected = [stream[i : i + max_length] for i in range(0, 21, max_length)]
     if len(expected[-1]) == 1:
         expected[-1] = stream[-2:]
-    examples, notes = causal_lm.encode(labelled(TEXTS), gpt2, DataSettings(max_length=max_length))
+    examples, notes = causal_lm.encode(
+        labelled(TEXTS), gpt2, from_dict(DataSettings, {"max_length": max_length})
+    )
     assert [examples.input_ids[span].tolist() for span in spans(examples)] == expected
     for span, block in zip(spans(examples), expected, strict=True):
         weights = examples.weights[span].tolist()
@@ -86,12 +90,16 @@ def test_causal_blocks_and_labels(gpt2, max_length):
     assert examples.labels.dtype == examples.input_ids.dtype == np.int32
     assert examples.weights.dtype == np.float32
     assert notes == [f"4 texts make {len(expected)} blocks of up to {max_length} tokens"]
-    again, _ = causal_lm.encode(labelled(TEXTS), gpt2, DataSettings(max_length=max_length))
+    again, _ = causal_lm.encode(
+        labelled(TEXTS), gpt2, from_dict(DataSettings, {"max_length": max_length})
+    )
     np.testing.assert_array_equal(again.input_ids, examples.input_ids)
 
 
 def test_causal_batches_score_no_padding_and_no_last_token(gpt2):
-    examples, _ = causal_lm.encode(labelled(TEXTS), gpt2, DataSettings(max_length=8))
+    examples, _ = causal_lm.encode(
+        labelled(TEXTS), gpt2, from_dict(DataSettings, {"max_length": 8})
+    )
     batch = examples.collate(BatchIndex(np.array([2, 0]), 8), 3)  # 5 and 8 tokens, one filling
     np.testing.assert_array_equal(batch["weight"].sum(axis=1), [4, 7, 0])
     for row, i in enumerate((2, 0)):
@@ -103,7 +111,7 @@ def test_causal_batches_score_no_padding_and_no_last_token(gpt2):
 @pytest.mark.parametrize("texts", [["good"], [""]])
 def test_a_text_without_anything_to_predict_is_refused(gpt2, texts):
     with pytest.raises(UserError, match=r"corpus: the texts have [01] tokens.*at least 2"):
-        causal_lm.encode(labelled(texts), gpt2, DataSettings(path="corpus"))
+        causal_lm.encode(labelled(texts), gpt2, from_dict(DataSettings, {"path": "corpus"}))
 
 
 @pytest.mark.parametrize("case", ["gpt2-causal_lm", "gpt2-untied"])
@@ -118,9 +126,9 @@ def test_causal_loss_is_that_of_transformers(case):
     batch = examples.collate(BatchIndex(np.arange(len(rows)), 16), len(rows))
     model = load_pretrained(folder, head=CAUSAL_LM.head)
     outputs = model.apply_fn(model.params, batch, key=None, train=False)
-    found = CAUSAL_LM.metrics_fn(outputs, batch)["loss"]
+    found = CAUSAL_LM.loss.metrics(outputs, batch)["loss"]
     np.testing.assert_allclose(found.value, reference["loss"], rtol=1e-5)
-    loss_fn = CAUSAL_LM.make_loss(LossSettings(), (), examples.labels)
+    loss_fn = CAUSAL_LM.loss.make(LossSettings(), (), examples.labels)
     np.testing.assert_allclose(loss_fn(outputs, batch).value, reference["loss"], rtol=1e-5)
 
 
@@ -128,7 +136,7 @@ def test_causal_loss_is_that_of_transformers(case):
 
 
 def masked(tokenizer, texts, **fields):
-    settings = DataSettings(path="corpus", **fields)
+    settings = from_dict(DataSettings, {"path": "corpus", **fields})
     return masked_lm.encode(labelled(texts), tokenizer, settings)
 
 
@@ -269,9 +277,11 @@ def test_masked_needs_a_word(bert):
 
 @pytest.mark.parametrize("probability", [0.0, 1.0, -0.1, 2.0])
 def test_a_mask_probability_out_of_range_is_refused(probability):
-    settings = Settings(model=ModelSettings(path="model"), data=DataSettings(path="data"))
+    settings = Settings(
+        model=ModelSettings(path="model"), data=from_dict(DataSettings, {"path": "data"})
+    )
     validate(settings)
-    data = dataclasses.replace(settings.data, mask_probability=probability)
+    data = from_dict(DataSettings, {"path": "data", "mask_probability": probability})
     with pytest.raises(UserError, match=r"config\.data\.mask_probability is .*above 0 and below 1"):
         validate(dataclasses.replace(settings, data=data))
 
@@ -302,13 +312,13 @@ def test_sums_are_those_of_float64(task, seed, spread):
     outputs, batch = random_batch(seed, spread)
     logs, weight = likelihoods(outputs, batch["labels"]), batch["weight"]
     correct = (outputs.argmax(-1) == batch["labels"]) * weight
-    found = task.metrics_fn(jnp.asarray(outputs), batch)
+    found = task.loss.metrics(jnp.asarray(outputs), batch)
     assert set(found) == {"loss", "accuracy"}
     np.testing.assert_allclose(found["loss"].total, -(logs * weight).sum(), rtol=1e-5)
     np.testing.assert_allclose(found["accuracy"].total, correct.sum())
     for mean in found.values():
         np.testing.assert_allclose(mean.weight, weight.sum())
-    fetched = task.fetch(jnp.asarray(outputs), batch)
+    fetched = task.output.fetch(jnp.asarray(outputs), batch)
     assert fetched.shape == (4, 2)
     np.testing.assert_allclose(fetched[:, 0], (logs * weight).sum(1), rtol=1e-5)
     np.testing.assert_allclose(fetched[:, 1], weight.sum(1))
@@ -317,29 +327,31 @@ def test_sums_are_those_of_float64(task, seed, spread):
 
 @pytest.mark.parametrize("task", [CAUSAL_LM, MASKED_LM], ids=lambda task: task.name)
 def test_scores(task):
-    assert task.scores_fn({"loss": 1.5, "accuracy": 0.25}, None, None) == {
+    assert task.scores.compute({"loss": 1.5, "accuracy": 0.25}, None, None) == {
         "perplexity": pytest.approx(4.4816890703), "accuracy": 0.25,
     }  # fmt: skip
-    assert task.scores_fn({"loss": 0.0, "accuracy": 1.0}, None, None)["perplexity"] == 1.0
+    assert task.scores.compute({"loss": 0.0, "accuracy": 1.0}, None, None)["perplexity"] == 1.0
     for loss, expected in ((800.0, math.inf), (math.inf, math.inf)):
-        found = task.scores_fn({"loss": loss, "accuracy": 0.0}, None, None)
+        found = task.scores.compute({"loss": loss, "accuracy": 0.0}, None, None)
         assert found["perplexity"] == expected
-    assert math.isnan(task.scores_fn({"loss": math.nan, "accuracy": 0.0}, None, None)["perplexity"])
-    assert set(task.higher_is_better) == {"perplexity", "accuracy", "loss"}
-    assert task.higher_is_better[task.best_metric] is False
-    assert task.best_metric == "perplexity"
-    assert task.per_token is False
+    assert math.isnan(
+        task.scores.compute({"loss": math.nan, "accuracy": 0.0}, None, None)["perplexity"]
+    )
+    assert set(task.scores.higher_is_better) == {"perplexity", "accuracy", "loss"}
+    assert task.scores.higher_is_better[task.scores.best] is False
+    assert task.scores.best == "perplexity"
+    assert task.output.per_token is False
 
 
 def test_options_of_the_loss():
     outputs, batch = random_batch(0)
     logs = log_softmax(outputs.astype(np.float64), axis=-1)
     smooth = 0.9 * likelihoods(outputs, batch["labels"]) + 0.1 * logs.mean(axis=-1)
-    loss_fn = CAUSAL_LM.make_loss(LossSettings(label_smoothing=0.1), (), None)
+    loss_fn = CAUSAL_LM.loss.make(LossSettings(label_smoothing=0.1), (), None)
     found = loss_fn(jnp.asarray(outputs), batch)
     np.testing.assert_allclose(found.total, -(smooth * batch["weight"]).sum(), rtol=1e-5)
     with pytest.raises(UserError, match=r"class_weights is .*no classes"):
-        MASKED_LM.make_loss(LossSettings(class_weights=("balanced",)), (), None)
+        MASKED_LM.loss.make(LossSettings(class_weights=("balanced",)), (), None)
 
 
 # --- Prediction -------------------------------------------------------------------------------
@@ -350,13 +362,13 @@ def records(task, examples, logits_of, batch_size=3):
 
     def step(batch):
         outputs = jnp.asarray(logits_of(batch["input_ids"]))
-        return {}, task.fetch(outputs, batch)
+        return {}, task.output.fetch(outputs, batch)
 
     lengths = choose_lengths(examples.lengths, 2)
     layout = Layout("bucketed", batch_size, lengths)
-    _, outputs = predict_all(step, examples, layout, per_token=task.per_token)
+    _, outputs = predict_all(step, examples, layout, per_token=task.output.per_token)
     assert outputs.shape == (len(examples.lengths), 2)
-    return task.decode(outputs, examples, ())
+    return task.output.decode(outputs, examples, ())
 
 
 @pytest.mark.parametrize("max_length", [3, 4, 7, 64])
@@ -365,7 +377,7 @@ def test_causal_perplexity_of_each_text(gpt2, max_length):
     table = np.random.default_rng(0).normal(size=(END + 1, END + 1)).astype(np.float32)
     logs = log_softmax(table.astype(np.float64), axis=-1)
     texts = [*TEXTS, "", "cat"]
-    settings = DataSettings(max_length=max_length)
+    settings = from_dict(DataSettings, {"max_length": max_length})
     examples, _ = causal_lm.encode(Rows(texts, None), gpt2, settings)
     assert examples.lengths.max() <= max_length
     found = records(CAUSAL_LM, examples, lambda ids: table[ids])
@@ -388,7 +400,7 @@ def test_masked_perplexity_of_each_text(bert, max_length):
     rng = np.random.default_rng(1)
     table = rng.normal(size=(len(bert), len(bert))).astype(np.float32)
     texts = ["the cat is not a very good dog " * 3, "", "good", "[SEP]", "the film is bad"]
-    settings = DataSettings(max_length=max_length, mask_probability=0.4)
+    settings = from_dict(DataSettings, {"max_length": max_length, "mask_probability": 0.4})
     examples, notes = masked_lm.encode(Rows(texts, None), bert, settings)
     assert notes == []
     found = records(MASKED_LM, examples, lambda ids: table[ids])
@@ -414,7 +426,7 @@ def test_masked_perplexity_of_each_text(bert, max_length):
 @pytest.mark.parametrize("task", [CAUSAL_LM, MASKED_LM], ids=lambda task: task.name)
 def test_blank_texts_alone_can_be_predicted(task, gpt2, bert):
     tokenizer = gpt2 if task is CAUSAL_LM else bert
-    examples, _ = task.encode(Rows(["", " "], None), tokenizer, DataSettings(), iter)
+    examples, _ = task.data.encode(Rows(["", " "], None), tokenizer, DataSettings(), iter)
     size = len(tokenizer)
     found = records(task, examples, lambda ids: np.zeros((*ids.shape, size), np.float32))
     assert found == [{"perplexity": None, "tokens": 0}] * 2

@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
+from jaxtune.core.errors import UserError
 from jaxtune.core.types import Mean, weighted_mean
-from jaxtune.train.losses import cross_entropy, squared_error
+from jaxtune.training.losses import (
+    binary_cross_entropy,
+    cross_entropy,
+    make_binary_cross_entropy,
+    make_cross_entropy,
+    span_cross_entropy,
+    squared_error,
+)
 
 
 def random_batch(seed, n=9, c=4, spread=1.0):
@@ -80,3 +88,38 @@ def test_weighted_mean_counts_booleans_and_bfloat16_in_float32():
 def test_means_add_leaf_by_leaf():
     a, b = Mean(jnp.array(1.0), jnp.array(2.0)), Mean(jnp.array(5.0), jnp.array(1.0))
     assert float(jax.tree.map(jnp.add, a, b).value) == 2.0
+
+
+TOKENS = {
+    "labels": np.array([[0, 2], [1, 1], [2, 0]], np.int32),
+    "attention_mask": np.ones((3, 2), np.int32),
+}
+ROWS = {"labels": np.eye(3, dtype=np.float32), "attention_mask": None}
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "batch", "shape", "weighed"),
+    [
+        (cross_entropy, TOKENS, (3, 2, 3), (3, 2)),
+        (cross_entropy, ROWS, (3, 3), (3,)),
+        (make_cross_entropy(np.array([1.0, 2.0, 3.0]), 0.1, 1.0), TOKENS, (3, 2, 3), (3, 2)),
+        (binary_cross_entropy, ROWS, (3, 3), (3,)),
+        (make_binary_cross_entropy(None, 0.1, 1.0), ROWS, (3, 3), (3,)),
+        (squared_error, ROWS, (3, 3), (3,)),
+        (span_cross_entropy, TOKENS | {"labels": np.ones((3, 2), np.int32)}, (3, 2, 2), (3,)),
+    ],
+)
+def test_without_weights_all_count_once(loss_fn, batch, shape, weighed):
+    outputs = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+    found = loss_fn(outputs, batch)
+    wanted = loss_fn(outputs, batch | {"weight": np.ones(weighed, np.float32)})
+    np.testing.assert_array_equal(found, wanted)
+    with pytest.raises(UserError, match=r"weight has the shape \[2\], but what it weighs has \[3"):
+        loss_fn(outputs, batch | {"weight": np.ones(2, np.float32)})
+
+
+def test_weights_of_rows_are_none_of_tokens():
+    """They would be broadcast, to the wrong axis, where a row has as many tokens as rows."""
+    outputs, labels = jnp.zeros((2, 2, 3)), np.zeros((2, 2), np.int32)
+    with pytest.raises(UserError, match="or for each token where tokens are scored"):
+        cross_entropy(outputs, {"labels": labels, "weight": np.ones(2, np.float32)})

@@ -11,7 +11,7 @@ from jaxtune.models.registry import FAMILIES
 from jaxtune.run import stages
 from jaxtune.run.config import default_config, load_config
 from jaxtune.run.console import Report
-from jaxtune.run.prepare import prepare, training_batches
+from jaxtune.run.prepare import prepare
 from jaxtune.run.summary import start_rows
 from jaxtune.settings import Settings, TrainSettings
 from jaxtune.tasks.registry import TASKS
@@ -40,6 +40,12 @@ def settings_of(task, num_microbatches, model, data, tmp_path):
     return load_config(str(file), {})
 
 
+def batches_of(run):
+    """The training batches, for the whole model."""
+    stream = run.data.stream
+    return ((index, stream.collate(index, epoch)) for index, epoch in stream.indices())
+
+
 @pytest.mark.parametrize(
     ("task", "family"), [case for case in CASES if TASKS[case[0]].head in FAMILIES[case[1]].heads]
 )
@@ -51,7 +57,7 @@ def test_parts_are_the_whole(task, family, noisy_families, tiny_tasks, tmp_path)
         run = prepare(settings, Report())
         lines = [value for _, value in start_rows(run, tmp_path)]
         assert ("in 4 parts of 2, whose gradients are added" in lines) == (count == 4)
-        batches = training_batches(run)
+        batches = batches_of(run)
         index, batch = next(batches)
         while len(index.indices) == 8:  # the ragged one, whose last parts have no weight
             index, batch = next(batches)
@@ -66,11 +72,19 @@ def test_parts_are_the_whole(task, family, noisy_families, tiny_tasks, tmp_path)
     assert np.linalg.norm(moved - expected) < 1e-6 * np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("count", [0, -1, 3, 64])
-def test_a_number_that_does_not_divide_the_batch_is_refused(count, tmp_path):
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (0, "at least 1"),
+        (-1, "at least 1"),
+        (3, r"a number that divides train\.batch_size 32"),
+        (64, r"a number that divides train\.batch_size 32"),
+    ],
+)
+def test_a_number_that_does_not_divide_the_batch_is_refused(count, expected, tmp_path):
     file = tmp_path / "config.json"
     fields = {"model": {"path": "m"}, "data": {"path": "d"}, "train": {"num_microbatches": count}}
     file.write_text(json.dumps(fields))
-    with pytest.raises(UserError, match=rf"num_microbatches is {count}: .* train.batch_size 32"):
+    with pytest.raises(UserError, match=rf"num_microbatches is {count}: expected {expected}"):
         load_config(str(file), {})
     assert Settings().train == TrainSettings(num_microbatches=1)

@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,13 @@ import pytest
 
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
-from jaxtune.train.optimizers import NO_DECAY, make_optimizer, make_schedule
+from jaxtune.models.pretrained import read_config
+from jaxtune.models.registry import parameter_shapes
+from jaxtune.training.optimizers import SGD, is_decayed, make_optimizer, make_schedule, named
+from jaxtune.tuning.family_fields import family_fields
+from jaxtune.tuning.registry import make_strategy
 
+GOLDEN = Path(__file__).parent / "golden" / "families"
 LABELS = {
     "low": {"kernel": None, "bias": None},
     "mid": {"kernel": "body", "bias": "body", "scale": "body"},
@@ -125,21 +131,25 @@ def test_ten_steps_equal_the_papers_equations(name, clip, scales):
 
 def test_the_clip_norm_is_that_of_all_groups_together():
     tx = make_optimizer(
-        "sgd", optax.constant_schedule(1.0), LABELS, weight_decay=0.0, clip_norm=0.5, momentum=0.0
+        SGD(momentum=0.0), optax.constant_schedule(1.0), LABELS, weight_decay=0.0, clip_norm=0.5
     )
     params, gradient = random_trees(1, 2)
     updates, _ = tx.update(with_holes(gradient), tx.init(with_holes(params)), with_holes(params))
     assert float(optax.tree.norm(updates)) == pytest.approx(0.5, rel=1e-5)
 
 
-@pytest.mark.parametrize("field", ["b1", "b2", "eps", "momentum", "no_decay"])
+@pytest.mark.parametrize("field", ["b1", "b2", "eps", "momentum", "decays"])
 def test_every_constant_is_used(field):
-    other = {"b1": 0.5, "b2": 0.9, "eps": 1.0, "momentum": 0.1, "no_decay": "kernel"}
+    other = {"b1": 0.5, "b2": 0.9, "eps": 1.0, "momentum": 0.1}
     name = "sgd" if field == "momentum" else "adamw"
     params, *gradients = random_trees(2, 4)
     schedule = optax.constant_schedule(0.1)
     plain = make_optimizer(name, schedule, LABELS)
-    changed = make_optimizer(name, schedule, LABELS, **{field: other[field]})
+    fields = {"clip_norm": 3.0, field: other.get(field)}  # of others, clip_norm is none of its own
+    if field == "decays":
+        changed = make_optimizer(name, schedule, LABELS, decays=lambda name, leaf: leaf.ndim == 0)
+    else:
+        changed = make_optimizer(named(name, fields), schedule, LABELS)
     a, b = run_optax(plain, params, gradients), run_optax(changed, params, gradients)
     assert not np.array_equal(a["mid/kernel"], b["mid/kernel"])
 
@@ -163,7 +173,94 @@ def test_which_leaves_decay_by_default(name, decayed):
     tx = make_optimizer("adamw", optax.constant_schedule(1.0), {name: "g"}, weight_decay=0.5)
     updates, _ = tx.update({name: jnp.zeros(2)}, tx.init(params), params)
     np.testing.assert_allclose(updates[name], -0.5 if decayed else 0.0)
-    assert NO_DECAY
+
+
+VECTOR, MATRIX = jax.ShapeDtypeStruct((3,), "float32"), jax.ShapeDtypeStruct((3, 2), "float32")
+
+
+@pytest.mark.parametrize(
+    ("name", "leaf", "decayed"),
+    [
+        ("l1/bias/value", VECTOR, False),  # flax.nnx
+        ("l1/bias/raw_value", VECTOR, False),
+        ("layers/0/kernel/value", MATRIX, True),
+        ("norm/scale/value", VECTOR, False),
+        ("attention/value/kernel", MATRIX, True),
+        ("norm/weight", VECTOR, False),  # Equinox, torch
+        ("blocks/norm1/weight", MATRIX, False),  # of layers that are stacked
+        ("encoder/LayerNorm/weight", VECTOR, False),
+        ("input_layernorm/weight", VECTOR, False),
+        ("norm_1/weight", VECTOR, False),
+        ("bn2/weight", VECTOR, False),
+        ("norm_out", VECTOR, False),
+        ("before/weight", VECTOR, False),
+        ("layers/0/weight", MATRIX, True),
+        ("enormous/weight", MATRIX, True),
+        ("normal/weight", MATRIX, True),
+        ("h/ln_f/g", VECTOR, False),  # GPT-2's own names
+        ("h/ln_f/b", VECTOR, False),
+        ("h/mlp/c_fc/b", VECTOR, False),
+        ("mlp/~/linear_0/b", VECTOR, False),  # Haiku
+        ("mlp/~/linear_0/w", MATRIX, True),
+        ("layer_norm/offset", VECTOR, False),
+        ("bottleneck/b", MATRIX, True),
+        ("b2", VECTOR, False),  # functions written by hand
+        ("b_out", VECTOR, False),
+        ("bias_2", VECTOR, False),
+        ("w2", VECTOR, True),
+        ("2/1", VECTOR, False),  # lists
+        ("2/0", MATRIX, True),
+        ("w", VECTOR, True),
+        ("kernel_lora_a", MATRIX, True),
+        ("kernel_ia3_output", VECTOR, False),
+        ("kernel_dora_magnitude", VECTOR, False),
+    ],
+)
+def test_which_leaves_of_other_libraries_decay(name, leaf, decayed):
+    assert is_decayed(name, leaf) == decayed
+
+
+@pytest.mark.parametrize(
+    ("folder", "head"),
+    [
+        ("bert-masked_lm", "masked_lm"),
+        ("roberta-sequence", "sequence"),
+        ("modernbert-mean", "sequence"),
+        ("modernbert-biases", "token"),
+        ("distilbert-sequence", "sequence"),
+        ("gpt2-untied", "causal_lm"),
+        ("vit-odd", "image"),
+        ("resnet-basic", "image"),
+    ],
+)
+def test_of_jaxtunes_own_models_all_decays_but_biases_and_factors(folder, head):
+    _, family, config, _ = read_config(GOLDEN / folder)
+    shapes = parameter_shapes(family.make_module(head, config, 3, jnp.float32))
+    defaults = family_fields(family, family.heads[head], config)
+    adding = ("lora+ia3", "adapter", "prefix") if folder != "resnet-basic" else ()
+    for name in adding:
+        strategy = make_strategy(
+            name, {"rank": 2, "use_dora": True} if "lora" in name else {}, defaults
+        )
+        shapes = jax.eval_shape(strategy.extend, shapes, jax.random.key(0))
+    leaves = paths.flatten(shapes)
+    ends = ("bias", "scale", "_ia3_input", "_ia3_output", "_dora_magnitude")
+    assert {n for n, x in leaves.items() if not is_decayed(n, x)} == {
+        n for n in leaves if n.rpartition("/")[2].endswith(ends)
+    }
+    assert len(leaves) > 20
+
+
+def test_an_optimizer_for_other_parameters_is_an_error():
+    tx = make_optimizer("adamw", optax.constant_schedule(0.1), LABELS)
+    with pytest.raises(UserError, match=r"made for 6 trained leaves, and is given 1"):
+        tx.init({"top": {"kernel": jnp.ones(2)}})
+
+
+@pytest.mark.parametrize("scaler", [optax.lion, 0.1, None])
+def test_optimizer_refuses_what_is_none(scaler):
+    with pytest.raises(UserError, match=r"expected a name \(adamw, sgd\) or a transformation"):
+        make_optimizer(scaler, optax.constant_schedule(0.1), LABELS)
 
 
 def test_optimizer_refuses_an_unknown_name():

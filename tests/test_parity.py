@@ -11,11 +11,11 @@ import pytest
 from jaxtune.core import paths
 from jaxtune.models import convert
 from jaxtune.models.pretrained import load_pretrained
-from jaxtune.train import losses, optimizers
-from jaxtune.train.state import init_state
-from jaxtune.train.step import make_train_step
+from jaxtune.training import losses, optimizers
+from jaxtune.training.state import init_state
+from jaxtune.training.step import make_train_step
 from jaxtune.tuning import partition
-from jaxtune.tuning.full import Full
+from jaxtune.tuning.selective import Full
 
 TINY = ["odd", "one_type"]
 

@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from jaxtune.core.errors import UserError
-from jaxtune.train.prefetch import prefetch
+from jaxtune.training.prefetch import prefetch
 
 
 def threads():

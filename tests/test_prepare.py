@@ -9,7 +9,10 @@ import pytest
 from jaxtune.core.errors import UserError
 from jaxtune.run.console import Report
 from jaxtune.run.prepare import prepare
-from jaxtune.settings import DataSettings, ModelSettings, Settings, TuningSettings
+from jaxtune.settings import ModelSettings, Settings
+from jaxtune.settings.data import DataSettings
+from jaxtune.settings.dicts import from_dict
+from jaxtune.settings.tuning import TuningSettings
 
 
 @pytest.fixture
@@ -23,7 +26,8 @@ def no_weights(tmp_path, golden):
 
 def asked(folder, data, **fields):
     settings = Settings(
-        model=ModelSettings(path=str(folder)), data=DataSettings(path=str(data), max_length=16)
+        model=ModelSettings(path=str(folder)),
+        data=from_dict(DataSettings, {"path": str(data), "max_length": 16}),
     )
     return dataclasses.replace(settings, **fields)
 

@@ -26,18 +26,20 @@ from jaxtune.data.sources.rows import Rows
 from jaxtune.data.text import windows
 from jaxtune.data.text.examples import Examples, load_tokenizer
 from jaxtune.data.text.squad import Answer, Question
-from jaxtune.data.text.windows import Rules, Window
+from jaxtune.data.text.windows import Window
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.run.config import validate
 from jaxtune.run.evaluate import predict_all
-from jaxtune.settings import DataSettings, LossSettings, ModelSettings, Settings
+from jaxtune.settings import LossSettings, ModelSettings, Settings
+from jaxtune.settings.data import AnswerSettings, DataSettings
+from jaxtune.settings.dicts import from_dict
 from jaxtune.tasks import question_answering as qa
 from jaxtune.tasks import spans
 from jaxtune.tasks.question_answering import QUESTION_ANSWERING
-from jaxtune.train.step import make_eval_step
+from jaxtune.training.step import make_eval_step
 
 SCORER = Path(__file__).parents[1] / "benchmarks" / "squad_scores.py"
-RULES = Rules(max_answer_length=4, n_best=5, no_answer_threshold=0.0, allow_no_answer=True)
+RULES = AnswerSettings(max_answer_length=4, n_best=5, allow_no_answer=True)
 
 
 def make_windows(rng, row, rules, answers=(), stride=3, size=8, count=20):
@@ -118,7 +120,7 @@ def decode(found, logits):
 @pytest.mark.parametrize(("longest", "n_best"), [(4, 5), (1, 3), (100, 1), (3, 1000)])
 def test_answers_are_those_of_loops_over_all_spans(seed, allowed, integers, longest, n_best):
     rng = random.Random(seed)
-    rules = Rules(longest, n_best, rng.gauss(0, 2), allowed)
+    rules = AnswerSettings(0, longest, n_best, rng.gauss(0, 2), allowed)
     groups = [make_windows(rng, row, rules, count=rng.randint(1, 25)) for row in range(6)]
     logits = [make_logits(rng, group, integers) for group in groups]
     records = decode([w for g in groups for w in g], [x for values in logits for x in values])
@@ -135,7 +137,7 @@ def test_answers_are_those_of_loops_over_all_spans(seed, allowed, integers, long
 @pytest.mark.parametrize("allowed", [True, False])
 def test_what_a_record_says_fits_together(seed, allowed):
     rng = random.Random(seed)
-    found = make_windows(rng, 0, RULES._replace(allow_no_answer=allowed))
+    found = make_windows(rng, 0, dataclasses.replace(RULES, allow_no_answer=allowed))
     logits = make_logits(rng, found)
     (record,) = json.loads(json.dumps(decode(found, logits), allow_nan=False))
     assert set(record) == {"id", "answer", "score", "start", "end", "no_answer_score", "n_best"}
@@ -170,7 +172,7 @@ def one_window(start, end, rules=RULES, context="ab cd", tokens=((0, 2), (2, 5))
 )
 def test_the_threshold_on_no_answer(threshold, allowed, answer):
     """The null score is 2 + 2, that of `cd` is 0 + 1."""
-    rules = Rules(4, 5, threshold, allowed)
+    rules = AnswerSettings(0, 4, 5, threshold, allowed)
     (record,) = decode(*one_window([2, -1, 0], [2, -1, 1], rules))
     assert record["answer"] == answer
     assert record["no_answer_score"] == 3.0
@@ -191,7 +193,9 @@ def test_the_space_before_a_word_is_no_part_of_an_answer():
 
 def test_a_token_of_nothing_but_white_space_is_no_answer():
     tokens = ((0, 2), (2, 3), (3, 5))
-    found = one_window([0, 0, 9, 0], [0, 0, 9, 0], RULES._replace(n_best=1), tokens=tokens)
+    found = one_window(
+        [0, 0, 9, 0], [0, 0, 9, 0], dataclasses.replace(RULES, n_best=1), tokens=tokens
+    )
     (record,) = decode(*found)
     assert [entry["answer"] for entry in record["n_best"]] == [""]
     assert record["no_answer_score"] is None
@@ -207,7 +211,7 @@ def test_several_tokens_of_one_character_give_one_answer():
 
 @pytest.mark.parametrize("allowed", [True, False])
 def test_a_context_without_tokens_has_no_answer(allowed):
-    rules = RULES._replace(allow_no_answer=allowed)
+    rules = dataclasses.replace(RULES, allow_no_answer=allowed)
     (record,) = decode(*one_window([1, 1], [1, 1], rules, context="\u200b", tokens=()))
     assert record["answer"] == ""
     assert record["no_answer_score"] is None
@@ -334,7 +338,7 @@ def test_scores_are_means_over_questions(seed, kinds):
         wanted |= {"has_answer_f1": f1[has].mean(), "no_answer_f1": f1[~has].mean()}
     assert scores == pytest.approx(wanted)
     assert all(type(value) is float for value in scores.values())
-    assert QUESTION_ANSWERING.best_metric in scores
+    assert QUESTION_ANSWERING.scores.best in scores
 
 
 @pytest.mark.parametrize("kinds", [(True, False), (True,)])
@@ -387,16 +391,16 @@ def test_the_stand_alone_scorer_agrees(tmp_path, kinds):
     ],
 )
 def test_settings_out_of_range(field, value, expected):
-    data = dataclasses.replace(DataSettings(path="squad"), **{field: value})
+    data = from_dict(DataSettings, {"path": "squad", field: value})
     settings = Settings(task="question_answering", model=ModelSettings(path="m"), data=data)
     with pytest.raises(UserError, match=rf"^config\.data\.{field} is {value}: expected {expected}"):
         validate(settings)
 
 
 def test_windows_limit_no_other_task():
-    data = DataSettings(path="texts", max_length=16)
+    data = from_dict(DataSettings, {"path": "texts", "max_length": 16})
     validate(Settings(model=ModelSettings(path="m"), data=data))
-    data = DataSettings(path="squad", max_length=128, doc_stride=64)
+    data = from_dict(DataSettings, {"path": "squad", "max_length": 128, "doc_stride": 64})
     validate(Settings(task="question_answering", model=ModelSettings(path="m"), data=data))
 
 
@@ -416,27 +420,29 @@ def trained_on():
             Question(f"{i}b", "not", context, True),
         ]
         labels += [(Answer(word, context.index(word)),), ()]
-    settings = DataSettings(max_length=24, doc_stride=6)
+    settings = from_dict(DataSettings, {"max_length": 24, "doc_stride": 6})
     examples, _ = windows.encode(Rows(inputs, labels), tokenizer, settings)
     return examples
 
 
 def evaluate(model, params, examples, batch_size, lengths):
-    step = make_eval_step(model.apply_fn, QUESTION_ANSWERING.metrics_fn, QUESTION_ANSWERING.fetch)
+    step = make_eval_step(
+        model.apply_fn, QUESTION_ANSWERING.loss.metrics, QUESTION_ANSWERING.output.fetch
+    )
     no_holes = jax.tree.map(lambda _: None, params)
     return predict_all(
         jax.jit(lambda batch: step(params, no_holes, batch)),
         examples,
         Layout("bucketed", batch_size, lengths),
-        per_token=QUESTION_ANSWERING.per_token,
+        per_token=QUESTION_ANSWERING.output.per_token,
     )
 
 
 def test_a_model_learns_where_answers_stand(trained_on):
     folder = Path(__file__).parent / "golden" / "bert" / "odd"
     model = load_pretrained(folder, head="span", num_outputs=2, key=jax.random.key(0))
-    assert QUESTION_ANSWERING.num_outputs(None) == 2
-    loss_fn = QUESTION_ANSWERING.make_loss(LossSettings(), (), trained_on.labels)
+    assert QUESTION_ANSWERING.output.num_outputs(None) == 2
+    loss_fn = QUESTION_ANSWERING.loss.make(LossSettings(), (), trained_on.labels)
     index = batches.BatchIndex(np.arange(len(trained_on.lengths)), 24)
     batch = trained_on.collate(index, len(trained_on.lengths))
     tx = optax.adam(1e-2)

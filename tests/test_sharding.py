@@ -15,7 +15,14 @@ from jaxtune.models.families.resnet import ResNetConfig
 from jaxtune.models.families.roberta import RobertaConfig
 from jaxtune.models.families.vit import ViTConfig
 from jaxtune.models.registry import FAMILIES, parameter_shapes
-from jaxtune.parallel import sharding
+from jaxtune.parallel.sharding import (
+    AXES,
+    check_devices,
+    choose_specs,
+    make_sharding,
+    mesh_sizes,
+    parse_rules,
+)
 from jaxtune.settings import ParallelSettings
 
 PARAMS = {
@@ -38,8 +45,8 @@ ONE = {"data": 1, "fsdp": 1, "tensor": 1}
     ],
 )
 def test_one_axis_takes_what_the_others_leave(fields, devices, expected):
-    sizes = sharding.mesh_sizes(ParallelSettings(**fields), devices)
-    assert tuple(sizes[name] for name in sharding.AXES) == expected
+    sizes = mesh_sizes(ParallelSettings(**fields), devices)
+    assert tuple(sizes[name] for name in AXES) == expected
 
 
 @pytest.mark.parametrize(
@@ -55,16 +62,16 @@ def test_one_axis_takes_what_the_others_leave(fields, devices, expected):
 )
 def test_sizes_that_do_not_fit_the_devices_are_refused(fields, devices, words):
     with pytest.raises(UserError) as error:
-        sharding.mesh_sizes(ParallelSettings(**fields), devices)
+        mesh_sizes(ParallelSettings(**fields), devices)
     for word in words:
         assert word in str(error.value)
 
 
 def test_a_batch_smaller_than_the_devices_that_share_it_is_refused():
     settings = ParallelSettings(data=2, fsdp=2, tensor=2)
-    sharding.check_devices(settings, 4, 8)
+    check_devices(settings, 4, 8)
     with pytest.raises(UserError, match=r"batch_size is 3, but data 2 x fsdp 2.*at least 4"):
-        sharding.check_devices(settings, 3, 8)
+        check_devices(settings, 3, 8)
 
 
 @pytest.mark.parametrize(
@@ -81,19 +88,19 @@ def test_a_batch_smaller_than_the_devices_that_share_it_is_refused():
 )
 def test_a_rule_that_cannot_be_is_refused(text, words):
     with pytest.raises(UserError) as error:
-        sharding.parse_rules((text,), paths.leaf_names(PARAMS))
+        parse_rules((text,), paths.leaf_names(PARAMS))
     for word in words:
         assert word in str(error.value)
 
 
 def test_the_first_rule_wins_and_the_rest_is_whole():
-    rules = sharding.parse_rules(("a/.*=-", "kernel$=fsdp tensor"), paths.leaf_names(PARAMS))
-    specs = sharding.choose_specs(rules, PARAMS, ONE | {"fsdp": 2, "tensor": 2})
+    rules = parse_rules(("a/.*=-", "kernel$=fsdp tensor"), paths.leaf_names(PARAMS))
+    specs = choose_specs(rules, PARAMS, ONE | {"fsdp": 2, "tensor": 2})
     assert specs == {"a/bias": P(None), "a/kernel": P(None), "b/kernel": P("fsdp", "tensor")}
 
 
 def test_an_axis_of_one_device_shares_out_nothing():
-    specs = sharding.choose_specs([("kernel$", P("fsdp", "tensor"))], PARAMS, ONE | {"fsdp": 2})
+    specs = choose_specs([("kernel$", P("fsdp", "tensor"))], PARAMS, ONE | {"fsdp": 2})
     assert specs["a/kernel"] == P("fsdp", None)
 
 
@@ -111,7 +118,7 @@ def test_an_axis_of_one_device_shares_out_nothing():
 )
 def test_a_spec_that_does_not_fit_a_parameter_names_it(rules, sizes, words):
     with pytest.raises(UserError) as error:
-        sharding.choose_specs(rules, PARAMS, ONE | sizes)
+        choose_specs(rules, PARAMS, ONE | sizes)
     for word in words:
         assert word in str(error.value)
 
@@ -134,7 +141,7 @@ def test_fsdp_divides_the_published_models(family):
     for head in part.heads:
         module = part.make_module(head, CONFIGS[family], 2, jnp.float32)
         shapes = parameter_shapes(module)
-        specs = sharding.choose_specs(part.sharding_rules, shapes, ONE | {"fsdp": 8})
+        specs = choose_specs(part.sharding_rules, shapes, ONE | {"fsdp": 8})
         kept = whole = 0
         for name, leaf in paths.flatten(shapes).items():
             whole += leaf.size
@@ -147,7 +154,7 @@ def test_tensor_divides_the_matrices_of_the_published_models(family):
     part = FAMILIES[family]
     head = next(iter(part.heads))
     shapes = parameter_shapes(part.make_module(head, CONFIGS[family], 2, jnp.float32))
-    specs = sharding.choose_specs(part.sharding_rules, shapes, ONE | {"tensor": 2})
+    specs = choose_specs(part.sharding_rules, shapes, ONE | {"tensor": 2})
     layers = {
         name: leaf.size
         for name, leaf in paths.flatten(shapes).items()
@@ -161,4 +168,4 @@ def test_tensor_divides_the_matrices_of_the_published_models(family):
 def test_the_mesh_of_one_device_is_none():
     if jax.device_count() > 1:
         pytest.skip("this machine has several devices")
-    assert sharding.make_placement(ParallelSettings(), (), PARAMS) is None
+    assert make_sharding(ParallelSettings(), (), PARAMS) is None

@@ -12,8 +12,8 @@ from jaxtune.core import paths
 from jaxtune.core.types import Mean
 from jaxtune.frozen.plan import TrunkPlan
 from jaxtune.run import stages
-from jaxtune.settings import TrainSettings
-from jaxtune.train.optimizers import make_optimizer
+from jaxtune.run.setup import Goal, Run, Tuned
+from jaxtune.settings import OptimizerSettings, Settings
 from jaxtune.tuning import partition
 from jaxtune.tuning.gradual import Gradual
 
@@ -37,20 +37,23 @@ def make_run(order):
     strategy = Gradual(order, "step", LENGTH, below="^embeddings/", layers=r"^layer/(\d+)/")
     labels = partition.stages(strategy, params)
 
-    def optimizer(index):
-        schedule = optax.constant_schedule(RATE)
-        wanted = partition.trainable_labels(labels[index])
-        return make_optimizer("adamw", schedule, wanted, weight_decay=DECAY, clip_norm=CLIP)
-
-    return types.SimpleNamespace(
-        apply_fn=apply_fn,
-        loss_fn=loss_fn,
-        settings=types.SimpleNamespace(seed=0, train=TrainSettings()),
-        placement=None,
+    settings = Settings(optimizer=OptimizerSettings(weight_decay=DECAY, clip_norm=CLIP))
+    schedule = optax.constant_schedule(RATE)
+    return Run(
+        settings=settings,
+        task=None,
+        pretrained=types.SimpleNamespace(module=None),
         params=params,
-        stages=labels,
-        trunks=(TrunkPlan(0),) * len(labels),
-        optimizer=optimizer,
+        data=types.SimpleNamespace(stream=None),
+        tuning=Tuned(
+            strategy=strategy,
+            apply_fn=apply_fn,
+            stage_labels=labels,
+            trunks=(TrunkPlan(0),) * len(labels),
+            multipliers=jax.tree.map(lambda _: 1.0, params),
+        ),
+        goal=Goal(loss_fn, schedule, LENGTH, LENGTH * len(labels), "loss"),
+        sharding=None,
     )
 
 
@@ -58,7 +61,7 @@ def train(run):
     """The parameters after LENGTH steps of each stage."""
     params, last = run.params, None
     batch = {"input_ids": np.zeros((1, 1), np.int32)}
-    for index in range(len(run.stages)):
+    for index in range(len(run.tuning.stage_labels)):
         stage = stages.begin(run, index, params, last)
         for _ in range(LENGTH):
             state, _ = stage.step(stage.state, stage.frozen, batch)
@@ -73,7 +76,7 @@ def reference(run):
     order = [*paths.flatten(run.params)]
     params = {n: np.asarray(x, np.float64) for n, x in paths.flatten(run.params).items()}
     moments = {}
-    for labels in run.stages:
+    for labels in run.tuning.stage_labels:
         trained = {n for n, label in paths.flatten(labels).items() if label != partition.FROZEN}
         moments = {n: moments.get(n, (0.0, 0.0, 0)) for n in trained}
         for _ in range(LENGTH):
@@ -93,7 +96,7 @@ def reference(run):
 @pytest.mark.parametrize("order", ["ulmfit", "chain_thaw"])
 def test_moments_go_on_where_training_does_and_begin_anew_where_it_does(order):
     run = make_run(order)
-    assert len(run.stages) == {"ulmfit": 4, "chain_thaw": 5}[order]
+    assert len(run.tuning.stage_labels) == {"ulmfit": 4, "chain_thaw": 5}[order]
     found, expected = train(run), reference(run)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=2e-5, atol=2e-6, err_msg=name)

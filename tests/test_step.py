@@ -11,10 +11,10 @@ from jaxtune.core.dropout import same_key
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import STATISTICS, Mean, WithStatistics
 from jaxtune.tasks.classification import batch_metrics
-from jaxtune.train.losses import cross_entropy
-from jaxtune.train.optimizers import make_optimizer
-from jaxtune.train.state import init_state
-from jaxtune.train.step import make_eval_step, make_predict_step, make_train_step
+from jaxtune.training.losses import cross_entropy
+from jaxtune.training.optimizers import SGD, make_optimizer
+from jaxtune.training.state import init_state
+from jaxtune.training.step import make_eval_step, make_predict_step, make_train_step
 from jaxtune.tuning import partition
 from jaxtune.tuning.partition import TRAINABLE
 
@@ -60,12 +60,11 @@ def make_batch(weight=WEIGHT, seed=0):
 def sgd(rate=1.0, clip_norm=None, weight_decay=0.0):
     labels = jax.tree.map(lambda keep: "all" if keep else None, KEEP)
     return make_optimizer(
-        "sgd",
+        SGD(momentum=0.0),
         optax.constant_schedule(rate),
         labels,
         weight_decay=weight_decay,
         clip_norm=clip_norm,
-        momentum=0.0,
     )
 
 
@@ -324,6 +323,48 @@ def test_metrics_of_ragged_batches_add_up_to_the_mean(n):
     )
     predictions = make_predict_step(noisy_mlp)(params, frozen, whole)
     assert_close(predictions, outputs)
+
+
+@pytest.mark.parametrize("num_microbatches", [1, 4])
+def test_a_scalar_loss_is_the_mean_over_the_rows(num_microbatches):
+    def scalar_loss(outputs, batch):
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, batch["labels"]).mean()
+
+    batch = make_batch(np.ones(8))
+    loss, gradient = numpy_loss_and_gradient(make_params(), batch)
+    del batch["weight"]
+    tx = sgd()
+    state, frozen = start(tx)
+    step = make_train_step(mlp, scalar_loss, tx, num_microbatches=num_microbatches)
+    state, info = step(state, frozen, batch)
+    before, _ = trees.split(make_params(), KEEP)
+    assert_close(
+        jax.tree.map(jnp.subtract, before, state.params), trees.split(gradient, KEEP)[0], 2e-6
+    )
+    np.testing.assert_allclose(info.loss.value, loss, rtol=1e-6)
+    assert float(info.loss.weight) == 8
+
+
+@pytest.mark.parametrize(
+    ("wrong", "found"),
+    [
+        (lambda losses: losses, r"float32\[8\]"),
+        (lambda losses: (losses.mean(), {"accuracy": losses[0]}), "accuracy"),
+        (lambda losses: {"loss": losses.mean()}, r"'loss': 'float32\[\]'"),
+        (lambda losses: Mean(losses, jnp.ones(8)), r"Mean\(total='float32\[8\]'"),
+        (lambda losses: None, "None"),
+        (lambda losses: 0.5, r"float'>\[\]"),
+    ],
+)
+def test_a_loss_that_gives_something_else_says_what_is_expected(wrong, found):
+    def loss_fn(outputs, batch):
+        losses = optax.softmax_cross_entropy_with_integer_labels(outputs, batch["labels"])
+        return wrong(losses)
+
+    tx = sgd()
+    state, frozen = start(tx)
+    with pytest.raises(UserError, match=rf"(?s){found}.*expected Mean\(total, weight\)"):
+        make_train_step(mlp, loss_fn, tx)(state, frozen, make_batch())
 
 
 def test_training_needs_labels_and_prediction_does_not():

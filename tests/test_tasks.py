@@ -136,8 +136,8 @@ def test_regression_batch_metrics_and_decode():
 def test_every_task_is_whole(name):
     task = find_task(name)
     assert task.name == name
-    assert task.best_metric in task.higher_is_better
-    assert task.higher_is_better["loss"] is False
+    assert task.scores.best in task.scores.higher_is_better
+    assert task.scores.higher_is_better["loss"] is False
 
 
 @pytest.mark.parametrize("name", ["classification", "multi_label", "regression"])
@@ -147,8 +147,8 @@ def test_directions_are_known_for_every_score(name):
     labels = np.array([0, 1, 0, 1, 1, 0])
     if name == "multi_label":
         labels = np.stack([labels, 1 - labels], axis=1)
-    scores = task.scores_fn({}, outputs.astype(np.float32), labelled(labels))
-    assert {*scores, "loss"} == set(task.higher_is_better)
+    scores = task.scores.compute({}, outputs.astype(np.float32), labelled(labels))
+    assert {*scores, "loss"} == set(task.scores.higher_is_better)
 
 
 def test_find_task_refuses_an_unknown_name():

@@ -16,7 +16,9 @@ from jaxtune.data.text.examples import load_tokenizer
 from jaxtune.data.text.word_tokens import encode
 from jaxtune.data.text.words import Tags, from_words, split_words
 from jaxtune.run.evaluate import all_scores, predict_all
-from jaxtune.settings import DataSettings, LossSettings
+from jaxtune.settings import LossSettings
+from jaxtune.settings.data import DataSettings
+from jaxtune.settings.dicts import from_dict
 from jaxtune.tasks.token_classification import TOKEN_CLASSIFICATION as TASK
 
 NAMES = ("O", "B-x", "B-y-z", "I-x", "I-y-z")
@@ -37,7 +39,7 @@ def make(tokenizer):
             known = dict(enumerate(names))
             classes = [np.array([names.index(tag) for tag in part], np.int32) for part in gold]
             rows = rows._replace(labels=[Tags(part, known) for part in classes])
-        return encode(rows, tokenizer, DataSettings(max_length=max_length))[0]
+        return encode(rows, tokenizer, from_dict(DataSettings, {"max_length": max_length}))[0]
 
     return make
 
@@ -58,7 +60,7 @@ def logits_of(examples, guesses, names=NAMES):
 def scores(make, gold, guesses, names=NAMES):
     sentences = [["loved"] * len(part) for part in gold]  # each word has two tokens
     examples = make(sentences, gold, names)
-    return TASK.scores_fn({}, logits_of(examples, guesses, names), examples)
+    return TASK.scores.compute({}, logits_of(examples, guesses, names), examples)
 
 
 def chunks(tags):
@@ -141,7 +143,7 @@ def test_words_without_a_token_count_as_outside(make):
     words = [["loved", "\u200b", "\ufeff", "cat", "dog"], ["\u200b"]]
     examples = make(words, gold, max_length=4)
     assert [part.tokens.tolist() for part in examples.info] == [[1, -1, -1, -1, -1], [-1]]
-    found = TASK.scores_fn({}, logits_of(examples, gold), examples)
+    found = TASK.scores.compute({}, logits_of(examples, gold), examples)
     assert found == pytest.approx({"precision": 1, "recall": 0.25, "f1": 0.4, "accuracy": 3 / 6})
 
 
@@ -150,13 +152,13 @@ def test_scores_are_the_same_in_the_models_order_of_classes_and_with_classes_of_
     model = ("I-y-z", "O", "B-w", "I-x", "B-y-z", "B-x", "I-w")
     examples = make([["dog"] * 4], gold)
     labels = [part.tags for part in examples.info]
-    moved = TASK.reorder(labels, class_order(NAMES, model))
+    moved = TASK.data.reorder(labels, class_order(NAMES, model))
     assert [model[c] for c in moved[0].classes] == gold[0]
     info = [part._replace(tags=tags) for part, tags in zip(examples.info, moved, strict=True)]
     fresh = examples._replace(info=info)
-    expected = TASK.scores_fn({}, logits_of(examples, guess), examples)
-    assert TASK.scores_fn({}, logits_of(fresh, guess, model), fresh) == expected
-    found = TASK.scores_fn({}, logits_of(fresh, [["B-x", "I-x", "B-w", "O"]], model), fresh)
+    expected = TASK.scores.compute({}, logits_of(examples, guess), examples)
+    assert TASK.scores.compute({}, logits_of(fresh, guess, model), fresh) == expected
+    found = TASK.scores.compute({}, logits_of(fresh, [["B-x", "I-x", "B-w", "O"]], model), fresh)
     assert found == expected  # an entity of a type that the data does not have is wrong
     assert expected["precision"] == 0.5
 
@@ -171,11 +173,11 @@ def test_scores_and_losses_do_not_depend_on_batches(make, batch_size):
     def step(batch):
         place = jnp.arange(batch["input_ids"].shape[1])
         outputs = table[place % 7] + table[batch["input_ids"] % 64]
-        return TASK.metrics_fn(outputs, batch), TASK.fetch(outputs, batch)
+        return TASK.loss.metrics(outputs, batch), TASK.output.fetch(outputs, batch)
 
     step = jax.jit(step)
     layout = Layout("bucketed", batch_size, (8, 32))
-    means, outputs = predict_all(step, examples, layout, per_token=TASK.per_token)
+    means, outputs = predict_all(step, examples, layout, per_token=TASK.output.per_token)
     assert [len(part) for part in outputs] == examples.lengths.tolist()
     assert outputs[0].dtype == np.float32
     losses, guesses = [], []
@@ -185,7 +187,7 @@ def test_scores_and_losses_do_not_depend_on_batches(make, batch_size):
         guesses.append([NAMES[c] for c in rows.argmax(1)])
     assert means["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     found = all_scores(TASK, means, outputs, examples)
-    assert set(found) == set(TASK.higher_is_better)
+    assert set(found) == set(TASK.scores.higher_is_better)
     assert found["accuracy"] == pytest.approx(
         np.mean(
             [a == b for s, t in zip(gold, guesses, strict=True) for a, b in zip(s, t, strict=True)]
@@ -209,7 +211,7 @@ def test_scores_and_losses_do_not_depend_on_batches(make, batch_size):
 def test_only_first_tokens_count_in_the_loss(make, options):
     gold = [["B-x", "I-x", "O"], ["O", "B-y-z"]]
     examples = make([["loved", "dog", "loved"], ["\u200b", "cat"]], gold)
-    loss_fn = TASK.make_loss(LossSettings(**options), NAMES, examples.labels)
+    loss_fn = TASK.loss.make(LossSettings(**options), NAMES, examples.labels)
     batch = examples.collate(BatchIndex(np.arange(2), 12), 3)
     logits = np.random.default_rng(0).normal(size=(3, 12, len(NAMES))).astype(np.float32)
     loss = loss_fn(jnp.asarray(logits), batch)
@@ -240,14 +242,14 @@ def test_only_first_tokens_count_in_the_loss(make, options):
 def test_a_batch_without_a_scored_token_has_no_weight(make):
     examples = make([["\u200b"]], [["B-x"]])
     batch = examples.collate(BatchIndex(np.arange(1), 8), 2)
-    loss = TASK.make_loss(LossSettings(), NAMES, examples.labels)(jnp.ones((2, 8, 5)), batch)
+    loss = TASK.loss.make(LossSettings(), NAMES, examples.labels)(jnp.ones((2, 8, 5)), batch)
     assert float(loss.weight) == float(loss.total) == 0.0
 
 
 def test_class_weights_name_tags(make):
     examples = make([["dog"]], [["B-x"]])
     with pytest.raises(UserError, match=r"names the class 'B-w'.*Nearest: B-x"):
-        TASK.make_loss(LossSettings(class_weights=("B-w=2",)), NAMES, examples.labels)
+        TASK.loss.make(LossSettings(class_weights=("B-w=2",)), NAMES, examples.labels)
 
 
 # --- Decoding -------------------------------------------------------------------------------
@@ -258,7 +260,7 @@ def test_entities_of_words(make):
     guess = [["B-x", "I-x", "O", "B-x", "B-y-z"], ["O", "O"]]
     examples = make(sentences)
     outputs = logits_of(examples, guess)
-    first, second = TASK.decode(outputs, examples, NAMES)
+    first, second = TASK.output.decode(outputs, examples, NAMES)
     best = softmax(outputs[0].astype(np.float64), axis=1).max(axis=1)[examples.info[0].tokens]
     text = "New loved is New York"
     assert first["text"] == text
@@ -280,10 +282,10 @@ def test_entities_of_words(make):
 def test_offsets_are_those_of_the_text_as_it_was(tokenizer):
     text = "\U0001f600  the  New\tYork, is"
     rows = Rows([split_words(text)], None)
-    examples, _ = encode(rows, tokenizer, DataSettings(max_length=32))
+    examples, _ = encode(rows, tokenizer, from_dict(DataSettings, {"max_length": 32}))
     guess = [["O", "O", "x", "x", "O", "y"]]
     names = ("O", "x", "y")
-    (record,) = TASK.decode(logits_of(examples, guess, names), examples, names)
+    (record,) = TASK.output.decode(logits_of(examples, guess, names), examples, names)
     assert record["text"] == text
     spans = [(entity["label"], entity["start"], entity["end"]) for entity in record["entities"]]
     assert spans == [("x", 8, 16), ("y", 18, 20)]
@@ -292,7 +294,9 @@ def test_offsets_are_those_of_the_text_as_it_was(tokenizer):
 
 def test_a_word_without_a_token_ends_an_entity(make):
     examples = make([["dog", "\u200b", "cat", "ran"]], max_length=4)
-    (record,) = TASK.decode(logits_of(examples, [["B-x", "I-x", "I-x", "I-x"]]), examples, NAMES)
+    (record,) = TASK.output.decode(
+        logits_of(examples, [["B-x", "I-x", "I-x", "I-x"]]), examples, NAMES
+    )
     assert record["tags"] == ["B-x", "O", "I-x", "O"]
     assert [entity["text"] for entity in record["entities"]] == ["dog", "cat"]
 
@@ -301,5 +305,5 @@ def test_large_logits_have_finite_scores(make):
     examples = make([["dog"]])
     outputs = [np.full((3, 5), -1e30, np.float32)]
     outputs[0][1, 1] = 1e30
-    (record,) = TASK.decode(outputs, examples, NAMES)
+    (record,) = TASK.output.decode(outputs, examples, NAMES)
     assert record["entities"][0]["score"] == 1.0

@@ -23,8 +23,8 @@ from jaxtune.run.config import load_config
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import predict_all
 from jaxtune.run.prepare import prepare
-from jaxtune.train.compiled import Compiled
-from jaxtune.train.step import make_eval_step
+from jaxtune.training.compiled import Compiled
+from jaxtune.training.step import make_eval_step
 
 
 class Worker:
@@ -38,11 +38,11 @@ class Worker:
         tokens.mkdir(parents=True, exist_ok=True)
         self.run = prepare(settings, Report(Console(quiet=True)), tokens)
         self.counter = protocol.Counter()
-        self.eval_split = "test" if "test" in self.run.examples else "validation"
+        self.eval_split = "test" if "test" in self.run.data.examples else "validation"
         run, self.params = self.run, jax.device_put(self.run.params)
         self.no_holes = jax.tree.map(lambda _: None, self.params)
-        metrics_fn, fetch = run.task.metrics_fn, run.task.fetch
-        self.eval_step = Compiled(make_eval_step(run.apply_fn, metrics_fn, fetch))
+        metrics_fn, fetch = run.task.loss.metrics, run.task.output.fetch
+        self.eval_step = Compiled(make_eval_step(run.tuning.apply_fn, metrics_fn, fetch))
         self.begin(0)
 
     def begin(self, count: int) -> dict[str, Any]:
@@ -54,13 +54,13 @@ class Worker:
                 jax.tree.map(jax.numpy.array, self.params) if self.job.restarts else self.params
             )
             self.stage = stages.begin(self.run, 0, params)
-            self.stream = self.stage.feed.stream()
+            self.stream = self.stage.loader.on_devices()
         return {}
 
     def train(self, count: int) -> dict[str, Any]:
         """Trains on `count` examples; as in `jaxtune.run.loop` four steps may be under way."""
         start, compiling = time.perf_counter(), self.stage.compile_seconds
-        lengths, done, waiting = self.run.examples["train"].lengths, 0, []
+        lengths, done, waiting = self.run.data.examples["train"].lengths, 0, []
         while done < count:
             index, batch = next(self.stream)
             if not self.stage.step.knows(batch):  # nothing is computed in time that is not counted
@@ -81,10 +81,10 @@ class Worker:
 
     def first_prediction(self) -> dict[str, Any]:
         """Predicts one batch."""
-        start, run, examples = time.perf_counter(), self.run, self.run.examples[self.eval_split]
-        indices = run.eval_layout.eval_order(examples.lengths)[0]
-        index = run.eval_layout.place(indices, examples.lengths)
-        jax.block_until_ready(self.predict(examples.collate(index, run.eval_layout.batch_size)))
+        start, data = time.perf_counter(), self.run.data
+        examples, layout = data.examples[self.eval_split], data.eval_layout
+        index = layout.place(layout.eval_order(examples.lengths)[0], examples.lengths)
+        jax.block_until_ready(self.predict(examples.collate(index, layout.batch_size)))
         return self.result(start, self.eval_step, self.eval_step.seconds)
 
     def predict(self, batch: Any) -> Any:
@@ -96,8 +96,10 @@ class Worker:
         """Predicts all rows of evaluation, which are `count`."""
         del count
         start, compiling = time.perf_counter(), self.eval_step.seconds
-        run, examples = self.run, self.run.examples[self.eval_split]
-        predict_all(self.predict, examples, run.eval_layout, per_token=run.task.per_token)
+        run, examples = self.run, self.run.data.examples[self.eval_split]
+        predict_all(
+            self.predict, examples, run.data.eval_layout, per_token=run.task.output.per_token
+        )
         self.counter.add(len(examples.lengths), int(examples.lengths.sum()), 0)
         return self.result(start, self.eval_step, self.eval_step.seconds - compiling)
 

@@ -18,7 +18,7 @@ from jaxtune.core import paths, trees
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import ApplyFn, Batch, LossFn, Params
 from jaxtune.core.units import human_bytes, human_flops
-from jaxtune.train import optimizers
+from jaxtune.training import optimizers
 from jaxtune.tuning import partition
 from jaxtune.tuning.partition import FROZEN, TRAINABLE
 
@@ -70,7 +70,7 @@ def audit(
     learning_rate: float,
     weight_decay: float,
     multipliers: Any = None,
-    optimizer: str = "adamw",
+    optimizer: str | optimizers.Scaler = "adamw",
     base: tuple[ApplyFn, Params] | None = None,
 ) -> Audit:
     """Counts what a training step reads, keeps and computes; only shapes are looked at.
@@ -82,9 +82,9 @@ def audit(
       labels: a tree of str like `params`, as `partition.label` gives it.
       batch: one batch, or its shapes.
       learning_rate: the peak.
-      weight_decay: of the leaves that `optim.is_decayed` names.
+      weight_decay: of the leaves that `optimizers.is_decayed` names.
       multipliers: a tree of float like `params`, the factor on the rate of each leaf; None for 1.
-      optimizer: one of `optim.OPTIMIZERS`.
+      optimizer: as of `make_optimizer`.
       base: (apply_fn, parameters) of the model as it was before the strategy added parameters;
         None where it added none.
 
@@ -166,7 +166,7 @@ def _groups(
     found: dict[tuple[Any, ...], list[_Leaf]] = {}
     columns = (flat.items(), jax.tree.leaves(labels), jax.tree.leaves(multipliers))
     for (name, shape), label, factor in zip(*columns, strict=True):
-        decayed = weight_decay > 0 and optimizers.is_decayed(name)
+        decayed = weight_decay > 0 and optimizers.is_decayed(name, shape)
         leaf = _Leaf(name, shape, label, factor, decayed, kept.get(name, 0))
         found.setdefault((label,) if label == FROZEN else (label, factor, decayed), []).append(leaf)
     groups = []
@@ -207,14 +207,10 @@ def _state_bytes(state: Any, names: Iterable[str]) -> dict[str, int]:
 
 
 def _optimizer(
-    name: str, learning_rate: float, weight_decay: float, labels: Any
+    scaler: str | optimizers.Scaler, learning_rate: float, weight_decay: float, labels: Any
 ) -> optax.GradientTransformation:
-    return optimizers.make_optimizer(
-        name,
-        optax.constant_schedule(learning_rate),
-        partition.trainable_labels(labels),
-        weight_decay=weight_decay,
-    )
+    schedule = optax.constant_schedule(learning_rate)
+    return optimizers.make_optimizer(scaler, schedule, labels, weight_decay=weight_decay)
 
 
 def _check_structure(name: str, tree: Any, params: Params) -> None:

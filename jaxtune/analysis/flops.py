@@ -8,8 +8,8 @@ import jax
 import optax
 
 from jaxtune.core.types import ApplyFn, Batch, LossFn, Params
-from jaxtune.train.state import init_state
-from jaxtune.train.step import make_train_step
+from jaxtune.training.state import init_state
+from jaxtune.training.step import make_train_step
 from jaxtune.tuning import partition
 
 

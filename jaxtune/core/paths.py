@@ -19,8 +19,18 @@ def leaf_names(tree: Any) -> list[str]:
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """A nested tree as a flat dict from leaf name to leaf."""
-    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    """A nested tree as a flat dict from leaf name to leaf.
+
+    Raises:
+      UserError: two leaves have one name.
+    """
+    flat: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = _name(path)
+        if name in flat:
+            raise UserError(f"two parameters are called {name!r}: expected names of their own.")
+        flat[name] = leaf
+    return flat
 
 
 def map_named(function: Callable[[str, Any], Any], tree: Any) -> Any:

@@ -5,13 +5,16 @@ from typing import Any, NamedTuple, Protocol
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from jaxtune.core.errors import UserError
+
 Params = Any
 """A nested dict of arrays; in a split tree a leaf may be None, a hole."""
 
 Batch = dict[str, Array]
 """Named arrays that share axis b. `weight` is 0 for rows that only fill the shape: float32 [b], or
-[b t] where tokens are scored, and 0 for those that are not. `example_ids`, int32 [b], or [b s] of
-packed rows, says which examples of the data they are, for noise that is theirs."""
+[b t] where tokens are scored, and 0 for those that are not; without it all count once.
+`example_ids`, int32 [b], or [b s] of packed rows, says which examples of the data they are, for
+noise that is theirs."""
 
 PRNGKey = Key[Array, ""]
 
@@ -73,6 +76,27 @@ def weighted_mean(values: Float[Array, "..."], weight: Float[Array, "..."]) -> M
     return Mean(jnp.sum(values * weight), jnp.sum(weight))
 
 
+def weights(batch: Batch, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """The batch's `weight`; ones where it has none, so that each row, or token, counts once.
+
+    Args:
+      batch: of training or evaluation.
+      shape: of what is weighed, [b] or [b t].
+
+    Raises:
+      UserError: a weight of another shape.
+    """
+    weight = batch.get("weight")
+    if weight is None:
+        return jnp.ones(shape, jnp.float32)
+    if weight.shape != shape:
+        raise UserError(
+            f"the batch's weight has the shape {list(weight.shape)}, but what it weighs has"
+            f" {list(shape)}: expected one for each row, or for each token where tokens are scored."
+        )
+    return weight
+
+
 def segment_mask(batch: Batch) -> Bool[Array, "b s t"]:
     """Which tokens of each packed row belong to its first example, its second, and so on.
 
@@ -97,4 +121,5 @@ __all__ = [
     "WithStatistics",
     "segment_mask",
     "weighted_mean",
+    "weights",
 ]

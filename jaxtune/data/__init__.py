@@ -1,1 +1,5 @@
-"""Data: from files and hub datasets to batches of a few shapes."""
+"""From files or rows in memory to batches of a few shapes."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.text.examples import Examples, FolderTokenizer
-from jaxtune.settings import AugmentationSettings, DataSettings
+from jaxtune.settings.data import AugmentationSettings, DataSettings
 
 
 class Inputs(NamedTuple):
@@ -59,7 +59,7 @@ def _check_text_settings(settings: DataSettings, config: Any, folder: Path) -> N
             "config.data.augmentation is for images, but this task reads texts: leave it out, or"
             " use config.data.token_dropout."
         )
-    check_max_length(settings.max_length, config.max_length, folder)
+    check_max_length(settings.tokens.max_length, config.max_length, folder)
 
 
 def _open_tokenizer(folder: Path, config: Any) -> FolderTokenizer:

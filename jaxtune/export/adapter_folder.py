@@ -6,10 +6,10 @@ of the peft package, or `"JAXTUNE"` for the strategies that no model folder can 
 rather than load the base without what was trained.
 """
 
-import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,61 +24,95 @@ from jaxtune.models.family import Head
 from jaxtune.models.pretrained import Pretrained, load_pretrained, read_config, read_json
 from jaxtune.models.registry import CLASS_HEADS, find_head, saved_head
 from jaxtune.models.weights import Weights
-from jaxtune.run.console import Report
-from jaxtune.run.prepare import Run
+from jaxtune.settings import ModelSettings
+from jaxtune.settings.dicts import to_dict
+from jaxtune.settings.tuning import TuningSettings
 from jaxtune.tasks.registry import TASKS
+from jaxtune.tasks.task import Task
 from jaxtune.tuning import injection
 from jaxtune.tuning.family_fields import family_fields
 from jaxtune.tuning.lora import Lora
-from jaxtune.tuning.partition import FROZEN
+from jaxtune.tuning.partition import FROZEN, Strategy
 from jaxtune.tuning.registry import make_strategy
 
 OWN = "JAXTUNE"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 
-def write(workdir: Path, run: Run, params: Params, card: dict[str, Any], report: Report) -> None:
+class Product(NamedTuple):
+    """What a run hands over to be written, besides its parameters.
+
+    Attributes:
+      strategy: what was trained.
+      labels: of the extended tree, in the last stage.
+      pretrained: the base model.
+      processor: its tokenizer or image processor.
+      task: names the head and the problem type.
+      base: where the base model is.
+      tuning: the strategy's settings, which a folder of what was trained keeps.
+      frozen_dtype: that frozen parameters were kept in.
+    """
+
+    strategy: Strategy
+    labels: Any
+    pretrained: Pretrained
+    processor: Any
+    task: Task
+    base: ModelSettings
+    tuning: TuningSettings
+    frozen_dtype: str
+
+
+def write(
+    workdir: Path,
+    product: Product,
+    params: Params,
+    card: dict[str, Any],
+    say: Callable[[str], Any],
+) -> None:
     """Writes `model/`, and for LoRA `adapter/` in peft's files beside it.
 
     Args:
       workdir: of the run.
-      run: as it was prepared.
+      product: what was trained, and on what.
       params: all parameters after training, the added ones too.
       card: the content of `jaxtune.json`.
-      report: says why there is no `adapter/`, where peft's files cannot hold what was trained.
+      say: takes a line where there is no `adapter/`, as peft's files cannot hold what was trained.
     """
-    full_card = card | model_folder.head_fields(run.pretrained, run.task)
-    if not injection.is_mergeable(run.strategy):
-        _write_own(workdir / "model", run, params, full_card)
+    strategy, pretrained, task = product.strategy, product.pretrained, product.task
+    full_card = card | model_folder.head_fields(pretrained, task)
+    if not injection.is_mergeable(strategy):
+        _write_own(workdir / "model", product, params, full_card)
         return
-    merged = injection.merge(run.strategy, params)
-    model_folder.export_model(
-        workdir / "model", run.pretrained, merged, run.processor, run.task, card
-    )
-    if type(run.strategy) is not Lora:
+    merged = injection.merge(strategy, params)
+    model_folder.export_model(workdir / "model", pretrained, merged, product.processor, task, card)
+    if type(strategy) is not Lora:
         return
     try:
         peft.save_lora(
             workdir / "adapter",
-            run.strategy,
+            strategy,
             params,
-            run.stages[-1],
-            _base_name(run),
-            head=run.task.head,
-            revision=run.settings.model.revision,
-            tokenizer=run.processor,
+            product.labels,
+            _base_name(product.base),
+            head=task.head,
+            revision=product.base.revision,
+            tokenizer=product.processor,
             card=full_card,
         )
     except UserError as reason:
-        report.line(f"no adapter/ in peft's files: {reason}")
+        say(f"no adapter/ in peft's files: {reason}")
 
 
-def open_model(path: str | Path, compute_dtype: Any = jnp.float32) -> tuple[Pretrained, Path]:
+def open_model(
+    path: str | Path, compute_dtype: Any = jnp.float32, needs_head: bool = True
+) -> tuple[Pretrained, Path]:
     """Loads a model that can predict, from any folder that jaxtune or peft writes.
 
     Args:
       path: a folder in the transformers layout, an adapter folder, or a hub id of either.
       compute_dtype: of the products.
+      needs_head: refuses a folder in the transformers layout without a head; else it is drawn.
 
     Returns:
       (the model, the folder of its tokenizer). Of an adapter folder, LoRA is merged; other
@@ -92,7 +126,8 @@ def open_model(path: str | Path, compute_dtype: Any = jnp.float32) -> tuple[Pret
     if not (folder / peft.CONFIG).exists():
         _, family, _, hf_config = read_config(folder)
         head = saved_head(family, hf_config) or "sequence"
-        return load_pretrained(folder, head=head, compute_dtype=compute_dtype), folder
+        key = None if needs_head else jax.random.key(0)
+        return load_pretrained(folder, head=head, key=key, compute_dtype=compute_dtype), folder
     config, card, weights = _read(folder)
     base_folder, family, _, hf_config = _find_base(folder, config)
     head = find_head_name(folder, card)
@@ -163,9 +198,10 @@ def _check_digest(folder: Path, base: Pretrained, expected: str | None) -> None:
         )
 
 
-def _write_own(folder: Path, run: Run, params: Params, card: dict[str, Any]) -> None:
+def _write_own(folder: Path, product: Product, params: Params, card: dict[str, Any]) -> None:
     """The trained leaves, and the newly drawn ones even if they were frozen."""
-    labels, new = paths.flatten(run.stages[-1]), tuple(f"{p}/" for p in run.pretrained.report.new)
+    pretrained, labels = product.pretrained, paths.flatten(product.labels)
+    new = tuple(f"{part}/" for part in pretrained.report.new)
     tensors = {
         name: np.asarray(jax.device_get(leaf), np.float32)
         for name, leaf in paths.flatten(params).items()
@@ -173,21 +209,20 @@ def _write_own(folder: Path, run: Run, params: Params, card: dict[str, Any]) -> 
     }
     config = {
         "peft_type": OWN,
-        "base_model_name_or_path": _base_name(run),
-        "revision": run.settings.model.revision,
-        "base_sha256": run.pretrained.sha256,
-        "frozen_dtype": run.settings.precision.frozen_dtype,
-        "tuning": dataclasses.asdict(run.settings.tuning),
+        "base_model_name_or_path": _base_name(product.base),
+        "revision": product.base.revision,
+        "base_sha256": pretrained.sha256,
+        "frozen_dtype": product.frozen_dtype,
+        "tuning": to_dict(product.tuning),
     }
-    model_folder.write_folder(
-        folder, (peft.WEIGHTS, tensors), (peft.CONFIG, config), run.processor, card
-    )
+    files = (peft.WEIGHTS, tensors), (peft.CONFIG, config)
+    model_folder.write_folder(folder, *files, product.processor, card)
 
 
-def _base_name(run: Run) -> str:
+def _base_name(base: ModelSettings) -> str:
     """The base's hub id, or its folder, which a run from anywhere finds."""
-    path = os.path.expanduser(run.settings.model.path)
-    return os.path.abspath(path) if os.path.isdir(path) else run.settings.model.path
+    path = os.path.expanduser(base.path)
+    return os.path.abspath(path) if os.path.isdir(path) else base.path
 
 
 def _find_base(folder: Path, config: dict[str, Any]) -> tuple[Path, Any, Any, dict[str, Any]]:

@@ -16,18 +16,21 @@ import numpy as np
 from jaxtune.core.types import Batch, Params
 from jaxtune.core.units import human_bytes
 from jaxtune.data.batching.batches import BatchIndex
+from jaxtune.data.batching.stream import Stream
+from jaxtune.frozen.plan import TrunkPlan
 from jaxtune.frozen.store import ActivationCache
 from jaxtune.models.trunk import STATES, make_trunk, reads_all
-from jaxtune.parallel import multihost, sharding
-from jaxtune.run.prepare import Run, batch_indices
-from jaxtune.train.compiled import Compiled
-from jaxtune.train.prefetch import prefetch
-from jaxtune.train.sharded_step import spread_trunk
+from jaxtune.parallel import multihost
+from jaxtune.parallel.sharding import Sharding, own_rows, place_batch
+from jaxtune.settings import ActivationCacheSettings
+from jaxtune.training.compiled import Compiled
+from jaxtune.training.prefetch import prefetch
+from jaxtune.training.sharded_step import shard_trunk
 
 Fields = dict[str, Any]
 
 
-class Feed:
+class Loader:
     """Makes the batches of one stage.
 
     Attributes:
@@ -40,29 +43,40 @@ class Feed:
     _reads_all = True
     _on_host = False  # whether the host reads what the trunk gives
 
-    def __init__(self, run: Run, stage: int, frozen: Params, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        plan: TrunkPlan,
+        module: Any,
+        frozen: Params,
+        settings: ActivationCacheSettings,
+        sharding: Sharding | None = None,
+        folder: Path | None = None,
+    ) -> None:
         """Nothing is computed yet.
 
         Args:
-          run: has the examples and their layout.
-          stage: its number.
+          stream: the examples and their order.
+          plan: what the stage does with its frozen layers.
+          module: the model, as `make_trunk` takes it.
           frozen: what the stage does not train.
+          settings: how the outputs of the trunk are kept.
+          sharding: on several devices; None on one.
           folder: for a cache that is too large for memory; None for the system's.
         """
-        self._run, self._frozen = run, frozen
-        plan = self._plan = run.trunks[stage]
+        self._stream, self._plan, self._frozen = stream, plan, frozen
+        self._sharding, self._dtype = sharding, settings.dtype
         if not plan.depth:
             return
-        module, examples = run.pretrained.module, run.examples["train"]
+        examples = stream.examples
         trunk = make_trunk(module, plan.depth)
         self._reads_all = reads_all(module, plan.depth)
         self._on_host = plan.keeps or not self._reads_all
         self.trunk = self._compiled(trunk)
-        empty = run.layout.collate(examples, run.layout.empty(), (run.settings.seed, 0))
+        empty = stream.empty()
         shape = jax.eval_shape(trunk, frozen, empty).shape
         self._length = None if "input_ids" in empty else shape[1]
         if plan.keeps:
-            settings = run.settings.activation_cache
             sizes = examples.lengths if self._length is None else examples.lengths * shape[1]
             self.cache = ActivationCache(
                 sizes if self._reads_all else np.ones(len(sizes), np.int64),
@@ -82,9 +96,8 @@ class Feed:
         if self.cache is None:
             return f"{what}; their outputs are not kept: {plan.reason}"
         where = "in memory" if self.cache.in_memory else "in a file"
-        dtype = self._run.settings.activation_cache.dtype
         size = human_bytes(self.cache.num_bytes)
-        return f"{what}, once for each example; {size} kept {where} ({dtype})"
+        return f"{what}, once for each example; {size} kept {where} ({self._dtype})"
 
     def batches(self, step: int = 0, start: int = 0) -> Iterator[tuple[BatchIndex, Fields]]:
         """The batches from `step` on, a function of the seed and the step alone.
@@ -96,20 +109,19 @@ class Feed:
             batch its last bits might differ.
         """
         first = self._first_batches(start) if self.cache is not None and step > start else {}
-        for index, epoch in batch_indices(self._run, step):
+        for index, epoch in self._stream.indices(step):
             for number in sorted({first[i][0] for i in index.indices.tolist() if i in first}):
                 self._catch_up(first, number)
             yield index, self.batch(index, epoch)
 
-    def stream(self, step: int = 0, start: int = 0) -> Generator[tuple[BatchIndex, Batch]]:
+    def on_devices(self, step: int = 0, start: int = 0) -> Generator[tuple[BatchIndex, Batch]]:
         """The same on the devices, made ahead in the background; to be closed after use.
 
         A trunk that several devices share runs where it is asked for: programs of which two threads
         start some could wait for each other.
         """
-        run = self._run
         batches = ((index, self._put(batch)) for index, batch in self.batches(step, start))
-        if run.placement is None or self.trunk is None:
+        if self._sharding is None or self.trunk is None:
             return prefetch(batches)
         return batches
 
@@ -123,7 +135,7 @@ class Feed:
         Returns:
           Of several processes, the rows that this one holds; states may be on the devices already.
         """
-        run, cache = self._run, self.cache
+        cache = self.cache
         held = cache is not None and cache.holds(index.indices)
         full = self._collate(index, epoch) if self._reads_all or not held else {}
         if self.trunk is None:
@@ -139,54 +151,52 @@ class Feed:
         # What a head reads of an example is one state, in a row of its own.
         alone = BatchIndex(index.indices, 1)
         rows = self._own_rows(alone)
-        labels = run.examples["train"].collate_labels(index.indices[rows], rows.stop - rows.start)
+        labels = self._stream.examples.collate_labels(index.indices[rows], rows.stop - rows.start)
         if cache is not None:
             return labels | {STATES: self._take(cache, alone, 1)}
-        return labels | {STATES: _one_a_row(index, states, run.layout.num_rows(alone))[rows]}
+        return labels | {
+            STATES: _one_a_row(index, states, self._stream.layout.num_rows(alone))[rows]
+        }
 
     def _compiled(self, trunk: Any) -> Compiled:
         """The trunk; where the host reads what it gives, each process gets all of it."""
-        placement = self._run.placement
-        if placement is None:
+        sharding = self._sharding
+        if sharding is None:
             return Compiled(trunk)
-        out = placement.whole if self._on_host else placement.rows
-        return Compiled(
-            spread_trunk(trunk, placement), transform=partial(jax.jit, out_shardings=out)
-        )
+        out = sharding.whole if self._on_host else sharding.rows
+        return Compiled(shard_trunk(trunk, sharding), transform=partial(jax.jit, out_shardings=out))
 
     def _states(self, fields: Fields) -> Any:
         """What the trunk gives for a batch: on the host if that reads it, else on the devices."""
         assert self.trunk is not None
-        states = self.trunk(self._frozen, sharding.place_batch(self._run.placement, fields))
+        states = self.trunk(self._frozen, place_batch(self._sharding, fields))
         return jax.device_get(states) if self._on_host else states
 
     def _take(self, cache: ActivationCache, index: BatchIndex, length: int) -> np.ndarray:
         """The kept states of a batch, from all processes, for the rows that this one holds."""
-        states = cache.take(index, self._run.layout.num_rows(index), length)
+        states = cache.take(index, self._stream.layout.num_rows(index), length)
         return multihost.total(states)[self._own_rows(index)]
 
     def _put(self, batch: Fields) -> Batch:
         """The batch as the step takes it."""
-        placement = self._run.placement
-        placed = sharding.place_batch(placement, batch)
-        if placement is None or placement.mode == "jit":
+        sharding = self._sharding
+        placed = place_batch(sharding, batch)
+        if sharding is None or sharding.mode == "jit":
             return placed
-        shares = placement.num_shares
+        shares = sharding.num_shares
         return {name: x.reshape(shares, -1, *x.shape[1:]) for name, x in placed.items()}
 
     def _own_rows(self, index: BatchIndex) -> slice:
-        return sharding.own_rows(self._run.placement, self._run.layout.num_rows(index))
+        return own_rows(self._sharding, self._stream.layout.num_rows(index))
 
     def _collate(self, index: BatchIndex, epoch: int) -> Fields:
-        run = self._run
-        draw = (run.settings.seed, epoch)
-        return run.layout.collate(run.examples["train"], index, draw, self._own_rows(index))
+        return self._stream.collate(index, epoch, self._own_rows(index))
 
     def _first_batches(self, start: int) -> dict[int, tuple[int, BatchIndex, int]]:
         """By example, the first batch from `start` on that has it: number, index and epoch."""
         found: dict[int, tuple[int, BatchIndex, int]] = {}
-        count = len(self._run.examples["train"].lengths)
-        for number, (index, epoch) in enumerate(batch_indices(self._run, start)):
+        count = len(self._stream.examples.lengths)
+        for number, (index, epoch) in enumerate(self._stream.indices(start)):
             for i in index.indices.tolist():
                 found.setdefault(i, (number, index, epoch))
             if len(found) == count:

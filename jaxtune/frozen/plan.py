@@ -1,10 +1,6 @@
 """Whether the frozen layers of a stage run apart from its step, and are kept between epochs."""
 
-from typing import Any, NamedTuple
-
-from jaxtune.models.family import Family
-from jaxtune.settings import Settings
-from jaxtune.tuning.depth import frozen_layers
+from typing import NamedTuple
 
 
 class TrunkPlan(NamedTuple):
@@ -22,27 +18,33 @@ class TrunkPlan(NamedTuple):
 
 
 def plan_trunk(
-    settings: Settings, family: Family, labels: Any, train: Any, several_epochs: bool
+    depth: int,
+    *,
+    frozen_dropout: bool,
+    gradient_checkpointing: bool,
+    is_random: bool,
+    enabled: bool,
+    several_epochs: bool,
 ) -> TrunkPlan:
     """Decides for one stage.
 
     Args:
-      settings: of the run.
-      family: names the layers.
-      labels: of the stage, one for each leaf.
-      train: the training examples; `is_random` says whether an example changes with the epoch.
+      depth: frozen layers below all that is trained, as `frozen_layers` counts them.
+      frozen_dropout: whether frozen layers have dropout too.
+      gradient_checkpointing: whether each layer is computed again in the backward pass.
+      is_random: whether an example changes with the epoch.
+      enabled: whether anything may be kept.
       several_epochs: whether an example comes up more than once.
     """
-    depth = frozen_layers(labels, family.names.layers, family.names.below)
     if not depth:
         return TrunkPlan(0)
-    if settings.tuning.frozen_dropout:
+    if frozen_dropout:
         return TrunkPlan(0, reason="config.tuning.frozen_dropout")
-    if settings.train.gradient_checkpointing:
+    if gradient_checkpointing:
         return TrunkPlan(0, reason="config.train.gradient_checkpointing")
-    if train.is_random:
+    if is_random:
         return TrunkPlan(depth, reason="training changes the examples in each epoch")
-    if not settings.activation_cache.enabled:
+    if not enabled:
         return TrunkPlan(depth, reason="config.activation_cache.enabled")
     if not several_epochs:
         return TrunkPlan(depth, reason="there is one epoch")

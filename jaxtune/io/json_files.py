@@ -8,8 +8,6 @@ from typing import Any
 
 from jaxtune.core.errors import UserError
 
-_CHUNK = 1 << 22  # bytes
-
 
 def read_json_object(file: Path, remedy: str = "Correct the file.") -> dict[str, Any]:
     """The JSON object in a file.
@@ -37,6 +35,5 @@ def sha256_of(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
+            hashlib.file_digest(stream, lambda: digest)
     return digest.hexdigest()

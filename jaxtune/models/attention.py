@@ -144,8 +144,8 @@ class SelfAttention(nn.Module):
           noise_ids: of the keys' tokens.
         """
         b, q, h, k = query.shape
-        # JAX gives no gradient of an odd number of queries, and one query is quick in any case. An
-        # export for any length may be called with an odd one.
+        # JAX gives no gradient of an odd number of queries, and one query is quick in any case; and
+        # what is exported for any number may be given an odd one.
         if isinstance(q, int) and q % 2 == 0 and self.kernel(k, noise_ids is not None) == "cudnn":
             attended = fused_attention(query, key, value, bias, self.dtype)
             return attended.reshape(b, q, h * k)

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxtune.core.errors import UserError
 from jaxtune.models.model import Model
-from jaxtune.parallel.sharding import Placement, Rule
+from jaxtune.parallel.sharding import Rule, Sharding
 
 
 class Head(NamedTuple):
@@ -125,13 +125,13 @@ def layer_rules(projections: str, widening: str, last: str) -> tuple[Rule, ...]:
     )
 
 
-def check_shared_heads(config: Any, placement: Placement | None) -> None:
+def check_shared_heads(config: Any, sharding: Sharding | None) -> None:
     """Refuses a `tensor` axis that would cut through an attention head.
 
     Raises:
       UserError: it does not divide their number.
     """
-    size = 1 if placement is None else placement.mesh.shape["tensor"]
+    size = 1 if sharding is None else sharding.mesh.shape["tensor"]
     for name in ("num_attention_heads", "n_heads", "n_head"):
         heads = getattr(config, name, size)
         if heads % size:

@@ -121,12 +121,22 @@ class Model(nn.Module):
         """Outputs in float32 from the output of the last layer at `places`."""
         reads = getattr(self.top, "reads", None)
         examples = noise_ids_of_examples(batch, x.shape[0]) if train and reads else None
-        normalise = getattr(self.backbone, "normalise", None)
-        x = x if normalise is None else normalise(x)
+        x = self.normalise(x)
         if reads is None:
             return self.top(x, batch, self.backbone, self.noise_ids(batch, train))
         outputs = self.top(x, batch, self.backbone, examples)
         return outputs if "segment_ids" in batch else outputs[:, 0]  # [b 1 c] -> [b c]
+
+    def normalise(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        """What the head stands on, from the output of the last layer."""
+        own = getattr(self.backbone, "normalise", None)
+        return x if own is None else own(x)
+
+    def last_states(self, batch: Batch) -> Float[Array, "b t d"]:
+        """What a head that reads all tokens stands on, without dropout."""
+        return self.normalise(
+            self.run_layers(self.embed(batch), batch, 0, self.backbone.num_layers)
+        )
 
     def hidden_states(self, batch: Batch) -> list[Float[Array, "b t d"]]:
         """The input of layer 0 and the output of every layer, without dropout."""

@@ -14,16 +14,16 @@ from jax.sharding import AxisType, PartitionSpec
 
 from jaxtune.core import paths
 from jaxtune.core.types import Array, Batch, Params
-from jaxtune.parallel.sharding import ROWS, Placement
+from jaxtune.parallel.sharding import ROWS, Sharding
 
 
-def spread(
-    function: Callable[..., Any], placement: Placement, in_specs: Any, out_specs: Any
+def map_rows(
+    function: Callable[..., Any], sharding: Sharding, in_specs: Any, out_specs: Any
 ) -> Callable[..., Any]:
     """A function that each device runs on its part of the rows; see `jax.shard_map`."""
     return jax.shard_map(
         function,
-        mesh=placement.mesh,
+        mesh=sharding.mesh,
         in_specs=in_specs,
         out_specs=out_specs,
         axis_names=set(ROWS),
@@ -48,14 +48,14 @@ def over_devices(total: Array) -> Array:
     return jax.lax.psum(total, axes) if axes else total
 
 
-def on_mesh(function: Callable[..., Any], placement: Placement) -> Callable[..., Any]:
+def on_mesh(function: Callable[..., Any], sharding: Sharding) -> Callable[..., Any]:
     """A function in which what is traced may say how `tensor` shares it out.
 
-    Needed where nobody shares the rows, so that `spread` is not used, which does it by itself.
+    Needed where nobody shares the rows, so that `map_rows` is not used, which does it by itself.
     """
 
     def run(*args: Any) -> Any:
-        with jax.sharding.use_abstract_mesh(placement.mesh.abstract_mesh):
+        with jax.sharding.use_abstract_mesh(sharding.mesh.abstract_mesh):
             return function(*args)
 
     return run
@@ -87,57 +87,57 @@ def leaving_explicit_axes(
     return run
 
 
-def held(placement: Placement, tree: Any) -> Any:
-    """The `PartitionSpec` over the axes ROWS of each leaf, as `spread` takes them."""
+def held(sharding: Sharding, tree: Any) -> Any:
+    """The `PartitionSpec` over the axes ROWS of each leaf, as `map_rows` takes them."""
 
     def spec_of(name: str, leaf: Any) -> PartitionSpec:
         del leaf
-        spec = placement.spec(name)
+        spec = sharding.spec(name)
         return PartitionSpec(*(axis if axis in ROWS else None for axis in spec))
 
     return paths.map_named(spec_of, tree)
 
 
-def gather(placement: Placement, tree: Params) -> Params:
-    """In `spread`: parameters whole over `fsdp`, from the parts that the devices keep.
+def gather(sharding: Sharding, tree: Params) -> Params:
+    """In `map_rows`: parameters whole over `fsdp`, from the parts that the devices keep.
 
     Args:
-      placement: names the dimension of each leaf that `fsdp` shares out.
+      sharding: names the dimension of each leaf that `fsdp` shares out.
       tree: parts; a leaf [... n/f ...] becomes [... n ...], of the same dtype.
     """
 
     def whole(name: str, leaf: jax.Array) -> jax.Array:
-        spec = placement.spec(name)
+        spec = sharding.spec(name)
         if "fsdp" not in spec:
             return leaf
         axis = spec.index("fsdp")
         gathered = _within_tensor(
-            placement, spec, lambda x: jax.lax.all_gather(x, "fsdp", axis=axis, tiled=True)
+            sharding, spec, lambda x: jax.lax.all_gather(x, "fsdp", axis=axis, tiled=True)
         )
         return gathered(leaf)
 
     return paths.map_named(whole, tree)
 
 
-def sum_gradients(placement: Placement, grads: Params) -> Params:
-    """In `spread`: the sum over all devices, of which each keeps the part of its parameters.
+def sum_gradients(sharding: Sharding, grads: Params) -> Params:
+    """In `map_rows`: the sum over all devices, of which each keeps the part of its parameters.
 
     Args:
-      placement: as of `gather`.
+      sharding: as of `gather`.
       grads: of one device's rows; a leaf [... n ...] becomes [... n/f ...], of the same dtype.
     """
 
     def total(name: str, leaf: jax.Array) -> jax.Array:
-        spec = placement.spec(name)
+        spec = sharding.spec(name)
         if "fsdp" not in spec:
             return jax.lax.psum(leaf, ROWS)
         axis = spec.index("fsdp")
         leaf = _within_tensor(
-            placement,
+            sharding,
             spec,
             lambda x: jax.lax.psum_scatter(x, "fsdp", scatter_dimension=axis, tiled=True),
         )(leaf)
-        return leaf if placement.mesh.shape["data"] == 1 else jax.lax.psum(leaf, "data")
+        return leaf if sharding.mesh.shape["data"] == 1 else jax.lax.psum(leaf, "data")
 
     return paths.map_named(total, grads)
 
@@ -166,13 +166,13 @@ def _over_tensor(x: Array, axis: str | None) -> Array:
 
 
 def _within_tensor(
-    placement: Placement, spec: PartitionSpec, collective: Callable[[jax.Array], jax.Array]
+    sharding: Sharding, spec: PartitionSpec, collective: Callable[[jax.Array], jax.Array]
 ) -> Callable[[jax.Array], jax.Array]:
     """A collective over `fsdp` of each part over `tensor`.
 
     Without this, XLA gathers the leaf over `tensor` too before it runs the collective.
     """
-    if placement.mesh.shape["tensor"] == 1:
+    if sharding.mesh.shape["tensor"] == 1:
         return collective
     own = PartitionSpec(*(axis if axis == "tensor" else None for axis in spec))
     return jax.shard_map(

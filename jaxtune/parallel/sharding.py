@@ -31,7 +31,7 @@ Rule = tuple[str, PartitionSpec]
 """(regex over parameter names, the axis of each dimension)."""
 
 
-class Placement(NamedTuple):
+class Sharding(NamedTuple):
     """A mesh, and where each parameter lies on it.
 
     Attributes:
@@ -133,9 +133,9 @@ def check_devices(settings: ParallelSettings, batch_size: int, num_devices: int)
         )
 
 
-def make_placement(
+def make_sharding(
     settings: ParallelSettings, rules: Sequence[Rule], params: Params
-) -> Placement | None:
+) -> Sharding | None:
     """The mesh over all devices and the place of each parameter; None for one device.
 
     Args:
@@ -153,7 +153,7 @@ def make_placement(
     if jax.device_count() == 1:
         return None
     mesh = jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
-    return Placement(settings.mode, mesh, specs)
+    return Sharding(settings.mode, mesh, specs)
 
 
 def choose_specs(
@@ -243,17 +243,17 @@ def spell(spec: PartitionSpec) -> str:
     return " ".join(axis or "-" for axis in spec)
 
 
-def put(placement: Placement | None, name: str, value: np.ndarray) -> jax.Array:
+def put(sharding: Sharding | None, name: str, value: np.ndarray) -> jax.Array:
     """One parameter where it belongs.
 
     Args:
-      placement: None for one device.
+      sharding: None for one device.
       name: of the parameter.
       value: the whole, of its shape and dtype; all processes have it alike.
     """
-    if placement is None:
+    if sharding is None:
         return jax.device_put(value)
-    return _place(value, NamedSharding(placement.mesh, placement.spec(name)))
+    return _place(value, NamedSharding(sharding.mesh, sharding.spec(name)))
 
 
 def place(tree: Any, shardings: Any) -> Any:
@@ -275,31 +275,31 @@ def _place(leaf: Any, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
-def own_rows(placement: Placement | None, count: int) -> slice:
+def own_rows(sharding: Sharding | None, count: int) -> slice:
     """The rows of a batch of `count` that the devices of this process hold."""
-    if placement is None:
+    if sharding is None:
         return slice(0, count)
-    held = placement.rows.addressable_devices_indices_map((count,)).values()
+    held = sharding.rows.addressable_devices_indices_map((count,)).values()
     parts = [index[0].indices(count) for index in held if index is not None]
     return slice(min(start for start, *_ in parts), max(stop for _, stop, _ in parts))
 
 
-def place_batch(placement: Placement | None, batch: Mapping[str, Any]) -> Batch:
+def place_batch(sharding: Sharding | None, batch: Mapping[str, Any]) -> Batch:
     """A batch on the devices.
 
     Args:
-      placement: None for one device.
+      sharding: None for one device.
       batch: arrays of one first axis, that of the rows of `own_rows`; those of `jax.Array` are on
         the devices already.
 
     Returns:
       The same names; the first axis is that of all rows.
     """
-    if placement is None:
+    if sharding is None:
         return jax.device_put(dict(batch))
     return {
         name: value
         if isinstance(value, jax.Array)
-        else jax.make_array_from_process_local_data(placement.rows, value)
+        else jax.make_array_from_process_local_data(sharding.rows, value)
         for name, value in batch.items()
     }

@@ -12,33 +12,13 @@ from typing import Any, NamedTuple, Self
 import jax
 import optax
 from jaxtyping import Array, Int
-from orbax.checkpoint import v1 as ocp
 
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
 from jaxtune.parallel import multihost
-from jaxtune.train.state import TrainState
-
-
-class Progress(NamedTuple):
-    """What the loop carries from step to step besides the train state.
-
-    Attributes:
-      best_step: step of the best evaluation so far; -1 before the first.
-      best_value: its score.
-      bad_evals: evaluations since then, or since the stage began, that were not better.
-      loss_total: sum of the training losses since the last line of the log.
-      loss_weight: sum of their weights.
-      stage_starts: the step at which each stage of the strategy began, up to the present one.
-    """
-
-    best_step: int = -1
-    best_value: float = 0.0
-    bad_evals: int = 0
-    loss_total: float = 0.0
-    loss_weight: float = 0.0
-    stage_starts: tuple[int, ...] = (0,)
+from jaxtune.run.progress import Progress
+from jaxtune.training.state import TrainState
 
 
 class Stored(NamedTuple):
@@ -80,6 +60,8 @@ class Checkpoints:
           base: `model` and `sha256` of the weights that the frozen parameters come from. They are
             written into each checkpoint, and one with another sha256 is refused.
         """
+        from orbax.checkpoint import v1 as ocp  # a fifth of a second that no first table waits for
+
         self._base = dict(base or {})
         self._policy = KeepNewestAndBest()
         self._checkpointer = ocp.training.Checkpointer(

@@ -4,16 +4,11 @@ A config is an `ml_collections.ConfigDict` with the fields of `jaxtune.settings.
 file defines `get_config()`. A run's own `config.json` is a config file too.
 """
 
-import ast
 import dataclasses
 import importlib.util
-import math
-import os
 import re
 import traceback
-import types
-import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,151 +16,112 @@ from ml_collections import ConfigDict, config_dict
 
 from jaxtune.core.errors import UserError, nearest
 from jaxtune.io.json_files import read_json_object
+from jaxtune.run import config_types
+from jaxtune.run.config_files import find_config
 from jaxtune.settings import Settings
+from jaxtune.settings.dicts import from_dict, to_dict, typed_hints
 
 
 def default_config() -> ConfigDict:
     """A locked ConfigDict with every setting at its default; unset ones keep their type."""
 
-    def section(settings: Any) -> ConfigDict:
+    def section(kind: Any, values: Mapping[str, Any]) -> ConfigDict:
         node = ConfigDict()
-        for name, hint in _hints(type(settings)).items():
-            value = getattr(settings, name)
-            if dataclasses.is_dataclass(value):
-                node[name] = section(value)
-            elif type(None) in typing.get_args(hint):
-                kind, *_ = (k for k in (*_kinds(hint), str) if k is not type(None))
-                node[name] = config_dict.placeholder(kind)
-                node[name] = value
-            else:
-                node[name] = value
+        for name, hint in typed_hints(kind).items():
+            if dataclasses.is_dataclass(hint):
+                node[name] = section(hint, values[name])
+                continue
+            kinds = config_types.kinds(hint)
+            if type(None) in kinds:
+                kind_if_set = next(k for k in (*kinds, str) if k is not type(None))
+                node[name] = config_dict.placeholder(kind_if_set)
+            node[name] = values[name]
         return node
 
-    return section(Settings()).lock()
+    return section(Settings, to_dict(Settings())).lock()
 
 
 def load_config(file: str, overrides: Mapping[str, str]) -> Settings:
     """Reads a config file, applies overrides and validates the result.
 
     Args:
-      file: a Python file that defines `get_config()`, or a JSON file such as a run's config.json.
+      file: a Python file that defines `get_config()`, a JSON file such as a run's config.json, or
+        the name of a config that comes with jaxtune, such as `agnews`.
       overrides: text by dotted field name, such as {"optimizer.learning_rate": "3e-5"}. `None`
         unsets; a tuple is written a,b or ('a', 'b').
 
     Raises:
       UserError: no such file or field, a value of another type or out of range.
     """
-    path = Path(os.path.expanduser(file))
-    if not path.is_file():
-        raise UserError(f"--config={file}: there is no such file.")
+    path = find_config(file)
     values = read_json_object(path) if path.suffix == ".json" else _run_python(path)
-    _build(Settings, values, "config")  # so that only sections are overridden within
+    return settings_of(values, overrides)
+
+
+def settings_of(values: dict[str, Any], overrides: Mapping[str, str] = {}) -> Settings:
+    """Settings from nested dicts of what was set, with overrides as `load_config` takes them.
+
+    Raises:
+      UserError: no such field, a value of another type or out of range.
+    """
+    _convert(Settings, values, "config")  # so that only sections are overridden within
     for name, text in overrides.items():
         *parents, last = name.split(".")
         hint = _find_hint(name)
         node = values
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[last] = _parse(f"config.{name}", text, hint)
-    settings = _build(Settings, values, "config")
+        node[last] = config_types.parse(f"config.{name}", text, hint)
+    settings = from_dict(Settings, _convert(Settings, values, "config"))
     validate(settings)
     return settings
 
 
 def validate(settings: Settings) -> None:
-    """Checks ranges and what fields ask of each other.
+    """Checks the range of each field, and what fields ask of each other.
 
     Raises:
       UserError: names the first field that is wrong, its value and what was expected.
     """
-    data, train, optimizer = settings.data, settings.train, settings.optimizer
-
-    def check(good: bool, field: str, value: Any, expected: str) -> None:
+    _check_ranges(Settings, to_dict(settings), "config")
+    for good, field, value, expected in _rules(settings):
         if not good:
             raise UserError(f"config.{field} is {value!r}: expected {expected}.")
 
-    check(bool(settings.model.path), "model.path", settings.model.path, "a folder or a hub id")
-    check(bool(data.path), "data.path", data.path, "a file, a folder or a hub id of a dataset")
-    check(
-        len(data.text_columns) in (1, 2), "data.text_columns", data.text_columns, "one or two names"
-    )
-    check(data.max_length >= 3, "data.max_length", data.max_length, "at least 3 tokens")
-    share = data.mask_probability
-    check(0 < share < 1, "data.mask_probability", share, "a share above 0 and below 1")
-    _validate_answers(settings, check)
-    check(data.validation_size > 0, "data.validation_size", data.validation_size, "more than 0")
-    check(
-        data.test_size is None or data.test_size > 0,
-        "data.test_size",
-        data.test_size,
-        "None or > 0",
-    )
-    check(
-        0 <= optimizer.warmup_fraction <= 1,
-        "optimizer.warmup_fraction",
-        optimizer.warmup_fraction,
-        "a share between 0 and 1",
-    )
-    for name in ("learning_rate", "weight_decay", "clip_norm", "eps"):
-        value = getattr(optimizer, name)
-        low = value is None or value > 0 or (value == 0 and name == "weight_decay")
-        check(low, f"optimizer.{name}", value, "a positive number")
-    decay = optimizer.layer_decay
-    good = decay is None or 0 < decay <= 1
-    check(good, "optimizer.layer_decay", decay, "None or a factor above 0 and at most 1")
-    for name in ("b1", "b2", "momentum"):
-        value = getattr(optimizer, name)
-        check(0 <= value < 1, f"optimizer.{name}", value, "a number from 0 up to, not with, 1")
-    for name in ("num_epochs", "batch_size", "eval_batch_size", "log_every_steps"):
-        check(getattr(train, name) >= 1, f"train.{name}", getattr(train, name), "at least 1")
-    good = train.num_microbatches >= 1 and train.batch_size % train.num_microbatches == 0
+
+def _check_ranges(kind: Any, values: Mapping[str, Any], place: str) -> None:
+    for name, hint in typed_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            _check_ranges(hint, values[name], f"{place}.{name}")
+        else:
+            config_types.check_range(f"{place}.{name}", values[name], hint)
+
+
+def _rules(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
+    """Whether a field fits the others; its name, its value, and what was expected."""
+    train, steps = settings.train, settings.profile.steps
+    if settings.task == "question_answering":
+        length, stride = settings.data.tokens.max_length, settings.data.answers.doc_stride
+        yield length >= 32, "data.max_length", length, "at least 32 tokens"
+        yield (
+            stride <= length // 2,
+            "data.doc_stride",
+            stride,
+            f"at most half of max_length {length}",
+        )
+    divides = train.batch_size % train.num_microbatches == 0
     divisor = f"a number that divides train.batch_size {train.batch_size}"
-    check(good, "train.num_microbatches", train.num_microbatches, divisor)
-    for name in ("num_steps", "eval_every_steps", "checkpoint_every_steps", "patience"):
-        value = getattr(train, name)
-        check(value is None or value >= 1, f"train.{name}", value, "None or at least 1")
-    for name in ("max_train_examples", "max_eval_examples"):
-        value = getattr(data, name)
-        check(value is None or value >= 1, f"data.{name}", value, "None or at least 1")
-    check(0 <= settings.seed < 2**32, "seed", settings.seed, "0 to 2**32 - 1")
-    check(data.split_seed >= 0, "data.split_seed", data.split_seed, "at least 0")
-    good = 0 <= data.token_dropout < 1
-    check(good, "data.token_dropout", data.token_dropout, "a share from 0 up to, not with, 1")
-    _validate_profile(settings, check)
+    yield divides, "train.num_microbatches", train.num_microbatches, divisor
+    if steps is not None:
+        good = len(steps) == 2 and 0 <= steps[0] < steps[1]
+        yield good, "profile.steps", steps, "None or START,STOP with 0 <= START < STOP"
+        most = f"at most train.num_steps {train.num_steps}"
+        yield train.num_steps is None or steps[1] <= train.num_steps, "profile.steps", steps, most
     sizes = {name: getattr(settings.parallel, name) for name in ("data", "fsdp", "tensor")}
     for name, size in sizes.items():
         good = size >= 1 or (size == -1 and [*sizes.values()].count(-1) == 1)
-        check(good, f"parallel.{name}", size, "at least 1, or -1 for the rest on one axis alone")
-    most = settings.activation_cache.max_memory_bytes
-    check(most >= 0, "activation_cache.max_memory_bytes", most, "at least 0")
-    augmentation = data.augmentation
-    for name in ("rand_augment_num_ops", "mixup_alpha", "cutmix_alpha"):
-        value = getattr(augmentation, name)
-        check(value >= 0, f"data.augmentation.{name}", value, "at least 0")
-    magnitude = augmentation.rand_augment_magnitude
-    good = 0 <= magnitude <= 30
-    check(good, "data.augmentation.rand_augment_magnitude", magnitude, "0 to 30")
-
-
-def _validate_answers(settings: Settings, check: Callable[[bool, str, Any, str], None]) -> None:
-    data = settings.data
-    check(data.doc_stride >= 0, "data.doc_stride", data.doc_stride, "at least 0")
-    for name in ("max_answer_length", "n_best"):
-        check(getattr(data, name) >= 1, f"data.{name}", getattr(data, name), "at least 1")
-    if settings.task == "question_answering":
-        check(data.max_length >= 32, "data.max_length", data.max_length, "at least 32 tokens")
-        most = f"at most half of max_length {data.max_length}"
-        check(data.doc_stride <= data.max_length // 2, "data.doc_stride", data.doc_stride, most)
-
-
-def _validate_profile(settings: Settings, check: Callable[[bool, str, Any, str], None]) -> None:
-    steps, last = settings.profile.steps, settings.train.num_steps
-    if steps is None:
-        return
-    good = len(steps) == 2 and 0 <= steps[0] < steps[1]
-    check(good, "profile.steps", steps, "None or START,STOP with 0 <= START < STOP")
-    if last is not None:
-        check(steps[1] <= last, "profile.steps", steps, f"at most train.num_steps {last}")
+        expected = "at least 1, or -1 for the rest on one axis alone"
+        yield good, f"parallel.{name}", size, expected
 
 
 def _run_python(path: Path) -> dict[str, Any]:
@@ -183,7 +139,7 @@ def _run_python(path: Path) -> dict[str, Any]:
     if not isinstance(config, ConfigDict):
         raise UserError(
             f"{path}: get_config() returns a {type(config).__name__}, expected a ConfigDict: change"
-            " what jaxtune.run.config.default_config() gives, and return it."
+            " what jaxtune.default_config() gives, and return it."
         )
     return config.to_dict()
 
@@ -214,10 +170,6 @@ def _fault(path: Path, error: Exception) -> str:
     return f"{place}: found an error in the config file: {type(error).__name__}: {text}"
 
 
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
-
-
 def _find_hint(name: str) -> Any:
     """The type of a dotted field name."""
     kind: Any = Settings
@@ -225,12 +177,12 @@ def _find_hint(name: str) -> Any:
     for part in name.split("."):
         if not dataclasses.is_dataclass(kind):
             raise UserError(f"{so_far} is a value; it has no field {part!r}.")
-        hints = _hints(typing.cast(type, kind))
+        hints = typed_hints(kind)
         if part not in hints:
             raise UserError(_unknown(so_far, part, hints))
         so_far, kind = f"{so_far}.{part}", hints[part]
     if dataclasses.is_dataclass(kind):
-        fields = ", ".join(_hints(typing.cast(type, kind)))
+        fields = ", ".join(typed_hints(kind))
         raise UserError(f"{so_far} is a section; set one of its fields: {fields}.")
     return kind
 
@@ -239,103 +191,18 @@ def _unknown(section: str, name: str, known: Mapping[str, Any]) -> str:
     return f"{section} has no field {name!r}; it has {', '.join(known)}.{nearest(name, known)}"
 
 
-def _parse(field: str, text: str, hint: Any) -> Any:
-    """Text from the command line as a value of the field's type."""
-    kinds = _kinds(hint)
-    if type(None) in kinds and text.lower() in ("none", "null"):
-        return None
-    if bool in kinds and text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        if kind in kinds:
-            try:
-                return kind(text)
-            except ValueError:
-                continue
-    if tuple in kinds:
-        try:
-            value = ast.literal_eval(text)
-            return (value,) if isinstance(value, str) else tuple(value)
-        except (ValueError, SyntaxError, TypeError):
-            return tuple(part.strip() for part in text.split(",") if part.strip())
-    if str in kinds or _options(hint):
-        return text
-    raise UserError(f"{field} is {text!r}: expected {_spell(hint)}.")
-
-
-def _build(kind: type, values: Mapping[str, Any], section: str) -> Any:
-    """A settings dataclass from nested dicts; every name and type is checked."""
-    hints = _hints(kind)
+def _convert(kind: Any, values: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """Nested dicts of values of the fields' types; every name and type is checked."""
+    hints, found = typed_hints(kind), {}
     for name in values:
         if name not in hints:
             raise UserError(_unknown(section, name, hints))
-    built = {}
     for name, value in values.items():
         field, hint = f"{section}.{name}", hints[name]
-        if dataclasses.is_dataclass(hint):
-            if not isinstance(value, Mapping):
-                raise UserError(f"{field} is {value!r}: expected a section.")
-            built[name] = _build(typing.cast(type, hint), value, field)
+        if not dataclasses.is_dataclass(hint):
+            found[name] = config_types.convert(field, value, hint)
+        elif isinstance(value, Mapping):
+            found[name] = _convert(hint, value, field)
         else:
-            built[name] = _check(field, value, hint)
-    return kind(**built)
-
-
-def _check(field: str, value: Any, hint: Any) -> Any:
-    kinds, options = _kinds(hint), _options(hint)
-    if options and (value is not None or type(None) not in kinds):
-        if value not in options:
-            raise UserError(
-                f"{field} is {value!r}: expected one of {', '.join(options)}."
-                f"{nearest(str(value), options)}"
-            )
-        return value
-    if isinstance(value, list):  # JSON has no tuples
-        value = tuple(value)
-    if isinstance(value, int) and not isinstance(value, bool) and float in kinds:
-        value = float(value) if abs(value) < 2**1023 else math.inf
-    good = isinstance(value, tuple(kinds)) and not (isinstance(value, bool) and bool not in kinds)
-    if good and isinstance(value, tuple):
-        good = all(type(item) is _item(hint) for item in value)
-    if good and isinstance(value, float):
-        good = math.isfinite(value)
-    if not good:
-        raise UserError(f"{field} is {value!r}: expected {_spell(hint)}.")
-    return value
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, or the hint alone."""
-    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return typing.get_args(hint) if is_union else (hint,)
-
-
-def _kinds(hint: Any) -> list[type]:
-    """The plain types that a hint admits."""
-    return [
-        typing.get_origin(arg) or arg
-        for arg in _alternatives(hint)
-        if typing.get_origin(arg) is not typing.Literal
-    ]
-
-
-def _options(hint: Any) -> tuple[str, ...]:
-    """The words that a hint admits, if it names them."""
-    literals = [arg for arg in _alternatives(hint) if typing.get_origin(arg) is typing.Literal]
-    return tuple(word for literal in literals for word in typing.get_args(literal))
-
-
-def _item(hint: Any) -> type:
-    """What a tuple that a hint admits is made of."""
-    (found,) = (arg for arg in _alternatives(hint) if typing.get_origin(arg) is tuple)
-    return typing.get_args(found)[0]
-
-
-def _spell(hint: Any) -> str:
-    """A type in words."""
-    words = {int: "a whole number", float: "a number", str: "text"}
-    if tuple in _kinds(hint):
-        what = "names" if _item(hint) is str else "whole numbers"
-        words[tuple] = f"{what} joined by commas"
-    words |= {bool: "true or false", type(None): "None"}
-    return " or ".join(words[kind] for kind in _kinds(hint))
+            raise UserError(f"{field} is {value!r}: expected a section.")
+    return found

@@ -6,14 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
@@ -51,17 +43,21 @@ class Report:
     @contextlib.contextmanager
     def bar(self, name: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
         """A progress bar with the time left; call what it yields with `advance` and `note`."""
+        if not self.console.is_terminal:
+            yield lambda advance=1, note=None: None
+            return
+        from rich import progress as parts
+
         columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            parts.TextColumn("{task.description}"),
+            parts.BarColumn(bar_width=30),
+            parts.MofNCompleteColumn(),
+            parts.TimeElapsedColumn(),
+            parts.TextColumn("left"),
+            parts.TimeRemainingColumn(),
+            parts.TextColumn("{task.fields[note]}"),
         )
-        disable = not self.console.is_terminal
-        with Progress(*columns, console=self.console, transient=True, disable=disable) as progress:
+        with parts.Progress(*columns, console=self.console, transient=True) as progress:
             task = progress.add_task(name, total=total, completed=done, note="")
 
             def update(advance: int = 1, note: str | None = None) -> None:

@@ -1,12 +1,11 @@
 """From the checked rows of every split to its examples."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxtune.data.sources.rows import Data, class_order
 from jaxtune.run.console import Report
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import DataSettings
 from jaxtune.tasks.task import Task
 
 
@@ -16,8 +15,7 @@ def encode_splits(
     processor: Any,
     settings: DataSettings,
     class_names: Sequence[str],
-    config: Any,
-    folder: Path,
+    check: Callable[[Any], None],
     report: Report,
 ) -> tuple[dict[str, Any], list[str]]:
     """Examples by split, and notes for a person.
@@ -28,17 +26,16 @@ def encode_splits(
       processor: tokenizer or image processor.
       settings: of the data.
       class_names: the model's order of the data's classes, which the labels then follow.
-      config: of the model, whose tables the examples must fit.
-      folder: of the model, for messages.
+      check: refuses examples that do not fit the model.
       report: shows progress.
     """
     order = class_order(data.class_names, class_names)
     examples, notes = {}, []
     for split, rows in data.splits.items():
         if len(order):
-            rows = rows._replace(labels=task.reorder(rows.labels, order))
+            rows = rows._replace(labels=task.data.reorder(rows.labels, order))
         track = report.track(f"reading {split}")
-        examples[split], more = task.encode(rows, processor, settings, track)
-        task.inputs.check(examples[split], config, folder)
+        examples[split], more = task.data.encode(rows, processor, settings, track)
+        check(examples[split])
         notes += [f"{split}: {note}" for note in more]
     return examples, notes

@@ -1,17 +1,23 @@
 """Outputs and scores over any number of examples, exact whatever the batch size."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxtune.core.types import Batch
+from jaxtune.core.types import Batch, Params
 from jaxtune.data.batching.batches import BatchIndex
 from jaxtune.data.batching.layout import Layout
-from jaxtune.parallel.sharding import Placement, own_rows, place_batch
+from jaxtune.parallel.sharding import Sharding, own_rows, place_batch
+from jaxtune.run.console import Report
+from jaxtune.run.setup import Run
 from jaxtune.tasks.task import Task
-from jaxtune.train.prefetch import prefetch
+from jaxtune.training.compiled import Compiled
+from jaxtune.training.prefetch import prefetch
+from jaxtune.training.sharded_step import shard_eval
+from jaxtune.training.step import make_eval_step
 
 Advance = Callable[[int], Any]
 
@@ -23,7 +29,7 @@ def predict_all(
     advance: Advance = lambda count: None,
     *,
     per_token: bool = False,
-    placement: Placement | None = None,
+    sharding: Sharding | None = None,
 ) -> tuple[dict[str, float], Any]:
     """Runs a step over all examples and puts the outputs back in order.
 
@@ -34,7 +40,7 @@ def predict_all(
       layout: how examples make batches; the last batch is filled up with weights of 0.
       advance: called with the number of examples done.
       per_token: whether the outputs are of tokens, [b t ...]; those of padding are dropped.
-      placement: of the batches on several devices; all processes get the outputs of all rows.
+      sharding: of the batches on several devices; all processes get the outputs of all rows.
 
     Returns:
       (means of the metrics, outputs float32 in the examples' order: [n ...], or a list of n arrays
@@ -43,10 +49,7 @@ def predict_all(
     lengths = examples.lengths
     sums: dict[str, np.ndarray] = {}
     outputs: list[Any] = [None] * len(lengths)
-    waiting: list[tuple[BatchIndex, Any]] = []
-
-    def collect() -> None:
-        index, result = waiting.pop(0)
+    for index, result in _results(step, prefetch(_batches(examples, layout, sharding))):
         means, values = jax.device_get(result)
         for name, mean in means.items():
             sums[name] = sums.get(name, 0.0) + np.array(mean, np.float64)
@@ -54,13 +57,6 @@ def predict_all(
             for i, output in _by_example(index, values, lengths, per_token):
                 outputs[i] = output
         advance(len(index.indices))
-
-    for index, batch in prefetch(_batches(examples, layout, placement)):
-        waiting.append((index, step(batch)))
-        if len(waiting) > 1:  # one batch is computed while the outputs of the last are read
-            collect()
-    while waiting:
-        collect()
     assert outputs, "there are no examples"
     found: Any = outputs
     if outputs[0] is None:
@@ -70,14 +66,28 @@ def predict_all(
     return {name: float(total / weight) for name, (total, weight) in sums.items()}, found
 
 
+def _results(
+    step: Callable[[Batch], Any], batches: Iterable[tuple[BatchIndex, Batch]]
+) -> Iterator[tuple[BatchIndex, Any]]:
+    """What the step gives for each batch; one is computed while the last is read."""
+    waiting = None
+    for index, batch in batches:
+        started = index, step(batch)
+        if waiting is not None:
+            yield waiting
+        waiting = started
+    if waiting is not None:
+        yield waiting
+
+
 def _batches(
-    examples: Any, layout: Layout, placement: Placement | None
+    examples: Any, layout: Layout, sharding: Sharding | None
 ) -> Iterator[tuple[BatchIndex, Batch]]:
     """All examples in batches on the devices; of several processes, each reads its own rows."""
     for indices in layout.eval_order(examples.lengths):
         index = layout.place(indices, examples.lengths)
-        rows = own_rows(placement, layout.num_rows(index))
-        yield index, place_batch(placement, layout.collate(examples, index, rows=rows))
+        rows = own_rows(sharding, layout.num_rows(index))
+        yield index, place_batch(sharding, layout.collate(examples, index, rows=rows))
 
 
 def _by_example(
@@ -95,4 +105,42 @@ def all_scores(
     task: Task, means: dict[str, float], outputs: Any, examples: Any
 ) -> dict[str, float]:
     """The mean loss and the task's scores of the outputs against the labels."""
-    return {"loss": means["loss"]} | task.scores_fn(means, outputs, examples)
+    return {"loss": means["loss"]} | task.scores.compute(means, outputs, examples)
+
+
+class Scorer(NamedTuple):
+    """(all parameters, split) -> the scores of that split.
+
+    Attributes:
+      run: has the examples.
+      report: shows the progress.
+      step: the compiled evaluation; on several devices, each has the outputs of all.
+    """
+
+    run: Run
+    report: Report
+    step: Compiled
+
+    def __call__(self, params: Params, split: str) -> dict[str, float]:
+        """The mean loss and the task's scores, by name."""
+        run, examples = self.run, self.run.data.examples[split]
+        no_holes = jax.tree.map(lambda _: None, params)
+        with self.report.bar(f"evaluating {split}", len(examples.lengths)) as update:
+            means, outputs = predict_all(
+                lambda batch: self.step(params, no_holes, batch),
+                examples,
+                run.data.eval_layout,
+                update,
+                per_token=run.task.output.per_token,
+                sharding=run.sharding,
+            )
+        return all_scores(run.task, means, outputs, examples)
+
+
+def make_scorer(run: Run, report: Report) -> Scorer:
+    """The evaluation of a run; nothing is compiled yet."""
+    step = make_eval_step(run.tuning.apply_fn, run.task.loss.metrics, run.task.output.fetch)
+    if run.sharding is None:
+        return Scorer(run, report, Compiled(step))
+    transform = partial(jax.jit, out_shardings=run.sharding.whole)
+    return Scorer(run, report, Compiled(shard_eval(step, run.sharding), transform=transform))

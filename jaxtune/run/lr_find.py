@@ -1,7 +1,6 @@
 """`--mode=lr_find`: sweeps the learning rate over a few steps and suggests one."""
 
 import contextlib
-import dataclasses
 import io
 import json
 from pathlib import Path
@@ -15,20 +14,22 @@ from jaxtune.core.errors import UserError
 from jaxtune.io.atomic import write_atomic
 from jaxtune.run import stages
 from jaxtune.run.console import Report
-from jaxtune.run.prepare import Run, prepare
+from jaxtune.run.prepare import prepare
+from jaxtune.run.setup import Run
 from jaxtune.run.trackers import finite
 from jaxtune.run.workdir import explain_unwritable
 from jaxtune.settings import Settings
-from jaxtune.train.compiled import main_shape
+from jaxtune.settings.dicts import to_dict
+from jaxtune.training.compiled import main_shape
 
 LOWEST = 1e-7
-HIGHEST = {"adamw": 1.0, "sgd": 10.0}
+HIGHEST = {"sgd": 10.0}  # 1 of others, whose steps have a size of their own
 NUM_STEPS = 100  # where the config sets no number of steps
 GROWTH = 4.0  # the sweep ends where the smoothed loss is so many times its lowest
 
 
 def lr_find(
-    settings: Settings, workdir: Path, report: Report, tokens: Path | None = None
+    settings: Settings, workdir: Path, report: Report, token_cache_dir: Path | None = None
 ) -> dict[str, Any]:
     """Trains a copy of the model for some steps, each at a higher rate than the last.
 
@@ -40,7 +41,7 @@ def lr_find(
       settings: validated; `optimizer.learning_rate` and `optimizer.schedule` are not read.
       workdir: gets `lr_find.png` and `lr_find.json`, and is not claimed as a run's.
       report: where a person reads along.
-      tokens: a folder that keeps tokens from run to run; None keeps none.
+      token_cache_dir: a folder that keeps tokens from run to run; None keeps none.
 
     Returns:
       What `lr_find.json` holds.
@@ -52,15 +53,17 @@ def lr_find(
     """
     with explain_unwritable(workdir):
         workdir.mkdir(parents=True, exist_ok=True)  # found out before the sweep
-    run = prepare(settings, report, tokens)
-    count = settings.train.num_steps or min(NUM_STEPS, run.num_steps)
+    run = prepare(settings, report, token_cache_dir)
+    count = settings.train.num_steps or min(NUM_STEPS, run.goal.num_steps)
     if count < MIN_POINTS:
         raise UserError(
             f"--mode=lr_find would have {count} steps: expected at least {MIN_POINTS}. Set"
             f" --config.train.num_steps={NUM_STEPS}."
         )
-    rates = np.geomspace(LOWEST, HIGHEST[settings.optimizer.name], count)
-    stage = f" (stage 1 of {len(run.stages)})" if len(run.stages) > 1 else ""
+    rates = np.geomspace(LOWEST, HIGHEST.get(settings.optimizer.name, 1.0), count)
+    stage = (
+        f" (stage 1 of {len(run.tuning.stage_labels)})" if len(run.tuning.stage_labels) > 1 else ""
+    )
     report.line(
         f"sweeping the learning rate from {rates[0]:g} to {rates[-1]:g} in {count} steps of"
         f" {settings.train.batch_size} examples, tuning {settings.tuning.name}{stage}"
@@ -77,8 +80,9 @@ def lr_find(
 
 def _sweep(run: Run, rates: np.ndarray, report: Report) -> np.ndarray:
     """The loss at each rate, up to the first that is not finite or has grown too much."""
-    stage = stages.begin(run._replace(schedule=_exponential(rates)), 0, run.params)
-    stream = stage.feed.stream()
+    run = run._replace(goal=run.goal._replace(schedule=_exponential(rates)))
+    stage = stages.begin(run, 0, run.params)
+    stream = stage.loader.on_devices()
     losses: list[float] = []
     lowest = np.inf
     with report.bar("sweeping", len(rates)) as update, contextlib.closing(stream):
@@ -114,7 +118,7 @@ def _results(run: Run, rates: np.ndarray, losses: np.ndarray, found: Suggestion)
         "rates": rates.tolist(),
         "losses": [finite(loss) for loss in losses.tolist()],
         "smoothed": [finite(loss) for loss in smooth(losses).tolist()],
-        "settings": dataclasses.asdict(run.settings),
+        "settings": to_dict(run.settings),
     }
 
 

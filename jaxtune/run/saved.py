@@ -1,25 +1,22 @@
 """A saved model ready to predict, from a folder in the transformers layout or of an adapter."""
 
-import dataclasses
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.batching.layout import choose_layout
 from jaxtune.export import adapter_folder, peft
 from jaxtune.export.model_folder import read_card
 from jaxtune.models.pretrained import Pretrained, find_folder, is_regression, read_config
 from jaxtune.models.registry import saved_head
-from jaxtune.run.console import Report
-from jaxtune.run.evaluate import predict_all
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import DataSettings
+from jaxtune.settings.dicts import from_dict, to_dict
 from jaxtune.tasks.registry import TASKS, task_of
 from jaxtune.tasks.task import Task
-from jaxtune.train.compiled import Compiled
-from jaxtune.train.step import make_eval_step
+from jaxtune.training.compiled import Compiled
+from jaxtune.training.step import make_eval_step
 
 
 class SavedModel(NamedTuple):
@@ -42,8 +39,11 @@ class SavedModel(NamedTuple):
     step: Compiled
 
 
-def saved_task(folder: str) -> tuple[Task, dict[str, Any]]:
-    """The task of a saved model and its jaxtune.json, before any weight is read.
+def saved_task(folder: str) -> tuple[Path, Task, dict[str, Any]]:
+    """What is known of a saved model before any weight is read.
+
+    Returns:
+      (its folder, its task, its jaxtune.json).
 
     Raises:
       UserError: no such folder, or one of another kind.
@@ -51,94 +51,64 @@ def saved_task(folder: str) -> tuple[Task, dict[str, Any]]:
     path = find_folder(folder)
     card = read_card(path)
     if card.get("task") in TASKS:
-        return TASKS[card["task"]], card
+        return path, TASKS[card["task"]], card
     if (path / peft.CONFIG).exists():
-        return task_of(
-            adapter_folder.find_head_name(path, card), card.get("problem_type"), False
-        ), card
+        head = adapter_folder.find_head_name(path, card)
+        return path, task_of(head, card.get("problem_type"), False), card
     _, family, _, hf_config = read_config(path)
-    return _task_of(folder, saved_head(family, hf_config) or "sequence", hf_config), card
+    return path, _task_of(folder, saved_head(family, hf_config) or "sequence", hf_config), card
 
 
 def open_saved(
-    folder: str, compute_dtype: str = "float32", data: DataSettings | None = None, **fields: Any
+    folder: str | Path,
+    compute_dtype: str = "float32",
+    data: DataSettings | None = None,
+    *,
+    needs_head: bool = True,
+    **fields: Any,
 ) -> SavedModel:
     """Loads a fine-tuned model.
 
     Args:
       folder: in the transformers layout, with a head and a tokenizer; or with what was trained and
-        the name of the base model, as `adapted.open_model` reads it.
+        the name of the base model, as `adapter_folder.open_model` reads it.
       compute_dtype: of the products.
       data: how inputs are read; None takes what the model was trained with.
-      **fields: of `DataSettings`, over those; None is not set. Without a `max_length` anywhere, it
-        is the model's limit.
+      needs_head: refuses a model whose files have no head; else it is drawn, and of no use.
+      **fields: of `config.data`, as typed, over those; None is not set. Without a `max_length`
+        anywhere, it is the model's limit.
 
     Raises:
       UserError: no such folder, no head, or files that do not belong together.
     """
-    pretrained, processor_folder = adapter_folder.open_model(folder, jnp.dtype(compute_dtype))
+    pretrained, processor_folder = adapter_folder.open_model(
+        folder, jnp.dtype(compute_dtype), needs_head
+    )
     config, hf_config = pretrained.config, pretrained.hf_config
     head = next(name for name, head in pretrained.family.heads.items() if head == pretrained.head)
     task = _task_of(folder, head, hf_config)
-    processor = task.inputs.load(processor_folder, config)
+    processor = task.data.inputs.load(processor_folder, config)
     card = read_card(pretrained.folder)
+    given = {name: value for name, value in fields.items() if value is not None}
     if data is None:
         data = _data_settings(card)
-        if "max_length" not in card and hasattr(config, "max_length"):
-            limit = min(config.max_length, processor.model_max_length)
-            data = dataclasses.replace(data, max_length=limit)
-    given = {name: value for name, value in fields.items() if value is not None}
-    data = dataclasses.replace(data, **given)
-    task.inputs.check_settings(data, config, pretrained.folder)
-    eval_step = make_eval_step(pretrained.apply_fn, task.metrics_fn, task.fetch)
+        if "max_length" not in card | given and hasattr(config, "max_length"):
+            given["max_length"] = min(config.max_length, processor.model_max_length)
+    data = from_dict(DataSettings, to_dict(data) | given)
+    task.data.inputs.check_settings(data, config, pretrained.folder)
+    eval_step = make_eval_step(pretrained.apply_fn, task.loss.metrics, task.output.fetch)
     no_holes = jax.tree.map(lambda _: None, pretrained.params)
 
     def step(params: Any, batch: Any) -> Any:
         if "labels" in batch:
             return eval_step(params, no_holes, batch)
         outputs = pretrained.apply_fn(params, batch, key=None, train=False)
-        return {}, task.fetch(outputs, batch)
+        return {}, task.output.fetch(outputs, batch)
 
     return SavedModel(pretrained, processor, task, card, data, Compiled(step))
 
 
-def outputs_of(
-    saved: SavedModel, examples: Any, batch_size: int, report: Report, name: str
-) -> tuple[dict[str, float], Any]:
-    """Metrics and outputs of all examples in their order, with a progress bar.
-
-    Args:
-      saved: the model.
-      examples: n examples; without labels there are no metrics.
-      batch_size: examples a step.
-      report: shows the bar.
-      name: of what is predicted, for the bar.
-
-    Raises:
-      UserError: a token that the model has no embedding for, or outputs that are not finite.
-    """
-    config = saved.pretrained.config
-    saved.task.inputs.check(examples, config, saved.pretrained.folder)
-    limit = getattr(config, "max_length", 1)
-    kind = "bucketed" if saved.task.head == "image" else "packed"
-    layout = choose_layout(kind, examples.lengths, batch_size, limit)
-    with report.bar(f"predicting {name}", len(examples.lengths)) as update:
-        means, outputs = predict_all(
-            lambda batch: saved.step(saved.pretrained.params, batch),
-            examples,
-            layout,
-            update,
-            per_token=saved.task.per_token,
-        )
-    if outputs is not None and not all(np.isfinite(part).all() for part in outputs):
-        raise UserError(
-            f"{saved.pretrained.folder} gives outputs that are not finite: its weights are damaged,"
-            " or too large for the compute dtype."
-        )
-    return means, outputs
-
-
-def _task_of(folder: str, head: str, hf_config: dict[str, Any]) -> Task:
+def _task_of(folder: str | Path, head: str, hf_config: dict[str, Any]) -> Task:
     try:
         return task_of(head, hf_config.get("problem_type"), is_regression(hf_config))
     except UserError as error:
@@ -147,10 +117,11 @@ def _task_of(folder: str, head: str, hf_config: dict[str, Any]) -> Task:
 
 def _data_settings(card: dict[str, Any]) -> DataSettings:
     """The card's fields that are settings of the data."""
-    known = {field.name: field.default for field in dataclasses.fields(DataSettings)}
+    known = to_dict(DataSettings())
+    del known["augmentation"]
     fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in card.items()
         if name in known and type(value) in (list, bool, type(known[name]))
     }
-    return DataSettings(**fields)
+    return from_dict(DataSettings, fields)

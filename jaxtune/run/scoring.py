@@ -7,7 +7,8 @@ from jaxtune.data.sources.rows import read_data
 from jaxtune.run.console import Report
 from jaxtune.run.encoding import encode_splits
 from jaxtune.run.evaluate import all_scores
-from jaxtune.run.saved import open_saved, outputs_of
+from jaxtune.run.predictions import outputs_of
+from jaxtune.run.saved import open_saved
 from jaxtune.run.trackers import finite
 from jaxtune.settings import Settings
 from jaxtune.tasks.registry import find_task
@@ -15,7 +16,7 @@ from jaxtune.tasks.task import keeping_tokens
 
 
 def score(
-    settings: Settings, workdir: Path, report: Report, tokens: Path | None = None
+    settings: Settings, workdir: Path, report: Report, token_cache_dir: Path | None = None
 ) -> dict[str, dict[str, float | None]]:
     """Scores a saved model on the validation and test splits of the config's data.
 
@@ -23,7 +24,7 @@ def score(
       settings: `model.path` is scored where `workdir` holds no `model/` of its own.
       workdir: of a finished run; nothing is written to it.
       report: where a person reads along.
-      tokens: a folder that keeps tokens from run to run; None keeps none.
+      token_cache_dir: a folder that keeps tokens from run to run; None keeps none.
 
     Returns:
       Scores by name, by split; None where one is undefined.
@@ -33,7 +34,7 @@ def score(
     """
     own = workdir / "model"
     folder = str(own) if own.is_dir() else settings.model.path
-    data = read_data(settings.data, find_task(settings.task).reader)
+    data = read_data(settings.data, find_task(settings.task).data.reader)
     saved = open_saved(folder, settings.precision.compute_dtype, settings.data)
     report.line(f"scoring {folder}")
     if saved.task.name != settings.task:
@@ -44,18 +45,17 @@ def score(
     for name in data.class_names:
         if name not in names:
             raise UserError(
-                f"{settings.data.path} has the class {name!r}, but {folder} knows only"
+                f"{settings.data.source.path} has the class {name!r}, but {folder} knows only"
                 f" {', '.join(names[:20])}."
             )
     del data.splits["train"]
     examples, cuts = encode_splits(
-        keeping_tokens(saved.task, tokens),
+        keeping_tokens(saved.task, token_cache_dir),
         data,
         saved.processor,
         saved.data,
         names,
-        saved.pretrained.config,
-        saved.pretrained.folder,
+        lambda part: None,  # each is checked where its outputs are made
         report,
     )
     for note in (*data.notes, *cuts):

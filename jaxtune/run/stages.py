@@ -1,4 +1,4 @@
-"""The stages of a run: which leaves each trains, when it begins, and what goes on from the last."""
+"""The stages of a run in training: each trains some leaves, and goes on from the last."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,15 +9,17 @@ import jax
 
 from jaxtune.core import dropout, paths, trees
 from jaxtune.core.types import ApplyFn, Params
-from jaxtune.frozen.loader import Feed
+from jaxtune.frozen.loader import Loader
 from jaxtune.models.trunk import make_upper_apply
 from jaxtune.parallel.sharding import ROWS
-from jaxtune.run.checkpoint import Checkpoints, Progress
-from jaxtune.run.prepare import Run, stage_start
-from jaxtune.train.compiled import Compiled
-from jaxtune.train.sharded_step import spread_sums
-from jaxtune.train.state import TrainState, init_state
-from jaxtune.train.step import make_sums, make_update, sum_over
+from jaxtune.run.checkpoint import Checkpoints
+from jaxtune.run.plan import stage_start
+from jaxtune.run.progress import Progress
+from jaxtune.run.setup import Run, make_tx
+from jaxtune.training.compiled import Compiled
+from jaxtune.training.sharded_step import shard_sums
+from jaxtune.training.state import TrainState, init_state
+from jaxtune.training.step import make_sums, make_update, sum_over
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.partition import Staged
 
@@ -30,19 +32,19 @@ class Stage(NamedTuple):
       step: (state, frozen, batch) -> (state, info), compiled for each batch shape.
       state: holds what the stage trains.
       frozen: the rest of the parameters; what an earlier stage has trained is in it too.
-      feed: makes its batches.
+      loader: makes its batches.
     """
 
     number: int
     step: Compiled
     state: TrainState
     frozen: Params
-    feed: Feed
+    loader: Loader
 
     @property
     def compile_seconds(self) -> float:
         """Spent in tracing and compiling the step, and the frozen layers below it, so far."""
-        trunk = self.feed.trunk
+        trunk = self.loader.trunk
         return self.step.seconds + (0.0 if trunk is None else trunk.seconds)
 
 
@@ -72,41 +74,47 @@ def begin(
 
 def _fresh(run: Run, index: int, params: Params) -> tuple[TrainState, Params]:
     """What a stage trains, at step 0, and what it does not."""
-    trainable, frozen = partition.partition(params, run.stages[index])
-    tx = run.optimizer(index)
+    trainable, frozen = partition.partition(params, run.tuning.stage_labels[index])
+    tx = make_tx(run, index)
 
     def init(params: Params) -> TrainState:
         return init_state(params, tx, jax.random.key(run.settings.seed))
 
     # One program, where by itself each shape of a parameter would want two.
-    if run.placement is None:
+    if run.sharding is None:
         return jax.jit(init)(trainable), frozen
-    shardings = run.placement.shardings(jax.eval_shape(init, trainable))
+    shardings = run.sharding.shardings(jax.eval_shape(init, trainable))
     return jax.jit(init, out_shardings=shardings)(trainable), frozen
 
 
 def _stage(run: Run, index: int, state: TrainState, frozen: Params, folder: Path | None) -> Stage:
-    apply_fn, depth = run.apply_fn, run.trunks[index].depth
-    if depth:
-        apply_fn = injection.adapt(run.strategy, make_upper_apply(run.pretrained.module, depth))
-    feed = Feed(run, index, frozen, folder)
-    return Stage(index, _compiled_step(run, index, apply_fn, state), state, frozen, feed)
+    apply_fn, plan = run.tuning.apply_fn, run.tuning.trunks[index]
+    module, cache = run.pretrained.module, run.settings.activation_cache
+    if plan.depth:
+        apply_fn = injection.adapt(run.tuning.strategy, make_upper_apply(module, plan.depth))
+    return Stage(
+        number=index,
+        step=_compiled_step(run, index, apply_fn, state),
+        state=state,
+        frozen=frozen,
+        loader=Loader(run.data.stream, plan, module, frozen, cache, run.sharding, folder),
+    )
 
 
 def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -> Compiled:
     """The training step on one device, on a mesh, or under pmap."""
-    placement, parts = run.placement, run.settings.train.num_microbatches
-    sums = make_sums(apply_fn, run.loss_fn, parts, dropout.same_key)
+    sharding, parts = run.sharding, run.settings.train.num_microbatches
+    sums = make_sums(apply_fn, run.goal.loss_fn, parts, dropout.same_key)
     transform: Callable[..., Any] = jax.jit
-    if placement is not None and placement.mode == "pmap":
+    if sharding is not None and sharding.mode == "pmap":
         sums = sum_over(sums, ROWS[0], dropout.same_key)
         axes = {"axis_name": ROWS[0], "in_axes": (None, None, 0), "out_axes": (None, None)}
         transform = partial(jax.pmap, **axes)
-    elif placement is not None:
-        sums = spread_sums(sums, placement, dropout.same_key)
-        out = (placement.shardings(state), placement.whole)
+    elif sharding is not None:
+        sums = shard_sums(sums, sharding, dropout.same_key)
+        out = (sharding.shardings(state), sharding.whole)
         transform = partial(jax.jit, out_shardings=out)
-    step = make_update(sums, run.optimizer(index))
+    step = make_update(sums, make_tx(run, index))
     return Compiled(step, donate_argnums=(0,), transform=transform)
 
 
@@ -120,18 +128,19 @@ def carry(old: Any, new: Any) -> Any:
 def is_due(run: Run, progress: Progress, step: int) -> bool:
     """Whether the next stage begins before step number `step` (from 0) is taken."""
     index = len(progress.stage_starts)
-    if index >= len(run.stages):
+    if index >= len(run.tuning.stage_labels):
         return False
-    assert isinstance(run.strategy, Staged)
-    start = stage_start(run.strategy, index, run.steps_per_epoch)
-    return progress.bad_evals >= run.strategy.stage_length if start is None else step >= start
+    strategy = run.tuning.strategy
+    assert isinstance(strategy, Staged)
+    start = stage_start(strategy, index, run.goal.steps_per_epoch)
+    return progress.bad_evals >= strategy.stage_length if start is None else step >= start
 
 
 def settled(run: Run, index: int, frozen: Params) -> Params:
     """The leaves of `frozen` that an earlier stage has trained; None elsewhere."""
     earlier = {
         name
-        for labels in run.stages[:index]
+        for labels in run.tuning.stage_labels[:index]
         for name, label in paths.flatten(labels).items()
         if label != partition.FROZEN
     }

@@ -1,7 +1,6 @@
 """The numbers of a run in words: before the first step, and after the last."""
 
-import dataclasses
-import resource
+import itertools
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -20,10 +19,12 @@ from jaxtune.data.batching import batches
 from jaxtune.models.registry import parameter_shapes
 from jaxtune.parallel.sharding import spell
 from jaxtune.run.console import Report
-from jaxtune.run.prepare import Run
+from jaxtune.run.loop import Fit
+from jaxtune.run.setup import Run, make_tx
 from jaxtune.run.trackers import finite
 from jaxtune.settings import PrecisionSettings
-from jaxtune.train.compiled import Compiled, main_shape
+from jaxtune.settings.dicts import to_dict
+from jaxtune.training.compiled import Compiled, main_shape
 from jaxtune.tuning import partition
 
 _SAMPLE = 100  # batches that the share of padding is estimated by
@@ -35,20 +36,20 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
     rows = [("model", f"{settings.model.path} ({pretrained.family.model_type})")]
     rows += [("", line) for line in pretrained.report.lines()]
     total = trees.count(run.params)
-    trainable, _ = partition.partition(run.params, run.stages[0])
+    trainable, _ = partition.partition(run.params, run.tuning.stage_labels[0])
     count = trees.count(trainable)
     rows += [
-        ("tuning", _fields(**dataclasses.asdict(settings.tuning))),
+        ("tuning", _fields(**to_dict(settings.tuning))),
         (
             "trainable",
             f"{count:,} of {total:,} parameters ({count / total:.1%}), {_size(trainable)}",
         ),
         ("optimizer", _optimizer(run)),
         ("precision", _precision(settings.precision)),
-        ("data", settings.data.path),
+        ("data", settings.data.source.path),
     ]
-    rows += [(f"  {split}", _sizes(run, part.lengths)) for split, part in run.examples.items()]
-    rows += [("", note) for note in run.notes]
+    rows += [(f"  {split}", _sizes(run, part.lengths)) for split, part in run.data.examples.items()]
+    rows += [("", note) for note in run.data.notes]
     if pretrained.class_names:
         names = ", ".join(pretrained.class_names[:10])
         rows.append(("classes", f"{len(pretrained.class_names)}: {names}"))
@@ -56,10 +57,10 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
         *_attention_rows(run),
         ("batches", f"{settings.train.batch_size} {_shapes(run)}"),
         *_memory_rows(run),
-        ("steps", f"{run.num_steps} ({run.steps_per_epoch} an epoch)"),
-        ("best by", f"{run.best_metric} on validation"),
+        ("steps", f"{run.goal.num_steps} ({run.goal.steps_per_epoch} an epoch)"),
+        ("best by", f"{run.goal.best_metric} on validation"),
         ("device", f"{jax.device_count()} x {jax.devices()[0].device_kind}, seed {settings.seed}"),
-        *_placement_rows(run, trainable),
+        *_sharding_rows(run, trainable),
         ("workdir", workdir),
     ]
     return rows
@@ -68,20 +69,20 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
 def show_audit(run: Run, report: Report) -> None:
     """The table of what trains, with rates and bytes, and what share of a full step it costs."""
     batch: Any = _empty_batch(run)
-    model, adds = run.pretrained, run.apply_fn is not run.pretrained.apply_fn
+    model, adds = run.pretrained, run.tuning.apply_fn is not run.pretrained.apply_fn
     found = audit(
-        run.apply_fn,
-        run.loss_fn,
+        run.tuning.apply_fn,
+        run.goal.loss_fn,
         run.params,
-        run.stages[0],
+        run.tuning.stage_labels[0],
         batch,
         learning_rate=run.settings.optimizer.learning_rate,
         weight_decay=run.settings.optimizer.weight_decay,
-        multipliers=run.multipliers,
+        multipliers=run.tuning.multipliers,
         optimizer=run.settings.optimizer.name,
         base=(model.apply_fn, parameter_shapes(model.module)) if adds else None,
     )
-    count = len(run.stages)
+    count = len(run.tuning.stage_labels)
     report.grid(f"stage 1 of {count}" if count > 1 else "parameters", HEADER, audit_rows(found))
     shape, unit = main_shape(batch), "pixels" if _reads_images(run) else "tokens"
     report.line(flops_line(found, f"{' x '.join(map(str, shape[:3]))} {unit}"))
@@ -89,45 +90,46 @@ def show_audit(run: Run, report: Report) -> None:
 
 def results(
     run: Run,
-    fit: Any,
+    fit: Fit,
     scores: Mapping[str, Mapping[str, float]],
     eval_step: Compiled,
     seconds: float,
 ) -> dict[str, Any]:
     """What results.json holds; None for what is unknown or not a number."""
-    step = int(fit.stage.state.step)
+    last, tally = fit.last, fit.last.tally
+    step, progress = last.step, last.progress
+    programs = [step for step, _ in fit.programs]
+    trunks = [trunk for _, trunk in fit.programs if trunk is not None]
     return {
         "task": run.task.name,
         "scores": {
             split: {name: finite(value) for name, value in part.items()}
             for split, part in scores.items()
         },
-        "best_metric": run.best_metric,
-        "best_step": fit.progress.best_step,
+        "best_metric": run.goal.best_metric,
+        "best_step": progress.best_step,
         "steps": step,
-        "epochs": step / run.steps_per_epoch,
-        "stopped_early": step < run.num_steps,
+        "epochs": step / run.goal.steps_per_epoch,
+        "stopped_early": step < run.goal.num_steps,
         "resumed_from_step": fit.first_step or None,
         "seconds": seconds,
-        "train_seconds": fit.seconds,
-        "stage_starts": list(fit.progress.stage_starts),
-        "compile_seconds": sum(
-            program.seconds for program in (*fit.programs, *fit.trunks, eval_step)
-        ),
-        "examples_per_second": fit.examples / fit.seconds if fit.seconds else None,
+        "train_seconds": tally.seconds,
+        "stage_starts": list(progress.stage_starts),
+        "compile_seconds": sum(program.seconds for program in (*programs, *trunks, eval_step)),
+        "examples_per_second": tally.examples / tally.seconds if tally.seconds else None,
         "tokens_per_second": None
-        if _reads_images(run) or not fit.seconds
-        else fit.tokens / fit.seconds,
-        "compiled_train_shapes": [s for program in fit.programs for s in program.shapes],
-        "compiled_eval_shapes": eval_step.shapes,
+        if _reads_images(run) or not tally.seconds
+        else tally.tokens / tally.seconds,
+        "compiled_train_shapes": [list(s) for program in programs for s in program.shapes],
+        "compiled_eval_shapes": [*map(list, eval_step.shapes)],
         "peak_memory_bytes": peak_memory_bytes(),
-        "trainable_parameters": trees.count(fit.stage.state.params),
+        "trainable_parameters": trees.count(last.stage.state.params),
         "parameters": trees.count(run.params),
         "classes": list(run.pretrained.class_names),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "versions": {"jaxtune": __version__, "python": sys.version.split()[0]}
         | {name: version(name) for name in ("jax", "flax", "optax")},
-        "notes": run.notes,
+        "notes": list(run.data.notes),
     }
 
 
@@ -144,13 +146,13 @@ def end_rows(results: Mapping[str, Any], workdir: Path) -> list[tuple[str, Any]]
         more = f", {tokens:,.0f} tokens/s" if tokens else ""
         rows.append(("speed", f"{rate}{more} in training"))
     shapes = len(results["compiled_train_shapes"]) + len(results["compiled_eval_shapes"])
-    compiling = human_seconds(results["compile_seconds"])
+    compiling, peak = human_seconds(results["compile_seconds"]), results["peak_memory_bytes"]
     rows += [
         (
             "time",
             f"{human_seconds(results['seconds'])}, {compiling} of it compiling {shapes} shapes",
         ),
-        ("memory", f"{human_bytes(results['peak_memory_bytes'])} at the peak"),
+        ("memory", f"{human_bytes(peak)} at the peak" if peak else "unknown"),
         ("model", f"{workdir / 'model'} ({_for_whom(workdir)})"),
         ("scores", workdir / "results.json"),
     ]
@@ -165,11 +167,18 @@ def _for_whom(workdir: Path) -> str:
     return "for transformers and jaxtune.predict"
 
 
-def peak_memory_bytes() -> int:
-    """The device's own count where it has one, else the largest resident size of this process."""
+def peak_memory_bytes() -> int | None:
+    """The device's own count where it has one, else the largest resident size of this process.
+
+    None where the system tells neither.
+    """
     stats = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         return int(stats["peak_bytes_in_use"])
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -199,31 +208,31 @@ def _kernels(run: Run, train: bool) -> set[str]:
         return call(*args, **kwargs)
 
     def forward(params: Any, batch: Any) -> Any:
-        return run.apply_fn(params, batch, key=jax.random.key(0), train=train)
+        return run.tuning.apply_fn(params, batch, key=jax.random.key(0), train=train)
 
     with nn.intercept_methods(note):
         jax.eval_shape(forward, run.params, _empty_batch(run))
     return found
 
 
-def _placement_rows(run: Run, trainable: Any) -> list[tuple[str, str]]:
+def _sharding_rows(run: Run, trainable: Any) -> list[tuple[str, str]]:
     """The mesh, which parameters it shares out how, and what each device keeps."""
-    placement = run.placement
-    if placement is None:
+    sharding = run.sharding
+    if sharding is None:
         return []
-    sizes = ", ".join(f"{name} {size}" for name, size in placement.mesh.shape.items())
+    sizes = ", ".join(f"{name} {size}" for name, size in sharding.mesh.shape.items())
     count = jax.process_count()
-    told = f"{placement.mode}: {sizes}" + (f", in {count} processes" if count > 1 else "")
+    told = f"{sharding.mode}: {sizes}" + (f", in {count} processes" if count > 1 else "")
     rows = [("parallel", told)]
     flat, found = paths.flatten(run.params), {}
-    for name, spec in placement.specs.items():
+    for name, spec in sharding.specs.items():
         found.setdefault(spec, []).append(name)
     for spec, names in found.items():
         if any(spec):
             example = max(names, key=lambda name: flat[name].size)
             rows.append(("", f"{spell(spec)}: {len(names)} parameters, such as {example}"))
-    moments = jax.eval_shape(run.optimizer(0).init, trainable)
-    kept = (placement.bytes_per_device(run.params), placement.bytes_per_device(moments))
+    moments = jax.eval_shape(make_tx(run, 0).init, trainable)
+    kept = (sharding.bytes_per_device(run.params), sharding.bytes_per_device(moments))
     texts = [human_bytes(size) for size in kept]
     rows.append(("", f"each device keeps {texts[0]} of parameters and {texts[1]} of moments"))
     return rows
@@ -251,7 +260,7 @@ def _reads_images(run: Run) -> bool:
 
 def _empty_batch(run: Run) -> dict[str, np.ndarray]:
     """A batch of the largest shape, of which only the shape is looked at."""
-    return run.layout.collate(run.examples["train"], run.layout.empty(), (run.settings.seed, 0))
+    return run.data.stream.empty()
 
 
 def _sizes(run: Run, lengths: np.ndarray) -> str:
@@ -264,14 +273,14 @@ def _shapes(run: Run) -> str:
     if _reads_images(run):
         height, width = _empty_batch(run)["pixel_values"].shape[1:3]
         return f"images of {height} x {width} pixels"
-    lengths, size = run.examples["train"].lengths, run.settings.train.batch_size
-    order = run.layout.order(lengths, run.settings.seed, 0)[:_SAMPLE]
-    placed = [run.layout.place(indices, lengths) for indices in order]
-    waste = batches.padding_waste(placed, lengths, size)
-    if run.layout.kind == "packed":
-        shapes = ", ".join(f"{rows} x {length}" for rows, length in run.layout.shapes())
+    stream, layout = run.data.stream, run.data.stream.layout
+    count = min(_SAMPLE, stream.steps_per_epoch)
+    placed = [index for index, _ in itertools.islice(stream.indices(), count)]
+    waste = batches.padding_waste(placed, stream.examples.lengths, layout.batch_size)
+    if layout.kind == "packed":
+        shapes = ", ".join(f"{rows} x {length}" for rows, length in layout.shapes())
         return f"examples, packed into {shapes} tokens ({waste:.1%} padding)"
-    shapes = ", ".join(map(str, run.layout.lengths))
+    shapes = ", ".join(map(str, layout.lengths))
     return f"examples, padded to {shapes} tokens ({waste:.1%} padding)"
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from jaxtune.core.errors import UserError
 from jaxtune.io.atomic import write_atomic
 from jaxtune.io.json_files import read_json_object
-from jaxtune.settings import Settings, differences, to_json
+from jaxtune.settings import Settings
+from jaxtune.settings.dicts import differences, to_json
 
 _REMEDY = "Use another --workdir"
 

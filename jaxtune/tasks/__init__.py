@@ -1,1 +1,5 @@
-"""Tasks: loss, metrics and decoding, one file each."""
+"""What is learnt: one file for each task, with its data, loss, scores and output."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

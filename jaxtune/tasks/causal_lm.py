@@ -12,9 +12,8 @@ from jaxtune.data.sources.rows import Rows
 from jaxtune.data.text import blocks
 from jaxtune.data.text.examples import Examples
 from jaxtune.data.text.text_tables import Track
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import DataSettings
 from jaxtune.tasks import language_modeling
-from jaxtune.tasks.task import Task
 
 
 def encode(
@@ -30,14 +29,14 @@ def encode(
     Args:
       rows: texts; without `labels` to predict on.
       tokenizer: from `load_tokenizer`.
-      settings: has `max_length`, the tokens of a block.
+      settings: of the tokens `max_length` is read, those of a block.
       track: shows progress.
 
     Raises:
       UserError: no separator, or texts to learn from with fewer than two tokens in all.
     """
     texts = blocks.tokenize_texts(tokenizer, rows.inputs, track)
-    end, size = blocks.separator(tokenizer), settings.max_length
+    end, size = blocks.separator(tokenizer), settings.tokens.max_length
     if rows.labels is None:
         first = np.array([end], np.int32)
         streams = [np.concatenate([first, ids]) for ids in texts]
@@ -46,8 +45,8 @@ def encode(
     joined = blocks.join(texts, end)
     if len(joined) < 2:
         raise UserError(
-            f"{settings.path}: the texts have {len(joined)} tokens in all, but expected at least 2,"
-            " one to predict from and one to predict. Check config.data.text_columns."
+            f"{settings.source.path}: the texts have {len(joined)} tokens in all, but expected at"
+            " least 2, one to predict from and one to predict. Check config.data.text_columns."
         )
     # A block of one token would have nothing to predict it from.
     parts = [blocks.cut(joined, size, least=2)]
@@ -63,18 +62,4 @@ def next_tokens(examples: Examples) -> Examples:
     return examples._replace(labels=np.where(weights > 0, following, 0), weights=weights)
 
 
-CAUSAL_LM = Task(
-    name="causal_lm",
-    head="causal_lm",
-    problem_type=None,
-    reader=blocks.TEXTS,
-    encode=encode,
-    make_loss=language_modeling.make_loss,
-    metrics_fn=language_modeling.batch_metrics,
-    scores_fn=language_modeling.scores,
-    best_metric="perplexity",
-    higher_is_better=language_modeling.HIGHER_IS_BETTER,
-    decode=language_modeling.decode,
-    read_new=blocks.read_new,
-    fetch=language_modeling.fetch,
-)
+CAUSAL_LM = language_modeling.make_task("causal_lm", encode)

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxtune.core.types import Batch, LossFn, Mean, weighted_mean
+from jaxtune.core.types import Batch, LossFn, Mean, weighted_mean, weights
 from jaxtune.data.text import text_tables
 from jaxtune.settings import LossSettings
 from jaxtune.tasks.class_weights import class_weights
-from jaxtune.tasks.task import Records, Task
-from jaxtune.train.losses import cross_entropy, make_cross_entropy
+from jaxtune.tasks.task import Records, Task, TaskData, TaskLoss, TaskOutput, TaskScores
+from jaxtune.training.losses import cross_entropy, make_cross_entropy
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:
@@ -28,12 +28,12 @@ def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -
     return make_cross_entropy(weights, settings.label_smoothing, settings.focal_gamma)
 
 
-def batch_metrics(outputs: Float[Array, "b c"], batch: Batch) -> dict[str, Mean]:
-    """Loss (nats) and accuracy (0 to 1) of a batch, as sums and weights."""
+def batch_metrics(outputs: Float[Array, "b *t c"], batch: Batch) -> dict[str, Mean]:
+    """Loss (nats) and accuracy (0 to 1) of examples, or of scored tokens, as sums and weights."""
     correct = jnp.argmax(outputs, axis=-1) == batch["labels"]
     return {
         "loss": cross_entropy(outputs, batch),
-        "accuracy": weighted_mean(correct, batch["weight"]),
+        "accuracy": weighted_mean(correct, weights(batch, correct.shape)),
     }
 
 
@@ -86,13 +86,10 @@ CLASSIFICATION = Task(
     name="classification",
     head="sequence",
     problem_type="single_label_classification",
-    reader=text_tables.CLASSES,
-    encode=text_tables.encode,
-    make_loss=make_loss,
-    metrics_fn=batch_metrics,
-    scores_fn=scores,
-    best_metric="accuracy",
-    higher_is_better={"accuracy": True, "macro_f1": True, "mcc": True, "loss": False},
-    decode=decode,
-    reorder=reorder,
+    data=TaskData(text_tables.CLASSES, text_tables.encode, reorder=reorder),
+    loss=TaskLoss(make_loss, batch_metrics),
+    scores=TaskScores(
+        scores, "accuracy", {"accuracy": True, "macro_f1": True, "mcc": True, "loss": False}
+    ),
+    output=TaskOutput(decode),
 )

@@ -11,7 +11,8 @@ from jaxtune.core.types import Batch, LossFn, Mean
 from jaxtune.data.images import images
 from jaxtune.settings import LossSettings
 from jaxtune.tasks import classification
-from jaxtune.tasks.task import Records
+from jaxtune.tasks.classification import CLASSIFICATION
+from jaxtune.tasks.task import Records, TaskData, TaskOutput
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:
@@ -48,13 +49,12 @@ def decode(outputs: np.ndarray, examples: Any, class_names: Sequence[str]) -> Re
     ]
 
 
-IMAGE_CLASSIFICATION = classification.CLASSIFICATION._replace(
+IMAGE_CLASSIFICATION = CLASSIFICATION._replace(
     name="image_classification",
     head="image",
-    reader=images.CLASSES,
-    encode=images.encode,
-    make_loss=make_loss,
-    decode=decode,
-    read_new=images.read_new,
-    inputs=images.IMAGES,
+    data=TaskData(
+        images.CLASSES, images.encode, images.read_new, images.IMAGES, classification.reorder
+    ),
+    loss=CLASSIFICATION.loss._replace(make=make_loss),
+    output=TaskOutput(decode),
 )

@@ -13,12 +13,20 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxtune.core.errors import UserError
-from jaxtune.core.types import Batch, LossFn, Mean, segment_mask, weighted_mean
+from jaxtune.core.types import Batch, LossFn, segment_mask, weights
+from jaxtune.data.text import blocks
 from jaxtune.settings import LossSettings
-from jaxtune.tasks.task import Records
-from jaxtune.train.losses import cross_entropy, make_cross_entropy
-
-HIGHER_IS_BETTER = {"perplexity": False, "accuracy": True, "loss": False}
+from jaxtune.tasks.classification import batch_metrics
+from jaxtune.tasks.task import (
+    Encode,
+    Records,
+    Task,
+    TaskData,
+    TaskLoss,
+    TaskOutput,
+    TaskScores,
+)
+from jaxtune.training.losses import make_cross_entropy
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:
@@ -36,21 +44,12 @@ def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -
     return make_cross_entropy(None, settings.label_smoothing, settings.focal_gamma)
 
 
-def batch_metrics(outputs: Float[Array, "b t v"], batch: Batch) -> dict[str, Mean]:
-    """Loss (nats) and accuracy (0 to 1) of the scored tokens of a batch, as sums and weights."""
-    correct = jnp.argmax(outputs, axis=-1) == batch["labels"]
-    return {
-        "loss": cross_entropy(outputs, batch),
-        "accuracy": weighted_mean(correct, batch["weight"]),
-    }
-
-
 def fetch(outputs: Float[Array, "b t v"], batch: Batch) -> Float[Array, "b 2"]:
     """Of each block, the log-likelihood of its scored tokens (nats) and how many they are.
 
     Of packed rows with s blocks, [b s 2].
     """
-    logits, weight = outputs.astype(jnp.float32), batch["weight"]
+    logits, weight = outputs.astype(jnp.float32), weights(batch, outputs.shape[:-1])
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
     if "segment_ids" in batch:
         losses, weight = losses[:, None], weight[:, None] * segment_mask(batch)  # [b s t]
@@ -95,3 +94,23 @@ def decode(outputs: np.ndarray, examples: Any, class_names: Sequence[str]) -> Re
         known = math.isfinite(value)
         records.append({"perplexity": value if known else None, "tokens": round(count)})
     return records
+
+
+def make_task(name: str, encode: Encode) -> Task:
+    """The task of a language model, whose head has the same name.
+
+    Args:
+      name: as `config.task` spells it.
+      encode: texts -> blocks with labels and weights.
+    """
+    return Task(
+        name=name,
+        head=name,
+        problem_type=None,
+        data=TaskData(blocks.TEXTS, encode, blocks.read_new),
+        loss=TaskLoss(make_loss, batch_metrics),
+        scores=TaskScores(
+            scores, "perplexity", {"perplexity": False, "accuracy": True, "loss": False}
+        ),
+        output=TaskOutput(decode, fetch=fetch),
+    )

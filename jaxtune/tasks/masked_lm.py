@@ -19,9 +19,8 @@ from jaxtune.data.sources.rows import Rows
 from jaxtune.data.text import blocks
 from jaxtune.data.text.examples import Examples, Fields
 from jaxtune.data.text.text_tables import Track
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import DataSettings
 from jaxtune.tasks import language_modeling
-from jaxtune.tasks.task import Task
 
 MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the chosen tokens; the others stay as they are
 
@@ -38,8 +37,8 @@ def encode(
     Args:
       rows: texts; without `labels` to predict on.
       tokenizer: from `load_tokenizer`.
-      settings: has `max_length`, the tokens of a block, special ones included, and
-        `mask_probability`.
+      settings: of the tokens `max_length`, those of a block, special ones included, and
+        `mask_probability` are read.
       track: shows progress.
 
     Raises:
@@ -52,7 +51,7 @@ def encode(
         )
     texts = blocks.tokenize_texts(tokenizer, rows.inputs, track)
     frame = blocks.find_frame(tokenizer, rows.inputs, texts)
-    size, learning = blocks.room(frame, settings.max_length), rows.labels is not None
+    size, learning = blocks.room(frame, settings.tokens.max_length), rows.labels is not None
     streams = [blocks.join(texts, blocks.separator(tokenizer))] if learning else texts
     parts = [blocks.cut(ids, size) for ids in streams]
     found = blocks.make_examples(parts, tokenizer.pad_token_id, frame)
@@ -60,16 +59,17 @@ def encode(
     candidates = np.isin(found.input_ids, list(special), invert=True)
     if learning and not candidates.any():
         raise UserError(
-            f"{settings.path}: the texts have no token that can be masked, only special and unknown"
-            " ones. Check config.data.text_columns and whether the tokenizer knows the language."
+            f"{settings.source.path}: the texts have no token that can be masked, only special and"
+            " unknown ones. Check config.data.text_columns and whether the tokenizer knows the"
+            " language."
         )
     transform = partial(
         mask_tokens,
         mask_token=tokenizer.mask_token_id,
         words=np.array(sorted({*tokenizer.get_vocab().values()} - special), np.int32),
-        probability=settings.mask_probability,
+        probability=settings.tokens.mask_probability,
     )
-    notes = [blocks.describe(len(texts), found, settings.max_length)] if learning else []
+    notes = [blocks.describe(len(texts), found, settings.tokens.max_length)] if learning else []
     weights = candidates.astype(np.float32)
     return found._replace(labels=found.input_ids, weights=weights, transform=transform), notes
 
@@ -108,18 +108,4 @@ def mask_tokens(
     return fields | {"input_ids": hidden, "weights": chosen.astype(np.float32)}
 
 
-MASKED_LM = Task(
-    name="masked_lm",
-    head="masked_lm",
-    problem_type=None,
-    reader=blocks.TEXTS,
-    encode=encode,
-    make_loss=language_modeling.make_loss,
-    metrics_fn=language_modeling.batch_metrics,
-    scores_fn=language_modeling.scores,
-    best_metric="perplexity",
-    higher_is_better=language_modeling.HIGHER_IS_BETTER,
-    decode=language_modeling.decode,
-    read_new=blocks.read_new,
-    fetch=language_modeling.fetch,
-)
+MASKED_LM = language_modeling.make_task("masked_lm", encode)

@@ -10,8 +10,8 @@ from jaxtune.core.types import Batch, LossFn, Mean
 from jaxtune.data.text import text_tables
 from jaxtune.settings import LossSettings
 from jaxtune.tasks.class_weights import class_weights
-from jaxtune.tasks.task import Records, Task
-from jaxtune.train.losses import binary_cross_entropy, make_binary_cross_entropy
+from jaxtune.tasks.task import Records, Task, TaskData, TaskLoss, TaskOutput, TaskScores
+from jaxtune.training.losses import binary_cross_entropy, make_binary_cross_entropy
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:
@@ -71,13 +71,12 @@ MULTI_LABEL = Task(
     name="multi_label",
     head="sequence",
     problem_type="multi_label_classification",
-    reader=text_tables.CLASS_SETS,
-    encode=text_tables.encode,
-    make_loss=make_loss,
-    metrics_fn=batch_metrics,
-    scores_fn=scores,
-    best_metric="micro_f1",
-    higher_is_better={"micro_f1": True, "macro_f1": True, "subset_accuracy": True, "loss": False},
-    decode=decode,
-    reorder=reorder,
+    data=TaskData(text_tables.CLASS_SETS, text_tables.encode, reorder=reorder),
+    loss=TaskLoss(make_loss, batch_metrics),
+    scores=TaskScores(
+        scores,
+        "micro_f1",
+        {"micro_f1": True, "macro_f1": True, "subset_accuracy": True, "loss": False},
+    ),
+    output=TaskOutput(decode),
 )

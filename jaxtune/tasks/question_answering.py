@@ -14,8 +14,8 @@ from jaxtune.data.sources.rows import Data
 from jaxtune.data.text import squad, windows
 from jaxtune.settings import LossSettings
 from jaxtune.tasks import spans
-from jaxtune.tasks.task import Records, Task
-from jaxtune.train.losses import span_cross_entropy
+from jaxtune.tasks.task import Records, Task, TaskData, TaskLoss, TaskOutput, TaskScores
+from jaxtune.training.losses import span_cross_entropy
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:
@@ -114,17 +114,9 @@ QUESTION_ANSWERING = Task(
     name="question_answering",
     head="span",
     problem_type=None,
-    reader=squad.QUESTIONS,
-    encode=windows.encode,
-    make_loss=make_loss,
-    metrics_fn=batch_metrics,
-    scores_fn=scores,
-    best_metric="f1",
+    data=TaskData(squad.QUESTIONS, windows.encode, squad.read_new, resolve=squad.resolve),
+    loss=TaskLoss(make_loss, batch_metrics),
     # Not every validation split has the scores of both kinds, so they choose no checkpoint.
-    higher_is_better={"exact_match": True, "f1": True, "loss": False},
-    decode=decode,
-    read_new=squad.read_new,
-    num_outputs=num_outputs,
-    resolve=squad.resolve,
-    per_token=True,
+    scores=TaskScores(scores, "f1", {"exact_match": True, "f1": True, "loss": False}),
+    output=TaskOutput(decode, num_outputs, per_token=True),
 )

@@ -10,8 +10,8 @@ from jaxtune.core.types import Batch, LossFn, Mean
 from jaxtune.data.sources.rows import Data
 from jaxtune.data.text import text_tables
 from jaxtune.settings import LossSettings
-from jaxtune.tasks.task import Records, Task
-from jaxtune.train.losses import squared_error
+from jaxtune.tasks.task import Records, Task, TaskData, TaskLoss, TaskOutput, TaskScores
+from jaxtune.training.losses import squared_error
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:
@@ -77,13 +77,10 @@ REGRESSION = Task(
     name="regression",
     head="sequence",
     problem_type="regression",
-    reader=text_tables.TARGETS,
-    encode=text_tables.encode,
-    make_loss=make_loss,
-    metrics_fn=batch_metrics,
-    scores_fn=scores,
-    best_metric="pearson",
-    higher_is_better={"pearson": True, "spearman": True, "mse": False, "loss": False},
-    decode=decode,
-    num_outputs=num_outputs,
+    data=TaskData(text_tables.TARGETS, text_tables.encode),
+    loss=TaskLoss(make_loss, batch_metrics),
+    scores=TaskScores(
+        scores, "pearson", {"pearson": True, "spearman": True, "mse": False, "loss": False}
+    ),
+    output=TaskOutput(decode, num_outputs),
 )

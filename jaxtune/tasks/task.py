@@ -10,9 +10,11 @@ from jaxtyping import Array
 from jaxtune.core.types import Batch, LossFn, Mean
 from jaxtune.data.inputs import TEXT, Inputs
 from jaxtune.data.sources.rows import Data, Reader, Rows
+from jaxtune.data.sources.table import Table
 from jaxtune.data.text import text_tables
 from jaxtune.data.text.text_tables import Track
-from jaxtune.settings import DataSettings, LossSettings
+from jaxtune.settings import LossSettings
+from jaxtune.settings.data import DataSettings
 
 Encode = Callable[[Rows, Any, DataSettings, Track], tuple[Any, list[str]]]
 """(rows, tokenizer or image processor, settings, progress) -> (examples, notes for a person)."""
@@ -44,6 +46,69 @@ def as_they_are(outputs: Array, batch: Batch) -> Array:
     return outputs
 
 
+class TaskData(NamedTuple):
+    """What is read, and how it becomes examples.
+
+    Attributes:
+      reader: how labelled data is read.
+      encode: rows -> examples.
+      read_new: (file, folder or table, columns, encoding) -> rows without labels, to predict on.
+      inputs: texts or images.
+      reorder: (labels, index of each class of the data in the model's order) -> labels.
+      resolve: (settings, training rows) -> the settings with what follows from the data.
+    """
+
+    reader: Reader
+    encode: Encode
+    read_new: Callable[[Path | Table, Sequence[str], str], Rows] = text_tables.read_new
+    inputs: Inputs = TEXT
+    reorder: Callable[[Any, np.ndarray], Any] = unchanged
+    resolve: Callable[[DataSettings, Rows], DataSettings] = as_set
+
+
+class TaskLoss(NamedTuple):
+    """What is minimised.
+
+    Attributes:
+      make: (settings, class names, training labels) -> the loss.
+      metrics: (outputs, batch) -> sums and weights that add up over batches, by name; the plain
+        loss is one of them, `loss`.
+    """
+
+    make: Callable[[LossSettings, Sequence[str], Any], LossFn]
+    metrics: Callable[[Array, Batch], dict[str, Mean]]
+
+
+class TaskScores(NamedTuple):
+    """How good the outputs are.
+
+    Attributes:
+      compute: (means of the metrics, outputs of all examples, examples) -> scores, by name.
+      best: the score that chooses the best checkpoint where the config names none.
+      higher_is_better: direction by score name.
+    """
+
+    compute: Callable[[Mapping[str, float], Any, Any], dict[str, float]]
+    best: str
+    higher_is_better: Mapping[str, bool]
+
+
+class TaskOutput(NamedTuple):
+    """What the head gives, and how it reads.
+
+    Attributes:
+      decode: (outputs of all examples, examples, class names) -> a record for each row.
+      num_outputs: of a head whose outputs are not classes; None where they are.
+      fetch: what of a batch's outputs is brought to the host; its first axis is b.
+      per_token: whether the fetched outputs are of tokens, [b t ...].
+    """
+
+    decode: Callable[[Any, Any, Sequence[str]], Records]
+    num_outputs: Callable[[Data], int | None] = no_outputs
+    fetch: Callable[[Array, Batch], Array | None] = as_they_are
+    per_token: bool = False
+
+
 class Task(NamedTuple):
     """One kind of thing to learn, as data.
 
@@ -51,45 +116,23 @@ class Task(NamedTuple):
       name: as `config.task` spells it.
       head: the head of a model family that it needs.
       problem_type: as transformers spells it in `config.json`; None where it does not.
-      reader: how its data is read.
-      encode: rows -> examples.
-      make_loss: (settings, class names, training labels) -> the loss to minimise.
-      metrics_fn: sums and weights that add up over batches, by name; `loss` is one of them.
-      scores_fn: (means of the metrics, outputs of all examples, examples) -> scores, by name.
-      best_metric: the score that chooses the best checkpoint where the config names none.
-      higher_is_better: direction by score name.
-      decode: (outputs of all examples, examples, class names) -> a record for each row.
-      read_new: (file or folder, columns, encoding) -> rows without labels, to predict on.
-      inputs: texts or images.
-      num_outputs: of a head whose outputs are not classes; None where they are.
-      reorder: (labels, index of each class of the data in the model's order) -> labels.
-      fetch: what of a batch's outputs is brought to the host; its first axis is b.
-      resolve: (settings, training rows) -> the settings with what follows from the data.
-      per_token: whether the fetched outputs are of tokens, [b t ...].
+      data: what is read.
+      loss: what is minimised.
+      scores: how good the outputs are.
+      output: how they read.
     """
 
     name: str
     head: str
     problem_type: str | None
-    reader: Reader
-    encode: Encode
-    make_loss: Callable[[LossSettings, Sequence[str], Any], LossFn]
-    metrics_fn: Callable[[Array, Batch], dict[str, Mean]]
-    scores_fn: Callable[[Mapping[str, float], Any, Any], dict[str, float]]
-    best_metric: str
-    higher_is_better: Mapping[str, bool]
-    decode: Callable[[Any, Any, Sequence[str]], Records]
-    read_new: Callable[[Path, Sequence[str], str], Rows] = text_tables.read_new
-    inputs: Inputs = TEXT
-    num_outputs: Callable[[Data], int | None] = no_outputs
-    reorder: Callable[[Any, np.ndarray], Any] = unchanged
-    fetch: Callable[[Array, Batch], Array | None] = as_they_are
-    resolve: Callable[[DataSettings, Rows], DataSettings] = as_set
-    per_token: bool = False
+    data: TaskData
+    loss: TaskLoss
+    scores: TaskScores
+    output: TaskOutput
 
 
 def keeping_tokens(task: Task, folder: Path | None) -> Task:
     """The task with its tokens kept in `folder`, where it has one and turns whole texts to them."""
-    if folder is None or task.encode is not text_tables.encode:
+    if folder is None or task.data.encode is not text_tables.encode:
         return task
-    return task._replace(encode=text_tables.encode_once(folder))
+    return task._replace(data=task.data._replace(encode=text_tables.encode_once(folder)))

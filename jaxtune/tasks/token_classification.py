@@ -13,8 +13,8 @@ from jaxtune.data.text.word_tokens import UNSCORED, Words, encode
 from jaxtune.data.text.words import Tags
 from jaxtune.settings import LossSettings
 from jaxtune.tasks.class_weights import class_weights
-from jaxtune.tasks.task import Records, Task
-from jaxtune.train.losses import cross_entropy, make_cross_entropy
+from jaxtune.tasks.task import Records, Task, TaskData, TaskLoss, TaskOutput, TaskScores
+from jaxtune.training.losses import cross_entropy, make_cross_entropy
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:
@@ -141,22 +141,12 @@ TOKEN_CLASSIFICATION = Task(
     name="token_classification",
     head="token",
     problem_type=None,
-    reader=words.READER,
-    encode=encode,
-    make_loss=make_loss,
-    metrics_fn=batch_metrics,
-    scores_fn=scores,
-    best_metric="f1",
-    higher_is_better={
-        "f1": True,
-        "precision": True,
-        "recall": True,
-        "accuracy": True,
-        "loss": False,
-    },
-    decode=decode,
-    read_new=words.read_new,
-    reorder=reorder,
-    fetch=fetch,
-    per_token=True,
+    data=TaskData(words.READER, encode, words.read_new, reorder=reorder),
+    loss=TaskLoss(make_loss, batch_metrics),
+    scores=TaskScores(
+        scores,
+        "f1",
+        {"f1": True, "precision": True, "recall": True, "accuracy": True, "loss": False},
+    ),
+    output=TaskOutput(decode, fetch=fetch, per_token=True),
 )

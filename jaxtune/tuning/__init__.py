@@ -1,1 +1,5 @@
-"""Tuning strategies: what is trained, one file each."""
+"""What is trained: strategies, and the label tree that the rest follows from."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

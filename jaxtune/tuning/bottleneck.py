@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import ApplyFn, Params, PRNGKey
 from jaxtune.tuning import injection
-from jaxtune.tuning.head import HEAD
+from jaxtune.tuning.extended import insert
+from jaxtune.tuning.selective import HEAD
 
 PLACEMENTS = {
     "houlsby": (r"layer/\d+/(?:attention/)?output/dense/kernel$",),
@@ -81,7 +82,7 @@ class BottleneckAdapter:
             added[f"{place}/down/bias"] = jnp.zeros(shape[1], jnp.float32)
             added[f"{place}/up/kernel"] = jnp.zeros(shape[::-1], jnp.float32)
             added[f"{place}/up/bias"] = jnp.zeros(width, jnp.float32)
-        return injection.insert(params, added)
+        return insert(params, added)
 
     def labels(self, params: Params) -> Any:
         """`adapter` for the added leaves, `head` for the head, FROZEN for the rest."""

@@ -16,14 +16,14 @@ BELOW = r"(?:^|/)embeddings/"
 """Names of what lies below the first layer."""
 
 
-def depths(params: Params, layers: str, below: str) -> tuple[list[int | None], int]:
+def depths(params: Params, layers: str, below: str | None) -> tuple[list[int | None], int]:
     """The depth of each leaf.
 
     Args:
       params: any tree; only names are read.
       layers: a regex whose groups are a layer's place, counted from the input: its index, or a
         stage and the index in it.
-      below: a regex for what lies below the first layer.
+      below: a regex for what lies below the first layer; None where nothing does.
 
     Returns:
       (depths, number of layers). A depth is -1 below the first layer, an index in a layer, and
@@ -33,7 +33,8 @@ def depths(params: Params, layers: str, below: str) -> tuple[list[int | None], i
       UserError: a regex that is none, has no group of digits, or matches no parameter.
     """
     names = paths.leaf_names(params)
-    pattern, lower = paths.compile_pattern(layers), paths.compile_pattern(below)
+    pattern = paths.compile_pattern(layers)
+    lower = None if below is None else paths.compile_pattern(below)
     places: list[tuple[int, ...] | None] = []
     for name in names:
         match = pattern.search(name)
@@ -42,22 +43,22 @@ def depths(params: Params, layers: str, below: str) -> tuple[list[int | None], i
         places.append(tuple(map(int, match.groups())) if match else None)
     order = {place: i for i, place in enumerate(sorted({p for p in places if p is not None}))}
     found = [
-        order[place] if place is not None else -1 if lower.search(name) else None
+        order[place] if place is not None else -1 if lower and lower.search(name) else None
         for name, place in zip(names, places, strict=True)
     ]
     for field, regex, matched in (
         ("layers", layers, any(depth is not None and depth >= 0 for depth in found)),
-        ("below", below, any(map(lower.search, names))),
+        ("below", below, lower is None or any(map(lower.search, names))),
     ):
-        if not matched:
+        if regex is not None and not matched:
             raise UserError(
                 f"no parameter matches {regex!r}.{paths.nearest_names(regex, names)} Set `{field}`"
-                " to a regex for this model's names."
+                f" to a regex for this model's names{', or None' if field == 'below' else ''}."
             )
     return found, 1 + max(depth for depth in found if depth is not None)
 
 
-def frozen_layers(labels: Any, layers: str, below: str) -> int:
+def frozen_layers(labels: Any, layers: str, below: str | None) -> int:
     """How many layers, counted from the input, are frozen with all that lies below them.
 
     Args:

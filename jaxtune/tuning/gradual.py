@@ -20,7 +20,8 @@ class Gradual:
 
     With the order `ulmfit` each stage adds the next layers below, and the last one the embeddings.
     With `chain_thaw` the embeddings alone are trained next, then the layers from the lowest on,
-    each alone, and in the last stage everything.
+    each alone, and in the last stage everything. A stage that would train nothing, or the same as
+    the one before it, is left out: a model may have nothing above its layers, or below.
 
     A leaf's label names the stage since which it has been trained without a break, so Adam goes on
     with what it knows of that leaf and starts afresh with the others.
@@ -34,7 +35,7 @@ class Gradual:
       stage_length: epochs (a fraction is fine), steps, or evaluations without a better score.
       layers_per_stage: how many layers a stage adds, or trains alone.
       layers: a regex whose first group is a layer's index, counted from the input.
-      below: a regex for what lies below the first layer.
+      below: a regex for what lies below the first layer; None for nothing.
     """
 
     order: Literal["ulmfit", "chain_thaw"] = "ulmfit"
@@ -42,7 +43,7 @@ class Gradual:
     stage_length: float = 1.0
     layers_per_stage: int = 1
     layers: str = LAYERS
-    below: str = BELOW
+    below: str | None = BELOW
 
     def labels(self, params: Params) -> Any:
         """The labels of the last stage, in which every leaf is trained."""
@@ -66,23 +67,25 @@ class Gradual:
                 f"config.tuning.layers_per_stage is {self.layers_per_stage}, but the model has"
                 f" {total} layers: expected 1 to {total}."
             )
-        thawed = self._thawed(total)
+        thawed = self._thawed(total, set(found))
         structure = jax.tree.structure(params)
         return tuple(
             jax.tree.unflatten(structure, [_label(thawed, index, depth) for depth in found])
             for index in range(len(thawed))
         )
 
-    def _thawed(self, total: int) -> list[set[int | None]]:
-        """The depths that each stage trains."""
+    def _thawed(self, total: int, present: set[int | None]) -> list[set[int | None]]:
+        """The depths that each stage trains, of those that the model has."""
         size = self.layers_per_stage
         if self.order == "ulmfit":
             lowest = [total, *range(total - size, 0, -size), 0, -1]
-            return [{ABOVE, *range(low, total)} for low in lowest]
-        groups: list[set[int | None]] = [
-            set(range(low, min(low + size, total))) for low in range(0, total, size)
-        ]
-        return [{ABOVE}, {-1}, *groups, {ABOVE, *range(-1, total)}]
+            stages = [{ABOVE, *range(low, total)} for low in lowest]
+        else:
+            groups = [set(range(low, min(low + size, total))) for low in range(0, total, size)]
+            stages = [{ABOVE}, {-1}, *groups, {ABOVE, *range(-1, total)}]
+        stages = [stage & present for stage in stages]
+        pairs = zip(stages, [set(), *stages], strict=False)
+        return [stage for stage, before in pairs if stage and stage != before]
 
 
 def _label(thawed: list[set[int | None]], index: int, depth: int | None) -> str:

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 from jaxtune.core import paths
 from jaxtune.core.types import ApplyFn, Params, PRNGKey
 from jaxtune.tuning import injection
-from jaxtune.tuning.head import HEAD
+from jaxtune.tuning.extended import insert, rebuild
+from jaxtune.tuning.selective import HEAD
 
 KEY_VALUE = (r"attention/self/(?:key|value)/kernel$",)
 """The matrices of jaxtune's models whose outputs the paper scales."""
@@ -61,7 +62,7 @@ class IA3:
                 f"{name}_ia3_input": jnp.ones(rows, jnp.float32)
                 for name, (rows, _) in found.items()
             }
-        return injection.insert(params, added)
+        return insert(params, added)
 
     def labels(self, params: Params) -> Any:
         """`ia3` for the added leaves, `head` for the head, FROZEN for the rest."""
@@ -116,4 +117,4 @@ def _merge(params: Params, added: Sequence[str]) -> Params:
         bias = "/".join([*matrix.split("/")[:-1], "bias"])
         if bias in flat:
             flat[bias] = flat[bias].astype(jnp.float32) * factor
-    return paths.unflatten(flat)
+    return rebuild(params, flat)

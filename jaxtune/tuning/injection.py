@@ -1,24 +1,25 @@
 """Parameters that a strategy adds to a model, and the forward pass that uses them.
 
-An added leaf stands in the same tree, beside the parameter that it acts on, such as
-`.../query/kernel_lora_a` beside `.../query/kernel`. So the one label tree covers it, and names keep
-telling the layer. The model is not touched: while it runs, the calls of those of its modules that
-carry added leaves are intercepted.
+An added leaf stands in the same tree (see `extended`), so the one label tree covers it, and names
+keep telling the layer. The model is not touched: while it runs, the calls of those of its Linen
+modules that hold added leaves are intercepted. What belongs to no such module is merged into the
+model's own leaves in the step, by strategies that can.
 """
 
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import ApplyFn, Batch, Params, PRNGKey
+from jaxtune.tuning.extended import Extended
 from jaxtune.tuning.partition import FROZEN
 
 
@@ -80,7 +81,7 @@ def find_targets(params: Params, targets: Sequence[str], kind: str) -> dict[str,
     """The matrices that an adapter acts on.
 
     Args:
-      params: nested dicts of arrays or of `jax.ShapeDtypeStruct`.
+      params: a tree of arrays or of `jax.ShapeDtypeStruct`.
       targets: regexes over leaf names; each must match at least one.
       kind: what asks, for messages.
 
@@ -100,8 +101,9 @@ def find_targets(params: Params, targets: Sequence[str], kind: str) -> dict[str,
     for name, shape in shapes.items():
         if len(shape) != 2:
             raise UserError(
-                f"{kind} targets {name!r}, whose shape is {list(shape)}: expected a matrix. Make"
-                " `targets` narrower, such as 'query/kernel$'."
+                f"{kind} targets {name!r}, whose shape is {list(shape)}: expected a matrix, not the"
+                " stacked ones of layers under scan or vmap. Make `targets` narrower, such as"
+                " 'query/kernel$'."
             )
     return shapes
 
@@ -120,26 +122,6 @@ def check_alone(params: Params, name: str, own: str) -> None:
                 f"{name!r} is changed by another strategy too ({leaf!r}), and the two cannot be"
                 " told apart here. Choose other targets, or put lora first in config.tuning.name."
             )
-
-
-def insert(params: Params, added: Mapping[str, Any]) -> Params:
-    """A copy of nested dicts with more leaves, given by name.
-
-    Raises:
-      UserError: a name that is taken, or that leads through something other than a dict.
-    """
-    tree = jax.tree.map(lambda leaf: leaf, params)  # new dicts, the same leaves
-    for name, leaf in added.items():
-        *parents, last = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {}) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or last in node:
-            raise UserError(
-                f"{name!r} cannot be added to the parameters: expected nested dicts without it."
-            )
-        node[last] = leaf
-    return tree
 
 
 def label_added(params: Params, added: str, name: str, head: str | None) -> Any:
@@ -194,33 +176,64 @@ def intercept(
     """
     ending = re.compile(rf"(?:^|[/_]){re.escape(marker.removeprefix('kernel_'))}(?:$|/)")
 
-    def adapted(
-        params: Params, batch: Batch, *, key: PRNGKey | None, train: bool
-    ) -> Float[Array, "b c"]:
-        flat = paths.flatten(params)
-        wanted = {id(leaf): name for name, leaf in flat.items() if ending.search(name)}
-        edited: set[int] = set()
+    def adapted(params: Params, batch: Batch, *, key: PRNGKey | None, train: bool) -> Any:
+        wanted = {name: x for name, x in paths.flatten(params).items() if ending.search(name)}
+        edited: set[str] = set()
 
         def interceptor(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
             module = context.module
             known = context.method_name == method and isinstance(module, kind)
             if not known or not module.has_variable("params", marker):
                 return next_fun(*args, **kwargs)
-            edited.update(map(id, jax.tree.leaves(module.get_variable("params", marker))))
+            edited.update(_held(module, marker, wanted))
             return edit(module, partial(next_fun, **kwargs), args, train)
 
         with nn.intercept_methods(interceptor):
-            outputs = apply_fn(params, batch, key=key, train=train)
-        missed = [name for leaf, name in wanted.items() if leaf not in edited]
-        if not missed:
-            return outputs
-        if fold is None:
-            raise UserError(
-                f"the model leaves {len(missed)} of {len(wanted)} added parameters unused, such as"
-                f" {min(missed)!r}: expected them to be in Linen modules with the method {method}."
-                " Choose other targets."
-            )
-        with nn.intercept_methods(interceptor):
-            return apply_fn(fold(params, missed), batch, key=key, train=train)
+            return _run(
+                lambda tree: apply_fn(tree, batch, key=key, train=train),
+                params, wanted, edited, fold, method,
+            )  # fmt: skip
 
     return adapted
+
+
+def _run(
+    run: Callable[[Params], Any],
+    params: Params,
+    wanted: Collection[str],
+    edited: Collection[str],
+    fold: Fold | None,
+    method: str,
+) -> Any:
+    """The outputs with all added leaves in use: those that no call is edited by are merged."""
+    if not isinstance(params, Extended) or not wanted:
+        try:
+            outputs = run(params)
+        except Exception:  # a plain function may go over all leaves of its dicts, and fail on added
+            if edited or fold is None or not wanted:
+                raise
+        else:
+            if len(edited) == len(wanted):
+                return outputs
+    missed = [name for name in wanted if name not in edited]
+    if fold is None:
+        raise UserError(
+            f"the model leaves {len(missed)} of {len(wanted)} added parameters unused, such as"
+            f" {min(missed)!r}: expected them to be in Linen modules with the method {method}, each"
+            " told by its path, and the model to be given without jit. Choose other targets."
+        )
+    return run(fold(params, missed))
+
+
+def _held(module: nn.Module, marker: str, wanted: Mapping[str, Any]) -> Iterator[str]:
+    """The names of the added leaves that a module holds.
+
+    A model may hand on its parameters as they are, or changed: cast, or lifted by a transform. Then
+    the module's path tells which one it is, unless the names of several end so.
+    """
+    same = {id(leaf): name for name, leaf in wanted.items()}
+    for part, leaf in paths.flatten(module.get_variable("params", marker)).items():
+        place = "/".join(filter(None, (*module.path, marker, part)))
+        alike = [name for name in wanted if f"/{name}".endswith(f"/{place}")]
+        if id(leaf) in same or len(alike) == 1:
+            yield same.get(id(leaf)) or alike[0]

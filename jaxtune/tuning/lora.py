@@ -14,7 +14,8 @@ from jaxtune.core import dropout, paths
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import ApplyFn, Params, PRNGKey
 from jaxtune.tuning import injection
-from jaxtune.tuning.head import HEAD
+from jaxtune.tuning.extended import insert, rebuild
+from jaxtune.tuning.selective import HEAD
 
 QUERY_VALUE = (r"attention/self/(?:query|value)/kernel$",)
 """The targets of the paper, in jaxtune's models."""
@@ -88,7 +89,7 @@ class Lora:
             if self.use_dora:
                 injection.check_alone(params, name, _ADDED)
                 added[f"{name}_dora_magnitude"] = _lengths(flat[name])
-        return injection.insert(params, added)
+        return insert(params, added)
 
     def labels(self, params: Params) -> Any:
         """`lora` for the added leaves, `head` for the head, FROZEN for the rest."""
@@ -116,7 +117,7 @@ class Lora:
                 lengths = jax.lax.stop_gradient(_lengths(merged))
                 merged = flat.pop(f"{name}_dora_magnitude") / lengths * merged
             flat[name] = merged
-        return paths.unflatten(flat)
+        return rebuild(params, flat)
 
     def _beside(
         self, module: nn.Module, call: Callable[..., Array], args: tuple[Any, ...], train: bool

@@ -5,11 +5,11 @@ group. The gradient, the optimizer and the checkpoint all follow from those labe
 disagree.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 
 from jaxtune.core import paths, trees
 from jaxtune.core.errors import UserError
@@ -58,17 +58,30 @@ def label(strategy: Strategy, params: Params) -> Any:
 
     Args:
       strategy: what is trained.
-      params: nested dicts of arrays or of `jax.ShapeDtypeStruct`.
+      params: any tree of arrays or of `jax.ShapeDtypeStruct`.
 
     Returns:
       A tree of str of the same structure: FROZEN, or the name of the leaf's group.
 
     Raises:
-      UserError: the strategy does not fit this tree, or all of it is frozen.
+      UserError: the strategy does not fit this tree, all of it is frozen, or a leaf is no array, or
+        one that is trained has no gradient.
     """
     labels = strategy.labels(params)
     if all(name == FROZEN for name in jax.tree.leaves(labels)):
         raise UserError(f"{strategy} freezes every parameter, so there is nothing to train.")
+    columns = paths.leaf_names(params), jax.tree.leaves(params), jax.tree.leaves(labels)
+    for name, leaf, group in zip(*columns, strict=True):
+        if not hasattr(leaf, "dtype"):
+            raise UserError(
+                f"the parameter {name!r} is {leaf!r}: expected arrays alone. Take the rest out"
+                " first, as equinox.partition(model, equinox.is_array) does."
+            )
+        if group != FROZEN and not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            raise UserError(
+                f"the parameter {name!r} is {leaf.dtype}, which has no gradient: take it out of the"
+                f" parameters, or freeze it, as {name + '=frozen'!r} of the strategy rules does."
+            )
     return labels
 
 
@@ -105,11 +118,3 @@ def thaw(labels: Any, prefixes: Sequence[str], name: str) -> Any:
         for leaf, old in paths.flatten(labels).items()
     }
     return jax.tree.unflatten(jax.tree.structure(labels), list(flat.values()))
-
-
-def group_sizes(params: Params, labels: Any) -> Counter[str]:
-    """Number of scalars that carry each label."""
-    sizes: Counter[str] = Counter()
-    for leaf, name in zip(jax.tree.leaves(params), jax.tree.leaves(labels), strict=True):
-        sizes[name] += leaf.size
-    return sizes

@@ -13,7 +13,8 @@ from jaxtune.core import dropout
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import ApplyFn, Params, PRNGKey
 from jaxtune.tuning import injection
-from jaxtune.tuning.head import HEAD
+from jaxtune.tuning.extended import insert
+from jaxtune.tuning.selective import HEAD
 
 ATTENTION = (r"attention/self/key/kernel$",)
 """The key projections of jaxtune's models."""
@@ -67,7 +68,7 @@ class Prefix:
                 own = injection.key_of(key, leaf)
                 shape = (self.prefix_length, width)
                 added[leaf] = 0.02 * jax.random.normal(own, shape, jnp.float32)
-        return injection.insert(params, added)
+        return insert(params, added)
 
     def labels(self, params: Params) -> Any:
         """`prefix` for the added leaves, `head` for the head, FROZEN for the rest."""

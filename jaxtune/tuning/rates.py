@@ -17,7 +17,7 @@ def rate_multipliers(
     rules: Sequence[str] = (),
     *,
     layers: str = LAYERS,
-    below: str = BELOW,
+    below: str | None = BELOW,
 ) -> Any:
     """The factor on the learning rate of each leaf.
 
@@ -31,7 +31,7 @@ def rate_multipliers(
       layer_decay: factor from one layer to the one below it; None is 1.
       rules: each is `REGEX=FACTOR`, such as `classifier/=10`.
       layers: a regex whose first group is a layer's index, counted from the input.
-      below: a regex for what lies below the first layer.
+      below: a regex for what lies below the first layer; None for nothing.
 
     Returns:
       A tree of float with the structure of `params`.

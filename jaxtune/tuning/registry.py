@@ -6,20 +6,22 @@ from types import MappingProxyType
 from typing import Any
 
 from jaxtune.core.errors import UserError, nearest
-from jaxtune.tuning.bitfit import BitFit
 from jaxtune.tuning.bottleneck import BottleneckAdapter
-from jaxtune.tuning.embeddings_frozen import EmbeddingsFrozen
-from jaxtune.tuning.first_layers_frozen import FirstLayersFrozen
-from jaxtune.tuning.full import Full
 from jaxtune.tuning.gradual import Gradual
-from jaxtune.tuning.head import Head
 from jaxtune.tuning.ia3 import IA3
-from jaxtune.tuning.last_layers import LastLayers
-from jaxtune.tuning.layernorm import LayerNorm
 from jaxtune.tuning.lora import Lora
 from jaxtune.tuning.partition import Strategy
 from jaxtune.tuning.prefix import Prefix
-from jaxtune.tuning.rules import Rules
+from jaxtune.tuning.selective import (
+    BitFit,
+    EmbeddingsFrozen,
+    FirstLayersFrozen,
+    Full,
+    Head,
+    LastLayers,
+    LayerNorm,
+    Rules,
+)
 from jaxtune.tuning.union import Union
 
 STRATEGIES: Mapping[str, type] = {

@@ -18,7 +18,7 @@ from jaxtune.data.images.image_processor import ImageProcessor
 from jaxtune.data.images.rand_augment import OPERATIONS, SIGNED, rand_augment
 from jaxtune.data.text.token_dropout import token_dropout
 from jaxtune.run.config import load_config
-from jaxtune.settings import AugmentationSettings
+from jaxtune.settings.data import AugmentationSettings
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "images" / "rand_augment.npz")
 PROCESSOR = ImageProcessor("ViTImageProcessor", {"height": 32, "width": 24}, resample=2)
@@ -373,7 +373,7 @@ def test_overrides_reach_the_nested_section(config):
     }
     data = load_config(config, overrides).data
     assert data.augmentation == AugmentationSettings("pad", True, 2, 9, 0.2, 1.0)
-    assert (data.token_dropout, data.image_column) == (0.1, "img")
+    assert (data.tokens.token_dropout, data.columns.image_column) == (0.1, "img")
 
 
 @pytest.mark.parametrize(
@@ -382,13 +382,13 @@ def test_overrides_reach_the_nested_section(config):
         ("augmentation.crop", "random", "expected one of none, pad, resized"),
         ("augmentation.flip", "perhaps", "expected true or false"),
         ("augmentation.rand_augment_num_ops", "-1", "expected at least 0"),
-        ("augmentation.rand_augment_magnitude", "31", "expected 0 to 30"),
+        ("augmentation.rand_augment_magnitude", "31", "expected at least 0 and at most 30"),
         ("augmentation.mixup_alpha", "-0.1", "expected at least 0"),
         ("augmentation.cutmix_alpha", "-1", "expected at least 0"),
         ("augmentation.mixup", "1", "Nearest: mixup_alpha"),
         ("augmentation", "1", "is a section"),
-        ("token_dropout", "1.0", "expected a share from 0"),
-        ("token_dropout", "-0.1", "expected a share from 0"),
+        ("token_dropout", "1.0", "expected at least 0 and below 1"),
+        ("token_dropout", "-0.1", "expected at least 0 and below 1"),
     ],
 )
 def test_settings_out_of_range(config, field, value, message):

@@ -12,7 +12,8 @@ from jaxtune.data.sources.locate import load_tables
 from jaxtune.data.sources.rows import read_data
 from jaxtune.data.text import blocks
 from jaxtune.data.text.examples import load_tokenizer
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import DataSettings
+from jaxtune.settings.dicts import from_dict
 
 LINES = ["the cat", "good film", "bad book and car", "dog", "a very old cat ran"]
 
@@ -51,7 +52,7 @@ ROBERTA = {
 
 
 def read(path, **fields):
-    return read_data(DataSettings(path=str(path), **fields), blocks.TEXTS)
+    return read_data(from_dict(DataSettings, {"path": str(path), **fields}), blocks.TEXTS)
 
 
 # --- Reading ----------------------------------------------------------------------------------

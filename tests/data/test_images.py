@@ -18,7 +18,8 @@ from jaxtune.data.images.decode import Source, decode
 from jaxtune.data.images.image_examples import ImageExamples
 from jaxtune.data.images.image_processor import ImageProcessor
 from jaxtune.data.sources.rows import Rows, read_data
-from jaxtune.settings import AugmentationSettings, DataSettings
+from jaxtune.settings.data import AugmentationSettings, DataSettings
+from jaxtune.settings.dicts import from_dict
 
 PROCESSOR = ImageProcessor("ViTImageProcessor", {"height": 6, "width": 8}, resample=2)
 
@@ -34,7 +35,7 @@ def write(path, seed, **options):
 
 
 def read(path, **fields):
-    return read_data(DataSettings(path=str(path), **fields), images.CLASSES)
+    return read_data(from_dict(DataSettings, {"path": str(path), **fields}), images.CLASSES)
 
 
 def fill(folder, classes, count=4, first=0):
@@ -438,7 +439,7 @@ def test_without_labels_there_are_none(tmp_path):
 
 def test_encode_keeps_the_rows_and_tells_the_notes(tmp_path):
     sources = examples(tmp_path).images
-    settings = DataSettings(augmentation=AugmentationSettings(flip=True))
+    settings = from_dict(DataSettings, {"augmentation": AugmentationSettings(flip=True)})
     processor = ImageProcessor("ViTImageProcessor", {"height": 6, "width": 8}, 2, notes=("hm",))
     found, notes = images.encode(Rows(sources, None), processor, settings)
     assert found.images is sources
@@ -516,7 +517,7 @@ def test_a_folder_without_new_images(tmp_path):
 )
 def test_which_models_see_images(config, settings, message):
     def check():
-        images.IMAGES.check_settings(DataSettings(**settings), config, Path("folder"))
+        images.IMAGES.check_settings(from_dict(DataSettings, settings), config, Path("folder"))
 
     if message is None:
         check()

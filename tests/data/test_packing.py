@@ -74,6 +74,47 @@ def test_pack_puts_each_example_into_one_row(rows, slots):
         assert max(map(len, found)) <= slots
 
 
+def all_exchanges(lengths, rows, slots):
+    """As `pack`, which looks at no exchange that cannot be the best: this one looks at all."""
+    placed = [[] for _ in range(rows)]
+    sums = [0] * rows
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        free = [row for row in range(rows) if slots is None or len(placed[row]) < slots]
+        if free:
+            row = min(free, key=lambda row: (sums[row], row))
+            placed[row].append(i)
+            sums[row] += lengths[i]
+    for _ in range(4 * rows):
+        full, tried = sums.index(max(sums)), []
+        for other in sorted(range(rows), key=lambda row: sums[row])[: packing._PARTNERS]:
+            backs = [
+                *placed[other],
+                *([None] if slots is None or len(placed[other]) < slots else []),
+            ]
+            for mine in placed[full]:
+                for back in backs:
+                    change = lengths[mine] - (0 if back is None else lengths[back])
+                    less = sums[full] - max(sums[full] - change, sums[other] + change)
+                    tried.append((less, other, mine, back, change))
+        less, other, mine, back, change = max(tried, key=lambda found: found[0])
+        if less <= 0:
+            break
+        for row, gone, come, more in ((full, mine, back, -change), (other, back, mine, change)):
+            placed[row] = [i for i in placed[row] if i != gone] + ([] if come is None else [come])
+            sums[row] += more
+    return placed
+
+
+@pytest.mark.parametrize("slots", [None, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_pack_finds_the_best_exchange(seed, slots):
+    rng = np.random.default_rng(seed)
+    for count, longest in ((32, 64), (70, 500), (20, 3)):
+        lengths = rng.integers(1, longest + 1, count).tolist()
+        for rows in (2, count // 3, count // 2):
+            assert packing.pack(lengths, rows, slots) == all_exchanges(lengths, rows, slots)
+
+
 def test_pack_balances():
     lengths = texts(32, seed=3).tolist()
     for rows in (6, 8, 9):

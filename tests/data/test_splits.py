@@ -111,7 +111,7 @@ def test_golden_split():
 def test_hash_seed_plays_no_part():
     code = """
 import numpy as np
-from jaxtune.data.splits import split_off
+from jaxtune.data.sources.splits import split_off
 keys = [(f"text {i % 90}", "b") for i in range(200)]
 print(split_off(keys, np.arange(200) % 2, 20, 0)[1].tolist())"""
     outputs = {

@@ -11,7 +11,8 @@ from jaxtune.data.sources.rows import read_data
 from jaxtune.data.sources.table import Table, concatenate, take
 from jaxtune.data.text import squad
 from jaxtune.data.text.squad import Answer, Question
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import ColumnSettings, DataSettings, SourceSettings
+from jaxtune.settings.dicts import from_dict
 
 CONTEXT = "The Thames flows through London, Oxford and Reading."
 
@@ -56,7 +57,7 @@ def table(answers, question="Where?", context=CONTEXT, source="dir/train.jsonl",
 
 
 def rows_of(found, **fields):
-    return squad.rows(found, DataSettings(**fields), ())
+    return squad.rows(found, ColumnSettings(**fields), ())
 
 
 # --- The files --------------------------------------------------------------------------------
@@ -171,8 +172,8 @@ def test_a_malformed_file_is_named_with_its_place(tmp_path, change, parts):
 
 
 def test_rows_of_a_file(published):
-    settings = DataSettings(path=str(published))
-    found = squad.rows(squad.load(settings)["train"], settings, ())
+    columns = ColumnSettings()
+    found = squad.rows(squad.load(SourceSettings(str(published)), columns)["train"], columns, ())
     assert found.inputs[1] == Question("b", "Where, b?", CONTEXT, True)
     assert found.labels == [
         (Answer("London", 25),),
@@ -292,13 +293,13 @@ def test_a_blank_text(column, value):
 )
 def test_a_test_set_without_any_answer_withholds_them(values, expected):
     tables = [table(value) for value in values]
-    assert squad.has_labels(concatenate(tables, "all"), DataSettings()) is expected
+    assert squad.has_labels(concatenate(tables, "all"), ColumnSettings()) is expected
 
 
 def test_no_answers_column_is_no_labels():
     bare = table([])
     del bare.columns["answers"]
-    assert not squad.has_labels(bare, DataSettings())
+    assert not squad.has_labels(bare, ColumnSettings())
 
 
 @pytest.mark.parametrize(
@@ -311,24 +312,26 @@ def test_the_training_data_say_whether_a_question_may_lack_an_answer(
     for name, impossible in (("train-v2.0.json", train), ("dev-v2.0.json", dev)):
         more = [qa("z", (), is_impossible=True)] if impossible else []
         write(folder / name, article((f"{CONTEXT} {name}", [qa("a"), *more])))
-    data = read_data(DataSettings(path=str(folder)), squad.QUESTIONS)
+    data = read_data(from_dict(DataSettings, {"path": str(folder)}), squad.QUESTIONS)
     assert set(data.splits) == {"train", "validation"}
     for rows in data.splits.values():
         assert [question.may_lack_answer for question in rows.inputs] == [expected] * len(
             rows.inputs
         )
     assert data.class_names == ()
-    settings = squad.resolve(DataSettings(max_length=99), data.splits["train"])
-    assert settings == DataSettings(max_length=99, allow_no_answer=expected)
+    settings = squad.resolve(from_dict(DataSettings, {"max_length": 99}), data.splits["train"])
+    assert settings == from_dict(DataSettings, {"max_length": 99, "allow_no_answer": expected})
     for chosen in (True, False):
-        settings = DataSettings(allow_no_answer=chosen)
+        settings = from_dict(DataSettings, {"allow_no_answer": chosen})
         assert squad.resolve(settings, data.splits["train"]) == settings
 
 
 def test_questions_on_one_context_stay_on_one_side(tmp_path):
     paragraphs = [(f"{CONTEXT} {p}", [qa(f"{p}-{i}") for i in range(p % 4 + 1)]) for p in range(40)]
     path = write(tmp_path / "all.json", article(*paragraphs))
-    settings = DataSettings(path=str(path), validation_size=0.2, test_size=0.2)
+    settings = from_dict(
+        DataSettings, {"path": str(path), "validation_size": 0.2, "test_size": 0.2}
+    )
     data = read_data(settings, squad.QUESTIONS)
     sides = [{question.context for question in rows.inputs} for rows in data.splits.values()]
     assert sum(map(len, sides)) == len(set.union(*sides)) == 40
@@ -342,7 +345,7 @@ def test_questions_on_one_context_stay_on_one_side(tmp_path):
 def test_shared_contexts_are_noted(tmp_path):
     for name in ("train", "dev"):
         write(tmp_path / "d" / f"{name}.json", article((CONTEXT, [qa(name), qa(f"{name}2")])))
-    data = read_data(DataSettings(path=str(tmp_path / "d")), squad.QUESTIONS)
+    data = read_data(from_dict(DataSettings, {"path": str(tmp_path / "d")}), squad.QUESTIONS)
     assert data.notes == ["2 of 2 validation questions' contexts are also in train"]
 
 
@@ -375,9 +378,9 @@ def test_a_parquet_file_of_the_hub(tmp_path):
     columns |= {"question": ["Where?", "Who?"], "answers": answers}
     path = tmp_path / "train.parquet"
     datasets.Dataset.from_dict(columns).to_parquet(path)
-    settings = DataSettings(path=str(path))
-    loaded = squad.load(settings)["train"]
-    assert squad.rows(loaded, settings, ()).labels == [(Answer("London", 25),), ()]
-    assert squad.rows(take(loaded, [0]), settings, ()).inputs == [
+    columns = ColumnSettings()
+    loaded = squad.load(SourceSettings(str(path)), columns)["train"]
+    assert squad.rows(loaded, columns, ()).labels == [(Answer("London", 25),), ()]
+    assert squad.rows(take(loaded, [0]), columns, ()).inputs == [
         Question("a", "Where?", CONTEXT, True)
     ]

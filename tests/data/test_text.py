@@ -7,7 +7,8 @@ from jaxtune.core.errors import UserError
 from jaxtune.data.sources.rows import class_order, read_data
 from jaxtune.data.text import text_tables
 from jaxtune.data.text.examples import load_tokenizer
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import DataSettings
+from jaxtune.settings.dicts import from_dict
 
 CLASSES = ("bad", "good", "so")
 
@@ -19,7 +20,7 @@ def make_rows(n, first=0):
 
 def read(path, regression=False, **fields):
     reader = text_tables.TARGETS if regression else text_tables.CLASSES
-    return read_data(DataSettings(path=str(path), **fields), reader)
+    return read_data(from_dict(DataSettings, {"path": str(path), **fields}), reader)
 
 
 def texts(data, split):
@@ -183,7 +184,7 @@ def test_cut_texts_are_noted(tmp_path, write_csv, tokenizer):
     write_csv(tmp_path / "validation.csv", [("good dog", "good")])
     data = read(tmp_path)
     examples, notes = text_tables.encode(
-        data.splits["train"], tokenizer, DataSettings(max_length=6)
+        data.splits["train"], tokenizer, from_dict(DataSettings, {"max_length": 6})
     )
     assert notes == ["4 of 10 texts are longer than max_length 6 and were cut"]
     assert examples.lengths.max() == 6

@@ -8,7 +8,8 @@ import pytest
 from jaxtune.data.sources.rows import Rows
 from jaxtune.data.text import examples, text_tables, token_cache
 from jaxtune.data.text.examples import FolderTokenizer, tokenize
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import DataSettings
+from jaxtune.settings.dicts import from_dict
 from jaxtune.tasks.registry import TASKS
 from jaxtune.tasks.task import keeping_tokens
 
@@ -140,9 +141,9 @@ def test_tasks_of_whole_texts_keep_theirs(name, tokenizer, asked, tmp_path):
         assert task is TASKS[name]
         return
     rows = Rows(TEXTS, np.arange(4, dtype=np.int32))
-    settings = DataSettings(max_length=6, token_dropout=0.1)
+    settings = from_dict(DataSettings, {"max_length": 6, "token_dropout": 0.1})
     (first, notes), (second, again) = (
-        task.encode(rows, tokenizer, settings, iter) for _ in range(2)
+        task.data.encode(rows, tokenizer, settings, iter) for _ in range(2)
     )
     expected, expected_notes = text_tables.encode(rows, tokenizer, settings)
     assert notes == again == expected_notes

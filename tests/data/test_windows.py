@@ -17,8 +17,10 @@ from jaxtune.data.sources.rows import Rows
 from jaxtune.data.text import windows
 from jaxtune.data.text.examples import load_tokenizer
 from jaxtune.data.text.squad import Answer, Question
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import AnswerSettings, DataSettings
+from jaxtune.settings.dicts import from_dict
 
+FORTY = from_dict(DataSettings, {"max_length": 40, "doc_stride": 8})
 KINDS = ("bert", "gpt2", "roberta")
 WORDS = [
     *("the", "river", "is", "not", "good", "it", "was", "a", "very", "great", "day"),
@@ -112,7 +114,7 @@ def test_windows_and_labels_are_those_of_plain_loops(
 ):
     monkeypatch.setattr(windows, "_CHUNK", 7)
     rows = make_rows(seed)
-    settings = DataSettings(max_length=max_length, doc_stride=stride)
+    settings = from_dict(DataSettings, {"max_length": max_length, "doc_stride": stride})
     examples, _ = windows.encode(rows, tokenizer, settings)
     expected = [
         (row, *window)
@@ -133,7 +135,9 @@ def test_windows_and_labels_are_those_of_plain_loops(
 @pytest.mark.parametrize("seed", range(3))
 def test_labelled_tokens_read_as_the_answer(tokenizer, seed):
     rows = make_rows(seed)
-    examples, _ = windows.encode(rows, tokenizer, DataSettings(max_length=48, doc_stride=16))
+    examples, _ = windows.encode(
+        rows, tokenizer, from_dict(DataSettings, {"max_length": 48, "doc_stride": 16})
+    )
     labelled = set()
     for window, (start, end) in zip(examples.info, examples.labels, strict=True):
         if end:
@@ -148,7 +152,9 @@ def test_labelled_tokens_read_as_the_answer(tokenizer, seed):
 def test_windows_overlap_by_the_stride_and_cover_the_context(bert):
     context = " ".join(random.Random(0).choices(["river", "good", "day"], k=200))
     rows = Rows([Question("a", "is it", context)], None)
-    examples, notes = windows.encode(rows, bert, DataSettings(max_length=32, doc_stride=10))
+    examples, notes = windows.encode(
+        rows, bert, from_dict(DataSettings, {"max_length": 32, "doc_stride": 10})
+    )
     spans = [window.spans.tolist() for window in examples.info]
     for one, two in pairwise(spans):
         assert one[-10:] == two[:10]
@@ -166,7 +172,9 @@ def test_an_answer_at_an_edge_is_in_the_windows_that_hold_all_of_it(bert):
         text = " ".join(words[first : last + 1])
         question = Question("a", "is it", " ".join(words[:19]))
         rows = Rows([question], [(Answer(text, int(starts[first])),)])
-        examples, notes = windows.encode(rows, bert, DataSettings(max_length=22, doc_stride=4))
+        examples, notes = windows.encode(
+            rows, bert, from_dict(DataSettings, {"max_length": 22, "doc_stride": 4})
+        )
         assert [len(window.spans) for window in examples.info] == [17, 6]
         assert any("wholly in no window" in note for note in notes) == (not examples.labels.any())
         return examples.labels.tolist()
@@ -180,7 +188,7 @@ def test_an_answer_at_an_edge_is_in_the_windows_that_hold_all_of_it(bert):
 
 
 def test_token_types_are_0_for_the_question_and_1_for_the_context(bert):
-    examples, _ = windows.encode(make_rows(0), bert, DataSettings(max_length=40, doc_stride=8))
+    examples, _ = windows.encode(make_rows(0), bert, FORTY)
     for i, window in enumerate(examples.info):
         types = examples.token_type_ids[examples.offsets[i] : examples.offsets[i + 1]]
         assert types.tolist() == [0] * window.first + [1] * (len(window.spans) + 1)
@@ -189,11 +197,11 @@ def test_token_types_are_0_for_the_question_and_1_for_the_context(bert):
 def test_a_part_of_a_word_is_labelled_by_the_tokens_that_it_touches(bert):
     # Each letter of a word that is not in the vocabulary is a token.
     rows = Rows([Question("a", "is it", "very abcdef film")], [(Answer("cd", 7),)])
-    examples, _ = windows.encode(rows, bert, DataSettings(max_length=40, doc_stride=8))
+    examples, _ = windows.encode(rows, bert, FORTY)
     start, end = examples.labels[0] - examples.info[0].first
     assert examples.info[0].spans[[start, end]].tolist() == [[7, 8], [8, 9]]
     rows = Rows([Question("a", "is it", "a good film")], [(Answer("oo", 3),)])
-    examples, _ = windows.encode(rows, bert, DataSettings(max_length=40, doc_stride=8))
+    examples, _ = windows.encode(rows, bert, FORTY)
     start, end = examples.labels[0] - examples.info[0].first
     assert examples.info[0].spans[[start, end]].tolist() == [[2, 6], [2, 6]]
 
@@ -201,14 +209,14 @@ def test_a_part_of_a_word_is_labelled_by_the_tokens_that_it_touches(bert):
 def test_the_first_of_several_answers_is_the_label(bert):
     answers = (Answer("film", 7), Answer("good", 2))
     rows = Rows([Question("a", "is it", "a good film")], [answers])
-    examples, _ = windows.encode(rows, bert, DataSettings(max_length=40, doc_stride=8))
+    examples, _ = windows.encode(rows, bert, FORTY)
     assert examples.labels.tolist() == [[6, 6]]
     assert examples.info[0].answers == answers
 
 
 def test_unlabelled_rows_have_what_decoding_needs(bert):
     rows = make_rows(0)
-    settings = DataSettings(max_length=40, doc_stride=8)
+    settings = FORTY
     labelled, _ = windows.encode(rows, bert, settings)
     examples, _ = windows.encode(rows._replace(labels=None), bert, settings)
     assert examples.labels is None
@@ -222,19 +230,17 @@ def test_unlabelled_rows_have_what_decoding_needs(bert):
 
 @pytest.mark.parametrize("allowed", [None, True, False])
 def test_rules_come_from_the_settings_and_the_training_data(bert, allowed):
-    settings = DataSettings(
-        max_length=40, doc_stride=8, max_answer_length=7, n_best=3, no_answer_threshold=-1.5,
-        allow_no_answer=allowed,
-    )  # fmt: skip
+    answers = AnswerSettings(8, 7, 3, no_answer_threshold=-1.5, allow_no_answer=allowed)
+    settings = dataclasses.replace(FORTY, answers=answers)
     rows = make_rows(0)
     examples, _ = windows.encode(rows, bert, settings)
     for window in examples.info:
         may = rows.inputs[window.row].may_lack_answer if allowed is None else allowed
-        assert window.rules == windows.Rules(7, 3, -1.5, may)
+        assert window.rules == AnswerSettings(8, 7, 3, -1.5, may)
 
 
 def test_batches_have_a_label_for_each_window(bert):
-    examples, _ = windows.encode(make_rows(0), bert, DataSettings(max_length=40, doc_stride=8))
+    examples, _ = windows.encode(make_rows(0), bert, FORTY)
     batch = examples.collate(BatchIndex(np.array([3, 1]), 40), 4)
     assert batch["labels"].tolist() == [*examples.labels[[3, 1]].tolist(), [0, 0], [0, 0]]
     assert batch["weight"].tolist() == [1, 1, 0, 0]
@@ -247,7 +253,7 @@ def test_batches_have_a_label_for_each_window(bert):
 def test_a_long_question_is_cut_and_leaves_room_for_the_context(bert, words, cut):
     """Of 40 tokens 3 are special, 8 shared, and 10 more at least are new in each window."""
     rows = Rows([Question("a", " ".join(["good"] * (words + 8)), "bad day " * 30)], None)
-    examples, notes = windows.encode(rows, bert, DataSettings(max_length=40, doc_stride=8))
+    examples, notes = windows.encode(rows, bert, FORTY)
     assert ("1 of 1 questions are longer than 19 tokens and were cut" in notes) is cut
     assert examples.info[0].first == 2 + 19
     assert examples.info[0].question == rows.inputs[0]  # records show it whole
@@ -258,7 +264,7 @@ def test_a_long_question_is_cut_and_leaves_room_for_the_context(bert, words, cut
 @pytest.mark.parametrize("word", ["🙂", "good", "Zürich"])
 def test_a_cut_question_never_takes_more_than_its_share(tokenizer, word):
     rows = Rows([Question("a", f"{word} " * 50, "bad day " * 30)], None)
-    examples, notes = windows.encode(rows, tokenizer, DataSettings(max_length=40, doc_stride=8))
+    examples, notes = windows.encode(rows, tokenizer, FORTY)
     assert len(notes) == 2
     assert min(len(window.spans) for window in examples.info[:-1]) >= 18
     assert examples.lengths.max() == 40
@@ -266,14 +272,14 @@ def test_a_cut_question_never_takes_more_than_its_share(tokenizer, word):
 
 def test_white_space_around_a_question_takes_no_room(tokenizer):
     rows = [Rows([Question("a", text, "bad day")], None) for text in ("is it", "  \n is it \n ")]
-    settings = DataSettings(max_length=40, doc_stride=8)
+    settings = FORTY
     plain, spaced = (windows.encode(part, tokenizer, settings)[0] for part in rows)
     assert plain.input_ids.tolist() == spaced.input_ids.tolist()
 
 
 @pytest.mark.parametrize(("max_length", "stride"), [(12, 6), (16, 12), (3, 0)])
 def test_no_room_for_a_question(bert, max_length, stride):
-    settings = DataSettings(max_length=max_length, doc_stride=stride)
+    settings = from_dict(DataSettings, {"max_length": max_length, "doc_stride": stride})
     with pytest.raises(UserError) as caught:
         windows.encode(make_rows(0), bert, settings)
     for part in (f"config.data.max_length is {max_length}", f"doc_stride {stride}", "3 special"):
@@ -289,14 +295,14 @@ def test_a_tokenizer_without_offsets():
 def test_a_context_without_tokens(bert):
     rows = Rows([Question("a", "is it", "\u200b"), Question("b", "is it", "\u200b")], [(), ()])
     rows.labels[1] = (Answer("\u200b", 0),)
-    examples, notes = windows.encode(rows, bert, DataSettings(max_length=40, doc_stride=8))
+    examples, notes = windows.encode(rows, bert, FORTY)
     assert [window.spans.shape for window in examples.info] == [(0, 2), (0, 2)]
     assert examples.labels.tolist() == [[0, 0], [0, 0]]
     assert notes == ["1 of 2 answers are wholly in no window; raise doc_stride"]
 
 
 def test_settings_of_the_tokenizer_do_not_count_and_are_not_left_behind(bert):
-    rows, settings = make_rows(0), DataSettings(max_length=40, doc_stride=8)
+    rows, settings = make_rows(0), FORTY
     plain, _ = windows.encode(rows, bert, settings)
     backend = bert.backend_tokenizer
     backend.enable_truncation(5, stride=2, strategy="longest_first", direction="left")
@@ -309,7 +315,7 @@ def test_settings_of_the_tokenizer_do_not_count_and_are_not_left_behind(bert):
 
 
 def test_nothing_depends_on_the_rest_of_the_rows(bert):
-    rows, settings = make_rows(0), DataSettings(max_length=40, doc_stride=8)
+    rows, settings = make_rows(0), FORTY
     examples, _ = windows.encode(rows, bert, settings)
     alone = [
         windows.encode(Rows([q], [a]), bert, dataclasses.replace(settings))[0]

@@ -10,7 +10,8 @@ from jaxtune.data.sources.rows import Rows
 from jaxtune.data.text.examples import load_tokenizer
 from jaxtune.data.text.word_tokens import UNSCORED, encode
 from jaxtune.data.text.words import Tags, from_words
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import DataSettings
+from jaxtune.settings.dicts import from_dict
 
 PERSON = {0: "O", 1: "B-person", 2: "I-person"}
 
@@ -46,7 +47,7 @@ def encoded(tokenizer, sentences, max_length=64, classes=None):
     rows = Rows([from_words(words) for words in sentences], None)
     if classes is not None:
         rows = rows._replace(labels=[Tags(np.array(c, np.int32), PERSON) for c in classes])
-    return encode(rows, tokenizer, DataSettings(max_length=max_length))
+    return encode(rows, tokenizer, from_dict(DataSettings, {"max_length": max_length}))
 
 
 def test_the_first_token_of_a_word_has_its_tag(bert):

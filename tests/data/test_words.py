@@ -1,6 +1,5 @@
 """Words and tags: what is read, and what is refused with which words."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -11,9 +10,10 @@ from jaxtune.data.sources.rows import read_data
 from jaxtune.data.sources.table import Table
 from jaxtune.data.text import tags
 from jaxtune.data.text.words import READER, from_words, read_new, split_words
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import ColumnSettings, DataSettings, SourceSettings
+from jaxtune.settings.dicts import from_dict
 
-SETTINGS = DataSettings(text_columns=("tokens",), label_column="ner")
+COLUMNS = ColumnSettings(text_columns=("tokens",), label_column="ner")
 PERSON = ("O", "B-person", "I-person")
 
 
@@ -48,17 +48,17 @@ def failure(call, *arguments):
     ],
 )  # fmt: skip
 def test_class_names(found, expected):
-    assert READER.class_names(one_word_each(*found, "O"), SETTINGS) == expected
-    assert READER.class_names(one_word_each("O", *found[::-1]), SETTINGS) == expected
+    assert READER.class_names(one_word_each(*found, "O"), COLUMNS) == expected
+    assert READER.class_names(one_word_each("O", *found[::-1]), COLUMNS) == expected
 
 
 def test_declared_names_count_even_where_no_word_has_them():
     train = one_word_each(0, 1, names=("O", "B-x", "I-x", "B-a"))
-    names = READER.class_names(train, SETTINGS)
+    names = READER.class_names(train, COLUMNS)
     assert names == ("O", "B-a", "B-x", "I-a", "I-x")
     # Another file may declare the same tags in another order.
     other = one_word_each(0, 1, 2, names=("I-x", "O", "B-a"))
-    rows = READER.rows(other, SETTINGS, names)
+    rows = READER.rows(other, COLUMNS, names)
     assert [t.names[int(t.classes[0])] for t in rows.labels] == ["I-x", "O", "B-a"]
 
 
@@ -83,16 +83,14 @@ def test_declared_names_count_even_where_no_word_has_them():
     ],
 )
 def test_faults_of_training_data(train, parts):
-    message = failure(READER.class_names, train, SETTINGS)
+    message = failure(READER.class_names, train, COLUMNS)
     for part in ("dir/train.jsonl", *parts):
         assert part in message
 
 
 def test_rows():
     words = [["a", "b"], ["c"], ["a", "b"]]
-    rows = READER.rows(
-        table(words, [["B-person", "I-person"], ["O"], ["O", "O"]]), SETTINGS, PERSON
-    )
+    rows = READER.rows(table(words, [["B-person", "I-person"], ["O"], ["O", "O"]]), COLUMNS, PERSON)
     assert [sentence.words for sentence in rows.inputs] == words
     assert [tags.classes.tolist() for tags in rows.labels] == [[1, 2], [0], [0, 0]]
     assert all(tags.classes.dtype == np.int32 for tags in rows.labels)
@@ -101,9 +99,9 @@ def test_rows():
 
 
 def test_an_unknown_type_in_validation_is_an_error_and_a_missing_partner_is_not():
-    names = READER.class_names(one_word_each("B-person", "O"), SETTINGS)
-    READER.rows(one_word_each("I-person"), SETTINGS, names)
-    message = failure(READER.rows, one_word_each("O", "B-persn"), SETTINGS, names)
+    names = READER.class_names(one_word_each("B-person", "O"), COLUMNS)
+    READER.rows(one_word_each("I-person"), COLUMNS, names)
+    message = failure(READER.rows, one_word_each("O", "B-persn"), COLUMNS, names)
     for part in (
         "line 3",
         "'B-persn'",
@@ -115,8 +113,8 @@ def test_an_unknown_type_in_validation_is_an_error_and_a_missing_partner_is_not(
 
 @pytest.mark.parametrize("columns", [(), ("a", "b")])
 def test_one_text_column(columns):
-    settings = DataSettings(text_columns=columns, label_column="ner")
-    message = failure(READER.class_names, one_word_each("O"), settings)
+    asked = ColumnSettings(text_columns=columns, label_column="ner")
+    message = failure(READER.class_names, one_word_each("O"), asked)
     assert f"config.data.text_columns: found {len(columns)} columns" in message
 
 
@@ -132,8 +130,8 @@ def test_one_text_column(columns):
     ],
 )
 def test_has_labels(values, expected):
-    assert READER.has_labels(table([["a"]] * len(values), values), SETTINGS) is expected
-    assert not READER.has_labels(Table({"tokens": []}, "x.conll", [], {}), SETTINGS)
+    assert READER.has_labels(table([["a"]] * len(values), values), COLUMNS) is expected
+    assert not READER.has_labels(Table({"tokens": []}, "x.conll", [], {}), COLUMNS)
 
 
 # --- Files ----------------------------------------------------------------------------------
@@ -145,22 +143,22 @@ def test_conll_files_need_no_column_names(tmp_path):
     )
     (tmp_path / "dev.iob").write_text("Al I-p\n\nAl O\n")
     (tmp_path / "test.bio").write_text("Al\nis\n")
-    data = read_data(DataSettings(path=str(tmp_path)), READER)
+    data = read_data(from_dict(DataSettings, {"path": str(tmp_path)}), READER)
     assert data.class_names == ("O", "B-p", "I-p")
     assert [tags.classes.tolist() for tags in data.splits["validation"].labels] == [[2], [0]]
     assert "test" not in data.splits
     assert any("test.bio has no labels" in note for note in data.notes)
 
 
-@pytest.mark.parametrize("settings", [SETTINGS, DataSettings()])
-def test_a_fault_in_a_conll_file_has_the_line_of_the_word(tmp_path, settings):
+@pytest.mark.parametrize("columns", [COLUMNS, ColumnSettings()])
+def test_a_fault_in_a_conll_file_has_the_line_of_the_word(tmp_path, columns):
     (tmp_path / "train.conll").write_text("a O\nb B-p\n\nc O\nd oops\ne O\n")
-    tables = READER.load(dataclasses.replace(settings, path=str(tmp_path)))
-    message = failure(READER.class_names, tables["train"], settings)
+    tables = READER.load(SourceSettings(str(tmp_path)), columns)
+    message = failure(READER.class_names, tables["train"], columns)
     assert "train.conll line 5: found the tag 'oops'" in message
     (tmp_path / "train.conll").write_text("a\nb\n")
-    tables = READER.load(dataclasses.replace(settings, path=str(tmp_path)))
-    message = failure(READER.class_names, tables["train"], settings)
+    tables = READER.load(SourceSettings(str(tmp_path)), columns)
+    message = failure(READER.class_names, tables["train"], columns)
     assert "train.conll: found one field on each line" in message
 
 
@@ -168,7 +166,7 @@ def test_shards_and_the_split_off_validation(tmp_path):
     for k in range(2):
         lines = [f"w{k}{i} {'B-p' if i % 2 else 'O'}\nx O\n\n" for i in range(10)]
         (tmp_path / f"train-{k}-of-2.conll").write_text("".join(lines))
-    settings = DataSettings(path=str(tmp_path), validation_size=4)
+    settings = from_dict(DataSettings, {"path": str(tmp_path), "validation_size": 4})
     data = read_data(settings, READER)
     assert {split: len(rows.inputs) for split, rows in data.splits.items()} == {
         "train": 16, "validation": 4,
@@ -192,7 +190,9 @@ def test_json_lines_and_the_class_names_of_parquet(tmp_path):
     dataset.to_parquet(str(tmp_path / "train.parquet"))
     named = [row | {"ner": [label.int2str(tag) for tag in row["ner"]]} for row in rows]
     (tmp_path / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in named))
-    settings = DataSettings(path=str(tmp_path), text_columns=("tokens",), label_column="ner")
+    settings = from_dict(
+        DataSettings, {"path": str(tmp_path), "text_columns": ("tokens",), "label_column": "ner"}
+    )
     data = read_data(settings, READER)
     assert data.class_names == ("O", "B-p", "I-p")
     for part in data.splits.values():

@@ -16,7 +16,7 @@ def config(tmp_path, golden, tiny_data) -> Path:
     file = tmp_path / "config.py"
     file.write_text(
         f"""
-from jaxtune.config import default_config
+from jaxtune import default_config
 
 def get_config():
     config = default_config()

@@ -590,9 +590,9 @@ def test_a_text_as_long_as_the_positions(world, finished):
 def test_training_on_texts_as_long_as_the_positions(world, layout):
     world.write("validation.csv", [*HELD, ("good " * 60, "good")])
     found = load_config(str(world.config), {"data.max_length": "41", "data.layout": layout})
-    assert prepare(found, Report()).eval_layout.lengths[-1] == 41
+    assert prepare(found, Report()).data.eval_layout.lengths[-1] == 41
     world.write("train.csv", [*TRAIN, ("good " * 60, "good")])
-    assert prepare(found, Report()).layout.lengths[-1] == 41
+    assert prepare(found, Report()).data.stream.layout.lengths[-1] == 41
 
 
 def test_lines_end_where_an_editor_ends_them(world, finished):
@@ -639,28 +639,3 @@ def test_a_process_that_fails(world):
 def test_a_process_that_meets_a_damaged_checkpoint(resumable):
     done = run_module("jaxtune.main", damaged_checkpoint(resumable))
     check(done.returncode, done.stderr, ("checkpoints/2", "Remove that folder"))
-
-
-@pytest.mark.parametrize(
-    ("command", "argv", "word"),
-    [
-        (main.main, ["--config=c", "--workdir=w", "--epochs=3"], "--epochs=3"),
-        (main.main, ["--workdir=w"], "--config"),
-        (main.main, ["--config=c"], "--workdir"),
-        (main.main, ["--config=c", "--workdir=w", "--mode=test"], "'test'"),
-        (predict.main, ["--model=m", "--input=i"], "--output"),
-        (
-            predict.main,
-            ["--model=m", "--input=i", "--output=o.csv", "--batch_size=x"],
-            "--batch_size",
-        ),
-    ],
-)
-def test_flags_that_do_not_exist(capsys, command, argv, word):
-    with pytest.raises(SystemExit) as caught:
-        run_command(command, argv)
-    assert caught.value.code == 2
-    err = capsys.readouterr().err
-    assert err.startswith("usage: python -m jaxtune.")
-    (line,) = [line for line in err.splitlines() if "error: " in line]
-    assert word in line

@@ -185,7 +185,7 @@ def test_the_quickstart_names_the_files_by_their_digests(minilm):
     assert settings.model.path == str(minilm)
     weights = (minilm / "model.safetensors").read_bytes()
     assert hashlib.sha256(weights).hexdigest() == settings.model.sha256
-    texts = Path(settings.data.path).read_bytes()
-    assert hashlib.sha256(texts).hexdigest() == settings.data.sha256
-    assert settings.data.max_train_examples == 4000
-    assert settings.data.test_size >= 2000
+    texts = Path(settings.data.source.path).read_bytes()
+    assert hashlib.sha256(texts).hexdigest() == settings.data.source.sha256
+    assert settings.data.splits.max_train_examples == 4000
+    assert settings.data.splits.test_size >= 2000

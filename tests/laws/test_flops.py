@@ -16,10 +16,10 @@ import pytest
 from jaxtune.analysis.flops import step_flops
 from jaxtune.models import registry
 from jaxtune.models.families import bert
-from jaxtune.train.losses import cross_entropy
-from jaxtune.train.optimizers import make_optimizer
-from jaxtune.train.state import init_state
-from jaxtune.train.step import make_train_step
+from jaxtune.training.losses import cross_entropy
+from jaxtune.training.optimizers import make_optimizer
+from jaxtune.training.state import init_state
+from jaxtune.training.step import make_train_step
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.registry import make_strategy
 

@@ -18,9 +18,10 @@ from jaxtune.data.batching.packing import Packing, RowShape
 from jaxtune.models.registry import FAMILIES
 from jaxtune.run.console import Report
 from jaxtune.run.prepare import prepare
+from jaxtune.run.setup import make_tx
 from jaxtune.tasks.registry import TASKS
-from jaxtune.train.state import init_state
-from jaxtune.train.step import make_train_step
+from jaxtune.training.state import init_state
+from jaxtune.training.step import make_train_step
 from jaxtune.tuning import partition
 
 COMBINATIONS = [
@@ -38,7 +39,7 @@ def make_gradients(run):
     @jax.jit
     def compute(params, batch, key):
         def mean(params):
-            loss = run.loss_fn(run.apply_fn(params, batch, key=key, train=True), batch)
+            loss = run.goal.loss_fn(run.tuning.apply_fn(params, batch, key=key, train=True), batch)
             return loss.total / loss.weight, loss.weight
 
         return jax.value_and_grad(mean, has_aux=True)(params)
@@ -74,11 +75,11 @@ def test_the_layout_changes_neither_loss_nor_gradients(
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda p: p + 0.1 * rng.normal(size=p.shape).astype("f"), run.params)
     gradients = make_gradients(run._replace(params=params))
-    examples = run.examples["train"]
+    examples = run.data.examples["train"]
     lengths = examples.lengths
     indices = np.arange(len(lengths))[:SIZE]
     draw = (0, 0)
-    padded = run.layout.place(indices, lengths)
+    padded = run.data.stream.layout.place(indices, lengths)
     assert padded.rows is None
     batch = examples.collate(padded, SIZE, draw)
     loss, weight, grads = gradients(batch)
@@ -110,10 +111,12 @@ def test_steps_are_the_same_packed_or_padded_in_parts_or_on_devices(
         "classification", strategy, noisy_weights("classification", "bert"), **changes
     )
     run = prepare(settings, Report())
-    examples = run.examples["train"]
-    trainable, frozen = partition.partition(run.params, run.stages[0])
-    tx = run.optimizer(0)
-    make = partial(make_train_step, run.apply_fn, run.loss_fn, tx, part_key=dropout.same_key)
+    examples = run.data.examples["train"]
+    trainable, frozen = partition.partition(run.params, run.tuning.stage_labels[0])
+    tx = make_tx(run, 0)
+    make = partial(
+        make_train_step, run.tuning.apply_fn, run.goal.loss_fn, tx, part_key=dropout.same_key
+    )
     on_devices = jax.vmap(
         make(axis_name="data"), in_axes=(None, None, 0), out_axes=None, axis_name="data"
     )
@@ -123,10 +126,10 @@ def test_steps_are_the_same_packed_or_padded_in_parts_or_on_devices(
         return on_devices(state, frozen, shards)
 
     ways = {
-        "padded": (run.layout, make()),
+        "padded": (run.data.stream.layout, make()),
         "packed": (choose_layout("packed", examples.lengths, 4), make()),
-        "in parts": (run.layout, make(num_microbatches=2)),
-        "on devices": (run.layout, sharded),
+        "in parts": (run.data.stream.layout, make(num_microbatches=2)),
+        "on devices": (run.data.stream.layout, sharded),
     }
     found = {}
     for way, (layout, step) in ways.items():

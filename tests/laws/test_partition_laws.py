@@ -17,10 +17,10 @@ from jaxtune.core import paths, trees
 from jaxtune.core.errors import UserError
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.run.stages import carry
-from jaxtune.train.losses import cross_entropy
-from jaxtune.train.optimizers import make_optimizer
-from jaxtune.train.state import init_state
-from jaxtune.train.step import make_train_step
+from jaxtune.training.losses import cross_entropy
+from jaxtune.training.optimizers import SGD, make_optimizer
+from jaxtune.training.state import init_state
+from jaxtune.training.step import make_train_step
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.registry import STRATEGIES, make_strategy
 
@@ -505,8 +505,8 @@ def test_clipping_measures_the_trainable_leaves_alone(model_name, which):
         found = {}
         for factor, clip in clips.items():
             tx = make_optimizer(
-                "sgd", optax.constant_schedule(1.0), wanted,
-                weight_decay=0.0, clip_norm=float(clip), momentum=0.0,
+                SGD(momentum=0.0), optax.constant_schedule(1.0), wanted,
+                weight_decay=0.0, clip_norm=float(clip),
             )  # fmt: skip
             found[factor], _ = tx.update(grads, tx.init(params), params)
         return found

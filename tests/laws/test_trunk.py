@@ -50,19 +50,19 @@ def test_trunk_and_rest_are_the_whole_and_what_is_kept_is_what_was_computed(
             prepare_run(task, family, strategy)
         return
     run = prepare_run(task, family, strategy)
-    (plan,) = run.trunks
+    (plan,) = run.tuning.trunks
     if not plan.depth:  # a language model whose head is its word embeddings
         assert task == "masked_lm"
         return
     stage = stages.begin(run, 0, run.params)
-    assert (stage.feed.cache is None) == (task == "masked_lm")
+    assert (stage.loader.cache is None) == (task == "masked_lm")
     again = prepare_run(task, family, strategy, **{"activation_cache.enabled": False})
-    without = stages.begin(again, 0, again.params).feed
+    without = stages.begin(again, 0, again.params).loader
     assert without.trunk is not None
     assert without.cache is None
     seen = {}
-    streams = zip(stage.feed.batches(), without.batches(), strict=False)
-    for (index, batch), (_, fresh) in itertools.islice(streams, 2 * run.steps_per_epoch):
+    streams = zip(stage.loader.batches(), without.batches(), strict=False)
+    for (index, batch), (_, fresh) in itertools.islice(streams, 2 * run.goal.steps_per_epoch):
         real = np.asarray(batch.get("attention_mask", np.ones(batch[STATES].shape[:2]))) > 0
         real[len(index.indices) :] = False  # rows of filling
         for name, values in fresh.items():
@@ -74,8 +74,12 @@ def test_trunk_and_rest_are_the_whole_and_what_is_kept_is_what_was_computed(
         batch = jax.tree.map(jnp.asarray, batch)
         params = trees.merge(stage.state.params, stage.frozen)
         found = apply_fn(params, batch, key=None, train=False)
-        whole = run.examples["train"].collate(index, 4, (0, len(seen) // run.steps_per_epoch))
-        wanted = run.apply_fn(run.params, jax.tree.map(jnp.asarray, whole), key=None, train=False)
+        whole = run.data.examples["train"].collate(
+            index, 4, (0, len(seen) // run.goal.steps_per_epoch)
+        )
+        wanted = run.tuning.apply_fn(
+            run.params, jax.tree.map(jnp.asarray, whole), key=None, train=False
+        )
         real = np.asarray(batch["weight"]) > 0
         if task == "question_answering":  # whose loss leaves the logits of padding out
             real = (whole["attention_mask"] > 0) & real[:, None]
@@ -94,9 +98,9 @@ def test_training_with_and_without_the_cache_is_the_same(layout, strategy, prepa
             **{"activation_cache.enabled": enabled, "data.layout": layout},
         )
         stage = stages.begin(run, 0, run.params)
-        assert (stage.feed.cache is not None) == (enabled and "bitfit" not in strategy)
-        stream, state = stage.feed.batches(), stage.state
-        for _ in range(2 * run.steps_per_epoch):
+        assert (stage.loader.cache is not None) == (enabled and "bitfit" not in strategy)
+        stream, state = stage.loader.batches(), stage.state
+        for _ in range(2 * run.goal.steps_per_epoch):
             state, _ = stage.step(state, stage.frozen, next(stream)[1])
         found.append(paths.flatten(state.params))
     for name, leaf in found[0].items():
@@ -114,9 +118,9 @@ def test_training_on_kept_states_is_the_same_packed_or_padded(
         changes = {"data.layout": layout}
         run = prepare(tiny_settings("classification", strategy, model, **changes), Report())
         stage = stages.begin(run, 0, run.params)
-        assert stage.feed.cache is not None
-        stream, state = stage.feed.batches(), stage.state
-        for _ in range(2 * run.steps_per_epoch):
+        assert stage.loader.cache is not None
+        stream, state = stage.loader.batches(), stage.state
+        for _ in range(2 * run.goal.steps_per_epoch):
             state, info = stage.step(state, stage.frozen, next(stream)[1])
         found.append((paths.flatten(state.params), float(info.loss.value)))
     assert found[0][1] == pytest.approx(found[1][1], rel=1e-5)
@@ -126,11 +130,13 @@ def test_training_on_kept_states_is_the_same_packed_or_padded(
 
 def test_a_run_that_goes_on_keeps_what_the_first_batches_gave(prepare_run):
     run = prepare_run("classification", "bert", "last_layers", **{"train.num_steps": 12})
-    run = run._replace(layout=choose_layout("packed", run.examples["train"].lengths, 4))
-    whole = stages.begin(run, 0, run.params).feed.batches()
+    layout = choose_layout("packed", run.data.examples["train"].lengths, 4)
+    stream = run.data.stream._replace(layout=layout)
+    run = run._replace(data=run.data._replace(stream=stream))
+    whole = stages.begin(run, 0, run.params).loader.batches()
     batches = [next(whole)[1] for _ in range(12)]
     for step in (1, 4, 7):
-        later = stages.begin(run, 0, run.params).feed.batches(step, 0)
+        later = stages.begin(run, 0, run.params).loader.batches(step, 0)
         for batch in batches[step:]:
             again = next(later)[1]
             np.testing.assert_array_equal(again[STATES], batch[STATES])
@@ -148,12 +154,12 @@ def test_a_run_that_goes_on_keeps_what_the_first_batches_gave(prepare_run):
 )
 def test_nothing_is_kept_where_that_would_be_wrong_or_in_vain(changes, depth, reason, prepare_run):
     run = prepare_run("classification", "bert", "last_layers", **changes)
-    (plan,) = run.trunks
+    (plan,) = run.tuning.trunks
     assert (plan.depth, plan.keeps) == (depth, False)
     assert reason in plan.reason
     stage = stages.begin(run, 0, run.params)
-    assert reason in stage.feed.describe()
-    _, batch = next(stage.feed.batches())
+    assert reason in stage.loader.describe()
+    _, batch = next(stage.loader.batches())
     assert (STATES in batch) == bool(depth)
     stage.step(stage.state, stage.frozen, batch)
 
@@ -161,22 +167,22 @@ def test_nothing_is_kept_where_that_would_be_wrong_or_in_vain(changes, depth, re
 def test_adapters_in_every_layer_leave_no_trunk(prepare_run):
     for strategy in ("full", "lora", "prefix", "bitfit", "embeddings_frozen"):
         run = prepare_run("classification", "bert", strategy)
-        assert run.trunks[0].depth == 0, strategy
-        assert stages.begin(run, 0, run.params).feed.describe() == ""
+        assert run.tuning.trunks[0].depth == 0, strategy
+        assert stages.begin(run, 0, run.params).loader.describe() == ""
     run = prepare_run("classification", "bert", "gradual", **{"tuning.layers_per_stage": 1})
-    assert [plan.depth for plan in run.trunks] == [2, 1, 0, 0][: len(run.trunks)]
+    assert [plan.depth for plan in run.tuning.trunks] == [2, 1, 0, 0][: len(run.tuning.trunks)]
 
 
 def test_lora_in_the_upper_layer_stands_on_a_trunk(prepare_run):
     targets = {"tuning.targets": r"layer/1/.*/query/kernel$"}
     run = prepare_run("classification", "bert", "lora", **targets)
-    assert run.trunks[0].depth == 1
+    assert run.tuning.trunks[0].depth == 1
     stage = stages.begin(run, 0, run.params)
-    _, batch = next(stage.feed.batches())
+    _, batch = next(stage.loader.batches())
     _, info = stage.step(stage.state, stage.frozen, batch)
     assert np.isfinite(float(info.loss.value))
-    apply_fn = injection.adapt(run.strategy, make_upper_apply(run.pretrained.module, 1))
+    apply_fn = injection.adapt(run.tuning.strategy, make_upper_apply(run.pretrained.module, 1))
     batch = jax.tree.map(jnp.asarray, batch)
     found = apply_fn(run.params, batch, key=None, train=False)
-    wanted = run.apply_fn(run.params, batch, key=None, train=False)
+    wanted = run.tuning.apply_fn(run.params, batch, key=None, train=False)
     np.testing.assert_allclose(found, wanted, atol=1e-6)

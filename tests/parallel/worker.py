@@ -39,25 +39,26 @@ def run_job(job: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     from jaxtune.core import paths
     from jaxtune.core.errors import UserError
     from jaxtune.parallel import multihost
-    from jaxtune.run import loop, stages
-    from jaxtune.run.checkpoint import Checkpoints, Progress
+    from jaxtune.run import stages
+    from jaxtune.run.checkpoint import Checkpoints
     from jaxtune.run.config import load_config
     from jaxtune.run.console import Report
-    from jaxtune.run.evaluate import all_scores, predict_all
+    from jaxtune.run.evaluate import all_scores, make_scorer, predict_all
     from jaxtune.run.prepare import prepare
+    from jaxtune.run.progress import Progress
 
     try:
         run = prepare(load_config(job["config"], job["overrides"]), Report(quiet=True))
     except UserError as error:
         return {}, {"error": str(error)}
-    arrays, facts = {}, {"lengths": len(run.examples["train"].lengths)}
+    arrays, facts = {}, {"lengths": len(run.data.examples["train"].lengths)}
     first = 0
     stage = stages.begin(run, 0, run.params)
     if "restore" in job:
         with Checkpoints(Path(job["restore"])) as checkpoints:
             first = checkpoints.latest_step
             stage, _ = stages.restore(run, checkpoints, first)
-    stream, losses = stage.feed.stream(first), []
+    stream, losses = stage.loader.on_devices(first), []
     for _ in range(job.get("steps", 0)):
         _, batch = next(stream)
         if job.get("program") and not losses:
@@ -72,19 +73,19 @@ def run_job(job: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]
             checkpoints.save(stage.state, Progress(), settled)
     params = stages.assemble(stage)
     if job.get("scores"):
-        examples = run.examples["validation"]
-        step = loop.compiled_eval(run)
+        examples = run.data.examples["validation"]
+        step = make_scorer(run, Report(quiet=True)).step
         no_holes = paths.map_named(lambda name, leaf: None, params)
         means, outputs = predict_all(
             lambda batch: step(params, no_holes, batch),
             examples,
-            run.eval_layout,
-            per_token=run.task.per_token,
-            placement=run.placement,
+            run.data.eval_layout,
+            per_token=run.task.output.per_token,
+            sharding=run.sharding,
         )
         facts["scores"] = all_scores(run.task, means, outputs, examples)
         facts["means"] = means
-        if outputs is not None and not run.task.per_token:
+        if outputs is not None and not run.task.output.per_token:
             arrays["outputs"] = outputs
     arrays["losses"] = np.array(losses)
     for name, leaf in paths.flatten(multihost.on_host(params)).items():
@@ -99,10 +100,10 @@ def program(run: Any, stage: Any, batch: Any) -> dict[str, Any]:
     from jaxtune.core import paths, trees
 
     to_gather = 0
-    if run.placement is not None:
-        tensor = run.placement.mesh.shape["tensor"]
+    if run.sharding is not None:
+        tensor = run.sharding.mesh.shape["tensor"]
         for name, leaf in paths.flatten(run.params).items():
-            spec = run.placement.specs[name]
+            spec = run.sharding.specs[name]
             if "fsdp" in spec:
                 to_gather += trees.num_bytes(leaf) // (tensor if "tensor" in spec else 1)
     compiled = stage.step.program(stage.state, stage.frozen, batch)

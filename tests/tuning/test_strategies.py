@@ -6,16 +6,18 @@ import pytest
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.tuning import partition
-from jaxtune.tuning.bitfit import BitFit
-from jaxtune.tuning.embeddings_frozen import EmbeddingsFrozen
-from jaxtune.tuning.first_layers_frozen import FirstLayersFrozen
-from jaxtune.tuning.full import Full
-from jaxtune.tuning.head import Head
-from jaxtune.tuning.last_layers import LastLayers
-from jaxtune.tuning.layernorm import LayerNorm
 from jaxtune.tuning.partition import FROZEN, TRAINABLE
 from jaxtune.tuning.registry import STRATEGIES, make_strategy
-from jaxtune.tuning.rules import Rules
+from jaxtune.tuning.selective import (
+    BitFit,
+    EmbeddingsFrozen,
+    FirstLayersFrozen,
+    Full,
+    Head,
+    LastLayers,
+    LayerNorm,
+    Rules,
+)
 
 LEAF = jax.ShapeDtypeStruct((2, 3), "float32")
 
@@ -67,6 +69,16 @@ def test_last_layers_takes_patterns_for_other_names():
     assert trained(strategy, tree) == {"blocks_1/w", "out/w"}
 
 
+@pytest.mark.parametrize("strategy", [LastLayers, FirstLayersFrozen])
+def test_nothing_need_lie_below_the_layers(strategy):
+    """Of a list of layers the lower ones are frozen; without `below` it says what to set."""
+    tree = [{"w": LEAF}, {"w": LEAF}, {"w": LEAF}, LEAF]
+    wanted = {"2/w", "3"} if strategy is LastLayers else {"1/w", "2/w", "3"}
+    assert trained(strategy(1, layers=r"^(\d)/", below=None), tree) == wanted
+    with pytest.raises(UserError, match="Set `below` to a regex for this model's names, or None"):
+        strategy(1, layers=r"^(\d)/").labels(tree)
+
+
 @pytest.mark.parametrize("num_layers", [-1, 4])
 def test_last_layers_refuses_a_number_out_of_range(num_layers):
     message = f"num_layers is {num_layers}, but the model has 3 layers: expected 0 to 3"
@@ -83,12 +95,6 @@ def test_label_refuses_a_strategy_that_freezes_everything():
     everything = LastLayers(0, below=".")
     with pytest.raises(UserError, match=r"LastLayers\(num_layers=0.*nothing to train"):
         partition.label(everything, bert_tree(2))
-
-
-def test_group_sizes_counts_scalars_by_label():
-    tree = bert_tree(2)
-    labels = partition.label(LastLayers(1), tree)
-    assert partition.group_sizes(tree, labels) == {FROZEN: 6 * 4, TRAINABLE: 6 * 5}
 
 
 def test_trainable_labels_have_the_structure_of_the_trainable_parameters():

@@ -221,17 +221,20 @@ def _best_exchange(
 ) -> tuple[int, int, int, int | None] | None:
     """(fullest row, other row, place in the one, place in the other or None for a mere move)."""
     full = max(range(len(sums)), key=sums.__getitem__)
+    own = [lengths[i] for i in placed[full]]
     best, found = 0, None
     for other in heapq.nsmallest(_PARTNERS, range(len(sums)), key=sums.__getitem__):
         gap = sums[full] - sums[other]
-        if gap <= 1:
-            continue
-        room = slots is None or len(placed[other]) < slots
-        partners = [*enumerate(placed[other]), *([(None, None)] if room else [])]
-        for i, mine in enumerate(placed[full]):
-            for j, theirs in partners:
-                change = lengths[mine] - (0 if theirs is None else lengths[theirs])
-                gain = min(change, gap - change)
+        most = gap // 2  # what the best of exchanges gains: both rows are then alike
+        if most <= best:
+            break  # the rows after this one are fuller still
+        partners = [lengths[i] for i in placed[other]]
+        if slots is None or len(placed[other]) < slots:
+            partners.append(0)  # none: a mere move
+        for i, mine in enumerate(own):
+            for j, theirs in enumerate(partners):
+                change = mine - theirs
+                gain = change if change <= most else gap - change
                 if gain > best:
-                    best, found = gain, (full, other, i, j)
+                    best, found = gain, (full, other, i, j if j < len(placed[other]) else None)
     return found

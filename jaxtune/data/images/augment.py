@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from jaxtune.data.images.image_processor import ImageProcessor
 from jaxtune.data.images.rand_augment import rand_augment
 from jaxtune.data.text.examples import Draw, Fields
-from jaxtune.settings import AugmentationSettings
+from jaxtune.settings.data import AugmentationSettings
 
 OF_IMAGE, OF_BATCH = 1, 2
 """Streams of random numbers that are independent of each other."""

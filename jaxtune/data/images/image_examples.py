@@ -12,7 +12,7 @@ from jaxtune.data.images import augment
 from jaxtune.data.images.decode import WORKERS, Source, decode
 from jaxtune.data.images.image_processor import ImageProcessor
 from jaxtune.data.text.examples import Draw, Fields, labels_and_weight
-from jaxtune.settings import AugmentationSettings
+from jaxtune.settings.data import AugmentationSettings
 
 
 class ImageExamples(NamedTuple):

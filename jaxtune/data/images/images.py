@@ -1,9 +1,13 @@
 """Folders and tables of images with their classes: how they are read and checked."""
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.images.decode import Source, check_all
@@ -14,11 +18,12 @@ from jaxtune.data.inputs import Inputs
 from jaxtune.data.sources import image_folders, locate
 from jaxtune.data.sources.files import SUFFIXES as TABLE_SUFFIXES
 from jaxtune.data.sources.files import read_file, read_lines
+from jaxtune.data.sources.locate import DataSource
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table, check_columns, column, where
 from jaxtune.data.text import labels
 from jaxtune.data.text.text_tables import Track
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import ColumnSettings, DataSettings, SourceSettings
 
 _REMEDY = "Set config.data.image_column and config.data.label_column to columns that are there."
 
@@ -39,7 +44,7 @@ def encode(
     return examples, list(processor.notes)
 
 
-def read_new(source: Path, columns: Sequence[str] = (), encoding: str = "utf-8") -> Rows:
+def read_new(source: Path | Table, columns: Sequence[str] = (), encoding: str = "utf-8") -> Rows:
     """The images to predict; each has been decoded once.
 
     Args:
@@ -51,27 +56,27 @@ def read_new(source: Path, columns: Sequence[str] = (), encoding: str = "utf-8")
     Raises:
       UserError: names the file and the line of what is wrong.
     """
-    suffix = source.suffix.lower()
-    if source.is_dir():
+    suffix = "" if isinstance(source, Table) else source.suffix.lower()
+    if isinstance(source, Path) and source.is_dir():
         found = [Source(str(file), str(file)) for file in image_folders.find_images(source)]
         if not found:
             raise UserError(
                 f"{source}: found no images, but expected some with a suffix of"
                 f" {', '.join(image_folders.SUFFIXES)}. Check the path."
             )
-    elif suffix in image_folders.SUFFIXES:
+    elif isinstance(source, Path) and suffix in image_folders.SUFFIXES:
         found = [Source(str(source), str(source))]
     else:
-        table = _new_table(source, suffix, encoding)
+        table = source if isinstance(source, Table) else _new_table(source, suffix, encoding)
         names = list(columns) or [
             name for name in table.columns if name == "image" or len(table.columns) == 1
         ]
         if len(names) != 1:
             raise UserError(
-                f"{source} has the columns {', '.join(table.columns)}: expected the name of one"
-                " that holds the images."
+                f"{table.source} has the columns {', '.join(table.columns)}: expected the name of"
+                " one that holds the images."
             )
-        check_columns(table.columns, names, str(source), "Name a column that is there.")
+        check_columns(table.columns, names, table.source, "Name a column that is there.")
         found = _images(table, names[0])
     check_all(found)
     return Rows(found, None)
@@ -86,24 +91,19 @@ def _new_table(source: Path, suffix: str, encoding: str) -> Table:
     return Table({"image": lines}, str(source), range(1, len(lines) + 1), {})
 
 
-def _load(settings: DataSettings) -> dict[str, Table]:
+def _load(source: DataSource, columns: ColumnSettings) -> dict[str, Table]:
     """Folders of images, or tables with a column of them."""
-    root = Path(os.path.expanduser(settings.path))
-    if settings.path and root.is_dir():
-        if settings.name and (root / settings.name).is_dir():
-            root = root / settings.name
+    if isinstance(source, SourceSettings) and os.path.isdir(os.path.expanduser(source.path)):
+        root = Path(os.path.expanduser(source.path))
+        if source.name and (root / source.name).is_dir():
+            root = root / source.name
         if not _has_train_table(root) and image_folders.has_images(root):
             return image_folders.load_folder(
-                settings.path, root, settings.image_column, settings.label_column
+                source.path, root, columns.image_column, columns.label_column
             )
-    tables = locate.load_tables(
-        settings.path,
-        name=settings.name,
-        encoding=settings.encoding,
-        column_names=settings.column_names,
-    )
+    tables = locate.load_source(source)
     for table in tables.values():
-        check_columns(table.columns, (settings.image_column,), table.source, _REMEDY)
+        check_columns(table.columns, (columns.image_column,), table.source, _REMEDY)
     return tables
 
 
@@ -115,17 +115,17 @@ def _has_train_table(root: Path) -> bool:
     )
 
 
-def _has_labels(table: Table, settings: DataSettings) -> bool:
-    return labels.has_targets(table, settings.label_column)
+def _has_labels(table: Table, columns: ColumnSettings) -> bool:
+    return labels.has_targets(table, columns.label_column)
 
 
-def _class_names(table: Table, settings: DataSettings) -> tuple[str, ...]:
-    return labels.class_names(table, settings.label_column)
+def _class_names(table: Table, columns: ColumnSettings) -> tuple[str, ...]:
+    return labels.class_names(table, columns.label_column)
 
 
-def _rows(table: Table, settings: DataSettings, names: tuple[str, ...]) -> Rows:
-    encoded = labels.encode_classes(table, settings.label_column, names)
-    images = _images(table, settings.image_column)
+def _rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows:
+    encoded = labels.encode_classes(table, columns.label_column, names)
+    images = _images(table, columns.image_column)
     return Rows(images, encoded, keys=check_all(images), strata=encoded)
 
 
@@ -140,6 +140,8 @@ def _images(table: Table, name: str) -> list[Source]:
             found.append(value)
         elif isinstance(data, bytes):
             found.append(Source(path or place, place, data))
+        elif isinstance(value, Image.Image | np.ndarray):
+            found.append(Source(place, place, _png(value, place)))
         elif isinstance(path, str) and path.strip():
             folder = Path(table.files[i] if table.files else table.source).parent
             file = str(folder / os.path.expanduser(path.strip()))
@@ -153,6 +155,20 @@ def _images(table: Table, name: str) -> list[Source]:
     return found
 
 
+def _png(image: Image.Image | np.ndarray, place: str) -> bytes:
+    """An image in memory as a file would hold it; pixels are uint8, [h w] or [h w 3]."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+            raise UserError(
+                f"{place}: found an array of {image.dtype} {list(image.shape)}, but expected"
+                " pixels: uint8 [h w 3]."
+            )
+        image = Image.fromarray(image)
+    stream = io.BytesIO()
+    image.save(stream, "png")
+    return stream.getvalue()
+
+
 def _check_settings(settings: DataSettings, config: Any, folder: Path) -> None:
     if hasattr(config, "max_length"):
         raise UserError(
@@ -164,10 +180,10 @@ def _check_settings(settings: DataSettings, config: Any, folder: Path) -> None:
             f"{folder}: config.json has num_channels {config.num_channels}, but images are read as"
             " RGB: expected 3."
         )
-    if settings.token_dropout:
+    if settings.tokens.token_dropout:
         raise UserError(
-            f"config.data.token_dropout is {settings.token_dropout}, but images have no tokens:"
-            " expected 0."
+            f"config.data.token_dropout is {settings.tokens.token_dropout}, but images have no"
+            " tokens: expected 0."
         )
 
 

@@ -3,7 +3,6 @@
 import codecs
 import csv
 import io
-import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -241,8 +240,10 @@ def _delimited(
                 f"{path} line {line}: found {len(fields)} fields, but expected {len(names)}, "
                 f"{expected} ({', '.join(names)}). {_FIELD_REMEDY[suffix]}"
             )
-    values = itertools.zip_longest(*(fields for _, fields in body), fillvalue=None)
-    columns = {name: list(column) for name, column in zip(names, values, strict=False)}
+    columns = {
+        name: [fields[i] if i < len(fields) else None for _, fields in body]
+        for i, name in enumerate(names)
+    }
     return Table(columns, path, [line for line, _ in body], {})
 
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from jaxtune.data.sources.files import (
     read_file,
 )
 from jaxtune.data.sources.table import Table, check_columns, concatenate
+from jaxtune.settings.data import SourceSettings
 
 if TYPE_CHECKING:
     import datasets
@@ -29,6 +30,35 @@ SPLIT_WORDS = {
 
 _SPLIT_OF_WORD = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 _SHARD = re.compile(r"(?P<base>.+)[-_.](?P<index>\d+)[-_]of[-_](?P<count>\d+)(-[0-9a-f]{8,})?")
+
+
+DataSource = SourceSettings | Mapping[str, Table]
+"""Where the tables of all splits are: named by settings, or in memory."""
+
+
+def load_source(source: DataSource, required: Sequence[str] = ()) -> dict[str, Table]:
+    """What `load_tables` loads of a source that the settings name; of tables in memory, these.
+
+    Raises:
+      UserError: as `load_tables`; tables in memory without `train`, or of other splits.
+    """
+    if isinstance(source, Mapping):
+        odd = {*source} - {"train", "validation", "test"}
+        if odd or "train" not in source:
+            raise UserError(
+                f"data has {', '.join(map(repr, source)) or 'nothing'}: expected 'train', and where"
+                " there are any 'validation' and 'test'."
+            )
+        for table in source.values():
+            check_columns(table.columns, required, table.source)
+        return dict(source)
+    return load_tables(
+        source.path,
+        name=source.name,
+        encoding=source.encoding,
+        column_names=source.column_names,
+        required=required,
+    )
 
 
 def load_tables(

@@ -1,6 +1,6 @@
 """From a data source to checked rows in splits, whatever the task: nothing is tokenized yet."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,9 +8,11 @@ import numpy as np
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources import splits
+from jaxtune.data.sources.locate import DataSource
+from jaxtune.data.sources.memory import digest
 from jaxtune.data.sources.table import Table
 from jaxtune.io.json_files import sha256_of
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import ColumnSettings, DataSettings, SourceSettings, SplitSettings
 
 
 class Rows(NamedTuple):
@@ -55,41 +57,45 @@ class Reader(NamedTuple):
     """How a task reads its data; each function raises a UserError that names file and row.
 
     Attributes:
-      load: settings -> a table for each split.
+      load: (source, columns) -> a table for each split.
       has_labels: whether a test table comes with its labels.
       class_names: the classes of the training table; () where there are none.
-      rows: (table, settings, class names) -> checked rows.
+      rows: (table, columns, class names) -> checked rows.
       what: what a row is called in messages.
     """
 
-    load: Callable[[DataSettings], dict[str, Table]]
-    has_labels: Callable[[Table, DataSettings], bool]
-    class_names: Callable[[Table, DataSettings], tuple[str, ...]]
-    rows: Callable[[Table, DataSettings, tuple[str, ...]], Rows]
+    load: Callable[[DataSource, ColumnSettings], dict[str, Table]]
+    has_labels: Callable[[Table, ColumnSettings], bool]
+    class_names: Callable[[Table, ColumnSettings], tuple[str, ...]]
+    rows: Callable[[Table, ColumnSettings, tuple[str, ...]], Rows]
     what: str = "texts"
 
 
-def read_data(settings: DataSettings, reader: Reader) -> Data:
+def read_data(
+    settings: DataSettings, reader: Reader, tables: Mapping[str, Table] | None = None
+) -> Data:
     """Reads, checks and splits the data; every row is checked before any weight is loaded.
+
+    Args:
+      settings: of the data.
+      reader: of the task.
+      tables: by split, in the place of those that the settings name; None reads these.
 
     Raises:
       UserError: names the file, the row and the column of what is wrong.
     """
-    tables = reader.load(settings)
-    digest = _check_digest(tables, settings)
+    columns = settings.columns
+    given, tables = tables, reader.load(tables or settings.source, columns)
+    digest = _check_digest(tables, settings.source, given)
     notes: list[str] = []
     test = tables.get("test")
-    if test is not None and not reader.has_labels(test, settings):
+    if test is not None and not reader.has_labels(test, columns):
         notes.append(f"{test.source} has no labels: the final scores are those of validation")
         del tables["test"]
-    names = reader.class_names(tables["train"], settings)
-    parts = {split: reader.rows(table, settings, names) for split, table in tables.items()}
-    parts = _complete(parts, settings, notes)
-    sizes = {"train": settings.max_train_examples}
-    parts = {
-        split: take(rows, _subset(rows, sizes.get(split, settings.max_eval_examples), settings))
-        for split, rows in parts.items()
-    }
+    names = reader.class_names(tables["train"], columns)
+    parts = {split: reader.rows(table, columns, names) for split, table in tables.items()}
+    parts = _complete(parts, settings.splits, notes)
+    parts = {split: _subset(rows, split, settings.splits) for split, rows in parts.items()}
     known = parts["train"].own_keys
     for split in parts:
         if split != "train":
@@ -116,7 +122,7 @@ def class_order(data_names: Sequence[str], model_names: Sequence[str]) -> np.nda
     return np.array([model_names.index(name) for name in data_names], np.int32)
 
 
-def _complete(parts: dict[str, Rows], settings: DataSettings, notes: list[str]) -> dict[str, Rows]:
+def _complete(parts: dict[str, Rows], settings: SplitSettings, notes: list[str]) -> dict[str, Rows]:
     """Splits off the test and validation rows that the source does not bring.
 
     Test comes first, so that it is the same whatever the size of validation.
@@ -137,18 +143,27 @@ def _complete(parts: dict[str, Rows], settings: DataSettings, notes: list[str]) 
     return parts
 
 
-def _subset(rows: Rows, size: int | None, settings: DataSettings) -> np.ndarray:
-    return splits.subsample(len(rows.inputs), rows.strata, size, settings.split_seed)
+def _subset(rows: Rows, split: str, settings: SplitSettings) -> Rows:
+    size = settings.max_train_examples if split == "train" else settings.max_eval_examples
+    return take(rows, splits.subsample(len(rows.inputs), rows.strata, size, settings.split_seed))
 
 
-def _check_digest(tables: dict[str, Table], settings: DataSettings) -> str | None:
+def _check_digest(
+    tables: dict[str, Table], source: SourceSettings, given: Mapping[str, Table] | None
+) -> str | None:
+    """The sha256 of what was read; None for the hub's."""
+    if given is not None:
+        return _compare(digest(given), source)
     files = sorted({file for table in tables.values() for file in table.files or [table.source]})
     if not all(Path(file).expanduser().is_file() for file in files):
         return None  # the hub's
-    found = sha256_of(Path(file).expanduser() for file in files)
-    if settings.sha256 is not None and found != settings.sha256:
+    return _compare(sha256_of(Path(file).expanduser() for file in files), source)
+
+
+def _compare(found: str, source: SourceSettings) -> str:
+    if source.sha256 is not None and found != source.sha256:
         raise UserError(
-            f"{settings.path}: the data has sha256 {found}, expected {settings.sha256}. Fetch it"
+            f"{source.path}: the data has sha256 {found}, expected {source.sha256}. Fetch it"
             " again, or correct config.data.sha256."
         )
     return found

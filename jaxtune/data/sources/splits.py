@@ -132,9 +132,11 @@ def _majority(
     group: Int64[np.ndarray, " n"], class_of: Int64[np.ndarray, " n"]
 ) -> Int64[np.ndarray, " g"]:
     """The class of most rows of each group; of several such, the lowest."""
-    pairs, counts = np.unique(np.stack([group, class_of]), axis=1, return_counts=True)
-    pairs = pairs[:, np.lexsort((pairs[1], -counts, pairs[0]))]
-    return pairs[1, np.unique(pairs[0], return_index=True)[1]]
+    num_classes = class_of.max() + 1
+    pairs, counts = np.unique(group * num_classes + class_of, return_counts=True)
+    groups, classes = np.divmod(pairs, num_classes)
+    order = np.lexsort((classes, -counts, groups))
+    return classes[order][np.unique(groups[order], return_index=True)[1]]
 
 
 def _draw(

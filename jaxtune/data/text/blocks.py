@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Int32
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.sources.files import read_file
+from jaxtune.data.sources.new_rows import open_new
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table, column, where
 from jaxtune.data.text.examples import Examples
 from jaxtune.data.text.text_tables import Track, load_tables, only_column
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import ColumnSettings
 
 _CHUNK = 2000  # texts tokenized at a time, so that progress can be shown
 
@@ -52,13 +52,13 @@ def read_texts(table: Table, columns: Sequence[str]) -> list[str]:
     return texts
 
 
-def _rows(table: Table, settings: DataSettings, names: tuple[str, ...]) -> Rows:
+def _rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows:
     """The rows that are not blank; their labels, which are their own tokens, come later."""
     del names
-    texts = [text for text in read_texts(table, settings.text_columns) if text.strip()]
+    texts = [text for text in read_texts(table, columns.text_columns) if text.strip()]
     if not texts:
         raise UserError(
-            f"{table.source}: all rows of the column {settings.text_columns[0]!r} are blank, but"
+            f"{table.source}: all rows of the column {columns.text_columns[0]!r} are blank, but"
             " expected at least one text. Check config.data.text_columns."
         )
     return Rows(texts, np.zeros(len(texts), np.int32))
@@ -68,7 +68,7 @@ TEXTS = Reader(load_tables, lambda *_: True, lambda *_: (), _rows)
 """Texts alone, from one column of a table or the lines of a file; blank ones are skipped."""
 
 
-def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
+def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Rows:
     """One text for each row of a file, to predict on; a blank one is kept, so that rows match.
 
     Args:
@@ -79,9 +79,7 @@ def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
     Raises:
       UserError: names the file, the line and the column of what is wrong.
     """
-    if source.is_dir():
-        raise UserError(f"{source} is a folder: expected a file of texts.")
-    table = read_file(str(source), encoding=encoding, required=tuple(columns))
+    table = open_new(source, encoding, "texts", columns)
     columns = columns or (only_column(table, "NAME which holds the text"),)
     return Rows(read_texts(table, columns), None)
 

@@ -261,6 +261,8 @@ def _label_sets(table: Table, name: str) -> list[list[str]]:
 
 def _label(value: Any, declared: tuple[str, ...]) -> str:
     """The name of a class, or an empty string where the value cannot be one."""
+    if isinstance(value, str):
+        return value
     if not _is_plain(value) or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool):

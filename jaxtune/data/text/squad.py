@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.sources.files import read_file
+from jaxtune.data.sources.locate import DataSource, load_source
+from jaxtune.data.sources.new_rows import open_new
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table, column, num_rows, where
-from jaxtune.data.text import labels, text_tables
-from jaxtune.settings import DataSettings
+from jaxtune.data.text import labels
+from jaxtune.settings.data import ColumnSettings, DataSettings
 
 COLUMNS = ("question", "context")
 """The text columns, where the settings do not name two."""
@@ -49,14 +50,14 @@ class Answer(NamedTuple):
     start: int
 
 
-def load(settings: DataSettings) -> dict[str, Table]:
+def load(source: DataSource, columns: ColumnSettings) -> dict[str, Table]:
     """A table for each split, which remembers whether train has unanswerable questions.
 
     Raises:
-      UserError: as `sources.load_tables` does.
+      UserError: as `locate.load_tables` does.
     """
-    tables = text_tables.load_tables(settings, required=_text_columns(settings.text_columns))
-    values = tables["train"].columns.get(_label_column(settings), ())
+    tables = load_source(source, _text_columns(columns.text_columns))
+    values = tables["train"].columns.get(_label_column(columns), ())
     unanswerable = any(_pairs(value) == [] for value in values)
     return {
         split: table._replace(
@@ -66,19 +67,19 @@ def load(settings: DataSettings) -> dict[str, Table]:
     }
 
 
-def has_labels(table: Table, settings: DataSettings) -> bool:
+def has_labels(table: Table, columns: ColumnSettings) -> bool:
     """False where no question has an answer: that is how test sets withhold them."""
-    values = table.columns.get(_label_column(settings), ())
+    values = table.columns.get(_label_column(columns), ())
     return not all(value in (None, "") or _pairs(value) == [] for value in values)
 
 
-def rows(table: Table, settings: DataSettings, class_names: tuple[str, ...]) -> Rows:
+def rows(table: Table, columns: ColumnSettings, class_names: tuple[str, ...]) -> Rows:
     """Checked questions with their answers; those on one context stay on one side of a split.
 
     Args:
       table: the text columns, and answers as {"text": [...], "answer_start": [...]}, as a list of
         {"text", "answer_start"}, or as either in JSON; `id` where there is one.
-      settings: name the columns.
+      columns: their names.
       class_names: not read.
 
     Returns:
@@ -88,8 +89,8 @@ def rows(table: Table, settings: DataSettings, class_names: tuple[str, ...]) -> 
       UserError: a blank text, malformed answers, or one that does not stand where it says.
     """
     del class_names
-    name = _label_column(settings)
-    questions = _questions(table, _text_columns(settings.text_columns))
+    name = _label_column(columns)
+    questions = _questions(table, _text_columns(columns.text_columns))
     answers = [
         _answers(value, question, f"{where(table, i)}, question {question.id!r}", name)
         for i, (value, question) in enumerate(zip(column(table, name), questions, strict=True))
@@ -97,7 +98,7 @@ def rows(table: Table, settings: DataSettings, class_names: tuple[str, ...]) -> 
     return Rows(questions, answers, [question.context for question in questions])
 
 
-def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
+def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Rows:
     """The questions of a file, to be answered.
 
     Args:
@@ -108,10 +109,8 @@ def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
     Raises:
       UserError: names the file, the line and the column of what is wrong.
     """
-    if source.is_dir():
-        raise UserError(f"{source} is a folder: expected a file of questions and contexts.")
     names = _text_columns(columns)
-    table = read_file(str(source), encoding=encoding, required=names)
+    table = open_new(source, encoding, "questions and contexts", names)
     questions = _questions(table, names)
     return Rows(questions, None, [question.context for question in questions])
 
@@ -123,9 +122,11 @@ def resolve(settings: DataSettings, train: Rows) -> DataSettings:
       settings: of the data.
       train: from `rows`, of a table from `load`.
     """
-    if settings.allow_no_answer is not None:
+    if settings.answers.allow_no_answer is not None:
         return settings
-    return dataclasses.replace(settings, allow_no_answer=train.inputs[0].may_lack_answer)
+    allowed = train.inputs[0].may_lack_answer
+    answers = dataclasses.replace(settings.answers, allow_no_answer=allowed)
+    return dataclasses.replace(settings, answers=answers)
 
 
 QUESTIONS = Reader(load, has_labels, lambda *_: (), rows, what="questions' contexts")
@@ -135,7 +136,7 @@ QUESTIONS = Reader(load, has_labels, lambda *_: (), rows, what="questions' conte
 def _text_columns(names: Sequence[str]) -> tuple[str, ...]:
     if len(names) == 2:
         return tuple(names)
-    if tuple(names) not in ((), DataSettings().text_columns):
+    if tuple(names) not in ((), ColumnSettings().text_columns):
         raise UserError(
             f"config.data.text_columns is {', '.join(names)}: expected two names, of questions and"
             f" of contexts, such as {','.join(COLUMNS)}."
@@ -143,9 +144,9 @@ def _text_columns(names: Sequence[str]) -> tuple[str, ...]:
     return COLUMNS
 
 
-def _label_column(settings: DataSettings) -> str:
-    is_set = settings.label_column != DataSettings().label_column
-    return settings.label_column if is_set else _ANSWERS
+def _label_column(columns: ColumnSettings) -> str:
+    is_set = columns.label_column != ColumnSettings().label_column
+    return columns.label_column if is_set else _ANSWERS
 
 
 def _questions(table: Table, columns: tuple[str, ...]) -> list[Question]:

@@ -9,68 +9,57 @@ import numpy as np
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources import locate
-from jaxtune.data.sources.files import read_file, read_lines
+from jaxtune.data.sources.files import read_lines
+from jaxtune.data.sources.locate import DataSource
+from jaxtune.data.sources.new_rows import open_new
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table
 from jaxtune.data.text import labels
 from jaxtune.data.text.examples import Examples, Transform, tokenize
 from jaxtune.data.text.token_cache import tokenize_once
 from jaxtune.data.text.token_dropout import token_dropout
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import ColumnSettings, DataSettings
 
 Track = Callable[[Iterable[int]], Iterable[int]]
 """Wraps an iteration over chunks of rows, to show progress."""
 
 
-def load_tables(
-    settings: DataSettings, required: tuple[str, ...] | None = None
-) -> dict[str, Table]:
-    """A table for each split.
-
-    Args:
-      settings: where the data is.
-      required: the columns that every split must have; None takes the text columns.
-    """
-    return locate.load_tables(
-        settings.path,
-        name=settings.name,
-        encoding=settings.encoding,
-        column_names=settings.column_names,
-        required=settings.text_columns if required is None else required,
-    )
+def load_tables(source: DataSource, columns: ColumnSettings) -> dict[str, Table]:
+    """A table for each split, each with the text columns."""
+    return locate.load_source(source, columns.text_columns)
 
 
-def _has_labels(table: Table, settings: DataSettings) -> bool:
-    columns = settings.label_columns or (settings.label_column,)
-    return all(labels.has_targets(table, name) for name in columns)
+def _has_labels(table: Table, columns: ColumnSettings) -> bool:
+    names = columns.label_columns or (columns.label_column,)
+    return all(labels.has_targets(table, name) for name in names)
 
 
-def _class_names(table: Table, settings: DataSettings) -> tuple[str, ...]:
-    return labels.class_names(table, settings.label_column)
+def _class_names(table: Table, columns: ColumnSettings) -> tuple[str, ...]:
+    return labels.class_names(table, columns.label_column)
 
 
-def _class_rows(table: Table, settings: DataSettings, names: tuple[str, ...]) -> Rows:
-    texts = labels.text_rows(table, settings.text_columns)
-    encoded = labels.encode_classes(table, settings.label_column, names)
+def _class_rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows:
+    texts = labels.text_rows(table, columns.text_columns)
+    encoded = labels.encode_classes(table, columns.label_column, names)
     return Rows(texts, encoded, strata=encoded)
 
 
-def _set_names(table: Table, settings: DataSettings) -> tuple[str, ...]:
-    return settings.label_columns or labels.set_names(table, settings.label_column)
+def _set_names(table: Table, columns: ColumnSettings) -> tuple[str, ...]:
+    return columns.label_columns or labels.set_names(table, columns.label_column)
 
 
-def _set_rows(table: Table, settings: DataSettings, names: tuple[str, ...]) -> Rows:
-    texts = labels.text_rows(table, settings.text_columns)
-    if settings.label_columns:
-        return Rows(texts, labels.encode_flags(table, settings.label_columns))
-    return Rows(texts, labels.encode_sets(table, settings.label_column, names))
+def _set_rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows:
+    texts = labels.text_rows(table, columns.text_columns)
+    if columns.label_columns:
+        return Rows(texts, labels.encode_flags(table, columns.label_columns))
+    return Rows(texts, labels.encode_sets(table, columns.label_column, names))
 
 
-def _target_rows(table: Table, settings: DataSettings, names: tuple[str, ...]) -> Rows:
+def _target_rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows:
     del names
-    columns = settings.label_columns or (settings.label_column,)
-    targets = [labels.encode_targets(table, name) for name in columns]
-    texts = labels.text_rows(table, settings.text_columns)
+    label_columns = columns.label_columns or (columns.label_column,)
+    targets = [labels.encode_targets(table, name) for name in label_columns]
+    texts = labels.text_rows(table, columns.text_columns)
     return Rows(texts, np.stack(targets, axis=1))
 
 
@@ -96,20 +85,21 @@ def encode(
     Args:
       rows: with labels or without.
       tokenizer: from `load_tokenizer`.
-      settings: has `max_length`, in tokens, special ones included, and `token_dropout`.
+      settings: of the tokens `max_length` and `token_dropout` are read.
       track: shows progress.
       tokenize: as `examples.tokenize`.
 
     Raises:
       UserError: token dropout with a tokenizer that has no token to put in the place.
     """
-    found, cut = tokenize(tokenizer, rows.inputs, settings.max_length, track)
+    length, rate = settings.tokens.max_length, settings.tokens.token_dropout
+    found, cut = tokenize(tokenizer, rows.inputs, length, track)
     notes = []
     if cut:
         share = f"{cut} of {len(rows.inputs)}"
-        notes.append(f"{share} texts are longer than max_length {settings.max_length} and were cut")
-    if settings.token_dropout:
-        found = found._replace(transform=_dropout(tokenizer, settings.token_dropout))
+        notes.append(f"{share} texts are longer than max_length {length} and were cut")
+    if rate:
+        found = found._replace(transform=_dropout(tokenizer, rate))
     return found._replace(labels=rows.labels), notes
 
 
@@ -130,26 +120,25 @@ def _dropout(tokenizer: Any, rate: float) -> Transform:
     return token_dropout(rate, hidden, tokenizer.all_special_ids)
 
 
-def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
+def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Rows:
     """One or two texts for each row of a file, to predict on.
 
     Args:
-      source: .txt with one text a line, or a table that `data.files.read_file` reads.
+      source: .txt with one text a line, or a table that `data.files.read_file` reads, or one
+        in memory.
       columns: text columns of a table; () takes `text`, or the only column.
       encoding: of the file.
 
     Raises:
       UserError: names the file, the line and the column of what is wrong.
     """
-    if source.is_dir():
-        raise UserError(f"{source} is a folder: expected a file of texts.")
-    if source.suffix == ".txt":
+    if isinstance(source, Path) and source.suffix == ".txt" and not source.is_dir():
         lines = read_lines(str(source), encoding)
         if not lines:
             raise UserError(f"{source} is empty: expected one text a line.")
         table = Table({"text": lines}, str(source), range(1, len(lines) + 1), {})
         return Rows(labels.text_rows(table, ("text",)), None)
-    table = read_file(str(source), encoding=encoding, required=tuple(columns))
+    table = open_new(source, encoding, "texts", columns)
     columns = columns or (only_column(table, "NAME, or NAME,NAME for pairs, which hold the text"),)
     return Rows(labels.text_rows(table, columns), None)
 

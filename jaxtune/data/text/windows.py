@@ -1,5 +1,6 @@
 """Questions and contexts to token windows: a long context becomes several that overlap."""
 
+import dataclasses
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -12,25 +13,9 @@ from jaxtune.data.sources.rows import Rows
 from jaxtune.data.text.examples import Examples
 from jaxtune.data.text.squad import Answer, Question
 from jaxtune.data.text.text_tables import Track
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import AnswerSettings, DataSettings
 
 _CHUNK = 1000  # questions tokenized at a time, so that progress can be shown
-
-
-class Rules(NamedTuple):
-    """How an answer is chosen; the fields of `DataSettings`.
-
-    Attributes:
-      max_answer_length: in tokens.
-      n_best: answers that are compared.
-      no_answer_threshold: what the null score must exceed the best span's by; in nats.
-      allow_no_answer: whether a question may have none.
-    """
-
-    max_answer_length: int
-    n_best: int
-    no_answer_threshold: float
-    allow_no_answer: bool
 
 
 class Window(NamedTuple):
@@ -42,7 +27,7 @@ class Window(NamedTuple):
       answers: the right ones; None where unlabelled.
       first: the position of the first token of the context.
       spans: where each token of the context begins and ends in it, in characters.
-      rules: how an answer is chosen.
+      rules: how an answer is chosen; `allow_no_answer` is True or False.
     """
 
     row: int
@@ -50,7 +35,7 @@ class Window(NamedTuple):
     answers: tuple[Answer, ...] | None
     first: int
     spans: Int32[np.ndarray, "c 2"]
-    rules: Rules
+    rules: AnswerSettings
 
 
 def encode(
@@ -63,7 +48,7 @@ def encode(
     Args:
       rows: inputs `Question`; labels tuples of `Answer`, or None.
       tokenizer: a fast one, from `load_tokenizer`.
-      settings: `max_length`; `doc_stride`, the tokens that two windows share; and the rules.
+      settings: of the tokens `max_length` is read, and all of the answers.
       track: shows progress.
 
     Returns:
@@ -79,7 +64,8 @@ def encode(
             f"{tokenizer.name_or_path}: the tokenizer does not tell which characters a token is"
             " of, which question_answering needs: expected one with a tokenizer.json."
         )
-    limit = _question_limit(tokenizer, settings)
+    size, stride = settings.tokens.max_length, settings.answers.doc_stride
+    limit = _question_limit(tokenizer, size, stride)
     ids: list[list[int]] = []
     types: list[list[int]] = []
     windows: list[Window] = []
@@ -92,8 +78,8 @@ def encode(
             questions,
             [question.context for question in part],
             truncation="only_second",
-            max_length=settings.max_length,
-            stride=settings.doc_stride,
+            max_length=size,
+            stride=stride,
             padding=False,
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
@@ -103,24 +89,27 @@ def encode(
         ids += encoded["input_ids"]
         types += encoded["token_type_ids"]
         for w, i in enumerate(encoded["overflow_to_sample_mapping"]):
-            windows.append(_window(rows, start + i, encoded, w, settings))
+            windows.append(_window(rows, start + i, encoded, w, settings.answers))
     tokenizer.backend_tokenizer.no_truncation()  # else it would be saved with the model
     offsets = np.concatenate([[0], np.cumsum([len(tokens) for tokens in ids])]).astype(np.int64)
     labels = None if rows.labels is None else np.array([_label(w) for w in windows], np.int32)
     flat = (_flat(ids), _flat(types), offsets, labels)
     examples = Examples(*flat, pad_token_id=tokenizer.pad_token_id, info=windows, spans=True)
-    return examples, _notes(examples, len(rows.inputs), num_cut, limit, settings)
+    notes = _notes(examples, len(rows.inputs), size, stride)
+    if num_cut:
+        cut = f"{num_cut} of {len(rows.inputs)} questions are longer than {limit} tokens"
+        notes.insert(0, f"{cut} and were cut")
+    return examples, notes
 
 
-def _question_limit(tokenizer: Any, settings: DataSettings) -> int:
-    """The most tokens of a question: each window goes on by a quarter of `max_length` at least."""
+def _question_limit(tokenizer: Any, size: int, stride: int) -> int:
+    """The most tokens of a question: each window goes on by a quarter of its size at least."""
     special = tokenizer.num_special_tokens_to_add(pair=True)
-    context = settings.doc_stride + settings.max_length // 4
-    limit = settings.max_length - special - context
+    limit = size - special - stride - size // 4
     if limit < 1:
         raise UserError(
-            f"config.data.max_length is {settings.max_length}: with doc_stride"
-            f" {settings.doc_stride} and {special} special tokens it leaves no room for a question."
+            f"config.data.max_length is {size}: with doc_stride"
+            f" {stride} and {special} special tokens it leaves no room for a question."
             " Make max_length larger, or doc_stride smaller."
         )
     return limit
@@ -148,19 +137,14 @@ def _cut_questions(
     return texts, num_cut
 
 
-def _window(rows: Rows, row: int, encoded: Any, w: int, settings: DataSettings) -> Window:
+def _window(rows: Rows, row: int, encoded: Any, w: int, rules: AnswerSettings) -> Window:
     question = rows.inputs[row]
     sides = encoded.sequence_ids(w)
     count = sides.count(1)
     first = sides.index(1) if count else len(sides)
     spans = encoded["offset_mapping"][w][first : first + count]
-    allowed = settings.allow_no_answer
-    rules = Rules(
-        settings.max_answer_length,
-        settings.n_best,
-        settings.no_answer_threshold,
-        question.may_lack_answer if allowed is None else allowed,
-    )
+    if rules.allow_no_answer is None:
+        rules = dataclasses.replace(rules, allow_no_answer=question.may_lack_answer)
     answers = None if rows.labels is None else rows.labels[row]
     return Window(row, question, answers, first, np.array(spans, np.int32).reshape(-1, 2), rules)
 
@@ -184,18 +168,12 @@ def _flat(lists: list[list[int]]) -> Int32[np.ndarray, " T"]:
     return np.fromiter(chain.from_iterable(lists), np.int32)
 
 
-def _notes(
-    examples: Examples, num_rows: int, num_cut: int, limit: int, settings: DataSettings
-) -> list[str]:
+def _notes(examples: Examples, num_rows: int, size: int, stride: int) -> list[str]:
     notes, windows = [], examples.info
-    if num_cut:
-        notes.append(
-            f"{num_cut} of {num_rows} questions are longer than {limit} tokens and were cut"
-        )
     if len(windows) > num_rows:
         notes.append(
-            f"{num_rows} questions make {len(windows)} windows of at most {settings.max_length}"
-            f" tokens, which share {settings.doc_stride}"
+            f"{num_rows} questions make {len(windows)} windows of at most {size} tokens, which"
+            f" share {stride}"
         )
     if examples.labels is not None:
         inside = {w.row for w, (_, end) in zip(windows, examples.labels, strict=True) if end}

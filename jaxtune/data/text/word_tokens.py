@@ -11,7 +11,7 @@ from jaxtune.data.sources.rows import Rows
 from jaxtune.data.text.examples import Examples
 from jaxtune.data.text.text_tables import Track
 from jaxtune.data.text.words import Sentence, Tags
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import DataSettings
 
 UNSCORED = -1
 """The label of a token that is not the first of a word. Its weight is 0."""
@@ -54,7 +54,7 @@ def encode(
     Args:
       rows: of `words.READER`, or without labels.
       tokenizer: one of the `tokenizers` library, from `load_tokenizer`.
-      settings: has `max_length`, in tokens, special ones included.
+      settings: of the tokens `max_length` is read.
       track: shows progress.
 
     Returns:
@@ -71,9 +71,10 @@ def encode(
             " tokenizer with a tokenizer.json."
         )
     found: list[_Tokens] = []
+    length = settings.tokens.max_length
     for start in track(range(0, len(rows.inputs), _CHUNK)):
         chunk = rows.inputs[start : start + _CHUNK]
-        found += _tokenize(tokenizer, chunk, settings.max_length)
+        found += _tokenize(tokenizer, chunk, length)
     golds = [None] * len(found) if rows.labels is None else rows.labels
     info = [
         Words(sentence, tokens.first, gold)
@@ -90,7 +91,7 @@ def encode(
     )
     if rows.labels is not None:
         examples = _with_labels(examples)
-    return examples, _notes(found, settings.max_length)
+    return examples, _notes(found, length)
 
 
 def _tokenize(tokenizer: Any, sentences: Sequence[Sentence], max_length: int) -> list[_Tokens]:

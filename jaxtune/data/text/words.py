@@ -9,11 +9,12 @@ from jaxtyping import Int32
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources import conll
-from jaxtune.data.sources.files import read_file
+from jaxtune.data.sources.locate import DataSource
+from jaxtune.data.sources.new_rows import open_new
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table, column, num_rows, where
 from jaxtune.data.text import labels, tags, text_tables
-from jaxtune.settings import DataSettings
+from jaxtune.settings.data import ColumnSettings
 
 _TAG_REMEDY = "Correct or remove the row, or check config.data.label_column."
 
@@ -63,7 +64,7 @@ def split_words(text: str) -> Sentence:
     return Sentence(text, tuple(span for _, span in pattern.pre_tokenize_str(text)))
 
 
-def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
+def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Rows:
     """The sentences of a file, to predict on.
 
     Args:
@@ -75,11 +76,11 @@ def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
     Raises:
       UserError: names the file, the line and the column of what is wrong.
     """
-    table = read_file(str(source), encoding=encoding)
+    table = open_new(source, encoding, "texts or lists of words")
     names = list(table.columns)
     if _is_conll(table):
         name = conll.WORDS
-    elif source.suffix.lower() == ".txt":
+    elif isinstance(source, Path) and source.suffix.lower() == ".txt":
         (name,) = names
     elif columns:
         name = _only(columns, "--text_columns")
@@ -91,26 +92,27 @@ def read_new(source: Path, columns: Sequence[str], encoding: str) -> Rows:
 # --- Tables ---------------------------------------------------------------------------------
 
 
-def _load_tables(settings: DataSettings) -> dict[str, Table]:
+def _load_tables(source: DataSource, columns: ColumnSettings) -> dict[str, Table]:
     """A table for each split; the columns of CoNLL files get the names that the settings have."""
-    names = {conll.WORDS: settings.text_columns[0], conll.TAGS: settings.label_column}
+    names = {conll.WORDS: columns.text_columns[0], conll.TAGS: columns.label_column}
 
     def named(table: Table) -> Table:
         if not _is_conll(table):
             return table
         return table._replace(columns={names[k]: values for k, values in table.columns.items()})
 
-    return {split: named(table) for split, table in text_tables.load_tables(settings).items()}
+    tables = text_tables.load_tables(source, columns)
+    return {split: named(table) for split, table in tables.items()}
 
 
-def _has_labels(table: Table, settings: DataSettings) -> bool:
+def _has_labels(table: Table, columns: ColumnSettings) -> bool:
     """Whether there is any tag; in tables without, lists hold -1 or nothing."""
-    values = table.columns.get(settings.label_column, [])
+    values = table.columns.get(columns.label_column, [])
     flat = [tag for value in values for tag in (value if isinstance(value, list) else [value])]
     return labels.has_targets(Table({"tag": flat}, table.source, range(len(flat)), {}), "tag")
 
 
-def _class_names(train: Table, settings: DataSettings) -> tuple[str, ...]:
+def _class_names(train: Table, columns: ColumnSettings) -> tuple[str, ...]:
     """The tags of the training data, or those that it declares: `O` first, the others sorted.
 
     They are completed as `tags.complete` says: with both B- and I- of each type, so that I-X in
@@ -119,8 +121,8 @@ def _class_names(train: Table, settings: DataSettings) -> tuple[str, ...]:
     Raises:
       UserError: malformed words or tags, tags of which only some have a prefix, or too few.
     """
-    name = settings.label_column
-    flat, _ = _one_row_a_word(train, settings)
+    name = columns.label_column
+    flat, _ = _one_row_a_word(train, columns)
     found = labels.class_names(flat, name)
     plain = [tag for tag in found if tag != tags.OUTSIDE and not tags.is_prefixed(tag)]
     if not plain or not any(map(tags.is_prefixed, found)):
@@ -135,14 +137,14 @@ def _class_names(train: Table, settings: DataSettings) -> tuple[str, ...]:
     )
 
 
-def _rows(table: Table, settings: DataSettings, names: tuple[str, ...]) -> Rows:
+def _rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows:
     """Sentences and their tags.
 
     Raises:
       UserError: malformed words or tags, or a tag of a type that training does not have.
     """
-    flat, sentences = _one_row_a_word(table, settings)
-    classes = labels.encode_classes(flat, settings.label_column, names)
+    flat, sentences = _one_row_a_word(table, columns)
+    classes = labels.encode_classes(flat, columns.label_column, names)
     known = dict(enumerate(names))
     cuts = np.cumsum([len(sentence.spans) for sentence in sentences])[:-1]
     return Rows(sentences, [Tags(part, known) for part in np.split(classes, cuts)])
@@ -152,15 +154,15 @@ READER = Reader(_load_tables, _has_labels, _class_names, _rows, what="sentences"
 """A tag for each word: inputs are n `Sentence`, labels a list of n `Tags`."""
 
 
-def _one_row_a_word(table: Table, settings: DataSettings) -> tuple[Table, list[Sentence]]:
+def _one_row_a_word(table: Table, columns: ColumnSettings) -> tuple[Table, list[Sentence]]:
     """The tags in the place of each word, checked against the words; and the sentences."""
-    name = settings.label_column
+    name = columns.label_column
     if name not in table.columns and _is_conll(table):
         raise UserError(
             f"{table.source}: found one field on each line, but expected a word first and its tag"
             " last. Give a file with tags."
         )
-    sentences = _sentences(table, _only(settings.text_columns, "config.data.text_columns"))
+    sentences = _sentences(table, _only(columns.text_columns, "config.data.text_columns"))
     counts = [len(sentence.spans) for sentence in sentences]
     values = column(table, name)
     for i, (value, count) in enumerate(zip(values, counts, strict=True)):

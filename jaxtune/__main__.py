@@ -1,0 +1,62 @@
+"""`jaxtune COMMAND`, the console script; `python -m jaxtune COMMAND` does the same."""
+
+from typing import NoReturn
+
+from jaxtune import main, predict
+from jaxtune.core.errors import UserError, nearest
+from jaxtune.run.cli import start_command
+
+_MODES = {"train": "train", "evaluate": "eval", "lr-find": "lr_find"}
+_MEANINGS = {
+    "train": "trains a model, or goes on with a run that was interrupted",
+    "predict": "labels new data with a saved model",
+    "evaluate": "scores a saved model on labelled data",
+    "lr-find": "looks for a learning rate",
+}
+
+
+def run(argv: list[str]) -> None:
+    """Runs the command that the first word names.
+
+    Args:
+      argv: without the program's name.
+
+    Raises:
+      UserError: there is no such command, or what the command raises.
+    """
+    name, *rest = argv or [""]
+    if name == "predict":
+        predict.main(rest, "jaxtune predict")
+    elif name in _MODES:
+        main.main(rest, f"jaxtune {name}", _MODES[name])
+    elif name in ("-h", "--help"):
+        from jaxtune.run.settings_table import settings_table
+
+        print("\n".join(["usage: jaxtune COMMAND [flags]", "", *_lines(), "", settings_table()]))
+    elif name == "--version" or name.startswith("--help."):
+        main.main([name])
+    else:
+        known = ", ".join(_MEANINGS)
+        asked = f"there is no {name!r}" if name else "a command is missing"
+        raise UserError(f"jaxtune: {asked}; expected {known}.{nearest(name, _MEANINGS)}")
+
+
+def start() -> NoReturn:
+    """What the console script calls."""
+    start_command(run)
+
+
+def _lines() -> list[str]:
+    """The commands with their meanings, and what else there is."""
+    listed = [f"  jaxtune {name:10}{meaning}" for name, meaning in _MEANINGS.items()]
+    return [
+        *listed,
+        "",
+        "  jaxtune COMMAND --help   its flags",
+        "  jaxtune --help.tuning    the settings of one section",
+        "  jaxtune --version",
+    ]
+
+
+if __name__ == "__main__":
+    start()

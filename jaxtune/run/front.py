@@ -1,0 +1,145 @@
+"""Whole runs in Python: train, score, predict and embed in memory, with the commands' numbers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
+
+from jaxtune.data.sources.memory import InMemory, from_memory
+from jaxtune.run import predictions
+from jaxtune.run import train as whole
+from jaxtune.run.config import load_config, settings_of
+from jaxtune.run.console import Report
+from jaxtune.run.hooks import Hook
+from jaxtune.run.predictions import Pooling
+from jaxtune.run.saved import SavedModel, open_saved
+from jaxtune.run.trackers import Tracker
+from jaxtune.settings import Settings
+
+
+def train(
+    config: str | Path | ConfigDict | Settings,
+    workdir: str | Path,
+    *,
+    data: Mapping[str, InMemory] | None = None,
+    hooks: Sequence[Hook] = (),
+    trackers: Sequence[Tracker] = (),
+    report: Report | None = None,
+) -> dict[str, Any]:
+    """Trains, evaluates and exports one run, as `jaxtune train` does; it may go on where it was.
+
+    Args:
+      config: a config file or the name of one that jaxtune brings, what `default_config` gives
+        with fields of your own, or settings.
+      workdir: folder of the run, made if absent.
+      data: rows in memory by split, in the place of `config.data.path`: `train`, and where there
+        are any `validation` and `test`. Each is a `datasets.Dataset`, a mapping from column to
+        values (lists or numpy arrays), or a sequence of mappings.
+      hooks: called between steps.
+      trackers: take the numbers of the run, beside metrics.jsonl.
+      report: where a person reads along; None prints.
+
+    Returns:
+      What `results.json` holds; the model is in the folder `model` of the workdir.
+
+    Raises:
+      UserError: bad input, or a workdir that holds another run.
+      InterruptedRunError: a signal came; the checkpoint is written.
+    """
+    tables = data and {split: from_memory(rows, split) for split, rows in data.items()}
+    return whole.train(
+        _settings(config, {} if data is None else {"data.path": "memory"}),
+        Path(workdir).expanduser(),
+        report or Report(),
+        tables=tables,
+        hooks=hooks,
+        trackers=trackers,
+    )
+
+
+class Model(NamedTuple):
+    """A saved model in memory; `load` opens one.
+
+    Attributes:
+      saved: the model, its tokenizer or image processor, and its task.
+    """
+
+    saved: SavedModel
+
+    def predict(self, inputs: InMemory | str | Path, *, batch_size: int = 64) -> list[dict]:
+        """One record for each row, in order: what `jaxtune predict` writes of it.
+
+        Args:
+          inputs: a sequence of texts, of pairs of texts or of images, or rows as `train` takes
+            them; or a file. A string is a path.
+          batch_size: examples a step; it changes no record.
+
+        Raises:
+          UserError: names the row and column of what is wrong, or a model without a head.
+        """
+        return predictions.predict(self.saved, inputs, batch_size)
+
+    def embed(
+        self,
+        inputs: InMemory | str | Path,
+        *,
+        pooling: Pooling | None = "mean",
+        batch_size: int = 64,
+    ) -> Float[np.ndarray, "n d"] | list[Float[np.ndarray, "t d"]]:
+        """The states of the last layer, float32, pooled over the tokens of each text or image.
+
+        Args:
+          inputs: as of `predict`.
+          pooling: the `mean` over all tokens, special ones included, or their `first` or `last`;
+            None pools nothing, and gives a list of n arrays.
+          batch_size: examples a step.
+
+        Raises:
+          UserError: names the row of what is wrong.
+        """
+        return predictions.embed(self.saved, inputs, pooling, batch_size)
+
+
+def load(path: str | Path, *, compute_dtype: str = "float32") -> Model:
+    """A saved model that predicts and embeds in memory.
+
+    Args:
+      path: a model or adapter folder, or a hub id. One without a head embeds, but does not predict.
+      compute_dtype: of the products, `float32` or `bfloat16`.
+
+    Raises:
+      UserError: no such folder, or files that do not belong together.
+    """
+    return Model(open_saved(str(path), compute_dtype, needs_head=False))
+
+
+def evaluate(
+    model: str | Path | Model, data: InMemory | str | Path, *, batch_size: int = 64
+) -> dict[str, float]:
+    """The mean loss and the task's scores of a saved model on labelled rows.
+
+    Args:
+      model: from `load`, or what `load` takes.
+      data: rows as `train` takes them for a split; or a file or folder of them, of whose splits
+        `test` is taken, else `validation`. The columns are those that the model was trained on.
+      batch_size: examples a step; it changes no score.
+
+    Returns:
+      Scores by name, as the last lines of a run have them; NaN where one is undefined.
+
+    Raises:
+      UserError: names the row and column of what is wrong, or a class that the model does not have.
+    """
+    model = model if isinstance(model, Model) else load(model)
+    return predictions.scores(model.saved, data, batch_size)
+
+
+def _settings(config: str | Path | ConfigDict | Settings, overrides: Mapping[str, str]) -> Settings:
+    if isinstance(config, Settings):
+        return config
+    if isinstance(config, ConfigDict):
+        return settings_of(config.to_dict(), overrides)
+    return load_config(str(config), overrides)

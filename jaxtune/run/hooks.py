@@ -1,0 +1,189 @@
+"""What happens between the steps of the training loop: the log, evaluation, checkpoints, stopping.
+
+A hook of your own is a function of a `Moment`:
+
+    def sharpen(moment):
+        print(moment.step, moment.info.grad_norm)
+
+    jaxtune.train(config, workdir, hooks=[Hook(sharpen, every(100))])
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxtune.core.errors import UserError
+from jaxtune.core.types import Params
+from jaxtune.run import signals, stages
+from jaxtune.run.checkpoint import Checkpoints
+from jaxtune.run.console import Report
+from jaxtune.run.profile import Profile
+from jaxtune.run.progress import Progress, judge
+from jaxtune.run.setup import Run
+from jaxtune.run.stages import Stage
+from jaxtune.run.trackers import Tracker
+from jaxtune.training.step import StepInfo
+
+
+class Tally(NamedTuple):
+    """Of the steps that this process has taken.
+
+    Attributes:
+      seconds: of training, with waiting for batches, without compiling and evaluating.
+      examples: trained on in those seconds.
+      tokens: real ones among them, without padding.
+    """
+
+    seconds: float = 0.0
+    examples: int = 0
+    tokens: int = 0
+
+
+class Moment(NamedTuple):
+    """The run between two steps.
+
+    Attributes:
+      run: what does not change.
+      step: optimizer steps taken.
+      stage: the parameters, moments and compiled step as they are now.
+      progress: the best scores, and the losses since the last line of the log.
+      tally: how much was trained on, and how long.
+      info: what the last step reported; None before the first.
+    """
+
+    run: Run
+    step: int
+    stage: Stage
+    progress: Progress
+    tally: Tally = Tally()
+    info: StepInfo | None = None
+
+    @property
+    def params(self) -> Params:
+        """All parameters as they are now; the next step may donate those that are trained."""
+        return stages.assemble(self.stage)
+
+
+def _nothing(moment: Moment) -> None:
+    del moment
+
+
+class Hook(NamedTuple):
+    """Something that happens between steps.
+
+    Attributes:
+      act: (moment) -> the moment with what it changes; None changes nothing.
+      due: (moment) -> whether to act after this step. Where it is, all steps so far are waited for.
+      before: called before each step.
+    """
+
+    act: Callable[[Moment], Moment | None]
+    due: Callable[[Moment], bool]
+    before: Callable[[Moment], None] = _nothing
+
+
+def every(steps: int) -> Callable[[Moment], bool]:
+    """Due after each so many steps, and after the last one of the run."""
+    return lambda moment: moment.step % steps == 0 or moment.step == moment.run.goal.num_steps
+
+
+def log(run: Run, trackers: Sequence[Tracker], note: Callable[[int, str], Any]) -> Hook:
+    """The mean loss since the last line, and how fast it goes."""
+
+    def act(moment: Moment) -> Moment:
+        progress = moment.progress
+        loss = progress.loss_total / progress.loss_weight
+        row = _train_row(moment, loss)
+        for tracker in trackers:
+            tracker.log(moment.step, row)
+        note(0, f"loss {loss:.4f}")
+        return moment._replace(progress=progress._replace(loss_total=0.0, loss_weight=0.0))
+
+    return Hook(act, every(run.settings.train.log_every_steps))
+
+
+def evaluation(
+    run: Run,
+    scores_of: Callable[[Params, str], dict[str, float]],
+    trackers: Sequence[Tracker],
+    report: Report,
+) -> Hook:
+    """The scores of the validation split; the best one is remembered."""
+
+    def act(moment: Moment) -> Moment:
+        scores = scores_of(moment.params, "validation")
+        progress = judge(run, moment.progress, moment.step, scores)
+        for tracker in trackers:
+            tracker.log(moment.step, {f"validation/{k}": value for k, value in scores.items()})
+        report.line(_evaluation_line(moment, scores, progress))
+        return moment._replace(progress=progress)
+
+    return Hook(act, every(run.settings.train.eval_every_steps or run.goal.steps_per_epoch))
+
+
+def checkpoint(run: Run, checkpoints: Checkpoints, evaluated: Hook) -> Hook:
+    """A checkpoint after each evaluation, and as often as the settings say."""
+    steps = run.settings.train.checkpoint_every_steps
+
+    def due(moment: Moment) -> bool:
+        return evaluated.due(moment) or (steps is not None and moment.step % steps == 0)
+
+    return Hook(lambda moment: _save(moment, checkpoints), due)
+
+
+def stop(received: list[int], checkpoints: Checkpoints, logged: Hook) -> Hook:
+    """Ends the run on a signal, with a checkpoint."""
+    found: list[int] = []
+
+    def due(moment: Moment) -> bool:
+        signum = signals.agreed(received, logged.due(moment))
+        if signum:
+            found.append(signum)
+        return bool(signum)
+
+    def act(moment: Moment) -> None:
+        _save(moment, checkpoints)
+        raise signals.InterruptedRunError(found[0], moment.step)
+
+    return Hook(act, due)
+
+
+def traced(profile: Profile) -> Hook:
+    """A trace of some steps."""
+    return Hook(
+        act=lambda moment: profile.after(moment.step),
+        due=lambda moment: profile.ends(moment.step),
+        before=lambda moment: profile.before(moment.step, moment.info),
+    )
+
+
+def _save(moment: Moment, checkpoints: Checkpoints) -> None:
+    stage = moment.stage
+    kept = stages.settled(moment.run, stage.number, stage.frozen)
+    checkpoints.save(stage.state, moment.progress, kept)
+
+
+def _train_row(moment: Moment, loss: float) -> dict[str, Any]:
+    if not np.isfinite(loss):
+        raise UserError(
+            f"the training loss is {loss} at step {moment.step}. Lower"
+            " config.optimizer.learning_rate, set config.optimizer.clip_norm, or use"
+            " config.precision.compute_dtype=float32; the last checkpoint is kept."
+        )
+    goal, tally, info = moment.run.goal, moment.tally, moment.info
+    assert info is not None
+    return {
+        "epoch": moment.step / goal.steps_per_epoch,
+        "train/loss": loss,
+        "train/grad_norm": float(info.grad_norm),
+        "train/learning_rate": float(np.asarray(goal.schedule(moment.step - 1))),
+        "train/tokens_per_second": tally.tokens / tally.seconds if tally.seconds else None,
+    }
+
+
+def _evaluation_line(moment: Moment, scores: dict[str, float], progress: Progress) -> str:
+    goal, step = moment.run.goal, moment.step
+    values = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+    best = "  (best so far)" if progress.best_step == step else ""
+    return f"step {step}/{goal.num_steps}  epoch {step / goal.steps_per_epoch:.2f}  {values}{best}"

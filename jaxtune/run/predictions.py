@@ -1,0 +1,184 @@
+"""What a saved model gives for rows: records, scores, states; of files or of rows in memory."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jaxtune.core.errors import UserError
+from jaxtune.core.types import Batch, Params
+from jaxtune.data.batching.layout import choose_layout
+from jaxtune.data.sources.locate import DataSource
+from jaxtune.data.sources.memory import InMemory, from_memory
+from jaxtune.data.sources.table import Table
+from jaxtune.data.text import text_tables
+from jaxtune.models.heads import mean_tokens
+from jaxtune.models.places import pick, places_of
+from jaxtune.run.console import Report
+from jaxtune.run.evaluate import all_scores, predict_all
+from jaxtune.run.saved import SavedModel
+from jaxtune.tasks.task import Task
+from jaxtune.training.compiled import Compiled
+
+Pooling = Literal["mean", "first", "last"]
+
+
+def predict(
+    saved: SavedModel, inputs: InMemory | str | Path, batch_size: int
+) -> list[dict[str, Any]]:
+    """One record for each row, in order.
+
+    Args:
+      saved: the model.
+      inputs: a sequence of texts, pairs or images, rows in memory, or a file or folder.
+      batch_size: examples a step.
+
+    Raises:
+      UserError: names the row and column of what is wrong, or a model without a head.
+    """
+    check_head(saved)
+    task, columns = saved.task, own_columns(saved.task, saved.card)
+    rows = task.data.read_new(_source(saved, inputs), columns, "utf-8")
+    examples, _ = task.data.encode(rows, saved.processor, saved.data, iter)
+    _, outputs = outputs_of(saved, examples, batch_size, Report(quiet=True), "rows")
+    return task.output.decode(outputs, examples, saved.pretrained.class_names)
+
+
+def scores(saved: SavedModel, data: InMemory | str | Path, batch_size: int) -> dict[str, float]:
+    """The mean loss and the task's scores on labelled rows."""
+    check_head(saved)
+    columns, reader = saved.data.columns, saved.task.data.reader
+    if isinstance(data, str | Path):
+        source: DataSource = dataclasses.replace(saved.data.source, path=str(data))
+    else:
+        source = {"train": from_memory(data, "rows")}
+    tables = reader.load(source, columns)
+    split = next(name for name in ("test", "validation", "train") if name in tables)
+    rows = reader.rows(tables[split], columns, saved.pretrained.class_names)
+    examples, _ = saved.task.data.encode(rows, saved.processor, saved.data, iter)
+    means, outputs = outputs_of(saved, examples, batch_size, Report(quiet=True), split)
+    return all_scores(saved.task, means, outputs, examples)
+
+
+def embed(
+    saved: SavedModel, inputs: InMemory | str | Path, pooling: Pooling | None, batch_size: int
+) -> Any:
+    """The states of the last layer, float32, pooled: [n d], or a list of n arrays [t d]."""
+    source, columns = _source(saved, inputs), own_columns(saved.task, saved.card)
+    if saved.task.head == "image":
+        rows = saved.task.data.read_new(source, columns, "utf-8")
+        examples, _ = saved.task.data.encode(rows, saved.processor, saved.data, iter)
+    else:  # whatever the task makes of texts, here each is one example
+        rows = text_tables.read_new(source, columns, "utf-8")
+        examples, _ = text_tables.encode(rows, saved.processor, saved.data, iter)
+    step = Compiled(_make_embed_step(saved.pretrained.module, pooling))
+    _, states = _run(saved, step, examples, batch_size, lambda count: None, pooling is None)
+    return states
+
+
+def outputs_of(
+    saved: SavedModel, examples: Any, batch_size: int, report: Report, name: str
+) -> tuple[dict[str, float], Any]:
+    """Metrics and outputs of all examples in their order, with a progress bar.
+
+    Args:
+      saved: the model.
+      examples: n examples; without labels there are no metrics.
+      batch_size: examples a step.
+      report: shows the bar.
+      name: of what is predicted, for the bar.
+
+    Raises:
+      UserError: a token that the model has no embedding for, or outputs that are not finite.
+    """
+    with report.bar(f"predicting {name}", len(examples.lengths)) as update:
+        means, outputs = _run(
+            saved, saved.step, examples, batch_size, update, saved.task.output.per_token
+        )
+    if outputs is not None and not all(np.isfinite(part).all() for part in outputs):
+        raise UserError(
+            f"{saved.pretrained.folder} gives outputs that are not finite: its weights are damaged,"
+            " or too large for the compute dtype."
+        )
+    return means, outputs
+
+
+def own_columns(task: Task, card: Mapping[str, Any]) -> Sequence[str]:
+    """The columns that a model was trained on, as its jaxtune.json says; () where it does not."""
+    if task.head == "image":
+        return [card["image_column"]] if card else ()
+    return card.get("text_columns", ())
+
+
+def check_head(saved: SavedModel) -> None:
+    """Refuses a model whose head was not in its files.
+
+    Raises:
+      UserError: there is no head, or not a whole one.
+    """
+    new = saved.pretrained.report.new
+    if new:
+        raise UserError(
+            f"{saved.pretrained.folder} has no usable head: {'; '.join(new.values())}. Fine-tune it"
+            " first; what it gives now follows from chance."
+        )
+
+
+def _source(saved: SavedModel, inputs: InMemory | str | Path) -> Path | Table:
+    """The rows to predict on: a path, or a table of rows in memory."""
+    if isinstance(inputs, str | Path):
+        return Path(inputs).expanduser()
+    if isinstance(inputs, Mapping) or hasattr(inputs, "features"):
+        return from_memory(inputs, "rows")
+    values = list(inputs)
+    if values and all(isinstance(value, Mapping) for value in values):
+        return from_memory(values, "rows")
+    names = own_columns(saved.task, saved.card) or (
+        ("image",) if saved.task.head == "image" else ("text",)
+    )
+    if values and all(isinstance(value, tuple) for value in values):
+        names = names if len(names) == 2 else ("text", "text_pair")
+        return from_memory(
+            {name: [value[i] for value in values] for i, name in enumerate(names)}, "rows"
+        )
+    return from_memory({names[0]: values}, "rows")
+
+
+def _run(
+    saved: SavedModel, step: Any, examples: Any, batch_size: int, update: Any, per_token: bool
+) -> tuple[dict[str, float], Any]:
+    """A step over all examples, packed where they are texts."""
+    pretrained = saved.pretrained
+    saved.task.data.inputs.check(examples, pretrained.config, pretrained.folder)
+    limit = getattr(pretrained.config, "max_length", 1)
+    kind = "bucketed" if saved.task.head == "image" else "packed"
+    layout = choose_layout(kind, examples.lengths, batch_size, limit)
+    return predict_all(
+        lambda batch: step(pretrained.params, batch),
+        examples,
+        layout,
+        update,
+        per_token=per_token,
+    )
+
+
+def _make_embed_step(module: Any, pooling: Pooling | None) -> Any:
+    """(parameters, batch) -> ({}, states of the last layer)."""
+
+    def step(params: Params, batch: Batch) -> tuple[dict[str, Any], Array]:
+        x = module.apply({"params": params}, batch, method="last_states")
+        if "pixel_values" in batch:  # all tokens, or places, of an image are its own
+            x = x.reshape(x.shape[0], -1, x.shape[-1])  # [b ... d] -> [b t d]
+            batch = batch | {"attention_mask": jnp.ones(x.shape[:2], jnp.int32)}
+        if pooling == "mean":
+            return {}, mean_tokens(x, batch)
+        if pooling is not None:
+            x = pick(x, places_of(batch, pooling, x.shape[0]))  # [b n d]
+            x = x if "segment_ids" in batch else x[:, 0]
+        return {}, x.astype(jnp.float32)
+
+    return step

@@ -1,0 +1,110 @@
+"""A run before its first step: what `prepare` finds out, grouped by what belongs together."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import optax
+
+from jaxtune.core.types import ApplyFn, LossFn, Params
+from jaxtune.data.batching.layout import Layout
+from jaxtune.data.batching.stream import Stream
+from jaxtune.frozen.plan import TrunkPlan
+from jaxtune.models.pretrained import Pretrained
+from jaxtune.parallel.sharding import Sharding
+from jaxtune.settings import Settings
+from jaxtune.tasks.task import Task
+from jaxtune.training import optimizers
+from jaxtune.tuning import partition
+from jaxtune.tuning.partition import Strategy
+
+
+class RunData(NamedTuple):
+    """What is read.
+
+    Attributes:
+      examples: by split.
+      stream: those of training in their order.
+      eval_layout: how the others make batches.
+      processor: the tokenizer or image processor, from the model's folder.
+      notes: what a person should know about the data.
+    """
+
+    examples: Mapping[str, Any]
+    stream: Stream
+    eval_layout: Layout
+    processor: Any
+    notes: tuple[str, ...]
+
+
+class Tuned(NamedTuple):
+    """What is trained.
+
+    Attributes:
+      strategy: as the settings name it.
+      apply_fn: the model on the parameters, with those that the strategy adds.
+      stage_labels: the labels of each stage of the strategy; most have one.
+      trunks: the frozen layers of each stage.
+      multipliers: a factor on the learning rate of each leaf.
+    """
+
+    strategy: Strategy
+    apply_fn: ApplyFn
+    stage_labels: tuple[Any, ...]
+    trunks: tuple[TrunkPlan, ...]
+    multipliers: Any
+
+
+class Goal(NamedTuple):
+    """What is minimised, how fast and for how long.
+
+    Attributes:
+      loss_fn: of a batch.
+      schedule: learning rate by step.
+      steps_per_epoch: batches in one pass.
+      num_steps: in all.
+      best_metric: the score that chooses the best checkpoint.
+    """
+
+    loss_fn: LossFn
+    schedule: optax.Schedule
+    steps_per_epoch: int
+    num_steps: int
+    best_metric: str
+
+
+class Run(NamedTuple):
+    """A run before its first step.
+
+    Attributes:
+      settings: resolved, with the digests of weights and data.
+      task: loss, metrics, decoding.
+      pretrained: the model as loaded; its parameters are in `params`, and None there.
+      params: all parameters at step 0, with those that the strategy adds.
+      data: what is read.
+      tuning: what is trained.
+      goal: what is minimised, how fast and for how long.
+      sharding: of parameters and batches on several devices; None on one.
+    """
+
+    settings: Settings
+    task: Task
+    pretrained: Pretrained
+    params: Params
+    data: RunData
+    tuning: Tuned
+    goal: Goal
+    sharding: Sharding | None
+
+
+def make_tx(run: Run, stage: int) -> optax.GradientTransformation:
+    """The optimizer of the leaves that are trained in a stage."""
+    chosen, labels = run.settings.optimizer, run.tuning.stage_labels[stage]
+    factors, _ = partition.partition(run.tuning.multipliers, labels)
+    return optimizers.make_optimizer(
+        optimizers.named(chosen.name, vars(chosen)),
+        run.goal.schedule,
+        labels,
+        weight_decay=chosen.weight_decay,
+        clip_norm=chosen.clip_norm,
+        multipliers=factors,
+    )

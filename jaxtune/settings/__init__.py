@@ -1,0 +1,224 @@
+"""Every setting of a run: its name, its type, its default and its meaning, in one place.
+
+`jaxtune.run.config` turns these into the ConfigDict that config files fill and the command line
+overrides; the code below it takes these frozen dataclasses. None means: not set.
+"""
+
+import dataclasses
+from typing import Annotated, Literal
+
+from annotated_types import Interval, MinLen, doc
+
+from jaxtune.settings.data import DataSettings
+from jaxtune.settings.fields import Amount, Count, Positive, Share, WholeAmount
+from jaxtune.settings.tuning import TuningSettings
+
+Task = Literal[
+    "classification",
+    "multi_label",
+    "regression",
+    "token_classification",
+    "question_answering",
+    "causal_lm",
+    "masked_lm",
+    "image_classification",
+]
+"""What `config.task` may be."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """Where the pretrained weights are.
+
+    Attributes:
+      path: a folder in the transformers layout, or a hub id.
+      revision: branch, tag or commit of a hub id.
+      sha256: expected digest of the weight files (joined in the order of their names).
+      from_scratch: draws all parameters; of the folder only `config.json` is read.
+    """
+
+    path: Annotated[str, MinLen(1), doc("a folder or a hub id")] = ""
+    revision: str | None = None
+    sha256: str | None = None
+    from_scratch: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class LossSettings:
+    """What is minimised, where a task has a choice; scores and validation losses are plain.
+
+    Attributes:
+      class_weights: `NAME=WEIGHT` for classes that count other than 1, such as `spam=2.5`; the one
+        word `balanced` gives each class n / (c n_c), so that rare ones count as much.
+      label_smoothing: share of the target that is spread evenly over all classes.
+      focal_gamma: weighs each loss by (1 - p)^gamma, with p the probability of the right class.
+    """
+
+    class_weights: tuple[str, ...] = ()
+    label_smoothing: Share = 0.0
+    focal_gamma: Amount = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerSettings:
+    """How it is updated.
+
+    Attributes:
+      name: `adamw` or `sgd`.
+      learning_rate: the peak.
+      schedule: after the warm-up: `linear` or `cosine` down to 0, or `constant`.
+      warmup_fraction: share of all steps in which the rate rises from 0.
+      layer_decay: factor on the rate from one layer to the one below it; None for one rate.
+      rate_multipliers: `REGEX=FACTOR` on the rate of the parameters so named, such as
+        `classifier/=10`; the first match decides.
+      weight_decay: not on biases and LayerNorm.
+      clip_norm: largest global norm of the gradient; None does not clip.
+      b1: AdamW's first decay.
+      b2: AdamW's second decay.
+      eps: AdamW's epsilon.
+      momentum: of SGD.
+    """
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Positive = 5e-5
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_fraction: Annotated[float, Interval(ge=0, le=1)] = 0.1
+    layer_decay: Annotated[float, Interval(gt=0, le=1)] | None = None
+    rate_multipliers: tuple[str, ...] = ()
+    weight_decay: Amount = 0.01
+    clip_norm: Positive | None = 1.0
+    b1: Share = 0.9
+    b2: Share = 0.999
+    eps: Positive = 1e-8
+    momentum: Share = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """How long, and when to look.
+
+    Attributes:
+      num_epochs: passes over the training data.
+      num_steps: optimizer steps, instead of `num_epochs` where set.
+      batch_size: examples a step.
+      num_microbatches: the batch goes through the model in so many equal parts, one after the
+        other, so that less memory is needed; the gradient is that of the whole batch.
+      gradient_checkpointing: computes each layer again in the backward pass in place of keeping
+        what it computed: less memory, about a third more work. With jax 0.10 XLA undoes it on a
+        CPU.
+      eval_batch_size: examples a step of evaluation and prediction.
+      log_every_steps: one line of metrics.jsonl for so many steps.
+      eval_every_steps: None evaluates at the end of every epoch.
+      checkpoint_every_steps: besides the checkpoint at every evaluation; None for none.
+      best_metric: chooses the best checkpoint; None takes the task's own (accuracy, pearson).
+      patience: stop after so many evaluations without a better one; None never stops early.
+    """
+
+    num_epochs: Count = 3
+    num_steps: Count | None = None
+    batch_size: Count = 32
+    num_microbatches: Count = 1
+    gradient_checkpointing: bool = False
+    eval_batch_size: Count = 64
+    log_every_steps: Count = 10
+    eval_every_steps: Count | None = None
+    checkpoint_every_steps: Count | None = None
+    best_metric: str | None = None
+    patience: Count | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PrecisionSettings:
+    """Number formats.
+
+    Attributes:
+      compute_dtype: of the products; trained weights, moments, softmax, LayerNorm statistics and
+        loss are float32 in any case.
+      frozen_dtype: that frozen parameters are kept in.
+    """
+
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    frozen_dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationCacheSettings:
+    """What the frozen layers below all trained ones give is computed once for each example.
+
+    Attributes:
+      enabled: whether it is kept from one epoch to the next.
+      dtype: that it is kept in.
+      max_memory_bytes: what needs more goes into a file that is mapped into memory.
+    """
+
+    enabled: bool = True
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_memory_bytes: WholeAmount = 2 * 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class ProfileSettings:
+    """Where the time goes.
+
+    Attributes:
+      steps: `START,STOP`: writes a trace of the training steps START to STOP - 1, counted from 0,
+        to the workdir's `profile/`; the first step of each batch shape compiles, so 10 or more.
+    """
+
+    steps: tuple[int, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelSettings:
+    """How the devices of all processes share the work; they change no number but by rounding.
+
+    A run may go on with other values than it began with.
+
+    Attributes:
+      mode: `jit`, on a mesh of the three axes below; or `pmap`, where all devices of one process
+        have all parameters.
+      data: devices that share the rows of a batch; -1 takes what the others leave.
+      fsdp: devices that share the rows and, between steps, parameters and moments; -1 as above.
+      tensor: devices that share heads and inner widths; -1 as above.
+      rules: `REGEX=AXIS AXIS` with `fsdp`, `tensor` or - (whole) for each dimension of the
+        parameters so named, such as `query/kernel$=fsdp tensor`; before those of the model family.
+    """
+
+    mode: Literal["jit", "pmap"] = "jit"
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+    rules: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """One run.
+
+    Attributes:
+      task: what is learnt, one of TASKS.
+      seed: of the new head, the order of the data and dropout.
+      model: the pretrained weights.
+      data: what is learnt from.
+      tuning: what is trained.
+      loss: what is minimised.
+      optimizer: how what is trained is updated.
+      train: how long, and when to look.
+      precision: number formats.
+      activation_cache: what the frozen layers give.
+      profile: where the time goes.
+      parallel: how devices share the work.
+    """
+
+    task: Task = "classification"
+    seed: Annotated[int, Interval(ge=0, le=2**32 - 1)] = 0
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    tuning: TuningSettings = TuningSettings()
+    loss: LossSettings = LossSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    train: TrainSettings = TrainSettings()
+    precision: PrecisionSettings = PrecisionSettings()
+    activation_cache: ActivationCacheSettings = ActivationCacheSettings()
+    profile: ProfileSettings = ProfileSettings()
+    parallel: ParallelSettings = ParallelSettings()

@@ -1,1 +1,0 @@
-"""The pure training step, and what it is made of."""

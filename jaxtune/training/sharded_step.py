@@ -1,0 +1,81 @@
+"""The steps of one device, run by many on their parts of a batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec
+
+from jaxtune.core.types import Array, Batch, Params, PRNGKey
+from jaxtune.parallel import collectives
+from jaxtune.parallel.sharding import ROWS, Sharding
+from jaxtune.training.step import EvalStep, PartKey, Sums, SumsFn
+
+_ROWS, _WHOLE = PartitionSpec(ROWS), PartitionSpec()
+
+
+def shard_sums(sums: SumsFn, sharding: Sharding, part_key: PartKey) -> SumsFn:
+    """The sums over a batch whose rows the devices share.
+
+    Each device gathers the parameters, computes the sums of its rows, and keeps the sum over all
+    devices of its part of the gradients. So a leaf that is whole everywhere is summed once over
+    all devices, and one that `fsdp` shares out is gathered once and its gradient scattered once,
+    whatever the number of microbatches.
+
+    Args:
+      sums: of the rows of one device.
+      sharding: where parameters and rows lie.
+      part_key: (key of the batch, number of the part) -> the key of a part.
+    """
+
+    def local(params: Params, frozen: Params, batch: Batch, key: PRNGKey) -> Sums:
+        key = part_key(key, jax.lax.axis_index(ROWS))
+        whole, others = (collectives.gather(sharding, tree) for tree in (params, frozen))
+        loss, grads, statistics = sums(whole, others, batch, key)
+        return Sums(
+            jax.lax.psum(loss, ROWS),
+            collectives.sum_gradients(sharding, grads),
+            jax.lax.pmean(statistics, ROWS),
+        )
+
+    def sharded(params: Params, frozen: Params, batch: Batch, key: PRNGKey) -> Sums:
+        own, others = (collectives.held(sharding, tree) for tree in (params, frozen))
+        whole: Any = _WHOLE  # of the loss and of the statistics
+        out = Sums(whole, own, whole)
+        run = collectives.map_rows(local, sharding, (own, others, _ROWS, _WHOLE), out)
+        return run(params, frozen, batch, key)
+
+    return collectives.on_mesh(sums, sharding) if sharding.num_shares == 1 else sharded
+
+
+def shard_eval(eval_step: EvalStep, sharding: Sharding) -> EvalStep:
+    """The evaluation of a batch whose rows the devices share; its outputs are in rows too."""
+
+    def local(params: Params, frozen: Params, batch: Batch) -> Any:
+        whole, others = (collectives.gather(sharding, tree) for tree in (params, frozen))
+        means, outputs = eval_step(whole, others, batch)
+        return jax.lax.psum(means, ROWS), outputs
+
+    def sharded(params: Params, frozen: Params, batch: Batch) -> Any:
+        own, others = (collectives.held(sharding, tree) for tree in (params, frozen))
+        run = collectives.map_rows(local, sharding, (own, others, _ROWS), (_WHOLE, _ROWS))
+        return run(params, frozen, batch)
+
+    return collectives.on_mesh(eval_step, sharding) if sharding.num_shares == 1 else sharded
+
+
+def shard_trunk(
+    trunk: Callable[[Params, Batch], Array], sharding: Sharding
+) -> Callable[[Params, Batch], Array]:
+    """The trunk of a model on a batch whose rows the devices share."""
+
+    def sharded(params: Params, batch: Batch) -> Array:
+        run = collectives.map_rows(
+            lambda params, batch: trunk(collectives.gather(sharding, params), batch),
+            sharding,
+            (collectives.held(sharding, params), _ROWS),
+            _ROWS,
+        )
+        return run(params, batch)
+
+    return collectives.on_mesh(trunk, sharding) if sharding.num_shares == 1 else sharded
