@@ -92,7 +92,8 @@ def make_apply(
         def run(params: Params, batch: Batch, key: PRNGKey | None) -> tuple[Array, Params]:
             if not train:
                 inputs = arguments(batch)
-                return module.apply({"params": params}, *inputs, train, method=method), {}
+                outputs: Any = module.apply({"params": params}, *inputs, train, method=method)
+                return outputs, {}
             rngs = None if key is None else {"dropout": key}
             outputs, sown = module.apply(
                 {"params": params},

@@ -81,7 +81,7 @@ def leaving_explicit_axes(
             return function(params, batch, *rest)
         rows = jax.typeof(jax.tree.leaves(batch)[0]).sharding.spec[:1]
         shardings = (PartitionSpec(*rows), PartitionSpec())
-        inside = jax.sharding.auto_axes(function, out_sharding=shardings)
+        inside: Any = jax.sharding.auto_axes(function, out_sharding=shardings)
         return inside(params, batch, *rest)
 
     return run

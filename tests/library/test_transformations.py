@@ -17,13 +17,16 @@ from jax import export
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxtune.core.errors import UserError
 from jaxtune.core.types import ApplyFn, Params
+from jaxtune.models.recompute import make_recomputing_apply
 from jaxtune.models.registry import FAMILIES, init_params, make_apply
-from jaxtune.train import losses, optimizers
-from jaxtune.train.state import init_state
-from jaxtune.train.step import make_train_step
-from jaxtune.tuning import partition
-from jaxtune.tuning.full import Full
+from jaxtune.training import losses, optimizers
+from jaxtune.training.state import init_state
+from jaxtune.training.step import make_train_step
+from jaxtune.tuning import injection, partition
+from jaxtune.tuning.lora import Lora
+from jaxtune.tuning.selective import Full
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "families"
 CASES = [(family, head) for family in FAMILIES for head in FAMILIES[family].heads]
@@ -135,7 +138,8 @@ def test_gradients_are_exported_for_any_size(dtype):
     rows, length = export.symbolic_shape("rows, length")
 
     def loss(params, batch):
-        return jnp.sum(jnp.sin(case.apply_fn(params, batch, key=None, train=True)))
+        key = jax.random.key(1)  # dropout, too
+        return jnp.sum(jnp.sin(case.apply_fn(params, batch, key=key, train=True)))
 
     any_size = {
         name: jax.ShapeDtypeStruct((rows, length), jnp.int32)
@@ -204,7 +208,7 @@ def train_batch(case):
     return batch | {"labels": labels, "weight": jnp.ones(labels.shape)}
 
 
-def make_step(case):
+def make_step(case, **options):
     labels = partition.label(Full(), case.params)
     trained = partition.trainable_labels(labels)
     tx = optimizers.make_optimizer("sgd", optax.constant_schedule(1e-1), trained)
@@ -212,24 +216,59 @@ def make_step(case):
     def step(params, batch):
         trainable, frozen = partition.partition(params, labels)
         state = init_state(trainable, tx, jax.random.key(1))
-        return make_train_step(case.apply_fn, losses.cross_entropy, tx)(state, frozen, batch)
+        train_step = make_train_step(case.apply_fn, losses.cross_entropy, tx, **options)
+        return train_step(state, frozen, batch)
 
     return step
+
+
+EXPLICIT = AbstractMesh((2,), ("rows",), axis_types=(AxisType.Explicit,))
+
+
+def placed(tree, spec):
+    """Shapes of arrays that lie on EXPLICIT."""
+
+    def place(leaf):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(EXPLICIT, spec))
+
+    return jax.tree.map(place, tree)
+
+
+def test_recomputing_models_too():
+    case = make_case("resnet", "image")
+    case = case._replace(apply_fn=make_recomputing_apply(case.module))
+    params, batch = placed(case.params, P()), placed(train_batch(case), P("rows"))
+    with jax.sharding.use_abstract_mesh(EXPLICIT):
+        traced = jax.jit(make_step(case)).trace(params, batch)
+    assert traced.out_info[1].loss.total.shape == ()
+
+
+def test_a_strategy_that_adds_parameters_finds_them_there():
+    case = make_case("bert", "sequence")
+    lora = Lora(rank=2)
+    params = injection.extend(lora, case.params, jax.random.key(2))
+    case = case._replace(params=params, apply_fn=injection.adapt(lora, case.apply_fn))
+    batch = placed(train_batch(case), P("rows"))
+    with jax.sharding.use_abstract_mesh(EXPLICIT):
+        traced = jax.jit(make_step(case)).trace(placed(params, P()), batch)
+    assert traced.out_info[1].loss.total.shape == ()
+
+
+def test_microbatches_of_shared_rows_name_the_kind_of_axes_to_make():
+    case = make_case("bert", "sequence")
+    step, params = jax.jit(make_step(case, num_microbatches=2)), placed(case.params, P())
+    shared, whole = (placed(train_batch(case), spec) for spec in (P("rows"), P()))
+    with jax.sharding.use_abstract_mesh(EXPLICIT):
+        with pytest.raises(UserError, match=r"2 microbatches .*AxisType\.Auto"):
+            step.trace(params, shared)
+        step.trace(params, whole)
 
 
 @some_cases
 def test_a_step_is_traced_on_an_explicit_mesh(family, head):
     case = make_case(family, head)
-    mesh = AbstractMesh((2,), ("rows",), axis_types=(AxisType.Explicit,))
-
-    def placed(tree, spec):
-        def place(leaf):
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
-
-        return jax.tree.map(place, tree)
-
     params, batch = placed(case.params, P()), placed(train_batch(case), P("rows"))
-    with jax.sharding.use_abstract_mesh(mesh):
+    with jax.sharding.use_abstract_mesh(EXPLICIT):
         traced = jax.jit(make_step(case)).trace(params, batch)
         outputs = jax.eval_shape(forward_of(case), params, batch)
     assert {leaf.shape for leaf in jax.tree.leaves(traced.out_info[0].params)} == {
