@@ -132,7 +132,9 @@ def _backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, Array]:
     a, b, kind_a, kind_b = saved
     g = g.astype(jnp.bfloat16)
     grad_a = _dot(g, transposed(b))  # [m n] [n k] -> [m k]
-    if a.shape[-1] <= g.shape[-1]:  # the smaller one is copied
+    k, n = a.shape[-1], g.shape[-1]
+    are_known = isinstance(k, int) and isinstance(n, int)  # not in an export for any length
+    if not are_known or k <= n:  # the smaller one is copied
         grad_b = _dot(transposed(a), g)  # [k m] [m n] -> [k n]
     else:
         grad_b = transposed(_dot(transposed(g), a))  # [n m] [m k] -> [n k] -> [k n]

@@ -9,9 +9,10 @@ import flax.linen as nn
 import jax
 
 from jaxtune.core import paths
-from jaxtune.core.types import ApplyFn, Batch, Params, PRNGKey, WithStatistics
+from jaxtune.core.types import ApplyFn, Array, Batch, Params, PRNGKey, WithStatistics
 from jaxtune.models.registry import make_apply
 from jaxtune.models.trunk import num_layers
+from jaxtune.parallel.collectives import leaving_explicit_axes
 
 
 def make_recomputing_apply(module: nn.Module) -> ApplyFn:
@@ -24,16 +25,14 @@ def make_recomputing_apply(module: nn.Module) -> ApplyFn:
     """
     plain = make_apply(module)
 
-    def apply_fn(params: Params, batch: Batch, *, key: PRNGKey | None, train: bool) -> Any:
-        if not train:
-            return plain(params, batch, key=key, train=False)
+    def run(params: Params, batch: Batch, key: PRNGKey | None) -> tuple[Array, Params]:
         rngs = None if key is None else {"dropout": key}
         statistics: dict[str, Any] = {}
 
         def part(method: str, *args: Any) -> tuple[Any, Any]:
             # The parameters are not arguments: adapters know them by their identity.
             return module.apply(
-                {"params": params}, *args, train, rngs=rngs, mutable=["statistics"], method=method
+                {"params": params}, *args, True, rngs=rngs, mutable=["statistics"], method=method
             )
 
         def keep(outputs: tuple[Any, Any]) -> Any:
@@ -49,6 +48,12 @@ def make_recomputing_apply(module: nn.Module) -> ApplyFn:
         # The last layer is one with the head, which may read a few tokens of it alone.
         last = jax.checkpoint(lambda x: part("suffix", x, batch, max(count - 1, 0)))
         outputs = keep(last(x))
-        return WithStatistics(outputs, paths.unflatten(statistics)) if statistics else outputs
+        return outputs, paths.unflatten(statistics)
+
+    def apply_fn(params: Params, batch: Batch, *, key: PRNGKey | None, train: bool) -> Any:
+        if not train:
+            return plain(params, batch, key=key, train=False)
+        outputs, statistics = leaving_explicit_axes(run)(params, batch, key)
+        return WithStatistics(outputs, statistics) if statistics else outputs
 
     return apply_fn

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 
 from jaxtune.core.errors import UserError, nearest
-from jaxtune.core.types import ApplyFn, Batch, Params, PRNGKey, WithStatistics
+from jaxtune.core.types import ApplyFn, Array, Batch, Params, PRNGKey, WithStatistics
 from jaxtune.models.families.bert import BERT
 from jaxtune.models.families.distilbert import DISTILBERT
 from jaxtune.models.families.gpt2 import GPT2
@@ -17,6 +17,7 @@ from jaxtune.models.families.roberta import ROBERTA, XLM_ROBERTA
 from jaxtune.models.families.vit import VIT
 from jaxtune.models.family import Family, Head
 from jaxtune.models.inputs import example_text
+from jaxtune.parallel.collectives import leaving_explicit_axes
 
 FAMILIES: Mapping[str, Family] = {
     family.model_type: family
@@ -88,18 +89,24 @@ def make_apply(
     """
 
     def apply_fn(params: Params, batch: Batch, *, key: PRNGKey | None, train: bool) -> Any:
-        if not train:
-            return module.apply({"params": params}, *arguments(batch), train, method=method)
-        rngs = None if key is None else {"dropout": key}
-        outputs, sown = module.apply(
-            {"params": params},
-            *arguments(batch),
-            train,
-            rngs=rngs,
-            mutable=["statistics"],
-            method=method,
-        )
-        return WithStatistics(outputs, sown["statistics"]) if sown else outputs
+        def run(params: Params, batch: Batch, key: PRNGKey | None) -> tuple[Array, Params]:
+            if not train:
+                inputs = arguments(batch)
+                outputs: Any = module.apply({"params": params}, *inputs, train, method=method)
+                return outputs, {}
+            rngs = None if key is None else {"dropout": key}
+            outputs, sown = module.apply(
+                {"params": params},
+                *arguments(batch),
+                train,
+                rngs=rngs,
+                mutable=["statistics"],
+                method=method,
+            )
+            return outputs, sown.get("statistics", {})
+
+        outputs, statistics = leaving_explicit_axes(run)(params, batch, key)
+        return WithStatistics(outputs, statistics) if statistics else outputs
 
     return apply_fn
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 
 from jaxtune.core import paths
-from jaxtune.core.types import Array, Params
+from jaxtune.core.types import Array, Batch, Params
 from jaxtune.parallel.sharding import ROWS, Sharding
 
 
@@ -57,6 +57,32 @@ def on_mesh(function: Callable[..., Any], sharding: Sharding) -> Callable[..., A
     def run(*args: Any) -> Any:
         with jax.sharding.use_abstract_mesh(sharding.mesh.abstract_mesh):
             return function(*args)
+
+    return run
+
+
+def leaving_explicit_axes(
+    function: Callable[..., tuple[Array, Params]],
+) -> Callable[..., tuple[Array, Params]]:
+    """A model's function that can be called on a mesh whose axes are explicit, too.
+
+    There JAX asks to be told where the result of each lookup lies. Inside a model the compiler
+    decides on that, as it does on meshes of other axes.
+
+    Args:
+      function: (parameters, batch, ...) -> (outputs [b ...], what is whole on every device).
+
+    Returns:
+      The same function; the rows of the outputs lie where those of the batch do.
+    """
+
+    def run(params: Params, batch: Batch, *rest: Any) -> tuple[Array, Params]:
+        if AxisType.Explicit not in jax.sharding.get_abstract_mesh().axis_types:
+            return function(params, batch, *rest)
+        rows = jax.typeof(jax.tree.leaves(batch)[0]).sharding.spec[:1]
+        shardings = (PartitionSpec(*rows), PartitionSpec())
+        inside: Any = jax.sharding.auto_axes(function, out_sharding=shardings)
+        return inside(params, batch, *rest)
 
     return run
 

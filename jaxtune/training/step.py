@@ -222,6 +222,12 @@ def _accumulate(
             f"{num_microbatches} microbatches do not divide a batch of {rows} rows: expected a"
             " number that divides it. Change num_microbatches or the batch size."
         )
+    if any(jax.typeof(x).sharding.spec[:1] not in ((), (None,)) for x in jax.tree.leaves(batch)):
+        raise UserError(
+            f"{num_microbatches} microbatches cut the rows of a batch that a mesh with explicit"
+            " axes shares out: expected one. Make the mesh with axis_types=(AxisType.Auto,) for"
+            " each axis, or set num_microbatches to 1."
+        )
     parts = jax.tree.map(
         lambda x: x.reshape(num_microbatches, -1, *x.shape[1:]),  # [b ...] -> [n b/n ...]
         batch,
