@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from scale_plan import Leaf, Message, Plan, Work, plan
 
 from jaxtune.core import paths
-from jaxtune.models.family import strategy_fields
 from jaxtune.models.registry import find_family, find_head, parameter_shapes
 from jaxtune.parallel.sharding import AXES, find_spec
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.depth import depths
+from jaxtune.tuning.family_fields import family_fields
 from jaxtune.tuning.registry import make_strategy
 
 
@@ -150,8 +150,8 @@ def model_leaves(model: Model, strategy_name: str, itemsize: int) -> tuple[list[
     family = find_family(model.fields, "fields")
     config = family.config_from_hf(model.fields, "fields")
     head = find_head(family, model.head)
-    shapes = parameter_shapes(head.make_module(config, 2, jnp.bfloat16))
-    strategy = make_strategy(strategy_name, {}, strategy_fields(family, head, shapes))
+    shapes = parameter_shapes(family.make_module(model.head, config, 2, jnp.bfloat16))
+    strategy = make_strategy(strategy_name, {}, family_fields(family, head, config))
     key = jax.random.key(0)
     params = jax.eval_shape(lambda p, k: injection.extend(strategy, p, k), shapes, key)
     labels = partition.label(strategy, params)
@@ -159,7 +159,7 @@ def model_leaves(model: Model, strategy_name: str, itemsize: int) -> tuple[list[
     found = []
     columns = (paths.flatten(params).items(), jax.tree.leaves(labels), layers)
     for (name, leaf), label, layer in zip(*columns, strict=True):
-        axes = tuple(find_spec(family.partition, name))
+        axes = tuple(find_spec(family.sharding_rules, name))
         trained = label != partition.FROZEN
         size = 4 if trained else itemsize
         found.append(Leaf(name, leaf.shape, size, axes, trained, layer))

@@ -16,6 +16,7 @@ from .run.hooks import Hook as Hook
 from .run.hooks import every as every
 from .run.trackers import Tracker as Tracker
 from .training import losses as losses
+from .training.from_nnx import from_nnx as from_nnx
 from .training.optimizers import make_optimizer as make_optimizer
 from .training.optimizers import make_schedule as make_schedule
 from .training.state import init_state as init_state

@@ -30,7 +30,9 @@ def run(argv: list[str]) -> None:
     elif name in _MODES:
         main.main(rest, f"jaxtune {name}", _MODES[name])
     elif name in ("-h", "--help"):
-        print("\n".join(["usage: jaxtune COMMAND [flags]", "", *_lines()]))
+        from jaxtune.run.settings_table import settings_table
+
+        print("\n".join(["usage: jaxtune COMMAND [flags]", "", *_lines(), "", settings_table()]))
     elif name == "--version" or name.startswith("--help."):
         main.main([name])
     else:
@@ -50,7 +52,7 @@ def _lines() -> list[str]:
     return [
         *listed,
         "",
-        "  jaxtune COMMAND --help   its flags, and every setting",
+        "  jaxtune COMMAND --help   its flags",
         "  jaxtune --help.tuning    the settings of one section",
         "  jaxtune --version",
     ]

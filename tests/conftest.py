@@ -1,12 +1,14 @@
 """Fixtures: the tiny reference models, the real MiniLM, and small files of texts."""
 
 import csv
+import gc
 import importlib.util
 import json
 import os
 import random
 import shutil
 import tempfile
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,14 +17,25 @@ import pytest
 from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that would use the network fails at once
-# Compiling takes longer than running: half of it without the passes over machine code.
-FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
+# Compiling takes longer than running: a third of it without the passes over machine code, without
+# a compiler of its own for each fusion (which newer versions always have), and in one piece.
+FLAGS = [
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE",
+    "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_parallel_codegen_split_count=1",
+]
+if metadata.version("jaxlib").startswith("0.10."):
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+if FLAGS[0] not in os.environ.get("XLA_FLAGS", ""):  # the workers of pytest have them already
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 # Many tests run the same tiny programs, some in processes of their own: each is compiled once.
 CACHE = tempfile.TemporaryDirectory(prefix="jaxtune-tests-")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", CACHE.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ["XDG_CACHE_HOME"] = f"{CACHE.name}/caches"  # nothing of a person's is read or written
+
+gc.set_threshold(100_000, 50, 100)  # traces are trees of many objects, none of them garbage yet
 
 GOLDEN = Path(__file__).parent / "golden" / "bert"
 WORDS = {
@@ -108,6 +121,18 @@ def tokenizer_of(family: str):
     return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
 
 
+SIZES = {
+    **dict.fromkeys(("hidden_size", "dim", "n_embd", "pooler_output_size"), 16),
+    **dict.fromkeys(("num_attention_heads", "n_heads", "n_head"), 4),
+    **dict.fromkeys(("intermediate_size", "hidden_dim", "n_inner"), 32),
+    **dict.fromkeys(("num_hidden_layers", "n_layers", "n_layer"), 2),
+    **dict.fromkeys(("max_position_embeddings", "n_positions"), 48),
+    "vocab_size": 24,
+}
+"""What the sizes of a model are called in the configs of any family: the same for all, so that one
+operation of many models is compiled once."""
+
+
 @pytest.fixture(scope="session")
 def tiny_families(tmp_path_factory) -> dict[str, Path]:
     """A folder for each family with a tiny config and a tokenizer, from which a model is drawn."""
@@ -122,14 +147,8 @@ def tiny_families(tmp_path_factory) -> dict[str, Path]:
         for name in ("architectures", "id2label", "label2id"):
             config.pop(name, None)
         if head == "sequence":
-            tokenizer = tokenizer_of(family)
-            tokenizer.save_pretrained(folder)
-            config["vocab_size"] = len(tokenizer)
-            positions = "n_positions" if family == "gpt2" else "max_position_embeddings"
-            config[positions] = 48
-        for name in ("num_hidden_layers", "n_layers", "n_layer"):
-            if name in config:
-                config[name] = 2
+            tokenizer_of(family).save_pretrained(folder)
+        config |= {name: size for name, size in SIZES.items() if name in config}
         if "layer_types" in config:
             config["layer_types"] = config["layer_types"][:2]
         (folder / "config.json").write_text(json.dumps(config))
@@ -274,12 +293,25 @@ def settings_of(task, strategy, model, data, folder, overrides):
     return load_config(str(file), {name: str(value) for name, value in overrides.items()})
 
 
+@pytest.fixture(scope="session")
+def write_settings(tiny_tasks):
+    """A function: task, strategy, folder of the model, folder, overrides -> settings.
+
+    Of six steps of 4; config.json in the folder has them without the overrides.
+    """
+
+    def make(task, strategy, model, folder, overrides):
+        return settings_of(task, strategy, model, tiny_tasks[task], folder, overrides)
+
+    return make
+
+
 @pytest.fixture
-def tiny_settings(tiny_tasks, tmp_path):
-    """A function: task, strategy, folder of the model, overrides -> settings of six steps of 4."""
+def tiny_settings(write_settings, tmp_path):
+    """A function: task, strategy, folder of the model, overrides -> `write_settings`."""
 
     def make(task, strategy, model, **overrides):
-        return settings_of(task, strategy, model, tiny_tasks[task], tmp_path, overrides)
+        return write_settings(task, strategy, model, tmp_path, overrides)
 
     return make
 

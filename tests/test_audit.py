@@ -26,7 +26,7 @@ CONFIG = bert.BertConfig(
     intermediate_size=256,
     max_position_embeddings=48,
 )
-MODULE = bert.BERT.heads["sequence"].make_module(CONFIG, 4, jnp.float32)
+MODULE = bert.BERT.make_module("sequence", CONFIG, 4, jnp.float32)
 APPLY = registry.make_apply(MODULE)
 RATE, DECAY = 1e-3, 0.01
 STRATEGIES = {

@@ -49,7 +49,7 @@ def test_cudnn_attends_as_written_out_and_so_does_its_gradient(asking, keys, row
 
 def test_masks_of_dropout_are_those_of_a_cpu():
     def mask():
-        tokens = dropout.token_ids(jnp.arange(7)[:, None], jnp.arange(5))
+        tokens = dropout.noise_ids_of(jnp.arange(7)[:, None], jnp.arange(5))
         columns = jnp.arange(300, dtype=jnp.uint32)
         return dropout.keep_mask(jax.random.key(3), 0.1, tokens[..., None], columns)
 

@@ -17,13 +17,13 @@ def counted(count):
 def mask_of(rows, columns, rate=0.5, key=KEY):
     """Of the first tokens of the first examples, and of the first features."""
     examples, positions = np.divmod(np.arange(rows), 100)
-    tokens = dropout.token_ids(jnp.asarray(examples), jnp.asarray(positions))
+    tokens = dropout.noise_ids_of(jnp.asarray(examples), jnp.asarray(positions))
     return np.asarray(dropout.keep_mask(key, rate, tokens[:, None], counted(columns)))
 
 
 def attention_mask_of(tokens, heads, rate=0.5, key=KEY):
     """Of one row [h q s], whose tokens are those of one example."""
-    names = dropout.token_ids(jnp.full(tokens, 7), jnp.arange(tokens))[None]
+    names = dropout.noise_ids_of(jnp.full(tokens, 7), jnp.arange(tokens))[None]
     ones = jnp.ones((1, heads, tokens, tokens))
     return np.asarray(dropout.drop_probabilities(ones, rate, key, names, names)[0]) > 0
 
@@ -52,13 +52,13 @@ def test_who_asks_whom_is_independent_of_the_other_way_round_and_of_other_heads(
 @pytest.mark.parametrize("other", [(0, 1), (1, 0), (1, 1), (5, 9), (2**20, 3), (-1, 0)])
 def test_other_tokens_have_independent_masks(other):
     examples, positions = (jnp.array([0, number]) for number in other)
-    tokens = dropout.token_ids(examples, positions)
+    tokens = dropout.noise_ids_of(examples, positions)
     kept = np.asarray(dropout.keep_mask(KEY, 0.5, tokens[:, None], counted(10_000)))
     assert abs(np.corrcoef(kept.astype(np.float64))[0, 1]) < 4 / 100
 
 
 def test_names_of_tokens_do_not_meet():
-    names = dropout.token_ids(jnp.arange(200)[:, None], jnp.arange(512))
+    names = dropout.noise_ids_of(jnp.arange(200)[:, None], jnp.arange(512))
     assert names.dtype == jnp.uint32
     pairs = names.size**2 / 2
     assert names.size - len(np.unique(names)) <= 5 * pairs / 2**32
@@ -82,7 +82,7 @@ def test_counts_of_groups_are_those_of_a_binomial():
 
 
 def test_the_mask_of_a_token_is_the_same_wherever_it_lies():
-    tokens = dropout.token_ids(jnp.arange(6)[:, None], jnp.arange(8))  # [b t]
+    tokens = dropout.noise_ids_of(jnp.arange(6)[:, None], jnp.arange(8))  # [b t]
     x = jax.random.normal(KEY, (6, 8, 16))
     whole = dropout.drop_features(x, 0.3, KEY, tokens)
     jitted = jax.jit(lambda x, tokens: dropout.drop_features(x, 0.3, KEY, tokens))
@@ -96,7 +96,7 @@ def test_the_mask_of_a_token_is_the_same_wherever_it_lies():
 
 
 def test_the_mask_of_attention_is_the_same_wherever_the_tokens_lie():
-    tokens = dropout.token_ids(jnp.arange(4)[:, None], jnp.arange(5))
+    tokens = dropout.noise_ids_of(jnp.arange(4)[:, None], jnp.arange(5))
     ones = jnp.ones((4, 3, 5, 5))
     alone = dropout.drop_probabilities(ones, 0.3, KEY, tokens, tokens)
     row = tokens[jnp.array([2, 0, 3])].reshape(1, 15)  # three of them behind one another

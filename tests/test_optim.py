@@ -9,10 +9,10 @@ import pytest
 
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
-from jaxtune.models.family import strategy_fields
 from jaxtune.models.pretrained import read_config
 from jaxtune.models.registry import parameter_shapes
 from jaxtune.training.optimizers import SGD, is_decayed, make_optimizer, make_schedule, named
+from jaxtune.tuning.family_fields import family_fields
 from jaxtune.tuning.registry import make_strategy
 
 GOLDEN = Path(__file__).parent / "golden" / "families"
@@ -235,8 +235,8 @@ def test_which_leaves_of_other_libraries_decay(name, leaf, decayed):
 )
 def test_of_jaxtunes_own_models_all_decays_but_biases_and_factors(folder, head):
     _, family, config, _ = read_config(GOLDEN / folder)
-    shapes = parameter_shapes(family.heads[head].make_module(config, 3, jnp.float32))
-    defaults = strategy_fields(family, family.heads[head], shapes)
+    shapes = parameter_shapes(family.make_module(head, config, 3, jnp.float32))
+    defaults = family_fields(family, family.heads[head], config)
     adding = ("lora+ia3", "adapter", "prefix") if folder != "resnet-basic" else ()
     for name in adding:
         strategy = make_strategy(

@@ -20,9 +20,8 @@ def test_an_object_is_read(tmp_path):
     assert read_json_object(file) == {"a": "\u00e9"}
 
 
-def test_the_digest_is_that_of_all_bytes_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxtune.io.json_files._CHUNK", 3)
-    files = [tmp_path / name for name in "ba"]
-    for file, content in zip(files, (b"12345", b"67"), strict=True):
+def test_the_digest_is_that_of_all_bytes_in_order(tmp_path):
+    files, contents = [tmp_path / name for name in "ba"], (bytes(range(256)) * 2000, b"67")
+    for file, content in zip(files, contents, strict=True):  # the first is read in several parts
         file.write_bytes(content)
-    assert sha256_of(files) == hashlib.sha256(b"1234567").hexdigest()
+    assert sha256_of(files) == hashlib.sha256(b"".join(contents)).hexdigest()

@@ -18,7 +18,7 @@ def test_the_library_example_runs_and_learns(minilm, capsys):
     assert loss < 0.1  # ln 2 = 0.69 is what knowing nothing gives
 
 
-GUIDE = README.parent / "jaxtune" / "models" / "README.md"
+GUIDE = README.parent / "docs" / "extending" / "family.md"
 
 
 def test_the_guide_to_adding_a_family_is_short():
@@ -26,11 +26,25 @@ def test_the_guide_to_adding_a_family_is_short():
     assert len(GUIDE.read_text(encoding="utf-8").splitlines()) < 150
 
 
-@pytest.mark.parametrize("file", [README, GUIDE])
+@pytest.mark.parametrize("file", [README, README.parent / "CONTRIBUTING.md"])
 def test_files_and_commands_that_it_names_exist(file):
+    """mkdocs holds the links of the pages under docs/."""
     text = file.read_text(encoding="utf-8")
-    root = file.parent
-    for name in re.findall(r"\]\(([\w/.]+)\)", text) + re.findall(
-        r"--config=(configs/\w+\.py)", text
-    ):
-        assert (root / name).exists(), name
+    links = re.findall(r"\]\(([^)#\s]+)", text)
+    for name in [link for link in links if not link.startswith("http")]:
+        assert (file.parent / name).exists(), name
+    for name in re.findall(r"--config=(configs/\w+\.py)", text):
+        assert (README.parent / name).exists(), name
+
+
+def test_the_map_has_every_room_and_the_files_that_it_names():
+    package = README.parent / "jaxtune"
+    rows = re.findall(r"^\| `(\w+)/` \| (.*) \|$", README.read_text(encoding="utf-8"), re.M)
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert {room for room, _ in rows} == rooms
+    for room, holds in rows:
+        for name in re.findall(r"`(\w+)`", holds):
+            files = [*(package / room).rglob(f"{name}.py")]
+            assert files or name in ("scores", "higher_is_better"), f"{room}/: {name}"
+        for folder in re.findall(r"`(\w+)/`", holds):
+            assert (package / room / folder).is_dir(), f"{room}/{folder}/"

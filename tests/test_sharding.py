@@ -138,10 +138,10 @@ CONFIGS = {
 def test_fsdp_divides_the_published_models(family):
     """Base size: of eight devices each keeps an eighth, but for biases and norms."""
     part = FAMILIES[family]
-    for head in part.heads.values():
-        module = head.make_module(CONFIGS[family], 2, jnp.float32)
+    for head in part.heads:
+        module = part.make_module(head, CONFIGS[family], 2, jnp.float32)
         shapes = parameter_shapes(module)
-        specs = choose_specs(part.partition, shapes, ONE | {"fsdp": 8})
+        specs = choose_specs(part.sharding_rules, shapes, ONE | {"fsdp": 8})
         kept = whole = 0
         for name, leaf in paths.flatten(shapes).items():
             whole += leaf.size
@@ -152,9 +152,9 @@ def test_fsdp_divides_the_published_models(family):
 @pytest.mark.parametrize("family", [name for name in CONFIGS if name != "resnet"])
 def test_tensor_divides_the_matrices_of_the_published_models(family):
     part = FAMILIES[family]
-    head = next(iter(part.heads.values()))
-    shapes = parameter_shapes(head.make_module(CONFIGS[family], 2, jnp.float32))
-    specs = choose_specs(part.partition, shapes, ONE | {"tensor": 2})
+    head = next(iter(part.heads))
+    shapes = parameter_shapes(part.make_module(head, CONFIGS[family], 2, jnp.float32))
+    specs = choose_specs(part.sharding_rules, shapes, ONE | {"tensor": 2})
     layers = {
         name: leaf.size
         for name, leaf in paths.flatten(shapes).items()

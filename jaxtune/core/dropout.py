@@ -16,10 +16,10 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from jaxtune.core.types import PRNGKey
 
 
-def token_ids(
+def noise_ids_of(
     example_ids: Int[Array, "*#n"], positions: Int[Array, "*#n"] | int
 ) -> UInt32[Array, "*n"]:
-    """Names tokens by hashes, which differ but for accidents of one in 2^32.
+    """Ids of tokens for noise: hashes, which differ but for accidents of one in 2^32.
 
     Args:
       example_ids: which example of the data a token is of.
@@ -33,14 +33,14 @@ def keep_mask(
 ) -> Bool[Array, "*n"]:
     """True with probability `1 - rate`, to within 2^-32, independently for each element.
 
-    An element follows from the key, its row's name and its column's name alone:
+    An element follows from the key, its row's id and its column's id alone:
     `mix(mix(row + k_1) + mix(column + k_0)) >= rate 2^32`.
 
     Args:
       key: of this mask alone.
       rate: from 0 to 1.
-      rows: names, such as `token_ids`; broadcast against `columns` to the shape of the mask.
-      columns: names, such as the numbers of features.
+      rows: ids, such as `noise_ids_of` gives; broadcast against `columns` to the shape of the mask.
+      columns: ids, such as the numbers of features.
     """
     words = jax.random.key_data(key).reshape(-1)
     # Few against the elements of the mask: compilers would fuse these into each element of it.
@@ -67,10 +67,10 @@ def dropout(
 
 
 def drop_features(
-    x: Float[Array, "*n d"], rate: float, key: PRNGKey, tokens: UInt32[Array, "*n"]
+    x: Float[Array, "*n d"], rate: float, key: PRNGKey, noise_ids: UInt32[Array, "*n"]
 ) -> Float[Array, "*n d"]:
     """`dropout` of the features of each token."""
-    return dropout(x, rate, key, tokens[..., None], jnp.arange(x.shape[-1], dtype=jnp.uint32))
+    return dropout(x, rate, key, noise_ids[..., None], jnp.arange(x.shape[-1], dtype=jnp.uint32))
 
 
 def drop_probabilities(
@@ -78,11 +78,11 @@ def drop_probabilities(
     rate: float,
     key: PRNGKey,
     asking: UInt32[Array, "b q"],
-    tokens: UInt32[Array, "b s"],
+    noise_ids: UInt32[Array, "b s"],
 ) -> Float[Array, "b h q s"]:
     """`dropout` of what the tokens `asking` attend to the others with, in each of h heads."""
     heads = _mix(jnp.arange(x.shape[1], dtype=jnp.uint32))
-    columns = _mix(tokens[:, None, None, :] + heads[:, None, None])  # [b h 1 s]
+    columns = _mix(noise_ids[:, None, None, :] + heads[:, None, None])  # [b h 1 s]
     return dropout(x, rate, key, asking[:, None, :, None], columns)
 
 

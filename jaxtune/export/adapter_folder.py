@@ -20,7 +20,7 @@ from jaxtune.core.errors import UserError
 from jaxtune.core.types import ApplyFn, Params
 from jaxtune.export import model_folder, peft
 from jaxtune.models import pretrained as models
-from jaxtune.models.family import Head, strategy_fields
+from jaxtune.models.family import Head
 from jaxtune.models.pretrained import Pretrained, load_pretrained, read_config, read_json
 from jaxtune.models.registry import CLASS_HEADS, find_head, saved_head
 from jaxtune.models.weights import Weights
@@ -30,6 +30,7 @@ from jaxtune.settings.tuning import TuningSettings
 from jaxtune.tasks.registry import TASKS
 from jaxtune.tasks.task import Task
 from jaxtune.tuning import injection
+from jaxtune.tuning.family_fields import family_fields
 from jaxtune.tuning.lora import Lora
 from jaxtune.tuning.partition import FROZEN, Strategy
 from jaxtune.tuning.registry import make_strategy
@@ -278,7 +279,7 @@ def _apply_own(
     }
     for name in ("batch_statistics", "frozen_dropout"):  # which a strategy does not read
         fields.pop(name, None)
-    defaults = strategy_fields(base.family, base.head, base.params, fields.get("placement"))
+    defaults = family_fields(base.family, base.head, base.config, fields.get("placement"))
     strategy = make_strategy(tuning["name"], fields, defaults)
     flat = paths.flatten(injection.extend(strategy, base.params, jax.random.key(0)))
     added, found = {*flat} - {*paths.leaf_names(base.params)}, {*weights.shapes}

@@ -1,15 +1,15 @@
 """What differs between model families outside their mathematics, as data."""
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+from jax.sharding import PartitionSpec as P
 
-from jaxtune.core import paths
 from jaxtune.core.errors import UserError
-from jaxtune.core.types import Params
+from jaxtune.models.model import Model
 from jaxtune.parallel.sharding import Rule, Sharding
 
 
@@ -18,41 +18,52 @@ class Head(NamedTuple):
 
     Attributes:
       architecture: the transformers class that an export names.
-      make_module: (config, number of outputs, dtype of the products) -> Linen module.
+      make_top: (config, number of outputs, dtype of the products) -> what `Model.top` is.
       modules: parts that a checkpoint may lack as a whole; they are then new. The last one has the
         outputs, and is new too where the wanted classes are others than the saved ones.
+      is_tied: whether a config's outputs come from the word embeddings alone, so that the last of
+        `modules` is not there.
     """
 
     architecture: str
-    make_module: Callable[[Any, int, Any], nn.Module]
+    make_top: Callable[[Any, int, Any], nn.Module]
     modules: tuple[str, ...]
+    is_tied: Callable[[Any], bool] = lambda config: False
+
+
+class Matrices(NamedTuple):
+    """Regexes for the matrices of a family's layers.
+
+    Attributes:
+      queries: of attention.
+      keys: of attention; the same regex as `queries` where one matrix gives both.
+      values: likewise.
+      attention_output: the last matrix of each attention.
+      feedforward_output: the last matrix of each feed-forward block.
+    """
+
+    queries: str
+    keys: str
+    values: str
+    attention_output: str
+    feedforward_output: str
 
 
 class Names(NamedTuple):
-    """Regexes for a family's parameter names, where strategies look for them.
+    """Regexes for a family's parameter names.
 
     Attributes:
       layers: the groups are a layer's place, counted from the input.
       below: what lies below the first layer.
       norms: normalisation layers.
-      queries_values: the matrices that LoRA acts on.
-      keys_values: the matrices whose outputs IA3 scales.
-      widened: the matrices whose inputs IA3 scales.
-      attention_outputs: the last matrix of each attention.
-      feedforward_outputs: the last matrix of each feed-forward block.
-      keys: the matrices that give keys, alone or with queries and values.
+      matrices: of attention and feed-forward blocks; None where there are no such blocks.
       statistics: running statistics, which no gradient trains; None where there are none.
     """
 
     layers: str
     below: str
     norms: str
-    queries_values: tuple[str, ...]
-    keys_values: tuple[str, ...]
-    widened: tuple[str, ...]
-    attention_outputs: tuple[str, ...]
-    feedforward_outputs: tuple[str, ...]
-    keys: tuple[str, ...]
+    matrices: Matrices | None = None
     statistics: str | None = None
 
 
@@ -61,22 +72,57 @@ class Family(NamedTuple):
 
     Attributes:
       model_type: as `config.json` spells it.
-      backbone: the name under which a model with a head holds its encoder.
+      prefix: the name under which a model with a head holds its backbone.
+      backbone: (config, dtype of the products, name) -> what `Model.make_backbone` gives.
       heads: by the name that a task gives it: `sequence`, `token`, `span`, `causal_lm`,
         `masked_lm`, `image`.
-      config_from_hf: parsed config.json and its path -> frozen config, or a UserError.
-      names: where strategies find what they act on.
+      config_from_hf: parsed config.json and its path, for messages -> frozen config, where absent
+        fields have the family's defaults. A UserError for a field of the wrong type, fields that do
+        not fit together, or a variant of the family that is computed differently.
+      names: of its parameters.
       buffers: regex for tensors in weight files that are not parameters, or are tied to one.
-      partition: which axes of a mesh share out which dimension of the parameters; see `sharding`.
+      sharding_rules: which axes of a mesh share out which dimension of the parameters; see
+        `jaxtune.parallel.sharding`.
     """
 
     model_type: str
-    backbone: str
+    prefix: str
+    backbone: Callable[..., nn.Module]
     heads: Mapping[str, Head]
     config_from_hf: Callable[[Mapping[str, Any], str], Any]
     names: Names
     buffers: str
-    partition: tuple[Rule, ...] = ()
+    sharding_rules: tuple[Rule, ...] = ()
+
+    def make_module(self, head: str, config: Any, num_outputs: int, dtype: Any) -> Model:
+        """A model of this family with one of its heads.
+
+        Args:
+          head: one of `heads`.
+          config: as `config_from_hf` gives it.
+          num_outputs: of the head; a language model has as many as words, whatever is given.
+          dtype: of the products. Parameters are float32.
+        """
+        top = self.heads[head].make_top(config, num_outputs, dtype)
+        return Model(partial(self.backbone, config, dtype), self.prefix, top)
+
+
+def layer_rules(projections: str, widening: str, last: str) -> tuple[Rule, ...]:
+    """Sharding rules that cut attention between its heads, and feed-forward blocks inside.
+
+    Args:
+      projections: regex for the modules that give queries, keys and values, each alone.
+      widening: for the first module of each feed-forward block.
+      last: for the last module of each attention and of each feed-forward block.
+
+    Source: Shoeybi et al. 2019, Megatron-LM, section 3.
+    """
+    return (
+        (rf"(?:{projections}|{widening})/kernel$", P("fsdp", "tensor")),
+        (rf"(?:{projections}|{widening})/bias$", P("tensor")),
+        (rf"(?:{projections})/kernel_lora_b$", P(None, "tensor")),
+        (rf"(?:{last})/kernel$", P("tensor", "fsdp")),
+    )
 
 
 def check_shared_heads(config: Any, sharding: Sharding | None) -> None:
@@ -100,37 +146,3 @@ def with_statistics(config: Any, trained: bool) -> Any:
     if not hasattr(config, "train_statistics"):
         return config
     return dataclasses.replace(config, train_statistics=trained)
-
-
-def strategy_fields(
-    family: Family, head: Head, params: Params, placement: str | None = None
-) -> dict[str, dict[str, Any]]:
-    """What a family's names are to each tuning strategy, by the strategy's name and field.
-
-    Args:
-      family: has the names.
-      head: the last of its modules is the head, if the model has it: the outputs of a language
-        model may come from its word embeddings instead.
-      params: the model's tree; only names are read.
-      placement: of bottleneck adapters.
-    """
-    n, last = family.names, f"{head.modules[-1]}/"
-    has_head = any(name.startswith(last) for name in paths.leaf_names(params))
-    top = {"head": rf"^{re.escape(last)}" if has_head else None}
-    depth = {"layers": n.layers, "below": n.below}
-    after = n.feedforward_outputs
-    if placement == "houlsby":
-        after = (*n.attention_outputs, *after)
-    return {
-        "head": top,
-        "bitfit": top,
-        "layernorm": {"norms": n.norms} | top,
-        "embeddings_frozen": {"below": n.below},
-        "last_layers": depth,
-        "first_layers_frozen": depth,
-        "gradual": depth,
-        "lora": {"targets": n.queries_values} | top,
-        "ia3": {"targets": n.keys_values, "feedforward_targets": n.widened} | top,
-        "adapter": {"targets": after} | top,
-        "prefix": {"targets": n.keys} | top,
-    }

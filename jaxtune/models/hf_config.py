@@ -4,6 +4,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from jaxtune.core.errors import UserError, nearest
@@ -21,7 +22,12 @@ _EXPECTED = {
 
 
 def read_fields(
-    kind: type[Config], hf_config: Mapping[str, Any], source: str, *, activation: str
+    kind: type[Config],
+    hf_config: Mapping[str, Any],
+    source: str,
+    *,
+    activation: str,
+    aliases: Mapping[str, str] = MappingProxyType({}),
 ) -> Config:
     """Fills a dataclass whose fields are those of a `config.json`; absent or null ones keep theirs.
 
@@ -31,10 +37,13 @@ def read_fields(
       hf_config: the parsed file.
       source: its path, for messages.
       activation: the field that names the activation.
+      aliases: other spellings in the file, each of a field, before whose own it goes.
 
     Raises:
       UserError: a value of the wrong type, or an activation that jaxtune does not have.
     """
+    own = {field: hf_config[name] for name, field in aliases.items() if name in hf_config}
+    hf_config = {**hf_config, **own}
     hints = typing.get_type_hints(kind)
     values = {}
     for field in dataclasses.fields(typing.cast(Any, kind)):

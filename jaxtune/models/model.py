@@ -1,69 +1,30 @@
 """A backbone and a head, the same for every family: embed -> layers[i:j] -> head."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float
 
-from jaxtune.core.types import Batch, segment_mask
-from jaxtune.models.layers import (
-    ACTIVATIONS,
-    Dense,
-    Dropout,
-    Spread,
-    dense,
-    layer_norm,
-    pick,
-    positions_of,
-)
-from jaxtune.models.products import activation_dtype, product, transposed
-from jaxtune.models.tokens import examples_of, tokens_of
+from jaxtune.core.types import Batch
+from jaxtune.models.inputs import example_text, positions_of
+from jaxtune.models.layers import NoiseIds
+from jaxtune.models.noise_ids import noise_ids_of_examples, noise_ids_of_tokens
+from jaxtune.models.places import Places, pick, places_of
 
 
-def example_text() -> Batch:
-    """One token of a text."""
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    return {name: jnp.zeros((1, 1), jnp.int32) for name in names}
+class Part(NamedTuple):
+    """Which layers run, and for which tokens.
 
-
-def example_image(size: int, channels: int) -> Batch:
-    """One square image."""
-    return {"pixel_values": jnp.zeros((1, size, size, channels))}
-
-
-def positions_in_image(count: int, batch: Batch) -> Int[Array, "b t"]:
-    """The positions of the `count` tokens that each image is cut into."""
-    return jnp.broadcast_to(jnp.arange(count), (len(batch["pixel_values"]), count))
-
-
-def places_of(batch: Batch, reads: str, rows: int) -> Int[Array, "b n"]:
-    """The place of the `first` or `last` token of each example in its row.
-
-    Args:
-      batch: packed rows have `first_tokens` and `last_tokens` [b n]; other rows hold one example,
-        n = 1, whose last token is the last that is no padding, on whichever side padding is.
-      reads: `first` or `last`.
-      rows: b.
+    Attributes:
+      start: the first layer.
+      stop: the one after the last.
+      places: of the tokens whose output of the last one is wanted.
     """
-    if "segment_ids" in batch:
-        return batch[f"{reads}_tokens"]
-    if reads == "first":
-        return jnp.zeros((rows, 1), jnp.int32)
-    mask = batch["attention_mask"]
-    places = jnp.arange(mask.shape[1])
-    return jnp.max(jnp.where(mask > 0, places, 0), axis=-1, keepdims=True)  # [b t] -> [b 1]
 
-
-def mean_tokens(x: Float[Array, "b t d"], batch: Batch) -> Float[Array, "b d"]:
-    """The mean over the tokens of each example: [b d], or of packed rows [b n d]."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    if "segment_ids" in batch:
-        mask = segment_mask(batch).astype(x.dtype)  # [b n t]
-        return mask @ x / jnp.maximum(mask.sum(-1, keepdims=True), 1)
-    mask = batch["attention_mask"][..., None].astype(x.dtype)  # [b t 1]
-    return (x * mask).sum(1) / mask.sum(1)
+    start: int
+    stop: int
+    places: Places = None
 
 
 class Model(nn.Module):
@@ -73,26 +34,22 @@ class Model(nn.Module):
     nothing else: keys and values of all tokens, but queries, output and feed-forward of those.
 
     Attributes:
-      make_backbone: takes `name`, gives a module with `num_layers`, `embed(batch, tokens)`,
-        `run_layers(x, batch, start, stop, tokens, places)` and, for a language model,
-        `word_table() -> nn.Embed`.
+      make_backbone: takes `name`, gives a module with `num_layers`, `embed(batch, noise_ids)` and
+        `run_layers(x, batch, part, noise_ids)`. Where a family has more, it has `word_table()`, the
+        embeddings that a language model's outputs are tied to; `normalise(x)`, a last LayerNorm,
+        which is in no layer so that the output of any can be the input of the next; and, where it
+        reads no text, `example_batch()`, a smallest batch of zeros, and `positions(batch)`, those
+        of tokens in their examples, [b t].
       prefix: the backbone's name.
-      top: `(x, batch, backbone, tokens) -> outputs`; its parameters stand beside the backbone's
+      top: `(x, batch, backbone, noise_ids) -> outputs`; its parameters stand beside the backbone's
         name, not in a folder of their own. Its attribute `reads` is `first` or `last` where it
-        takes those tokens of each example, [b n d], and gives [b n c]; where it has none, or None,
-        it takes all tokens.
-      example_batch: gives a smallest batch of zeros that the backbone can read.
-      positions: of the tokens of a batch in their examples.
-
-    What parts take as `tokens` are the names of the tokens of `x` (see `jaxtune.core.dropout`), or
-    None where this is no training; of a head with `reads`, the names of the examples, [b n].
+        takes those tokens of each example, [b n d], and their examples' noise ids, [b n], and gives
+        [b n c]; where it has none, or None, it takes all tokens.
     """
 
     make_backbone: Callable[..., Any]
     prefix: str
     top: Any
-    example_batch: Callable[[], Batch] = example_text
-    positions: Callable[[Batch], Int[Array, "b t"]] = positions_of
 
     def setup(self) -> None:
         """Makes the backbone, and lifts the head's parameters to this level."""
@@ -101,22 +58,30 @@ class Model(nn.Module):
 
     def embed(self, batch: Batch, train: bool = False) -> Float[Array, "b t d"]:
         """The input of layer 0."""
-        return self.backbone.embed(batch, self.tokens(batch, train))
+        return self.backbone.embed(batch, self.noise_ids(batch, train))
 
     def run_layers(
         self, x: Float[Array, "b t d"], batch: Batch, start: int, stop: int, train: bool = False
     ) -> Float[Array, "b t d"]:
         """The output of layer `stop - 1` for the input `x` of layer `start`."""
-        return self.backbone.run_layers(x, batch, start, stop, self.tokens(batch, train))
+        return self.backbone.run_layers(x, batch, Part(start, stop), self.noise_ids(batch, train))
 
-    def tokens(self, batch: Batch, train: bool) -> UInt32[Array, "b t"] | None:
-        """The names of the tokens of a batch in training."""
-        return tokens_of(batch, self.positions(batch)) if train else None
+    @nn.nowrap
+    def example_batch(self) -> Batch:
+        """A smallest batch of zeros."""
+        return getattr(self.make_backbone(), "example_batch", example_text)()
 
-    def places(self, x: Float[Array, "b t d"], batch: Batch) -> Int[Array, "b n"] | None:
+    def noise_ids(self, batch: Batch, train: bool) -> NoiseIds:
+        """Of the tokens of a batch in training, [b t]."""
+        if not train:
+            return None
+        positions = getattr(self.backbone, "positions", positions_of)
+        return noise_ids_of_tokens(batch, positions(batch))
+
+    def places(self, x: Float[Array, "b t d"], batch: Batch) -> Places:
         """Where the tokens are that the head reads; None for all of them."""
         reads = getattr(self.top, "reads", None)
-        return None if reads is None else places_of(batch, reads, len(x))
+        return None if reads is None else places_of(batch, reads, x.shape[0])
 
     def head(self, x: Float[Array, "b t d"], batch: Batch, train: bool = False) -> Array:
         """Outputs in float32 from the output of the last layer."""
@@ -131,9 +96,8 @@ class Model(nn.Module):
         x = self.embed(batch)
         if stop == 0:
             return x
-        if stop < self.backbone.num_layers or self.places(x, batch) is None:
-            return self.run_layers(x, batch, 0, stop)
-        return self.backbone.run_layers(x, batch, 0, stop, None, self.places(x, batch))
+        places = self.places(x, batch) if stop == self.backbone.num_layers else None
+        return self.backbone.run_layers(x, batch, Part(0, stop, places), None)
 
     def suffix(
         self, x: Float[Array, "b t d"], batch: Batch, start: int, train: bool = False
@@ -149,23 +113,30 @@ class Model(nn.Module):
         count = self.backbone.num_layers
         if start == count:
             return self.read_out(x, batch, train)
-        places = self.places(x, batch)
-        if places is None:
-            return self.read_out(self.run_layers(x, batch, start, count, train), batch, train)
-        x = self.backbone.run_layers(x, batch, start, count, self.tokens(batch, train), places)
+        part = Part(start, count, self.places(x, batch))
+        x = self.backbone.run_layers(x, batch, part, self.noise_ids(batch, train))
         return self.read_out(x, batch, train)
 
     def read_out(self, x: Float[Array, "b n d"], batch: Batch, train: bool = False) -> Array:
         """Outputs in float32 from the output of the last layer at `places`."""
-        if getattr(self.top, "reads", None) is None:
-            return self.top(self.normalise(x), batch, self.backbone, self.tokens(batch, train))
-        examples = examples_of(batch, len(x)) if train else None
-        outputs = self.top(self.normalise(x), batch, self.backbone, examples)
+        reads = getattr(self.top, "reads", None)
+        examples = noise_ids_of_examples(batch, x.shape[0]) if train and reads else None
+        x = self.normalise(x)
+        if reads is None:
+            return self.top(x, batch, self.backbone, self.noise_ids(batch, train))
+        outputs = self.top(x, batch, self.backbone, examples)
         return outputs if "segment_ids" in batch else outputs[:, 0]  # [b 1 c] -> [b c]
 
     def normalise(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         """What the head stands on, from the output of the last layer."""
-        return x
+        own = getattr(self.backbone, "normalise", None)
+        return x if own is None else own(x)
+
+    def last_states(self, batch: Batch) -> Float[Array, "b t d"]:
+        """What a head that reads all tokens stands on, without dropout."""
+        return self.normalise(
+            self.run_layers(self.embed(batch), batch, 0, self.backbone.num_layers)
+        )
 
     def hidden_states(self, batch: Batch) -> list[Float[Array, "b t d"]]:
         """The input of layer 0 and the output of every layer, without dropout."""
@@ -187,17 +158,6 @@ class Model(nn.Module):
         return self.suffix(self.embed(batch, train), batch, 0, train)
 
 
-class NormedModel(Model):
-    """A model whose head stands on the backbone's last LayerNorm, its method `normalise`.
-
-    That is not in the last layer, so that the output of any layer can be the input of the next.
-    """
-
-    def normalise(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        """What the head stands on, from the output of the last layer."""
-        return self.backbone.normalise(x)
-
-
 class Layers(nn.Module):
     """Layers one after the other, named by their index.
 
@@ -213,22 +173,18 @@ class Layers(nn.Module):
         """Makes the layers `0`, `1`, and so on."""
         self.layers = [self.make_layer(name=str(i)) for i in range(self.count)]
 
-    def __call__(
-        self, x: Array, start: int, stop: int, *rest: Any, places: Array | None = None
-    ) -> Array:
-        """The output of layer `stop - 1`, each fed the one before.
+    def __call__(self, x: Array, part: Part, *rest: Any) -> Array:
+        """The output of the last layer of a part, each fed the one before.
 
         Args:
-          x: the input of layer `start`.
-          start: the first layer.
-          stop: the one after the last.
+          x: the input of layer `part.start`.
+          part: which layers.
           *rest: what every layer takes.
-          places: [b n], of the tokens whose output is wanted; None for all.
         """
-        layers = self.layers[start:stop]
+        layers = self.layers[part.start : part.stop]
         for layer in layers:
-            last = places is not None and layer is layers[-1]
-            x = layer(x, *rest, places) if last else layer(x, *rest)
+            last = part.places is not None and layer is layers[-1]
+            x = layer(x, *rest, part.places) if last else layer(x, *rest)
         return x
 
 
@@ -242,86 +198,6 @@ class Encoder(nn.Module):
         """Makes the layers."""
         self.layer = Layers(self.make_layer, self.count)
 
-    def __call__(
-        self, x: Array, start: int, stop: int, *rest: Any, places: Array | None = None
-    ) -> Array:
+    def __call__(self, x: Array, part: Part, *rest: Any) -> Array:
         """See `Layers`."""
-        return self.layer(x, start, stop, *rest, places=places)
-
-
-class TokenHead(nn.Module):
-    """One linear layer on every token: classes of tokens, or starts and ends of spans.
-
-    Attributes:
-      layer: its name in the files.
-    """
-
-    num_outputs: int
-    dropout_rate: float
-    initializer_range: float
-    dtype: Any
-    layer: str = "classifier"
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b t d"],
-        batch: Batch,
-        backbone: Any,
-        tokens: UInt32[Array, "b t"] | None,
-    ) -> Float[Array, "b t c"]:
-        """Logits of each token."""
-        x = Dropout(self.dropout_rate)(x, tokens)
-        last = output_layer(self.num_outputs, self.initializer_range, self.dtype, self.layer)
-        return last(x, tokens)
-
-
-class Transform(nn.Module):
-    """`LayerNorm(act(x W + b))`, what stands before the vocabulary in a masked language model.
-
-    Attributes:
-      dense_name: of the matrix.
-      norm_name: of the LayerNorm.
-      use_bias: whether the matrix has one.
-      norm_bias: whether the LayerNorm has one.
-    """
-
-    activation: str
-    layer_norm_eps: float
-    initializer_range: Spread
-    dtype: Any
-    dense_name: str = "dense"
-    norm_name: str = "LayerNorm"
-    use_bias: bool = True
-    norm_bias: bool = True
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "... d"], tokens: UInt32[Array, "..."] | None
-    ) -> Float[Array, "... d"]:
-        """[... d] -> [... d]."""
-        width, spread = x.shape[-1], self.initializer_range
-        x = dense(width, spread, self.dtype, self.dense_name, self.use_bias)(x, tokens)
-        x = ACTIVATIONS[self.activation](x)
-        return layer_norm(self.layer_norm_eps, self.dtype, self.norm_name, self.norm_bias)(x)
-
-
-def output_layer(
-    features: int,
-    initializer_range: Spread,
-    dtype: Any,
-    name: str | None = "classifier",
-    use_bias: bool = True,
-) -> Dense:
-    """The last layer of a head, whose products are float32 at least."""
-    at_least_float32 = jnp.promote_types(dtype, jnp.float32)
-    return dense(features, initializer_range, at_least_float32, name, use_bias)
-
-
-def tied_logits(x: Float[Array, "b t d"], words: nn.Embed, dtype: Any) -> Float[Array, "b t v"]:
-    """Logits over the vocabulary from the word embeddings: `x E^T`, summed in float32."""
-    at_least_float32 = jnp.promote_types(dtype, jnp.float32)
-    if activation_dtype(dtype) == at_least_float32:
-        return product(x, transposed(words.embedding), dtype)
-    embedding = words.embedding.astype(dtype)
-    return jnp.einsum("btd,vd->btv", x, embedding, preferred_element_type=at_least_float32)
+        return self.layer(x, part, *rest)

@@ -128,7 +128,7 @@ def load_pretrained(
     digest = _check_digest(weights, sha256)
     names, reason = choose_classes(head, hf_config, class_names, num_outputs)
     outputs = len(names) or num_outputs or len(head_names(hf_config))
-    module = part.make_module(config, outputs, compute_dtype)
+    module = family.make_module(head, config, outputs, compute_dtype)
     shapes = paths.flatten(registry.parameter_shapes(module))
     if from_scratch:
         report = LoadReport((), {p: "from scratch" for p in dict.fromkeys(map(_top, shapes))}, ())
@@ -337,7 +337,7 @@ def _plan(
 
 def _source_name(leaf: str, weights: Weights, family: Family) -> str | None:
     """The file's name for a leaf, with or without the backbone's prefix; None if absent."""
-    stem = leaf.removeprefix(f"{family.backbone}/")
+    stem = leaf.removeprefix(f"{family.prefix}/")
     for candidate in (leaf, stem):
         if weights.layout == "flax":
             spellings = [candidate]

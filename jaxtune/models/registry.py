@@ -16,7 +16,7 @@ from jaxtune.models.families.resnet import RESNET
 from jaxtune.models.families.roberta import ROBERTA, XLM_ROBERTA
 from jaxtune.models.families.vit import VIT
 from jaxtune.models.family import Family, Head
-from jaxtune.models.model import example_text
+from jaxtune.models.inputs import example_text
 
 FAMILIES: Mapping[str, Family] = {
     family.model_type: family

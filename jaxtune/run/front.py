@@ -98,7 +98,7 @@ class Model(NamedTuple):
           batch_size: examples a step.
 
         Raises:
-          UserError: names the row of what is wrong; or a model that has no tokens, as a ResNet.
+          UserError: names the row of what is wrong.
         """
         return predictions.embed(self.saved, inputs, pooling, batch_size)
 

@@ -5,7 +5,7 @@ A hook of your own is a function of a `Moment`:
     def sharpen(moment):
         print(moment.step, moment.info.grad_norm)
 
-    jaxtune.training(config, workdir, hooks=[Hook(sharpen, every(100))])
+    jaxtune.train(config, workdir, hooks=[Hook(sharpen, every(100))])
 """
 
 from collections.abc import Callable, Sequence
@@ -178,7 +178,7 @@ def _train_row(moment: Moment, loss: float) -> dict[str, Any]:
         "train/loss": loss,
         "train/grad_norm": float(info.grad_norm),
         "train/learning_rate": float(np.asarray(goal.schedule(moment.step - 1))),
-        "train/tokens_per_second": tally.tokens / tally.seconds,
+        "train/tokens_per_second": tally.tokens / tally.seconds if tally.seconds else None,
     }
 
 

@@ -127,8 +127,10 @@ def _step(
         waiting.clear()
     else:
         jax.block_until_ready(waiting[:-_IN_FLIGHT][-1:])
+    # What the background compiled ahead may have taken longer than this step.
+    own = max(0.0, time.perf_counter() - begin - (stage.compile_seconds - compiling))
     tally = Tally(
-        seconds=tally.seconds + time.perf_counter() - begin - (stage.compile_seconds - compiling),
+        seconds=tally.seconds + own,
         examples=tally.examples + len(index.indices),
         tokens=tally.tokens + run.data.stream.num_tokens(index),
     )

@@ -23,7 +23,7 @@ from jaxtune.settings.dicts import to_dict
 from jaxtune.training.compiled import main_shape
 
 LOWEST = 1e-7
-HIGHEST = {"adamw": 1.0, "sgd": 10.0}
+HIGHEST = {"sgd": 10.0}  # 1 of others, whose steps have a size of their own
 NUM_STEPS = 100  # where the config sets no number of steps
 GROWTH = 4.0  # the sweep ends where the smoothed loss is so many times its lowest
 
@@ -60,7 +60,7 @@ def lr_find(
             f"--mode=lr_find would have {count} steps: expected at least {MIN_POINTS}. Set"
             f" --config.train.num_steps={NUM_STEPS}."
         )
-    rates = np.geomspace(LOWEST, HIGHEST[settings.optimizer.name], count)
+    rates = np.geomspace(LOWEST, HIGHEST.get(settings.optimizer.name, 1.0), count)
     stage = (
         f" (stage 1 of {len(run.tuning.stage_labels)})" if len(run.tuning.stage_labels) > 1 else ""
     )

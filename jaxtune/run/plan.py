@@ -78,7 +78,7 @@ def make_plan(
         ),
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
-        sharding=make_sharding(settings.parallel, family.partition, extended),
+        sharding=make_sharding(settings.parallel, family.sharding_rules, extended),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch, Params
@@ -16,8 +16,8 @@ from jaxtune.data.sources.locate import DataSource
 from jaxtune.data.sources.memory import InMemory, from_memory
 from jaxtune.data.sources.table import Table
 from jaxtune.data.text import text_tables
-from jaxtune.models.layers import pick
-from jaxtune.models.model import mean_tokens, places_of
+from jaxtune.models.heads import mean_tokens
+from jaxtune.models.places import pick, places_of
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import all_scores, predict_all
 from jaxtune.run.saved import SavedModel
@@ -68,12 +68,6 @@ def embed(
     saved: SavedModel, inputs: InMemory | str | Path, pooling: Pooling | None, batch_size: int
 ) -> Any:
     """The states of the last layer, float32, pooled: [n d], or a list of n arrays [t d]."""
-    module = saved.pretrained.module
-    if not hasattr(module, "run_layers"):
-        raise UserError(
-            f"{saved.pretrained.folder} is a {saved.pretrained.family.model_type}, which has no"
-            " tokens to embed: expected a transformer."
-        )
     source, columns = _source(saved, inputs), own_columns(saved.task, saved.card)
     if saved.task.head == "image":
         rows = saved.task.data.read_new(source, columns, "utf-8")
@@ -81,7 +75,7 @@ def embed(
     else:  # whatever the task makes of texts, here each is one example
         rows = text_tables.read_new(source, columns, "utf-8")
         examples, _ = text_tables.encode(rows, saved.processor, saved.data, iter)
-    step = Compiled(_make_embed_step(module, pooling))
+    step = Compiled(_make_embed_step(saved.pretrained.module, pooling))
     _, states = _run(saved, step, examples, batch_size, lambda count: None, pooling is None)
     return states
 
@@ -175,18 +169,15 @@ def _run(
 def _make_embed_step(module: Any, pooling: Pooling | None) -> Any:
     """(parameters, batch) -> ({}, states of the last layer)."""
 
-    def states(model: Any, batch: Batch) -> Float[Array, "b t d"]:
-        x = model.run_layers(model.embed(batch), batch, 0, model.backbone.num_layers)
-        return model.normalise(x)
-
     def step(params: Params, batch: Batch) -> tuple[dict[str, Any], Array]:
-        x = module.apply({"params": params}, batch, method=states)
-        if "pixel_values" in batch:  # all tokens of an image are its own
+        x = module.apply({"params": params}, batch, method="last_states")
+        if "pixel_values" in batch:  # all tokens, or places, of an image are its own
+            x = x.reshape(x.shape[0], -1, x.shape[-1])  # [b ... d] -> [b t d]
             batch = batch | {"attention_mask": jnp.ones(x.shape[:2], jnp.int32)}
         if pooling == "mean":
             return {}, mean_tokens(x, batch)
         if pooling is not None:
-            x = pick(x, places_of(batch, pooling, len(x)))  # [b n d]
+            x = pick(x, places_of(batch, pooling, x.shape[0]))  # [b n d]
             x = x if "segment_ids" in batch else x[:, 0]
         return {}, x.astype(jnp.float32)
 

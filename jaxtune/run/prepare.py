@@ -17,13 +17,7 @@ from jaxtune.data.batching.stream import Stream
 from jaxtune.data.sources.rows import Data, read_data
 from jaxtune.data.sources.table import Table
 from jaxtune.frozen.plan import TrunkPlan, plan_trunk
-from jaxtune.models.family import (
-    Family,
-    Head,
-    check_shared_heads,
-    strategy_fields,
-    with_statistics,
-)
+from jaxtune.models.family import Family, check_shared_heads, with_statistics
 from jaxtune.models.pretrained import Pretrained, choose_classes, load_pretrained, read_config
 from jaxtune.models.recompute import make_recomputing_apply
 from jaxtune.models.registry import find_head, parameter_shapes
@@ -38,6 +32,7 @@ from jaxtune.tasks.registry import find_task
 from jaxtune.tasks.task import Task, keeping_tokens
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.depth import frozen_layers
+from jaxtune.tuning.family_fields import family_fields
 from jaxtune.tuning.partition import Strategy
 from jaxtune.tuning.registry import make_strategy
 
@@ -50,7 +45,6 @@ class _Model(NamedTuple):
 
     folder: Path
     family: Family
-    head: Head
     config: Any
     hf_config: dict[str, Any]
     strategy: Strategy
@@ -92,9 +86,8 @@ def prepare(
     data = read_data(settings.data, task.data.reader, tables)
     read = _encode(settings, task, model, data, report)
     train = read.examples["train"]
-    plan = make_plan(
-        settings, model.strategy, model.family, _shapes(settings, model, read), len(train.lengths)
-    )
+    shapes = _shapes(settings, task, model, read)
+    plan = make_plan(settings, model.strategy, model.family, shapes, len(train.lengths))
     check_shared_heads(model.config, plan.sharding)
     pretrained = _load(settings, task, model, read, plan.sharding)
     params = _extend(settings, model.strategy, pretrained.params, plan.sharding)
@@ -120,11 +113,11 @@ def prepare(
             multipliers=plan.multipliers,
         ),
         goal=Goal(
-            loss_fn=task.loss.make(settings.loss, pretrained.class_names, train.labels),
-            schedule=plan.schedule,
-            steps_per_epoch=plan.steps_per_epoch,
-            num_steps=plan.num_steps,
-            best_metric=best_metric,
+            task.loss.make(settings.loss, pretrained.class_names, train.labels),
+            plan.schedule,
+            plan.steps_per_epoch,
+            plan.num_steps,
+            best_metric,
         ),
         sharding=plan.sharding,
     )
@@ -147,14 +140,12 @@ def _open_model(settings: Settings, task: Task) -> _Model:
     folder, family, config, hf_config = read_config(settings.model.path, settings.model.revision)
     head = find_head(family, task.head)
     config = with_statistics(config, trains_statistics(settings))
-    dtype = jnp.dtype(settings.precision.compute_dtype)
-    names = parameter_shapes(head.make_module(config, 2, dtype))  # the same for any number
     strategy = make_strategy(
         settings.tuning.name,
         _strategy_fields(settings),
-        strategy_fields(family, head, names, settings.tuning.added.placement),
+        family_fields(family, head, config, settings.tuning.added.placement),
     )
-    return _Model(folder, family, head, config, hf_config, strategy)
+    return _Model(folder, family, config, hf_config, strategy)
 
 
 def _strategy_fields(settings: Settings) -> dict[str, Any]:
@@ -178,10 +169,10 @@ def _encode(settings: Settings, task: Task, model: _Model, data: Data, report: R
     return _Read(data, examples, processor, [*data.notes, *cuts], num_outputs, class_names)
 
 
-def _shapes(settings: Settings, model: _Model, read: _Read) -> Params:
+def _shapes(settings: Settings, task: Task, model: _Model, read: _Read) -> Params:
     outputs = read.num_outputs or len(read.class_names) or 1
     dtype = jnp.dtype(settings.precision.compute_dtype)
-    return parameter_shapes(model.head.make_module(model.config, outputs, dtype))
+    return parameter_shapes(model.family.make_module(task.head, model.config, outputs, dtype))
 
 
 def _load(

@@ -71,7 +71,7 @@ def open_saved(
 
     Args:
       folder: in the transformers layout, with a head and a tokenizer; or with what was trained and
-        the name of the base model, as `adapted.open_model` reads it.
+        the name of the base model, as `adapter_folder.open_model` reads it.
       compute_dtype: of the products.
       data: how inputs are read; None takes what the model was trained with.
       needs_head: refuses a model whose files have no head; else it is drawn, and of no use.

@@ -73,9 +73,9 @@ def make_train_step(
       axis_name: the device axis under `pmap` or `vmap`; None for one program (jit). Under
         `shard_map` pass it `check_vma=False`, or the gradients are summed over the axis twice.
       part_key: (the batch's key, number of a microbatch or a device) -> the key of that part. By
-        default each part draws noise of its own. `noise.same_key` is for models whose noise belongs
-        to the tokens of examples, as that of jaxtune's does: then the noise of a batch is the same
-        in one part or in many.
+        default each part draws noise of its own. `dropout.same_key` is for models whose noise
+        belongs to the tokens of examples, as that of jaxtune's does: then the noise of a batch is
+        the same in one part or in many.
 
     Returns:
       A pure function. `frozen` is the other half of the parameters and is never changed, so jit

@@ -220,7 +220,7 @@ def _run(
         raise UserError(
             f"the model leaves {len(missed)} of {len(wanted)} added parameters unused, such as"
             f" {min(missed)!r}: expected them to be in Linen modules with the method {method}, each"
-            " told by its path. Choose other targets."
+            " told by its path, and the model to be given without jit. Choose other targets."
         )
     return run(fold(params, missed))
 

@@ -159,11 +159,11 @@ def _dropout(
     x: Float[Array, "... f"],
     rate: float,
     module: nn.Module,
-    tokens: UInt32[Array, "..."] | None = None,
+    noise_ids: UInt32[Array, "..."] | None = None,
 ) -> Float[Array, "... f"]:
     if not module.has_rng("dropout"):
         raise UserError("LoRA's dropout needs the model to be applied with rngs={'dropout': key}.")
-    if tokens is None:
+    if noise_ids is None:
         count = math.prod(x.shape[:-1])
-        tokens = jnp.arange(count, dtype=jnp.uint32).reshape(x.shape[:-1])
-    return dropout.drop_features(x, rate, module.make_rng("dropout"), tokens)
+        noise_ids = jnp.arange(count, dtype=jnp.uint32).reshape(x.shape[:-1])
+    return dropout.drop_features(x, rate, module.make_rng("dropout"), noise_ids)

@@ -20,7 +20,7 @@ ATTENTION = (r"attention/self/key/kernel$",)
 """The key projections of jaxtune's models."""
 
 _ADDED = r"(?:^|/)prefix/(?:key|value)$"
-_NO_EXAMPLE = -1  # whose tokens the prefix's are
+_NO_EXAMPLE = -1  # which the prefix's tokens are of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +31,8 @@ class Prefix:
     heads. Positions and masks of the text stay as they are. Other than with the strategies that
     start as the identity, the model's outputs change as soon as the prefix is there.
 
-    An attention module must have the method `attend(query, key, value, bias, asking, tokens)` of
-    `jaxtune.models.layers.SelfAttention`, with keys and values [b s h k] and a bias [b 1 t|1 s].
-    Dropout of what is attended to knows the prefix by names of its own, the same in every row.
+    An attention module must have the method `attend` of `jaxtune.models.attention.SelfAttention`.
+    Dropout of what is attended to knows the prefix by ids of its own, the same in every row.
 
     Source: Li and Liang 2021, Prefix-Tuning, section 4.2; Liu et al. 2022, P-Tuning v2, which
     trains the prefix directly in every layer of an encoder, as is done here.
@@ -91,7 +90,7 @@ def _before(
     module: nn.Module, call: Callable[..., Array], args: tuple[Any, ...], train: bool
 ) -> Array:
     """The attention with the prefix that its module holds before its keys and values."""
-    query, key, value, bias, asking, tokens = args
+    query, key, value, bias, asking, noise_ids = args
     held: Any = module.get_variable("params", "prefix")
 
     def join(prefix: Float[Array, "p d"], text: Float[Array, "b s h k"]) -> Float[Array, "b q h k"]:
@@ -102,8 +101,8 @@ def _before(
     length = held["key"].shape[0]
     bias = jnp.broadcast_to(bias, (*bias.shape[:-1], key.shape[1]))
     bias = jnp.pad(bias, ((0, 0), (0, 0), (0, 0), (length, 0)))  # no bias on the prefix
-    if tokens is not None:
-        own = dropout.token_ids(jnp.full(length, _NO_EXAMPLE), jnp.arange(length))
-        own = jnp.broadcast_to(own, (len(tokens), length))
-        tokens = jnp.concatenate([own, tokens], axis=1)  # [b p+s]
-    return call(query, join(held["key"], key), join(held["value"], value), bias, asking, tokens)
+    if noise_ids is not None:
+        own = dropout.noise_ids_of(jnp.full(length, _NO_EXAMPLE), jnp.arange(length))
+        own = jnp.broadcast_to(own, (noise_ids.shape[0], length))
+        noise_ids = jnp.concatenate([own, noise_ids], axis=1)  # [b p+s]
+    return call(query, join(held["key"], key), join(held["value"], value), bias, asking, noise_ids)

@@ -65,6 +65,8 @@ def test_help_of_the_rest(told):
     assert text == told(console.run, "-h")
     for name in ("train", "predict", "evaluate", "lr-find"):
         assert f"jaxtune {name} " in text
+    _, settings, listed = told(console.run, "train", "--help").partition("settings, with")
+    assert text.endswith(settings + listed)
     text = told(console.run, "predict", "--help")
     assert "--model" in text
     assert "--config" not in text

@@ -176,7 +176,7 @@ def test_the_cifar_model_is_of_the_size_that_its_config_says():
     from jaxtune.models.registry import parameter_shapes
 
     _, family, config, _ = read_config(CONFIGS / "resnet_cifar")
-    shapes = parameter_shapes(family.heads["image"].make_module(config, 10, np.float32))
+    shapes = parameter_shapes(family.make_module("image", config, 10, np.float32))
     assert trees.count(shapes) == pytest.approx(2.8e6, rel=0.05)
 
 

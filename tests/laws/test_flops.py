@@ -81,7 +81,7 @@ def batch(b, t):
 
 def model(config, name, **fields):
     """(apply_fn, shapes, labels, tx); no weight is made."""
-    module = bert.BERT.heads["sequence"].make_module(config, CLASSES, jnp.float32)
+    module = bert.BERT.make_module("sequence", config, CLASSES, jnp.float32)
     strategy, shapes = make_strategy(name, fields), registry.parameter_shapes(module)
     params = jax.eval_shape(
         lambda p, k: injection.extend(strategy, p, k), shapes, jax.random.key(0)

@@ -1,16 +1,17 @@
 """Every task with every family and every strategy: two steps, scores, an export, a reload.
 
-Where a combination cannot be, it is refused with a reason.
+Where a combination cannot be, it is refused with a reason. The default tests run a cover of these
+(test_cover.py).
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cover import COMBINATIONS, REFUSED
 
 from jaxtune.core.errors import UserError
 from jaxtune.export import adapter_folder
-from jaxtune.models.registry import FAMILIES
 from jaxtune.run import stages
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import all_scores, predict_all
@@ -18,24 +19,9 @@ from jaxtune.run.prepare import prepare
 from jaxtune.run.saved import open_saved
 from jaxtune.run.setup import make_tx
 from jaxtune.run.train import product_of
-from jaxtune.tasks.registry import TASKS
 from jaxtune.training.step import make_eval_step, make_train_step
 from jaxtune.tuning import injection
 from jaxtune.tuning.registry import STRATEGIES
-
-REFUSED = {  # (family or task, strategy): a part of the reason
-    ("resnet", "lora"): "acts on matrices",
-    ("resnet", "ia3"): "acts on matrices",
-    ("resnet", "adapter"): "acts on matrices",
-    ("resnet", "prefix"): "acts on matrices",
-    ("causal_lm", "head"): "word embeddings",
-}
-COMBINATIONS = [
-    (task, family)
-    for task in TASKS
-    for family in FAMILIES
-    if TASKS[task].head in FAMILIES[family].heads
-]
 
 
 def predict(task, apply_fn, params, examples, layout):
@@ -56,6 +42,7 @@ def batches_of(run):
     return ((index, stream.collate(index, epoch)) for index, epoch in stream.indices())
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(("task", "family"), COMBINATIONS)
 def test_trains_scores_exports_and_reloads(

@@ -131,7 +131,7 @@ def test_dropout_is_a_function_of_the_key(odd, batch):
 def test_each_dropout_rate_has_its_place(odd, batch, rates, differs):
     none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     config = dataclasses.replace(odd.config, **(none | rates))
-    apply_fn = make_apply(BERT.heads["sequence"].make_module(config, 3, jnp.float32))
+    apply_fn = make_apply(BERT.make_module("sequence", config, 3, jnp.float32))
     dropped = apply_fn(odd.params, batch, key=jax.random.key(0), train=True)
     assert np.array_equal(dropped, logits(odd, batch)) is not differs
 
@@ -144,7 +144,7 @@ def test_the_head_drops_at_the_hidden_rate_unless_told(odd):
 
     def run(**rates):
         config = dataclasses.replace(odd.config, hidden_dropout_prob=0.5, **rates)
-        module = BERT.heads["sequence"].make_module(config, 3, jnp.float32)
+        module = BERT.make_module("sequence", config, 3, jnp.float32)
         rngs = {"dropout": jax.random.key(0)}
         return np.asarray(module.apply({"params": odd.params}, x, method=head, rngs=rngs))
 

@@ -112,9 +112,7 @@ def test_each_dropout_rate_has_its_place(batch, head, readers):
     for rate in rates:
         only = dict.fromkeys(rates, 0.0) | {"n_layers": 1, rate: 0.5}
         config = dataclasses.replace(model.config, **only)
-        apply_fn = make_apply(
-            DISTILBERT.heads[head].make_module(config, OUTPUTS[head], jnp.float32)
-        )
+        apply_fn = make_apply(DISTILBERT.make_module(head, config, OUTPUTS[head], jnp.float32))
         dropped, exact = (
             jax.jit(partial(apply_fn, key=jax.random.key(0), train=train))(model.params, batch)
             for train in (True, False)
@@ -125,7 +123,7 @@ def test_each_dropout_rate_has_its_place(batch, head, readers):
 def test_attention_has_no_dropout_before_its_residual(sequence, batch):
     flat = dict(paths.flatten(sequence.params))
     config = dataclasses.replace(sequence.config, dropout=0.5, attention_dropout=0.0)
-    module = DISTILBERT.heads["sequence"].make_module(config, 3, jnp.float32)
+    module = DISTILBERT.make_module("sequence", config, 3, jnp.float32)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 7, 12)), jnp.float32)
 
     def run(train):
@@ -146,7 +144,7 @@ def test_a_token_drops_at_the_rate_of_the_encoder(batch):
 
     def head(rate):
         config = dataclasses.replace(model.config, dropout=rate)
-        module = DISTILBERT.heads["token"].make_module(config, 3, jnp.float32)
+        module = DISTILBERT.make_module("token", config, 3, jnp.float32)
         rngs = {"dropout": jax.random.key(0)}
         return module.apply({"params": model.params}, x, batch, True, method="head", rngs=rngs)
 
@@ -159,7 +157,7 @@ def test_a_token_drops_at_the_rate_of_the_encoder(batch):
 
 def table_of_positions(**fields):
     config = DistilBertConfig(vocab_size=11, **(TINY | fields))
-    module = DISTILBERT.heads["token"].make_module(config, 3, jnp.float32)
+    module = DISTILBERT.make_module("token", config, 3, jnp.float32)
     batch = {"input_ids": jnp.zeros((1, 1), int), "attention_mask": jnp.ones((1, 1), int)}
     params = jax.jit(module.init)(jax.random.key(0), batch)["params"]["distilbert"]["embeddings"]
     return np.asarray(params["position_embeddings"]["embedding"])
@@ -267,22 +265,20 @@ def test_bfloat16_products_keep_float32_logits(batch, head):
     ("names", "per_layer", "others"),
     [
         ("norms", 4, 4),
-        ("queries_values", 2, 0),
-        ("keys_values", 2, 0),
-        ("widened", 1, 0),
-        ("attention_outputs", 1, 0),
-        ("feedforward_outputs", 1, 0),
+        ("queries", 1, 0),
         ("keys", 1, 0),
+        ("values", 1, 0),
+        ("attention_output", 1, 0),
+        ("feedforward_output", 1, 0),
         ("layers", 16, 0),
         ("below", 0, 4),
     ],
 )
 def test_names_find_their_parameters(names, per_layer, others):
     config = DistilBertConfig(vocab_size=11, **TINY)
-    module = DISTILBERT.heads["masked_lm"].make_module(config, 0, jnp.float32)
-    patterns = getattr(DISTILBERT.names, names)
-    patterns = (patterns,) if isinstance(patterns, str) else patterns
+    module = DISTILBERT.make_module("masked_lm", config, 0, jnp.float32)
+    known = DISTILBERT.names._asdict() | DISTILBERT.names.matrices._asdict()
     leaves = paths.flatten(parameter_shapes(module))
-    found = [leaf for leaf in leaves if any(re.search(pattern, leaf) for pattern in patterns)]
+    found = [leaf for leaf in leaves if re.search(known[names], leaf)]
     assert len(found) == 2 * per_layer + others
     assert len([leaf for leaf in found if "/layer/1/" in leaf]) == per_layer

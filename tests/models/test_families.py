@@ -135,7 +135,7 @@ def test_a_base_checkpoint_lacks_only_the_head(case, tmp_path):
     model, _ = load(case)
     shutil.copytree(ROOT / case, tmp_path / "base")
     file = tmp_path / "base" / "model.safetensors"
-    prefix = f"{model.family.backbone}."
+    prefix = f"{model.family.prefix}."
     tensors = {
         name.removeprefix(prefix): value
         for name, value in load_file(file).items()

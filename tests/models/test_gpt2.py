@@ -59,7 +59,7 @@ def run(model, batch, **options):
 def run_with(model, head, batch, *, key=None, **fields):
     """Outputs in training of the same parameters under another config or head."""
     config = dataclasses.replace(model.config, **fields)
-    apply_fn = make_apply(GPT2.heads[head].make_module(config, 3, jnp.float32))
+    apply_fn = make_apply(GPT2.make_module(head, config, 3, jnp.float32))
     return np.asarray(apply_fn(model.params, batch, key=key, train=key is not None))
 
 
@@ -131,7 +131,7 @@ def test_positions_count_from_zero_unless_given(token):
 
 def test_tied_logits_are_against_the_word_embeddings(token):
     params = {"transformer": token.params["transformer"]}
-    module = GPT2.heads["causal_lm"].make_module(token.config, 3, jnp.float32)
+    module = GPT2.make_module("causal_lm", token.config, 3, jnp.float32)
     assert set(paths.flatten(init_params(module, jax.random.key(0)))) == set(paths.flatten(params))
     batch = padded(ROWS, 7)
 
@@ -184,15 +184,16 @@ def test_names_find_the_parts(token):
     assert sum(match is not None for match in layers) == 3 * 12
     assert found(NAMES.below) == {f"transformer/{t}/embedding" for t in ("wte", "wpe")}
     assert len(found(NAMES.norms)) == 2 * (2 * 3 + 1)
-    assert found(*NAMES.queries_values) == kernels("attn/c_attn")
-    assert found(*NAMES.keys_values) == found(*NAMES.keys) == kernels("attn/c_attn")
-    assert found(*NAMES.attention_outputs) == kernels("attn/c_proj")
-    assert found(*NAMES.widened) == found(*NAMES.feedforward_outputs) == kernels("mlp/c_proj")
+    matrices = NAMES.matrices
+    assert found(matrices.queries) == found(matrices.keys) == kernels("attn/c_attn")
+    assert found(matrices.values) == kernels("attn/c_attn")
+    assert found(matrices.attention_output) == kernels("attn/c_proj")
+    assert found(matrices.feedforward_output) == kernels("mlp/c_proj")
 
 
 def test_what_adds_to_the_residual_starts_smaller():
     config = GPT2Config(vocab_size=200, n_positions=64, n_embd=96, n_layer=8, n_head=4)
-    module = GPT2.heads["sequence"].make_module(config, 3, jnp.float32)
+    module = GPT2.make_module("sequence", config, 3, jnp.float32)
     leaves = paths.flatten(init_params(module, jax.random.key(0)))
     spreads = {
         "wte/embedding": 0.02,

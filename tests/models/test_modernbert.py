@@ -67,7 +67,7 @@ def logits(model, batch, module=None):
 def variant(model, **fields):
     """The same parameters with another config."""
     config = dataclasses.replace(model.config, **fields)
-    return model.head.make_module(config, len(model.class_names), jnp.float32)
+    return MODERNBERT.make_module("sequence", config, len(model.class_names), jnp.float32)
 
 
 def test_both_spellings_of_the_config_are_the_same_model():
@@ -250,11 +250,10 @@ def test_dropout_stands_where_transformers_has_it(batch):
 
 def test_weights_are_drawn_without_tails():
     config = dataclasses.replace(config_from_hf(read(), "c"), hidden_size=96, intermediate_size=64)
+    untied = dataclasses.replace(config, tie_word_embeddings=False)
     heads = {
-        "sequence": MODERNBERT.heads["sequence"].make_module(config, 50, jnp.float32),
-        "masked_lm": MODERNBERT.heads["masked_lm"].make_module(
-            dataclasses.replace(config, tie_word_embeddings=False), 0, jnp.float32
-        ),
+        "sequence": MODERNBERT.make_module("sequence", config, 50, jnp.float32),
+        "masked_lm": MODERNBERT.make_module("masked_lm", untied, 0, jnp.float32),
     }
     for module in heads.values():
         for leaf, value in paths.flatten(init_params(module, jax.random.key(0))).items():
@@ -299,13 +298,12 @@ def test_names_find_what_strategies_act_on():
     assert {leaf for leaf in leaves if leaf.endswith("/scale")} < set(norms)
     assert {leaf.rpartition("/")[2] for leaf in norms} == {"scale", "bias"}
     assert len(norms) == 2 * (1 + 4 + 3 + 1 + 1)  # layer 0 has none before its attention
-    for field in NAMES._fields[3:-1]:
-        name = "mlp/Wo" if field in ("widened", "feedforward_outputs") else "attn/Wo"
-        name = "attn/Wqkv" if field in ("queries_values", "keys_values", "keys") else name
-        for pattern in getattr(NAMES, field):
-            matched = [leaf for leaf in leaves if re.search(pattern, leaf)]
-            assert matched == [leaf for leaf in leaves if leaf.endswith(f"{name}/kernel")]
-            assert len(matched) == 4
+    others = {"attention_output": "attn/Wo", "feedforward_output": "mlp/Wo"}
+    for field, pattern in NAMES.matrices._asdict().items():
+        name = f"{others.get(field, 'attn/Wqkv')}/kernel"
+        matched = [leaf for leaf in leaves if re.search(pattern, leaf)]
+        assert matched == [leaf for leaf in leaves if leaf.endswith(name)]
+        assert len(matched) == 4
 
 
 def test_the_config_says_what_a_text_may_be():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtune.models import layers, products
+from jaxtune.models import attention, products
 from jaxtune.run import summary
 from jaxtune.run.console import Report
 from jaxtune.run.prepare import prepare
@@ -120,12 +120,12 @@ def test_an_odd_number_of_queries_is_not_fused(monkeypatch, asking, is_fused):
         calls.append(query.shape)
         return query
 
-    monkeypatch.setattr(layers, "attention_kernel", lambda *_: "cudnn")
-    monkeypatch.setattr(layers, "fused_attention", fused)
-    attention = layers.SelfAttention(2, 0.0, 0.02, jnp.float32)
+    monkeypatch.setattr(attention, "attention_kernel", lambda *_: "cudnn")
+    monkeypatch.setattr(attention, "fused_attention", fused)
+    module = attention.SelfAttention(2, 0.0, 0.02, jnp.float32)
     x, bias = jnp.ones((3, 8, 16)), jnp.zeros((3, 1, 1, 8))
     places = jnp.zeros((3, asking), jnp.int32)
-    found, _ = attention.init_with_output(jax.random.key(0), x, bias, None, places=places)
+    found, _ = module.init_with_output(jax.random.key(0), x, bias, None, places=places)
     assert found.shape == (3, asking, 16)
     assert bool(calls) == is_fused
 

@@ -99,7 +99,7 @@ def test_less_memory_is_needed():
         intermediate_size=64,
         max_position_embeddings=64,
     )
-    module = BERT.heads["sequence"].make_module(config, 2, jnp.float32)
+    module = BERT.make_module("sequence", config, 2, jnp.float32)
     params = jax.eval_shape(lambda: init_params(module, jax.random.key(0)))
     names = ("input_ids", "attention_mask")
     batch = {name: jax.ShapeDtypeStruct((8, 64), jnp.int32) for name in names}

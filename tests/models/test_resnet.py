@@ -117,8 +117,8 @@ def test_statistics_stay_where_they_are_not_trained():
     model, reference = load("resnet-image")
     images = images_of(reference)
     batch, variables = {"pixel_values": images}, {"params": model.params}
-    frozen = model.head.make_module(
-        dataclasses.replace(model.config, train_statistics=False), 3, jnp.float32
+    frozen = model.family.make_module(
+        "image", dataclasses.replace(model.config, train_statistics=False), 3, jnp.float32
     )
     logits, new = frozen.apply(variables, batch, True, mutable=["statistics"])
     assert not new

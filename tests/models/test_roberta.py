@@ -106,7 +106,7 @@ def test_padding_does_not_change_a_row(batch, head):
 
 def test_the_classifier_drops_before_both_of_its_matrices(sequence):
     config = dataclasses.replace(sequence.config, hidden_dropout_prob=0.0, classifier_dropout=0.5)
-    module = ROBERTA.heads["sequence"].make_module(config, 12, jnp.float32)
+    module = ROBERTA.make_module("sequence", config, 12, jnp.float32)
     identity = {"kernel": jnp.eye(12), "bias": jnp.zeros(12)}
     params = sequence.params | {"classifier": {"dense": identity, "out_proj": identity}}
     x = jnp.full((200, 1, 12), 0.5)
@@ -130,7 +130,7 @@ def test_the_classifier_drops_before_both_of_its_matrices(sequence):
 def test_each_dropout_rate_has_its_place(sequence, batch, rates, differs):
     none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     config = dataclasses.replace(sequence.config, num_hidden_layers=1, **(none | rates))
-    apply_fn = make_apply(ROBERTA.heads["sequence"].make_module(config, 3, jnp.float32))
+    apply_fn = make_apply(ROBERTA.make_module("sequence", config, 3, jnp.float32))
     dropped, exact = (
         jax.jit(partial(apply_fn, key=jax.random.key(0), train=train))(sequence.params, batch)
         for train in (True, False)
@@ -143,7 +143,7 @@ def test_the_language_head_has_gelu_whatever_the_encoder_has():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 3, 12)), jnp.float32)
 
     def head(config):
-        module = ROBERTA.heads["masked_lm"].make_module(config, 0, jnp.float32)
+        module = ROBERTA.make_module("masked_lm", config, 0, jnp.float32)
         return module.apply({"params": model.params}, x, {}, method="head")
 
     relu = dataclasses.replace(model.config, hidden_act="relu")
@@ -233,23 +233,21 @@ def test_architectures_are_those_of_transformers(family, head):
     ("names", "per_layer", "others"),
     [
         ("norms", 4, 4),
-        ("queries_values", 2, 0),
-        ("keys_values", 2, 0),
-        ("widened", 1, 0),
-        ("attention_outputs", 1, 0),
-        ("feedforward_outputs", 1, 0),
+        ("queries", 1, 0),
         ("keys", 1, 0),
+        ("values", 1, 0),
+        ("attention_output", 1, 0),
+        ("feedforward_output", 1, 0),
         ("layers", 16, 0),
         ("below", 0, 5),
     ],
 )
 def test_names_find_their_parameters(names, per_layer, others):
     config = RobertaConfig(num_hidden_layers=3, hidden_size=12, num_attention_heads=3)
-    module = ROBERTA.heads["masked_lm"].make_module(config, 0, jnp.float32)
-    patterns = getattr(ROBERTA.names, names)
-    patterns = (patterns,) if isinstance(patterns, str) else patterns
+    module = ROBERTA.make_module("masked_lm", config, 0, jnp.float32)
+    known = ROBERTA.names._asdict() | ROBERTA.names.matrices._asdict()
     leaves = paths.flatten(parameter_shapes(module))
-    found = [leaf for leaf in leaves if any(re.search(pattern, leaf) for pattern in patterns)]
+    found = [leaf for leaf in leaves if re.search(known[names], leaf)]
     assert len(found) == 3 * per_layer + others
     assert len([leaf for leaf in found if "/layer/1/" in leaf]) == per_layer
 

@@ -160,24 +160,9 @@ def test_names_cover_the_parameters(model):
     assert sum(bool(re.search(NAMES.norms, leaf)) for leaf in leaves) == 2 * (2 * 3 + 1)
     matched = {
         field: sum(bool(re.search(pattern, leaf)) for leaf in leaves)
-        for field in (
-            "queries_values",
-            "keys_values",
-            "widened",
-            "attention_outputs",
-            "feedforward_outputs",
-            "keys",
-        )
-        for pattern in getattr(NAMES, field)
+        for field, pattern in NAMES.matrices._asdict().items()
     }
-    assert matched == {
-        "queries_values": 6,
-        "keys_values": 6,
-        "widened": 3,
-        "attention_outputs": 3,
-        "feedforward_outputs": 3,
-        "keys": 3,
-    }
+    assert matched == dict.fromkeys(NAMES.matrices._fields, 3)
 
 
 def test_from_scratch_is_drawn_with_the_range(tmp_path):

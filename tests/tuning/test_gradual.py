@@ -96,3 +96,26 @@ def test_a_strategy_without_stages_has_one():
 def test_wrong_fields(fields, message):
     with pytest.raises(UserError, match=message):
         partition.stages(Gradual(**fields), TREE)
+
+
+@pytest.mark.parametrize(("parts", "below"), [(PARTS[1:], None), (PARTS[:-1], "embeddings/")])
+def test_a_stage_that_would_train_nothing_new_is_left_out(parts, below):
+    """A model may have nothing below its layers, or nothing above them."""
+    tree = paths.unflatten({f"{i}/{part}/w": LEAF for i, part in enumerate(parts)})
+    found = [
+        "".join(label.removeprefix("stage_")[0] for label in jax.tree.leaves(labels))
+        for labels in partition.stages(Gradual(below=below), tree)
+    ]
+    assert found == ["fffff0", "ffff10", "fff210", "ff3210", "f43210", "543210"]  # f is frozen
+
+
+def test_chain_thaw_without_embeddings_starts_with_the_head():
+    tree = {part: LEAF for part in ("layers/0/w", "layers/1/w", "top")}
+    strategy = Gradual("chain_thaw", layers=r"layers/(\d)/", below=None)
+    stages = [list(stage.values()) for stage in partition.stages(strategy, tree)]
+    assert stages == [
+        ["frozen", "frozen", "stage_0"],
+        ["stage_1", "frozen", "frozen"],
+        ["frozen", "stage_2", "frozen"],
+        ["stage_3", "stage_2", "stage_3"],
+    ]

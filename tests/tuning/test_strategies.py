@@ -69,6 +69,16 @@ def test_last_layers_takes_patterns_for_other_names():
     assert trained(strategy, tree) == {"blocks_1/w", "out/w"}
 
 
+@pytest.mark.parametrize("strategy", [LastLayers, FirstLayersFrozen])
+def test_nothing_need_lie_below_the_layers(strategy):
+    """Of a list of layers the lower ones are frozen; without `below` it says what to set."""
+    tree = [{"w": LEAF}, {"w": LEAF}, {"w": LEAF}, LEAF]
+    wanted = {"2/w", "3"} if strategy is LastLayers else {"1/w", "2/w", "3"}
+    assert trained(strategy(1, layers=r"^(\d)/", below=None), tree) == wanted
+    with pytest.raises(UserError, match="Set `below` to a regex for this model's names, or None"):
+        strategy(1, layers=r"^(\d)/").labels(tree)
+
+
 @pytest.mark.parametrize("num_layers", [-1, 4])
 def test_last_layers_refuses_a_number_out_of_range(num_layers):
     message = f"num_layers is {num_layers}, but the model has 3 layers: expected 0 to 3"

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.sources.files import open_new
+from jaxtune.data.sources.new_rows import open_new
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table, column, where
 from jaxtune.data.text import tokens

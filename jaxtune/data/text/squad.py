@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.sources.files import open_new
 from jaxtune.data.sources.locate import DataSource, load_source
+from jaxtune.data.sources.new_rows import open_new
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table, column, num_rows, where
 from jaxtune.data.text import labels

@@ -9,8 +9,9 @@ import numpy as np
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources import locate
-from jaxtune.data.sources.files import open_new, read_lines
+from jaxtune.data.sources.files import read_lines
 from jaxtune.data.sources.locate import DataSource
+from jaxtune.data.sources.new_rows import open_new
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table
 from jaxtune.data.text import labels

@@ -9,8 +9,8 @@ from jaxtyping import Int32
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources import conll
-from jaxtune.data.sources.files import open_new
 from jaxtune.data.sources.locate import DataSource
+from jaxtune.data.sources.new_rows import open_new
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table, column, num_rows, where
 from jaxtune.data.text import labels, tags, text_tables

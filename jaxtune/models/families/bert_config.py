@@ -50,16 +50,13 @@ def config_from_hf(
     kind: type[BertConfig] = BertConfig,
     family: str = "BERT",
 ) -> BertConfig:
-    """Reads the fields of a `config.json`; absent ones have the defaults of `kind`.
+    """See `Family`.
 
     Args:
       hf_config: the parsed file.
       source: its path, for messages.
       kind: the dataclass to fill.
       family: as a person calls it, for messages.
-
-    Raises:
-      UserError: a field of the wrong type, or a variant of BERT that is computed differently.
     """
     config = read_fields(kind, hf_config, source, activation="hidden_act")
     check_heads(config.hidden_size, config.num_attention_heads, source)

@@ -14,24 +14,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float, Int
 
 from jaxtune.core.types import Batch
-from jaxtune.models.family import Family, Head, Names
-from jaxtune.models.hf_config import check_heads, check_tied, read_fields
-from jaxtune.models.layers import (
-    ACTIVATIONS,
-    Dropout,
-    SelfAttention,
-    attention_bias,
-    dense,
-    layer_norm,
-    pick,
-    pick_names,
-    positions_of,
-    table,
+from jaxtune.models.attention import Bias, SelfAttention, attention_bias
+from jaxtune.models.family import Family, Head, Matrices, Names, layer_rules
+from jaxtune.models.heads import (
+    LinearHead,
+    Transform,
+    WordBias,
+    output_layer,
+    tied_logits,
+    token_head,
 )
-from jaxtune.models.model import Encoder, Model, TokenHead, Transform, output_layer, tied_logits
+from jaxtune.models.hf_config import check_heads, check_tied, read_fields
+from jaxtune.models.inputs import positions_of
+from jaxtune.models.layers import ACTIVATIONS, Dropout, NoiseIds, dense, layer_norm, table
+from jaxtune.models.model import Encoder, Part
+from jaxtune.models.places import Places, pick, pick_noise_ids
 
 LAYER_NORM_EPS = 1e-12
 """Of every LayerNorm; `config.json` does not say it."""
@@ -65,36 +65,33 @@ class DistilBertConfig:
         return self.max_position_embeddings
 
     @property
+    def head_dropout(self) -> float:
+        """The rate before the last layer of a classifier of tokens."""
+        return self.dropout
+
+    @property
     def type_vocab_size(self) -> int:
         """There are no token types, and none of a batch are read."""
         return 0
 
 
 def config_from_hf(hf_config: Mapping[str, Any], source: str) -> DistilBertConfig:
-    """Reads the fields of a `config.json`; absent ones have DistilBERT's defaults.
-
-    Args:
-      hf_config: the parsed file.
-      source: its path, for messages.
-
-    Raises:
-      UserError: a field of the wrong type, or a width that the heads do not divide.
-    """
-    aliased = {name: hf_config[alias] for alias, name in ALIASES.items() if alias in hf_config}
-    fields = {**hf_config, **aliased}
-    config = read_fields(DistilBertConfig, fields, source, activation="activation")
+    """See `Family`."""
+    config = read_fields(
+        DistilBertConfig, hf_config, source, activation="activation", aliases=ALIASES
+    )
     check_heads(config.dim, config.n_heads, source)
     return config
 
 
 def sinusoids(
-    key: jax.Array, shape: tuple[int, int], dtype: Any = jnp.float32
+    key: jax.Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None
 ) -> Float[Array, "t d"]:
     """Sines in the even columns and cosines in the odd ones, as an initializer of positions.
 
     Source: Vaswani et al. 2017, Attention Is All You Need, section 3.5.
     """
-    del key
+    del key, out_sharding
     positions, columns = np.arange(shape[0])[:, None], np.arange(shape[1])
     angles = positions / 10000 ** (2 * (columns // 2) / shape[1])  # [t d]
     return jnp.asarray(np.where(columns % 2 == 0, np.sin(angles), np.cos(angles)), dtype)
@@ -109,22 +106,18 @@ class Embeddings(nn.Module):
     def setup(self) -> None:
         """Makes the tables."""
         c = self.config
-        self.word_embeddings = table(c.vocab_size, c.dim, c.initializer_range, None)
-        normal = nn.initializers.normal(c.initializer_range)
-        init = sinusoids if c.sinusoidal_pos_embds else normal
-        self.position_embeddings = nn.Embed(c.max_position_embeddings, c.dim, embedding_init=init)
+        self.word_embeddings = table(c.vocab_size, c.dim, c.initializer_range)
+        init = sinusoids if c.sinusoidal_pos_embds else c.initializer_range
+        self.position_embeddings = table(c.max_position_embeddings, c.dim, init)
         self.norm = layer_norm(LAYER_NORM_EPS, self.dtype)
         self.dropout = Dropout(c.dropout)
 
     def __call__(
-        self,
-        input_ids: Int[Array, "b t"],
-        position_ids: Int[Array, "b t"],
-        tokens: UInt32[Array, "b t"] | None,
+        self, input_ids: Int[Array, "b t"], position_ids: Int[Array, "b t"], noise_ids: NoiseIds
     ) -> Float[Array, "b t d"]:
         """Looks up and adds; every index must be inside its table."""
         x = self.word_embeddings(input_ids) + self.position_embeddings(position_ids)
-        return self.dropout(self.norm(x), tokens)
+        return self.dropout(self.norm(x), noise_ids)
 
 
 class FeedForward(nn.Module):
@@ -134,15 +127,13 @@ class FeedForward(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "b t d"], tokens: UInt32[Array, "b t"] | None
-    ) -> Float[Array, "b t d"]:
+    def __call__(self, x: Float[Array, "b t d"], noise_ids: NoiseIds) -> Float[Array, "b t d"]:
         """Widens to axis f, then [b t f] -> [b t d]."""
         c = self.config
-        x = dense(c.hidden_dim, c.initializer_range, self.dtype, name="lin1")(x, tokens)
+        x = dense(c.hidden_dim, c.initializer_range, self.dtype, name="lin1")(x, noise_ids)
         x = ACTIVATIONS[c.activation](x)
-        x = dense(c.dim, c.initializer_range, self.dtype, name="lin2")(x, tokens)
-        return Dropout(c.dropout)(x, tokens)
+        x = dense(c.dim, c.initializer_range, self.dtype, name="lin2")(x, noise_ids)
+        return Dropout(c.dropout)(x, noise_ids)
 
 
 class Layer(nn.Module):
@@ -156,11 +147,7 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "b t d"],
-        bias: Float[Array, "b 1 q t"],
-        tokens: UInt32[Array, "b t"] | None,
-        places: Int[Array, "b n"] | None = None,
+        self, x: Float[Array, "b t d"], bias: Bias, noise_ids: NoiseIds, places: Places = None
     ) -> Float[Array, "b n d"]:
         """[b t d] -> [b t d], or of the tokens at some places alone."""
         c = self.config
@@ -172,9 +159,9 @@ class Layer(nn.Module):
             projections=("q_lin", "k_lin", "v_lin"),
             output="out_lin",
             name="attention",
-        )(x, bias, tokens, places=places)
+        )(x, bias, noise_ids, places)
         x = layer_norm(LAYER_NORM_EPS, self.dtype, "sa_layer_norm")(pick(x, places) + attended)
-        wide = FeedForward(c, self.dtype, name="ffn")(x, pick_names(tokens, places))
+        wide = FeedForward(c, self.dtype, name="ffn")(x, pick_noise_ids(noise_ids, places))
         return layer_norm(LAYER_NORM_EPS, self.dtype, "output_layer_norm")(x + wide)
 
 
@@ -194,21 +181,15 @@ class DistilBert(nn.Module):
         """Layers of the encoder."""
         return self.config.n_layers
 
-    def embed(self, batch: Batch, tokens: UInt32[Array, "b t"] | None) -> Float[Array, "b t d"]:
+    def embed(self, batch: Batch, noise_ids: NoiseIds) -> Float[Array, "b t d"]:
         """The input of layer 0."""
-        return self.embeddings(batch["input_ids"], positions_of(batch), tokens)
+        return self.embeddings(batch["input_ids"], positions_of(batch), noise_ids)
 
     def run_layers(
-        self,
-        x: Float[Array, "b t d"],
-        batch: Batch,
-        start: int,
-        stop: int,
-        tokens: UInt32[Array, "b t"] | None,
-        places: Int[Array, "b n"] | None = None,
+        self, x: Float[Array, "b t d"], batch: Batch, part: Part, noise_ids: NoiseIds
     ) -> Float[Array, "b n d"]:
-        """The output of layer `stop - 1`, of all tokens or of those at some places."""
-        return self.transformer(x, start, stop, attention_bias(batch), tokens, places=places)
+        """The output of the last layer of a part."""
+        return self.transformer(x, part, attention_bias(batch), noise_ids)
 
     def word_table(self) -> nn.Embed:
         """The word embeddings, for a head that is tied to them."""
@@ -225,27 +206,13 @@ class SequenceHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "b n d"],
-        batch: Batch,
-        backbone: DistilBert,
-        tokens: UInt32[Array, "b n"] | None,
+        self, x: Float[Array, "b n d"], batch: Batch, backbone: DistilBert, noise_ids: NoiseIds
     ) -> Float[Array, "b n c"]:
         """Logits of each example."""
-        del batch, backbone
         c = self.config
-        first = dense(c.dim, c.initializer_range, self.dtype, name="pre_classifier")(x, tokens)
-        first = Dropout(c.seq_classif_dropout)(nn.relu(first), tokens)
-        return output_layer(self.num_outputs, c.initializer_range, self.dtype)(first, tokens)
-
-
-class Bias(nn.Module):
-    """A bias for each word, in the folder of the matrix that is tied to the word embeddings."""
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b t v"]) -> Float[Array, "b t v"]:
-        """`x + b`."""
-        return x + self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        inner = dense(c.dim, c.initializer_range, self.dtype, name="pre_classifier")
+        x = Dropout(c.seq_classif_dropout)(nn.relu(inner(x, noise_ids)), noise_ids)
+        return output_layer(self.num_outputs, c.initializer_range, self.dtype)(x, noise_ids)
 
 
 class MaskedLanguageHead(nn.Module):
@@ -256,14 +223,9 @@ class MaskedLanguageHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "b t d"],
-        batch: Batch,
-        backbone: DistilBert,
-        tokens: UInt32[Array, "b t"] | None,
+        self, x: Float[Array, "b t d"], batch: Batch, backbone: DistilBert, noise_ids: NoiseIds
     ) -> Float[Array, "b t v"]:
         """Logits over the vocabulary."""
-        del batch
         c = self.config
         transform = Transform(
             c.activation,
@@ -274,64 +236,53 @@ class MaskedLanguageHead(nn.Module):
             norm_name="vocab_layer_norm",
         )
         nn.share_scope(self, transform)
-        logits = tied_logits(transform(x, tokens), backbone.word_table(), self.dtype)
-        return Bias(name="vocab_projector")(logits)
+        logits = tied_logits(transform(x, noise_ids), backbone.word_table(), self.dtype)
+        return WordBias(name="vocab_projector")(logits)
 
 
-def _sequence(config: DistilBertConfig, num_outputs: int, dtype: Any) -> Model:
-    return _model(config, dtype, SequenceHead(config, num_outputs, dtype))
-
-
-def _token(config: DistilBertConfig, num_outputs: int, dtype: Any) -> Model:
-    head = TokenHead(num_outputs, config.dropout, config.initializer_range, dtype)
-    return _model(config, dtype, head)
-
-
-def _span(config: DistilBertConfig, num_outputs: int, dtype: Any) -> Model:
+def _span(config: DistilBertConfig, num_outputs: int, dtype: Any) -> LinearHead:
     del num_outputs
-    head = TokenHead(2, config.qa_dropout, config.initializer_range, dtype, "qa_outputs")
-    return _model(config, dtype, head)
+    return LinearHead(2, config.initializer_range, dtype, config.qa_dropout, "qa_outputs")
 
 
-def _masked_lm(config: DistilBertConfig, num_outputs: int, dtype: Any) -> Model:
+def _masked_lm(config: DistilBertConfig, num_outputs: int, dtype: Any) -> MaskedLanguageHead:
     del num_outputs
     check_tied(config, "DistilBERT")
-    return _model(config, dtype, MaskedLanguageHead(config, dtype))
-
-
-def _model(config: DistilBertConfig, dtype: Any, top: nn.Module) -> Model:
-    return Model(partial(DistilBert, config, dtype), "distilbert", top)
+    return MaskedLanguageHead(config, dtype)
 
 
 NAMES = Names(
     layers=r"(?:^|/)layer/(\d+)/",
     below=r"(?:^|/)embeddings/",
     norms=r"(?:^|/)(?:LayerNorm|\w+_layer_norm)/",
-    queries_values=(r"attention/(?:q|v)_lin/kernel$",),
-    keys_values=(r"attention/(?:k|v)_lin/kernel$",),
-    widened=(r"ffn/lin2/kernel$",),
-    attention_outputs=(r"attention/out_lin/kernel$",),
-    feedforward_outputs=(r"ffn/lin2/kernel$",),
-    keys=(r"attention/k_lin/kernel$",),
+    matrices=Matrices(
+        queries=r"attention/q_lin/kernel$",
+        keys=r"attention/k_lin/kernel$",
+        values=r"attention/v_lin/kernel$",
+        attention_output=r"attention/out_lin/kernel$",
+        feedforward_output=r"ffn/lin2/kernel$",
+    ),
 )
 
-PARTITION = (
-    (r"/(?:[qkv]_lin|lin1)/kernel$", P("fsdp", "tensor")),
-    (r"/(?:[qkv]_lin|lin1)/bias$", P("tensor")),
-    (r"/[qkv]_lin/kernel_lora_b$", P(None, "tensor")),
-    (r"/(?:out_lin|lin2)/kernel$", P("tensor", "fsdp")),
+SHARDING_RULES = (
+    *layer_rules(
+        "/[qkv]_lin",
+        "/lin1",
+        "/(?:out_lin|lin2)",
+    ),
     (r"embeddings/embedding$", P(None, "fsdp")),
     (r"^(?:pre_classifier|vocab_transform)/kernel$", P("fsdp", None)),
 )
 
 DISTILBERT = Family(
     model_type="distilbert",
-    backbone="distilbert",
+    prefix="distilbert",
+    backbone=DistilBert,
     heads={
         "sequence": Head(
-            "DistilBertForSequenceClassification", _sequence, ("pre_classifier", "classifier")
+            "DistilBertForSequenceClassification", SequenceHead, ("pre_classifier", "classifier")
         ),
-        "token": Head("DistilBertForTokenClassification", _token, ("classifier",)),
+        "token": Head("DistilBertForTokenClassification", token_head, ("classifier",)),
         "span": Head("DistilBertForQuestionAnswering", _span, ("qa_outputs",)),
         "masked_lm": Head(
             "DistilBertForMaskedLM",
@@ -342,5 +293,5 @@ DISTILBERT = Family(
     config_from_hf=config_from_hf,
     names=NAMES,
     buffers=r"embeddings[./]position_ids$|^vocab_projector[./](?:weight|kernel)$",
-    partition=PARTITION,
+    sharding_rules=SHARDING_RULES,
 )

@@ -13,26 +13,19 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float
 
 from jaxtune.core.types import Batch
-from jaxtune.models.family import Family, Head, Names
+from jaxtune.models.attention import Bias, SelfAttention, attention_bias
+from jaxtune.models.family import Family, Head, Matrices, Names
+from jaxtune.models.heads import LinearHead, output_layer, span_head, tied_logits, token_head
 from jaxtune.models.hf_config import check_defaults, check_heads, read_fields
-from jaxtune.models.layers import (
-    ACTIVATIONS,
-    Dropout,
-    SelfAttention,
-    attention_bias,
-    dense,
-    layer_norm,
-    pick,
-    pick_names,
-    positions_of,
-    table,
-)
-from jaxtune.models.model import Layers, Model, NormedModel, TokenHead, output_layer, tied_logits
+from jaxtune.models.inputs import positions_of
+from jaxtune.models.layers import ACTIVATIONS, Dropout, NoiseIds, dense, layer_norm, table
+from jaxtune.models.model import Layers, Part
+from jaxtune.models.places import Places, pick, pick_noise_ids
 
-_OTHER_NAMES = {
+ALIASES = {
     "hidden_size": "n_embd",
     "max_position_embeddings": "n_positions",
     "num_attention_heads": "n_head",
@@ -86,7 +79,7 @@ class GPT2Config:
 
     @property
     def residual_range(self) -> float:
-        """The initial spread of the matrices that add to the residual, two in each layer."""
+        """As `initializer_range`, of the matrices that add to the residual, two in each layer."""
         return self.initializer_range / (2 * self.n_layer) ** 0.5
 
     @property
@@ -97,18 +90,10 @@ class GPT2Config:
 
 
 def config_from_hf(hf_config: Mapping[str, Any], source: str) -> GPT2Config:
-    """Reads the fields of a `config.json`; absent ones have GPT-2's defaults.
-
-    Args:
-      hf_config: the parsed file.
-      source: its path, for messages.
-
-    Raises:
-      UserError: a field of the wrong type, or a variant of GPT-2 that is computed differently.
-    """
-    renamed = {own: hf_config[name] for name, own in _OTHER_NAMES.items() if name in hf_config}
-    fields = {**hf_config, **renamed}
-    config = read_fields(GPT2Config, fields, source, activation="activation_function")
+    """See `Family`."""
+    config = read_fields(
+        GPT2Config, hf_config, source, activation="activation_function", aliases=ALIASES
+    )
     check_heads(config.n_embd, config.n_head, source)
     check_defaults(hf_config, source, _UNSUPPORTED, "GPT-2")
     return config
@@ -121,14 +106,12 @@ class FeedForward(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "b t d"], tokens: UInt32[Array, "b t"] | None
-    ) -> Float[Array, "b t d"]:
+    def __call__(self, x: Float[Array, "b t d"], noise_ids: NoiseIds) -> Float[Array, "b t d"]:
         """[b t d] -> [b t f] -> [b t d]."""
         c = self.config
-        x = dense(c.inner_size, c.initializer_range, self.dtype, name="c_fc")(x, tokens)
+        x = dense(c.inner_size, c.initializer_range, self.dtype, name="c_fc")(x, noise_ids)
         x = ACTIVATIONS[c.activation_function](x)
-        return dense(c.n_embd, c.residual_range, self.dtype, name="c_proj")(x, tokens)
+        return dense(c.n_embd, c.residual_range, self.dtype, name="c_proj")(x, noise_ids)
 
 
 class Layer(nn.Module):
@@ -139,11 +122,7 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "b t d"],
-        bias: Float[Array, "b 1 t t"],
-        tokens: UInt32[Array, "b t"] | None,
-        places: Int[Array, "b n"] | None = None,
+        self, x: Float[Array, "b t d"], bias: Bias, noise_ids: NoiseIds, places: Places = None
     ) -> Float[Array, "b n d"]:
         """[b t d] -> [b t d], or of the tokens at some places alone."""
         c = self.config
@@ -155,15 +134,15 @@ class Layer(nn.Module):
             self.dtype,
             projections=("c_attn",),
             output="c_proj",
-            output_range=c.residual_range,
+            output_init=c.residual_range,
             name="attn",
         )
         normed = layer_norm(c.layer_norm_epsilon, self.dtype, "ln_1")(x)
-        attended = attention(normed, bias, tokens, places=places)
-        tokens = pick_names(tokens, places)
-        x = pick(x, places) + dropout(attended, tokens)
+        attended = attention(normed, bias, noise_ids, places)
+        noise_ids = pick_noise_ids(noise_ids, places)
+        x = pick(x, places) + dropout(attended, noise_ids)
         normed = layer_norm(c.layer_norm_epsilon, self.dtype, "ln_2")(x)
-        return x + dropout(FeedForward(c, self.dtype, name="mlp")(normed, tokens), tokens)
+        return x + dropout(FeedForward(c, self.dtype, name="mlp")(normed, noise_ids), noise_ids)
 
 
 class Transformer(nn.Module):
@@ -175,8 +154,8 @@ class Transformer(nn.Module):
     def setup(self) -> None:
         """Makes the parts."""
         c = self.config
-        self.wte = table(c.vocab_size, c.n_embd, c.initializer_range, None)
-        self.wpe = table(c.n_positions, c.n_embd, c.initializer_range, None)
+        self.wte = table(c.vocab_size, c.n_embd, c.initializer_range)
+        self.wpe = table(c.n_positions, c.n_embd, c.initializer_range)
         self.dropout = Dropout(c.embd_pdrop)
         self.h = Layers(partial(Layer, c, self.dtype), c.n_layer)
         self.ln_f = layer_norm(c.layer_norm_epsilon, self.dtype, None)
@@ -186,22 +165,16 @@ class Transformer(nn.Module):
         """Layers of the decoder."""
         return self.config.n_layer
 
-    def embed(self, batch: Batch, tokens: UInt32[Array, "b t"] | None) -> Float[Array, "b t d"]:
+    def embed(self, batch: Batch, noise_ids: NoiseIds) -> Float[Array, "b t d"]:
         """The input of layer 0; every index must be inside its table."""
         x = self.wte(batch["input_ids"]) + self.wpe(positions_of(batch))
-        return self.dropout(x, tokens)
+        return self.dropout(x, noise_ids)
 
     def run_layers(
-        self,
-        x: Float[Array, "b t d"],
-        batch: Batch,
-        start: int,
-        stop: int,
-        tokens: UInt32[Array, "b t"] | None,
-        places: Int[Array, "b n"] | None = None,
+        self, x: Float[Array, "b t d"], batch: Batch, part: Part, noise_ids: NoiseIds
     ) -> Float[Array, "b n d"]:
-        """The output of layer `stop - 1`, of all tokens or of those at some places."""
-        return self.h(x, start, stop, attention_bias(batch, causal=True), tokens, places=places)
+        """The output of the last layer of a part."""
+        return self.h(x, part, attention_bias(batch, causal=True), noise_ids)
 
     def normalise(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         """What a head reads, from the output of the last layer."""
@@ -212,30 +185,6 @@ class Transformer(nn.Module):
         return self.wte
 
 
-class LastTokenHead(nn.Module):
-    """One linear layer on the last token that is no padding, on whichever side padding is."""
-
-    config: GPT2Config
-    num_outputs: int
-    dtype: Any
-    reads: str = "last"
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b n d"],
-        batch: Batch,
-        backbone: Transformer,
-        tokens: UInt32[Array, "b n"] | None,
-    ) -> Float[Array, "b n c"]:
-        """Logits of each example."""
-        del batch, backbone
-        score = output_layer(
-            self.num_outputs, self.config.initializer_range, self.dtype, "score", use_bias=False
-        )
-        return score(x, tokens)
-
-
 class LanguageHead(nn.Module):
     """Logits of the next word, from the word embeddings or from a matrix of its own."""
 
@@ -244,44 +193,29 @@ class LanguageHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "b t d"],
-        batch: Batch,
-        backbone: Transformer,
-        tokens: UInt32[Array, "b t"] | None,
+        self, x: Float[Array, "b t d"], batch: Batch, backbone: Transformer, noise_ids: NoiseIds
     ) -> Float[Array, "b t v"]:
         """Logits over the vocabulary, of each token's successor."""
-        del batch
         c = self.config
         if c.tie_word_embeddings:
             return tied_logits(x, backbone.word_table(), self.dtype)
-        head = output_layer(
-            c.vocab_size, c.initializer_range, self.dtype, "lm_head", use_bias=False
-        )
-        return head(x, tokens)
+        size, init = c.vocab_size, c.initializer_range
+        return output_layer(size, init, self.dtype, "lm_head", use_bias=False)(x, noise_ids)
 
 
-def _sequence(config: GPT2Config, num_outputs: int, dtype: Any) -> Model:
-    return _model(config, dtype, LastTokenHead(config, num_outputs, dtype))
+def _sequence(config: GPT2Config, num_outputs: int, dtype: Any) -> LinearHead:
+    """Of the last token that is no padding, on whichever side padding is."""
+    init = config.initializer_range
+    return LinearHead(num_outputs, init, dtype, layer="score", use_bias=False, reads="last")
 
 
-def _token(config: GPT2Config, num_outputs: int, dtype: Any) -> Model:
-    head = TokenHead(num_outputs, config.head_dropout, config.initializer_range, dtype)
-    return _model(config, dtype, head)
-
-
-def _span(config: GPT2Config, num_outputs: int, dtype: Any) -> Model:
+def _causal_lm(config: GPT2Config, num_outputs: int, dtype: Any) -> LanguageHead:
     del num_outputs
-    return _model(config, dtype, TokenHead(2, 0.0, config.initializer_range, dtype, "qa_outputs"))
+    return LanguageHead(config, dtype)
 
 
-def _causal_lm(config: GPT2Config, num_outputs: int, dtype: Any) -> Model:
-    del num_outputs
-    return _model(config, dtype, LanguageHead(config, dtype))
-
-
-def _model(config: GPT2Config, dtype: Any, top: nn.Module) -> Model:
-    return NormedModel(partial(Transformer, config, dtype), "transformer", top)
+def _is_tied(config: GPT2Config) -> bool:
+    return config.tie_word_embeddings
 
 
 NAMES = Names(
@@ -289,16 +223,15 @@ NAMES = Names(
     below=r"(?:^|/)(?:wte|wpe)/",
     norms=r"(?:^|/)ln_(?:1|2|f)/",
     # one matrix gives queries, keys and values, as peft's own targets for GPT-2 have it
-    queries_values=(r"/attn/c_attn/kernel$",),
-    keys_values=(r"/attn/c_attn/kernel$",),
-    widened=(r"/mlp/c_proj/kernel$",),
-    attention_outputs=(r"/attn/c_proj/kernel$",),
-    feedforward_outputs=(r"/mlp/c_proj/kernel$",),
-    keys=(r"/attn/c_attn/kernel$",),
+    matrices=Matrices(
+        *(r"/attn/c_attn/kernel$",) * 3,
+        attention_output=r"/attn/c_proj/kernel$",
+        feedforward_output=r"/mlp/c_proj/kernel$",
+    ),
 )
 
 # c_attn holds three matrices side by side, which no cut of the whole would share out evenly.
-PARTITION = (
+SHARDING_RULES = (
     (r"/c_attn/kernel$", P("fsdp", None)),
     (r"/c_fc/kernel$", P("fsdp", "tensor")),
     (r"/c_fc/bias$", P("tensor")),
@@ -308,15 +241,16 @@ PARTITION = (
 
 GPT2 = Family(
     model_type="gpt2",
-    backbone="transformer",
+    prefix="transformer",
+    backbone=Transformer,
     heads={
         "sequence": Head("GPT2ForSequenceClassification", _sequence, ("score",)),
-        "token": Head("GPT2ForTokenClassification", _token, ("classifier",)),
-        "span": Head("GPT2ForQuestionAnswering", _span, ("qa_outputs",)),
-        "causal_lm": Head("GPT2LMHeadModel", _causal_lm, ("lm_head",)),
+        "token": Head("GPT2ForTokenClassification", token_head, ("classifier",)),
+        "span": Head("GPT2ForQuestionAnswering", span_head, ("qa_outputs",)),
+        "causal_lm": Head("GPT2LMHeadModel", _causal_lm, ("lm_head",), _is_tied),
     },
     config_from_hf=config_from_hf,
     names=NAMES,
     buffers=r"(?:^|\.)h\.\d+\.attn\.(?:masked_)?bias$|^lm_head\.weight$",
-    partition=PARTITION,
+    sharding_rules=SHARDING_RULES,
 )

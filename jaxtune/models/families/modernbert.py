@@ -13,34 +13,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float
 
 from jaxtune.core.types import Batch
+from jaxtune.models.attention import Bias, SelfAttention, attention_bias
 from jaxtune.models.families.modernbert_config import ModernBertConfig, config_from_hf
-from jaxtune.models.family import Family, Head, Names
-from jaxtune.models.layers import (
-    ACTIVATIONS,
-    Dropout,
-    SelfAttention,
-    attention_bias,
-    dense,
-    layer_norm,
-    pick,
-    pick_names,
-    positions_of,
-    table,
-)
-from jaxtune.models.model import (
-    Layers,
-    Model,
-    NormedModel,
-    Transform,
-    mean_tokens,
-    output_layer,
-    tied_logits,
-)
+from jaxtune.models.family import Family, Head, Matrices, Names
+from jaxtune.models.heads import Transform, WordBias, mean_tokens, output_layer, tied_logits
+from jaxtune.models.inputs import positions_of
+from jaxtune.models.layers import ACTIVATIONS, Dropout, NoiseIds, dense, layer_norm, table
+from jaxtune.models.model import Layers, Part
+from jaxtune.models.noise_ids import noise_ids_of_examples
+from jaxtune.models.places import Places, pick, pick_noise_ids
 from jaxtune.models.rotary import Rotation, rotate, rotation
-from jaxtune.models.tokens import examples_of
 from jaxtune.parallel.collectives import split_features
 
 
@@ -52,7 +37,7 @@ class View(NamedTuple):
       turned: the rotary positions.
     """
 
-    bias: Float[Array, "b 1 q t"]
+    bias: Bias
     turned: Rotation
 
 
@@ -65,17 +50,15 @@ class Embeddings(nn.Module):
     def setup(self) -> None:
         """Makes the table. What it gives starts the residual, whose sums are float32."""
         c = self.config
-        spread = _drawn(c, c.initializer_range)
-        self.tok_embeddings = table(c.vocab_size, c.hidden_size, spread, None)
+        init = _truncated_normal(c, c.initializer_range)
+        self.tok_embeddings = table(c.vocab_size, c.hidden_size, init)
         at_least_float32 = jnp.promote_types(self.dtype, jnp.float32)
         self.norm = layer_norm(c.norm_eps, at_least_float32, None, c.norm_bias)
         self.dropout = Dropout(c.embedding_dropout)
 
-    def __call__(
-        self, input_ids: Array, tokens: UInt32[Array, "b t"] | None
-    ) -> Float[Array, "b t d"]:
+    def __call__(self, input_ids: Array, noise_ids: NoiseIds) -> Float[Array, "b t d"]:
         """Looks up; every index must be inside the table."""
-        return self.dropout(self.norm(self.tok_embeddings(input_ids)), tokens)
+        return self.dropout(self.norm(self.tok_embeddings(input_ids)), noise_ids)
 
 
 class FeedForward(nn.Module):
@@ -88,17 +71,15 @@ class FeedForward(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "b t d"], tokens: UInt32[Array, "b t"] | None
-    ) -> Float[Array, "b t d"]:
+    def __call__(self, x: Float[Array, "b t d"], noise_ids: NoiseIds) -> Float[Array, "b t d"]:
         """[b t d] -> [b t 2f] -> [b t f] -> [b t d]."""
         c = self.config
-        spread, last_spread = _drawn(c, c.initializer_range), _drawn(c, c.residual_range)
-        both = dense(2 * c.intermediate_size, spread, self.dtype, "Wi", c.mlp_bias)(x, tokens)
+        first, last = (_truncated_normal(c, s) for s in (c.initializer_range, c.residual_range))
+        both = dense(2 * c.intermediate_size, first, self.dtype, "Wi", c.mlp_bias)(x, noise_ids)
         inner, gate = split_features(both, 2)
         x = ACTIVATIONS[c.hidden_activation](inner) * gate
-        x = Dropout(c.mlp_dropout)(x, tokens)
-        return dense(c.hidden_size, last_spread, self.dtype, "Wo", c.mlp_bias)(x, tokens)
+        x = Dropout(c.mlp_dropout)(x, noise_ids)
+        return dense(c.hidden_size, last, self.dtype, "Wo", c.mlp_bias)(x, noise_ids)
 
 
 class Layer(nn.Module):
@@ -119,8 +100,8 @@ class Layer(nn.Module):
         x: Float[Array, "b t d"],
         everywhere: View,
         nearby: View,
-        tokens: UInt32[Array, "b t"] | None,
-        places: Int[Array, "b n"] | None = None,
+        noise_ids: NoiseIds,
+        places: Places = None,
     ) -> Float[Array, "b n d"]:
         """[b t d] -> [b t d], or of the tokens at some places alone, with one of the two views."""
         c = self.config
@@ -128,20 +109,21 @@ class Layer(nn.Module):
         attention = SelfAttention(
             c.num_attention_heads,
             c.attention_dropout,
-            _drawn(c, c.initializer_range),
+            _truncated_normal(c, c.initializer_range),
             self.dtype,
             projections=("Wqkv",),
             output="Wo",
             use_bias=c.attention_bias,
-            output_range=_drawn(c, c.residual_range),
+            output_init=_truncated_normal(c, c.residual_range),
             name="attn",
         )
         normed = x if self.index == 0 else _norm(c, self.dtype, "attn_norm")(x)
-        attended = attention(normed, view.bias, tokens, partial(rotate, by=view.turned), places)
-        tokens = pick_names(tokens, places)
-        x = pick(x, places) + Dropout(c.attention_dropout)(attended, tokens)
+        turn = partial(rotate, by=view.turned)
+        attended = attention(normed, view.bias, noise_ids, places, turn)
+        noise_ids = pick_noise_ids(noise_ids, places)
+        x = pick(x, places) + Dropout(c.attention_dropout)(attended, noise_ids)
         normed = _norm(c, self.dtype, "mlp_norm")(x)
-        return x + FeedForward(c, self.dtype, name="mlp")(normed, tokens)
+        return x + FeedForward(c, self.dtype, name="mlp")(normed, noise_ids)
 
 
 class ModernBert(nn.Module):
@@ -162,26 +144,20 @@ class ModernBert(nn.Module):
         """Layers of the encoder."""
         return self.config.num_hidden_layers
 
-    def embed(self, batch: Batch, tokens: UInt32[Array, "b t"] | None) -> Float[Array, "b t d"]:
+    def embed(self, batch: Batch, noise_ids: NoiseIds) -> Float[Array, "b t d"]:
         """The input of layer 0."""
-        return self.embeddings(batch["input_ids"], tokens)
+        return self.embeddings(batch["input_ids"], noise_ids)
 
     def run_layers(
-        self,
-        x: Float[Array, "b t d"],
-        batch: Batch,
-        start: int,
-        stop: int,
-        tokens: UInt32[Array, "b t"] | None,
-        places: Int[Array, "b n"] | None = None,
+        self, x: Float[Array, "b t d"], batch: Batch, part: Part, noise_ids: NoiseIds
     ) -> Float[Array, "b n d"]:
-        """The output of layer `stop - 1`, of all tokens or of those at some places."""
+        """The output of the last layer of a part."""
         c = self.config
         turn = partial(rotation, positions_of(batch), c.head_size)
         everywhere = View(attention_bias(batch), turn(c.global_rope_theta))
         near = attention_bias(batch, window=c.local_attention // 2)
         nearby = View(near, turn(c.local_rope_theta))
-        return self.layers(x, start, stop, everywhere, nearby, tokens, places=places)
+        return self.layers(x, part, everywhere, nearby, noise_ids)
 
     def normalise(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         """What a head reads, from the output of the last layer."""
@@ -212,36 +188,18 @@ class ClassifierHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "b t d"],
-        batch: Batch,
-        backbone: ModernBert,
-        tokens: UInt32[Array, "b t"] | None,
+        self, x: Float[Array, "b t d"], batch: Batch, backbone: ModernBert, noise_ids: NoiseIds
     ) -> Float[Array, "b c"] | Float[Array, "b t c"]:
         """Logits of each example, or of each token."""
-        del backbone
         c = self.config
         if self.pooling == "mean":
-            rows, x = len(x), mean_tokens(x, batch)
-            if tokens is not None:
-                tokens = examples_of(batch, rows).reshape(x.shape[:-1])
-        x = _transform(c, self.dtype)(x, tokens)
-        x = Dropout(c.classifier_dropout)(x, tokens)
-        last = output_layer(self.num_outputs, _drawn(c, c.hidden_size**-0.5), self.dtype)
-        return last(x, tokens)
-
-
-class Decoder(nn.Module):
-    """Every token against every word embedding, and a bias for each word."""
-
-    config: ModernBertConfig
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b t d"], words: nn.Embed) -> Float[Array, "b t v"]:
-        """Logits over the vocabulary."""
-        bias = self.param("bias", nn.initializers.zeros, (self.config.vocab_size,))
-        return tied_logits(x, words, self.dtype) + bias
+            rows, x = x.shape[0], mean_tokens(x, batch)
+            if noise_ids is not None:
+                noise_ids = noise_ids_of_examples(batch, rows).reshape(x.shape[:-1])
+        x = _transform(c, self.dtype)(x, noise_ids)
+        x = Dropout(c.classifier_dropout)(x, noise_ids)
+        last = output_layer(self.num_outputs, _truncated_normal(c, c.hidden_size**-0.5), self.dtype)
+        return last(x, noise_ids)
 
 
 class MaskedLanguageHead(nn.Module):
@@ -252,23 +210,17 @@ class MaskedLanguageHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "b t d"],
-        batch: Batch,
-        backbone: ModernBert,
-        tokens: UInt32[Array, "b t"] | None,
+        self, x: Float[Array, "b t d"], batch: Batch, backbone: ModernBert, noise_ids: NoiseIds
     ) -> Float[Array, "b t v"]:
         """From the word embeddings, or from a matrix of its own."""
-        del batch
         c = self.config
-        x = _transform(c, self.dtype)(x, tokens)
-        if c.tie_word_embeddings and c.decoder_bias:
-            return Decoder(c, self.dtype, name="decoder")(x, backbone.word_table())
+        x = _transform(c, self.dtype)(x, noise_ids)
         if c.tie_word_embeddings:
-            return tied_logits(x, backbone.word_table(), self.dtype)
-        spread = _drawn(c, c.residual_range)
-        last = output_layer(c.vocab_size, spread, self.dtype, "decoder", c.decoder_bias)
-        return last(x, tokens)
+            logits = tied_logits(x, backbone.word_table(), self.dtype)
+            return WordBias(name="decoder")(logits) if c.decoder_bias else logits
+        init = _truncated_normal(c, c.residual_range)
+        last = output_layer(c.vocab_size, init, self.dtype, "decoder", c.decoder_bias)
+        return last(x, noise_ids)
 
 
 def _layer(config: ModernBertConfig, dtype: Any, name: str) -> Layer:
@@ -283,7 +235,7 @@ def _transform(config: ModernBertConfig, dtype: Any) -> Transform:
     return Transform(
         config.classifier_activation,
         config.norm_eps,
-        _drawn(config, config.residual_range),
+        _truncated_normal(config, config.residual_range),
         dtype,
         norm_name="norm",
         use_bias=config.classifier_bias,
@@ -292,49 +244,44 @@ def _transform(config: ModernBertConfig, dtype: Any) -> Transform:
     )
 
 
-def _drawn(config: ModernBertConfig, spread: float) -> jax.nn.initializers.Initializer:
-    """From N(0, spread^2) without its tails, as transformers draws them."""
+def _truncated_normal(config: ModernBertConfig, s: float) -> jax.nn.initializers.Initializer:
+    """N(0, s^2) without its tails, as transformers draws."""
     cutoff = config.initializer_cutoff_factor
-    return jax.nn.initializers.truncated_normal(spread, lower=-cutoff, upper=cutoff)
+    return jax.nn.initializers.truncated_normal(s, lower=-cutoff, upper=cutoff)
 
 
-def _sequence(config: ModernBertConfig, num_outputs: int, dtype: Any) -> Model:
-    pooling = config.classifier_pooling
-    return _model(config, dtype, ClassifierHead(config, num_outputs, dtype, pooling))
+def _sequence(config: ModernBertConfig, num_outputs: int, dtype: Any) -> ClassifierHead:
+    return ClassifierHead(config, num_outputs, dtype, config.classifier_pooling)
 
 
-def _token(config: ModernBertConfig, num_outputs: int, dtype: Any) -> Model:
-    return _model(config, dtype, ClassifierHead(config, num_outputs, dtype))
-
-
-def _span(config: ModernBertConfig, num_outputs: int, dtype: Any) -> Model:
+def _span(config: ModernBertConfig, num_outputs: int, dtype: Any) -> ClassifierHead:
     del num_outputs
-    return _model(config, dtype, ClassifierHead(config, 2, dtype))
+    return ClassifierHead(config, 2, dtype)
 
 
-def _masked_lm(config: ModernBertConfig, num_outputs: int, dtype: Any) -> Model:
+def _masked_lm(config: ModernBertConfig, num_outputs: int, dtype: Any) -> MaskedLanguageHead:
     del num_outputs
-    return _model(config, dtype, MaskedLanguageHead(config, dtype))
+    return MaskedLanguageHead(config, dtype)
 
 
-def _model(config: ModernBertConfig, dtype: Any, top: nn.Module) -> Model:
-    return NormedModel(partial(ModernBert, config, dtype), "model", top)
+def _is_tied(config: ModernBertConfig) -> bool:
+    return config.tie_word_embeddings and not config.decoder_bias
 
 
 NAMES = Names(
     layers=r"(?:^|/)layers/(\d+)/",
     below=r"(?:^|/)embeddings/",
     norms=r"(?:^|/)(?:(?:attn|mlp|final)_)?norm/",
-    queries_values=(r"/attn/Wqkv/kernel$",),  # one matrix gives queries, keys and values
-    keys_values=(r"/attn/Wqkv/kernel$",),
-    widened=(r"/mlp/Wo/kernel$",),
-    attention_outputs=(r"/attn/Wo/kernel$",),
-    feedforward_outputs=(r"/mlp/Wo/kernel$",),
-    keys=(r"/attn/Wqkv/kernel$",),
+    # one matrix gives queries, keys and values
+    matrices=Matrices(
+        *(r"/attn/Wqkv/kernel$",) * 3,
+        attention_output=r"/attn/Wo/kernel$",
+        feedforward_output=r"/mlp/Wo/kernel$",
+    ),
 )
 
 # Wqkv and Wi hold several matrices side by side, which no cut of the whole would share out evenly.
-PARTITION = (
+SHARDING_RULES = (
     (r"/(?:Wqkv|Wi)/kernel$", P("fsdp", None)),
     (r"/Wo/kernel$", P("tensor", "fsdp")),
     (r"embeddings/embedding$", P(None, "fsdp")),
@@ -343,15 +290,16 @@ PARTITION = (
 
 MODERNBERT = Family(
     model_type="modernbert",
-    backbone="model",
+    prefix="model",
+    backbone=ModernBert,
     heads={
         "sequence": Head("ModernBertForSequenceClassification", _sequence, ("head", "classifier")),
-        "token": Head("ModernBertForTokenClassification", _token, ("head", "classifier")),
+        "token": Head("ModernBertForTokenClassification", ClassifierHead, ("head", "classifier")),
         "span": Head("ModernBertForQuestionAnswering", _span, ("head", "classifier")),
-        "masked_lm": Head("ModernBertForMaskedLM", _masked_lm, ("head", "decoder")),
+        "masked_lm": Head("ModernBertForMaskedLM", _masked_lm, ("head", "decoder"), _is_tied),
     },
     config_from_hf=config_from_hf,
     names=NAMES,
     buffers=r"^decoder\.weight$",
-    partition=PARTITION,
+    sharding_rules=SHARDING_RULES,
 )

@@ -67,7 +67,7 @@ class ModernBertConfig:
 
     @property
     def residual_range(self) -> float:
-        """The initial spread of the matrices that add to the residual, two in each layer."""
+        """As `initializer_range`, of the matrices that add to the residual, two in each layer."""
         return self.initializer_range / (2 * self.num_hidden_layers) ** 0.5
 
     def is_global(self, index: int) -> bool:
@@ -78,15 +78,10 @@ class ModernBertConfig:
 
 
 def config_from_hf(hf_config: Mapping[str, Any], source: str) -> ModernBertConfig:
-    """Reads the fields of a `config.json`; absent ones have ModernBERT's defaults.
+    """See `Family`.
 
-    Args:
-      hf_config: the parsed file, as transformers 5 writes it (`rope_parameters`, `layer_types`) or
-        as 4 did (`global_rope_theta`, `local_rope_theta`, `global_attn_every_n_layers`).
-      source: its path, for messages.
-
-    Raises:
-      UserError: a field of the wrong type, or a variant of ModernBERT that is computed differently.
+    Reads the file as transformers 5 writes it (`rope_parameters`, `layer_types`) or as 4 did
+    (`global_rope_theta`, `local_rope_theta`, `global_attn_every_n_layers`).
     """
     config = read_fields(ModernBertConfig, hf_config, source, activation="hidden_activation")
     check_heads(config.hidden_size, config.num_attention_heads, source)

@@ -15,15 +15,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch, PRNGKey
 from jaxtune.models.batch_norm import BatchNorm, real_rows
 from jaxtune.models.family import Family, Head, Names
 from jaxtune.models.hf_config import read_fields
-from jaxtune.models.layers import ACTIVATIONS, Folder, images_of
-from jaxtune.models.model import Layers, Model, example_image, positions_in_image
+from jaxtune.models.inputs import example_image, images_of, positions_in_image
+from jaxtune.models.layers import ACTIVATIONS, Nested, NoiseIds
+from jaxtune.models.model import Layers, Part
 
 _REDUCTION = 4  # of the channels inside a bottleneck; no field of config.json changes it
 _LAYER_TYPES = ("basic", "bottleneck")
@@ -50,15 +51,7 @@ class ResNetConfig:
 
 
 def config_from_hf(hf_config: Mapping[str, Any], source: str) -> ResNetConfig:
-    """Reads the fields of a `config.json`; absent ones have ResNet-50's values.
-
-    Args:
-      hf_config: the parsed file.
-      source: its path, for messages.
-
-    Raises:
-      UserError: a field of the wrong type, or fields that do not fit together.
-    """
+    """See `Family`."""
     fields = {name: value for name, value in hf_config.items() if name != "train_statistics"}
     config = read_fields(ResNetConfig, fields, source, activation="hidden_act")
     if config.layer_type not in _LAYER_TYPES:
@@ -194,12 +187,11 @@ class Stage(nn.Module):
         make_layer = partial(_make_layer, c, self.dtype, c.hidden_sizes[place], stride)
         self.layers = Layers(make_layer, c.depths[place])
 
-    def __call__(
-        self, x: Array, start: int, stop: int, real: Bool[Array, " b"], train: bool
-    ) -> Array:
-        """Those of its layers that are in start..stop-1, counted from the first stage's first."""
+    def __call__(self, x: Array, part: Part, real: Bool[Array, " b"], train: bool) -> Array:
+        """Those of its layers that are in a part, counted from the first stage's first."""
         below = sum(self.config.depths[: self.place])
-        return self.layers(x, max(start - below, 0), max(stop - below, 0), real, train)
+        own = Part(max(part.start - below, 0), max(part.stop - below, 0))
+        return self.layers(x, own, real, train)
 
 
 class ResNet(nn.Module):
@@ -213,27 +205,35 @@ class ResNet(nn.Module):
         c, dtype = self.config, self.dtype
         stem = partial(ConvolutionNorm, c, dtype, c.embedding_size, 7, 2, c.hidden_act)
         stages = partial(Layers, partial(_make_stage, c, dtype), len(c.depths))
-        self.embedder = Folder(stem, "embedder")
-        self.encoder = Folder(stages, "stages")
+        self.embedder = Nested(stem, "embedder")
+        self.encoder = Nested(stages, "stages")
 
     @property
     def num_layers(self) -> int:
         """Layers of all stages."""
         return sum(self.config.depths)
 
-    def embed(self, batch: Batch, tokens: Array | None) -> Float[Array, "b h w d"]:
+    def example_batch(self) -> Batch:
+        """One image, of any size."""
+        return example_image(32, self.config.num_channels)
+
+    def positions(self, batch: Batch) -> Int[Array, "b t"]:
+        """One: there is no dropout that would want more."""
+        return positions_in_image(1, batch)
+
+    def embed(self, batch: Batch, noise_ids: NoiseIds) -> Float[Array, "b h w d"]:
         """The stem: a strided convolution of `pixel_values` and a strided maximum."""
         images = images_of(batch, self.config.num_channels)
-        x = self.embedder(images, real_rows(batch), tokens is not None)
+        x = self.embedder(images, real_rows(batch), noise_ids is not None)
         padding: Any = ((1, 1), (1, 1))  # which flax's own annotation leaves out
         return nn.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
 
     def run_layers(
-        self, x: Float[Array, "b h w i"], batch: Batch, start: int, stop: int, tokens: Array | None
+        self, x: Float[Array, "b h w i"], batch: Batch, part: Part, noise_ids: NoiseIds
     ) -> Float[Array, "b k l o"]:
-        """The output of layer `stop - 1`."""
-        stages, train = len(self.config.depths), tokens is not None
-        return self.encoder(x, 0, stages, start, stop, real_rows(batch), train)
+        """The output of the last layer of a part."""
+        stages, train = Part(0, len(self.config.depths)), noise_ids is not None
+        return self.encoder(x, stages, part, real_rows(batch), train)
 
 
 class ImageHead(nn.Module):
@@ -244,25 +244,18 @@ class ImageHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w d"], batch: Batch, backbone: ResNet, tokens: Array | None
+        self, x: Float[Array, "b h w d"], batch: Batch, backbone: ResNet, noise_ids: NoiseIds
     ) -> Float[Array, "b c"]:
         """Logits of each image."""
-        del batch, backbone, tokens
         dtype = jnp.promote_types(self.dtype, jnp.float32)
         pooled = jnp.mean(x.astype(dtype), axis=(1, 2))
-        spread = pooled.shape[-1] ** -0.5  # as torch draws a linear layer
-        linear = partial(
-            nn.Dense,
-            self.num_outputs,
-            dtype=dtype,
-            kernel_init=partial(_uniform, spread),
-            bias_init=partial(_uniform, spread),
-        )
-        return Folder(linear, "1", name="classifier")(pooled)
+        init = partial(_uniform, pooled.shape[-1] ** -0.5)  # as torch draws a linear layer
+        linear = partial(nn.Dense, self.num_outputs, dtype=dtype, kernel_init=init, bias_init=init)
+        return Nested(linear, "1", name="classifier")(pooled)
 
 
-def _uniform(spread: float, key: PRNGKey, shape: tuple[int, ...], dtype: Any) -> Array:
-    return jax.random.uniform(key, shape, dtype, -spread, spread)
+def _uniform(bound: float, key: PRNGKey, shape: tuple[int, ...], dtype: Any) -> Array:
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 def _make_layer(config: ResNetConfig, dtype: Any, features: int, stride: int, name: str) -> Layer:
@@ -273,34 +266,27 @@ def _make_stage(config: ResNetConfig, dtype: Any, name: str) -> Stage:
     return Stage(config, dtype, int(name), name=name)
 
 
-def _image(config: ResNetConfig, num_outputs: int, dtype: Any) -> Model:
-    example = partial(example_image, 32, config.num_channels)  # of any size
-    positions = partial(positions_in_image, 1)  # there is no dropout that would want more
-    head = ImageHead(num_outputs, dtype)
-    return Model(partial(ResNet, config, dtype), "resnet", head, example, positions)
+def _image(config: ResNetConfig, num_outputs: int, dtype: Any) -> ImageHead:
+    del config
+    return ImageHead(num_outputs, dtype)
 
 
 NAMES = Names(
     layers=r"(?:^|/)stages/(\d+)/layers/(\d+)/",
     below=r"(?:^|/)embedder/",
     norms=r"(?:^|/)normalization/(?:scale|bias)$",
-    queries_values=(),
-    keys_values=(),
-    widened=(),
-    attention_outputs=(),
-    feedforward_outputs=(),
-    keys=(),
     statistics=r"(?:^|/)normalization/(?:mean|var)$",
 )
 
-PARTITION = ((r"convolution/kernel$", P(None, None, None, "fsdp")),)
+SHARDING_RULES = ((r"convolution/kernel$", P(None, None, None, "fsdp")),)
 
 RESNET = Family(
     model_type="resnet",
-    backbone="resnet",
+    prefix="resnet",
+    backbone=ResNet,
     heads={"image": Head("ResNetForImageClassification", _image, ("classifier/1",))},
     config_from_hf=config_from_hf,
     names=NAMES,
     buffers=r"normalization\.num_batches_tracked$",
-    partition=PARTITION,
+    sharding_rules=SHARDING_RULES,
 )

@@ -11,17 +11,17 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float
 
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch
 from jaxtune.models.families import bert, bert_config
-from jaxtune.models.families.bert import Bert, span_head, token_head
+from jaxtune.models.families.bert import Bert
 from jaxtune.models.families.bert_config import BertConfig
 from jaxtune.models.family import Family, Head
+from jaxtune.models.heads import Transform, output_layer, span_head, tied_logits, token_head
 from jaxtune.models.hf_config import check_tied
-from jaxtune.models.layers import Dropout, dense
-from jaxtune.models.model import Model, Transform, output_layer, tied_logits
+from jaxtune.models.layers import Dropout, Nested, NoiseIds, dense
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,16 +38,7 @@ class RobertaConfig(BertConfig):
 
 
 def config_from_hf(hf_config: Mapping[str, Any], source: str) -> BertConfig:
-    """Reads the fields of a `config.json`; absent ones have RoBERTa's defaults.
-
-    Args:
-      hf_config: the parsed file.
-      source: its path, for messages.
-
-    Raises:
-      UserError: a field of the wrong type, a variant that is computed differently, or no position
-        left for a token.
-    """
+    """See `Family`. Some position must be left for a token."""
     config = bert_config.config_from_hf(hf_config, source, RobertaConfig, "RoBERTa")
     if config.max_length < 1:
         raise UserError(
@@ -66,37 +57,15 @@ class ClassificationHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b n d"], tokens: UInt32[Array, "b n"] | None
+        self, x: Float[Array, "b n d"], batch: Batch, backbone: Bert, noise_ids: NoiseIds
     ) -> Float[Array, "b n c"]:
         """Logits of each example."""
         c = self.config
-        x = Dropout(c.head_dropout)(x, tokens)
+        x = Dropout(c.head_dropout)(x, noise_ids)
         inner = dense(c.hidden_size, c.initializer_range, self.dtype, name="dense")
-        x = Dropout(c.head_dropout)(jnp.tanh(inner(x, tokens)), tokens)
+        x = Dropout(c.head_dropout)(jnp.tanh(inner(x, noise_ids)), noise_ids)
         outer = output_layer(self.num_outputs, c.initializer_range, self.dtype, "out_proj")
-        return outer(x, tokens)
-
-
-class SequenceHead(nn.Module):
-    """Holds `ClassificationHead` under the name that the files give it."""
-
-    config: BertConfig
-    num_outputs: int
-    dtype: Any
-    reads: str = "first"
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b n d"],
-        batch: Batch,
-        backbone: Bert,
-        tokens: UInt32[Array, "b n"] | None,
-    ) -> Float[Array, "b n c"]:
-        """See `ClassificationHead`."""
-        del batch, backbone
-        head = ClassificationHead(self.config, self.num_outputs, self.dtype, name="classifier")
-        return head(x, tokens)
+        return outer(x, noise_ids)
 
 
 class Predictions(nn.Module):
@@ -110,7 +79,7 @@ class Predictions(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], words: nn.Embed, tokens: UInt32[Array, "b t"] | None
+        self, x: Float[Array, "b t d"], batch: Batch, backbone: Bert, noise_ids: NoiseIds
     ) -> Float[Array, "b t v"]:
         """Logits over the vocabulary."""
         c = self.config
@@ -119,69 +88,38 @@ class Predictions(nn.Module):
         )
         nn.share_scope(self, transform)
         bias = self.param("bias", nn.initializers.zeros, (c.vocab_size,))
-        return tied_logits(transform(x, tokens), words, self.dtype) + bias
+        return tied_logits(transform(x, noise_ids), backbone.word_table(), self.dtype) + bias
 
 
-class MaskedLanguageHead(nn.Module):
-    """Logits over the vocabulary, of each token."""
-
-    config: BertConfig
-    dtype: Any
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b t d"],
-        batch: Batch,
-        backbone: Bert,
-        tokens: UInt32[Array, "b t"] | None,
-    ) -> Float[Array, "b t v"]:
-        """See `Predictions`."""
-        del batch
-        predictions = Predictions(self.config, self.dtype, name="lm_head")
-        return predictions(x, backbone.word_table(), tokens)
+def _sequence(config: BertConfig, num_outputs: int, dtype: Any) -> Nested:
+    head = partial(ClassificationHead, config, num_outputs, dtype)
+    return Nested(head, "classifier", reads="first")
 
 
-def _sequence(config: BertConfig, num_outputs: int, dtype: Any) -> Model:
-    return _model(config, dtype, SequenceHead(config, num_outputs, dtype))
-
-
-def _token(config: BertConfig, num_outputs: int, dtype: Any) -> Model:
-    return _model(config, dtype, token_head(config, num_outputs, dtype))
-
-
-def _span(config: BertConfig, num_outputs: int, dtype: Any) -> Model:
-    del num_outputs
-    return _model(config, dtype, span_head(config, dtype))
-
-
-def _masked_lm(config: BertConfig, num_outputs: int, dtype: Any) -> Model:
+def _masked_lm(config: BertConfig, num_outputs: int, dtype: Any) -> Nested:
     del num_outputs
     check_tied(config, "RoBERTa")
-    return _model(config, dtype, MaskedLanguageHead(config, dtype))
-
-
-def _model(config: BertConfig, dtype: Any, top: nn.Module) -> Model:
-    return Model(partial(Bert, config, dtype), "roberta", top)
+    return Nested(partial(Predictions, config, dtype), "lm_head")
 
 
 ROBERTA = Family(
     model_type="roberta",
-    backbone="roberta",
+    prefix="roberta",
+    backbone=Bert,
     heads={
         "sequence": Head(
             "RobertaForSequenceClassification",
             _sequence,
             ("classifier/dense", "classifier/out_proj"),
         ),
-        "token": Head("RobertaForTokenClassification", _token, ("classifier",)),
-        "span": Head("RobertaForQuestionAnswering", _span, ("qa_outputs",)),
+        "token": Head("RobertaForTokenClassification", token_head, ("classifier",)),
+        "span": Head("RobertaForQuestionAnswering", span_head, ("qa_outputs",)),
         "masked_lm": Head("RobertaForMaskedLM", _masked_lm, ("lm_head",)),
     },
     config_from_hf=config_from_hf,
     names=bert.NAMES._replace(norms=r"(?:^|/)(?:LayerNorm|layer_norm)/"),
     buffers=r"embeddings[./]position_ids$|^lm_head[./]decoder[./]",
-    partition=bert.PARTITION,
+    sharding_rules=bert.SHARDING_RULES,
 )
 
 XLM_ROBERTA = ROBERTA._replace(

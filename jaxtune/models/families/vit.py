@@ -11,31 +11,18 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float, Int
 
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch
-from jaxtune.models.family import Family, Head, Names
+from jaxtune.models.attention import SelfAttention
+from jaxtune.models.family import Family, Head, Matrices, Names, layer_rules
+from jaxtune.models.heads import LinearHead
 from jaxtune.models.hf_config import check_defaults, check_heads, read_fields
-from jaxtune.models.layers import (
-    ACTIVATIONS,
-    Dropout,
-    Folder,
-    SelfAttention,
-    dense,
-    images_of,
-    layer_norm,
-    pick,
-    pick_names,
-)
-from jaxtune.models.model import (
-    Encoder,
-    Model,
-    NormedModel,
-    example_image,
-    output_layer,
-    positions_in_image,
-)
+from jaxtune.models.inputs import example_image, images_of, positions_in_image
+from jaxtune.models.layers import ACTIVATIONS, Dropout, Nested, NoiseIds, dense, layer_norm
+from jaxtune.models.model import Encoder, Part
+from jaxtune.models.places import Places, pick, pick_noise_ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,16 +45,7 @@ class ViTConfig:
 
 
 def config_from_hf(hf_config: Mapping[str, Any], source: str) -> ViTConfig:
-    """Reads the fields of a `config.json`; absent ones have ViT-Base's values.
-
-    Args:
-      hf_config: the parsed file.
-      source: its path, for messages.
-
-    Raises:
-      UserError: a field of the wrong type, fields that do not fit together, or a variant of ViT
-        that is computed differently.
-    """
+    """See `Family`."""
     config = read_fields(ViTConfig, hf_config, source, activation="hidden_act")
     check_heads(config.hidden_size, config.num_attention_heads, source)
     head_dim = config.hidden_size // config.num_attention_heads
@@ -88,22 +66,20 @@ class Embeddings(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "b h w c"], tokens: UInt32[Array, "b t"] | None
+        self, images: Float[Array, "b h w c"], noise_ids: NoiseIds
     ) -> Float[Array, "b t d"]:
         """[b h w c] -> [b t d]; rows and columns that fill no whole patch are left out."""
         c, init = self.config, nn.initializers.normal(self.config.initializer_range)
-        side = (c.patch_size, c.patch_size)
+        side, b = (c.patch_size, c.patch_size), images.shape[0]
         project = partial(nn.Conv, c.hidden_size, side, side, "VALID", dtype=self.dtype)
-        patches = Folder(partial(project, kernel_init=init), "projection", name="patch_embeddings")(
-            images
-        )
-        patches = patches.reshape(len(images), -1, c.hidden_size)  # [b y x d] -> [b t-1 d]
+        embed = Nested(partial(project, kernel_init=init), "projection", name="patch_embeddings")
+        patches = embed(images).reshape(b, -1, c.hidden_size)  # [b y x d] -> [b t-1 d]
         cls_token = self.param("cls_token", init, (1, 1, c.hidden_size))
-        first = jnp.broadcast_to(cls_token, (len(images), 1, c.hidden_size))
+        first = jnp.broadcast_to(cls_token, (b, 1, c.hidden_size))
         shape = (1, 1 + patches.shape[1], c.hidden_size)
         positions = self.param("position_embeddings", init, shape)
         x = jnp.concatenate([first, patches], axis=1) + positions
-        return Dropout(c.hidden_dropout_prob)(x, tokens)
+        return Dropout(c.hidden_dropout_prob)(x, noise_ids)
 
 
 class Attention(nn.Module):
@@ -114,22 +90,20 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "b t d"],
-        tokens: UInt32[Array, "b t"] | None,
-        places: Int[Array, "b n"] | None,
+        self, x: Float[Array, "b t d"], noise_ids: NoiseIds, places: Places
     ) -> Float[Array, "b n d"]:
         """[b t d] -> [b n d]."""
         c = self.config
-        attended = SelfAttention(
+        attention = SelfAttention(
             c.num_attention_heads,
             c.attention_probs_dropout_prob,
             c.initializer_range,
             self.dtype,
             use_bias=c.qkv_bias,
             name="attention",
-        )(x, jnp.zeros((1, 1, 1, 1)), tokens, places=places)
-        asking = pick_names(tokens, places)
+        )
+        attended = attention(x, jnp.zeros((1, 1, 1, 1)), noise_ids, places)
+        asking = pick_noise_ids(noise_ids, places)
         return _dense(c, c.hidden_size, self.dtype, "output")(attended, asking)
 
 
@@ -141,22 +115,19 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "b t d"],
-        tokens: UInt32[Array, "b t"] | None,
-        places: Int[Array, "b n"] | None = None,
+        self, x: Float[Array, "b t d"], noise_ids: NoiseIds, places: Places = None
     ) -> Float[Array, "b n d"]:
         """[b t d] -> [b t d], or of the tokens at some places alone."""
         c = self.config
         dropout = Dropout(c.hidden_dropout_prob)
         y = layer_norm(c.layer_norm_eps, self.dtype, "layernorm_before")(x)
-        attended = Attention(c, self.dtype, name="attention")(y, tokens, places)
-        tokens = pick_names(tokens, places)
-        x = pick(x, places) + dropout(attended, tokens)
+        attended = Attention(c, self.dtype, name="attention")(y, noise_ids, places)
+        noise_ids = pick_noise_ids(noise_ids, places)
+        x = pick(x, places) + dropout(attended, noise_ids)
         y = layer_norm(c.layer_norm_eps, self.dtype, "layernorm_after")(x)
-        y = _dense(c, c.intermediate_size, self.dtype, "intermediate")(y, tokens)
-        y = _dense(c, c.hidden_size, self.dtype, "output")(ACTIVATIONS[c.hidden_act](y), tokens)
-        return x + dropout(y, tokens)
+        y = _dense(c, c.intermediate_size, self.dtype, "intermediate")(y, noise_ids)
+        y = _dense(c, c.hidden_size, self.dtype, "output")(ACTIVATIONS[c.hidden_act](y), noise_ids)
+        return x + dropout(y, noise_ids)
 
 
 class ViT(nn.Module):
@@ -177,7 +148,16 @@ class ViT(nn.Module):
         """Layers of the encoder."""
         return self.config.num_hidden_layers
 
-    def embed(self, batch: Batch, tokens: UInt32[Array, "b t"] | None) -> Float[Array, "b t d"]:
+    def example_batch(self) -> Batch:
+        """One image."""
+        return example_image(self.config.image_size, self.config.num_channels)
+
+    def positions(self, batch: Batch) -> Int[Array, "b t"]:
+        """Of the class token and the patches."""
+        side = self.config.image_size // self.config.patch_size
+        return positions_in_image(1 + side**2, batch)
+
+    def embed(self, batch: Batch, noise_ids: NoiseIds) -> Float[Array, "b t d"]:
         """The input of layer 0, from `pixel_values` of the size that the positions are for.
 
         Raises:
@@ -189,87 +169,59 @@ class ViT(nn.Module):
                 f"images of {images.shape[1]} x {images.shape[2]} pixels do not fit this ViT,"
                 f" whose positions are for {side} x {side}: resize them to image_size."
             )
-        return self.embeddings(images, tokens)
+        return self.embeddings(images, noise_ids)
 
     def run_layers(
-        self,
-        x: Float[Array, "b t d"],
-        batch: Batch,
-        start: int,
-        stop: int,
-        tokens: UInt32[Array, "b t"] | None,
-        places: Int[Array, "b n"] | None = None,
+        self, x: Float[Array, "b t d"], batch: Batch, part: Part, noise_ids: NoiseIds
     ) -> Float[Array, "b n d"]:
-        """The output of layer `stop - 1`, of all tokens or of those at some places."""
-        del batch
-        return self.encoder(x, start, stop, tokens, places=places)
+        """The output of the last layer of a part."""
+        return self.encoder(x, part, noise_ids)
 
     def normalise(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         """What the head reads, from the output of the last layer."""
         return self.layernorm(x)
 
 
-class ImageHead(nn.Module):
-    """One linear layer on the class token."""
-
-    config: ViTConfig
-    num_outputs: int
-    dtype: Any
-    reads: str = "first"
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b n d"],
-        batch: Batch,
-        backbone: ViT,
-        tokens: UInt32[Array, "b n"] | None,
-    ) -> Float[Array, "b n c"]:
-        """Logits of each image."""
-        del batch, backbone
-        last = output_layer(self.num_outputs, self.config.initializer_range, self.dtype)
-        return last(x, tokens)
-
-
-def _dense(config: ViTConfig, features: int, dtype: Any, folder: str) -> Folder:
+def _dense(config: ViTConfig, features: int, dtype: Any, holder: str) -> Nested:
     make = partial(dense, features, config.initializer_range, dtype)
-    return Folder(make, "dense", name=folder)
+    return Nested(make, "dense", name=holder)
 
 
-def _image(config: ViTConfig, num_outputs: int, dtype: Any) -> Model:
-    head = ImageHead(config, num_outputs, dtype)
-    example = partial(example_image, config.image_size, config.num_channels)
-    positions = partial(positions_in_image, 1 + (config.image_size // config.patch_size) ** 2)
-    return NormedModel(partial(ViT, config, dtype), "vit", head, example, positions)
+def _image(config: ViTConfig, num_outputs: int, dtype: Any) -> LinearHead:
+    """Of the class token."""
+    return LinearHead(num_outputs, config.initializer_range, dtype, reads="first")
 
 
 NAMES = Names(
     layers=r"(?:^|/)layer/(\d+)/",
     below=r"(?:^|/)embeddings/",
     norms=r"(?:^|/)layernorm(?:_before|_after)?/",
-    queries_values=(r"attention/attention/(?:query|value)/kernel$",),
-    keys_values=(r"attention/attention/(?:key|value)/kernel$",),
-    widened=(r"/\d+/output/dense/kernel$",),
-    attention_outputs=(r"attention/output/dense/kernel$",),
-    feedforward_outputs=(r"/\d+/output/dense/kernel$",),
-    keys=(r"attention/attention/key/kernel$",),
+    matrices=Matrices(
+        queries=r"attention/attention/query/kernel$",
+        keys=r"attention/attention/key/kernel$",
+        values=r"attention/attention/value/kernel$",
+        attention_output=r"attention/output/dense/kernel$",
+        feedforward_output=r"/\d+/output/dense/kernel$",
+    ),
 )
 
-PARTITION = (
-    (r"/attention/(?:query|key|value)/kernel$|intermediate/dense/kernel$", P("fsdp", "tensor")),
-    (r"/attention/(?:query|key|value)/bias$|intermediate/dense/bias$", P("tensor")),
-    (r"/attention/(?:query|key|value)/kernel_lora_b$", P(None, "tensor")),
-    (r"/\d+/(?:attention/)?output/dense/kernel$", P("tensor", "fsdp")),
+SHARDING_RULES = (
+    *layer_rules(
+        "/attention/(?:query|key|value)",
+        "intermediate/dense",
+        r"/\d+/(?:attention/)?output/dense",
+    ),
     (r"projection/kernel$", P(None, None, None, "fsdp")),
     (r"position_embeddings$", P(None, None, "fsdp")),
 )
 
 VIT = Family(
     model_type="vit",
-    backbone="vit",
+    prefix="vit",
+    backbone=ViT,
     heads={"image": Head("ViTForImageClassification", _image, ("classifier",))},
     config_from_hf=config_from_hf,
     names=NAMES,
     buffers=r"(?!)",  # none
-    partition=PARTITION,
+    sharding_rules=SHARDING_RULES,
 )

@@ -1,4 +1,4 @@
-"""Names of tokens and of examples, by which dropout knows them wherever they lie.
+"""Ids of tokens and of examples, by which dropout knows them wherever they lie.
 
 See `jaxtune.core.dropout`. A batch without `example_ids` counts its examples by their places.
 """
@@ -12,28 +12,28 @@ from jaxtune.core.types import Batch
 _WHOLE = -1  # stands for the position where an example itself is meant
 
 
-def tokens_of(batch: Batch, positions: Int[Array, "b t"]) -> UInt32[Array, "b t"]:
-    """The name of each token.
+def noise_ids_of_tokens(batch: Batch, positions: Int[Array, "b t"]) -> UInt32[Array, "b t"]:
+    """The id of each token.
 
     Args:
       batch: with `example_ids`, [b], or [b s] of packed rows, and their `segment_ids` [b t].
       positions: of the tokens in their examples.
     """
-    ids = _example_ids(batch, len(positions))
-    if "segment_ids" in batch:  # padding has the first example's names: nothing reads it
+    ids = _example_ids(batch, positions.shape[0])
+    if "segment_ids" in batch:  # padding has the first example's ids: nothing reads it
         slots = jnp.maximum(batch["segment_ids"] - 1, 0)
         ids = jnp.take_along_axis(ids, slots, axis=1)  # [b s] -> [b t]
-    return dropout.token_ids(ids, positions)
+    return dropout.noise_ids_of(ids, positions)
 
 
-def examples_of(batch: Batch, rows: int) -> UInt32[Array, "b n"]:
-    """The name of each example, for what is computed of one of its tokens or of all of them.
+def noise_ids_of_examples(batch: Batch, rows: int) -> UInt32[Array, "b n"]:
+    """The id of each example, for what is computed of one of its tokens or of all of them.
 
     Args:
-      batch: as for `tokens_of`; n is 1, or s of packed rows.
+      batch: as for `noise_ids_of_tokens`; n is 1, or s of packed rows.
       rows: b.
     """
-    return dropout.token_ids(_example_ids(batch, rows), _WHOLE)
+    return dropout.noise_ids_of(_example_ids(batch, rows), _WHOLE)
 
 
 def _example_ids(batch: Batch, rows: int) -> Int[Array, "b n"]:

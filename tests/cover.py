@@ -1,0 +1,104 @@
+"""The combinations that the default tests run, out of the product of all.
+
+A cover of pairs: each value of a choice occurs with each value of every other choice at least once,
+where the two can be together at all. What is wrong with one value, or with two of them together,
+is found; the full products are marked `exhaustive`.
+"""
+
+import itertools
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from jaxtune.models.registry import FAMILIES
+from jaxtune.tasks.registry import TASKS
+from jaxtune.tuning.registry import STRATEGIES
+
+
+class Case(NamedTuple):
+    """One combination."""
+
+    task: str
+    family: str
+    strategy: str
+    layout: str = "padded"
+    precision: str = "float32"
+    placement: str = "one"
+
+
+CHOICES = Case(
+    tuple(TASKS),
+    tuple(FAMILIES),
+    tuple(STRATEGIES),
+    ("padded", "packed", "bucketed"),
+    ("float32", "bfloat16", "frozen bfloat16"),
+    ("one", "mesh", "pmap"),
+)
+"""The values of each choice."""
+
+REFUSED = {  # (family or task, strategy): a part of the reason
+    ("resnet", "lora"): "acts on matrices",
+    ("resnet", "ia3"): "acts on matrices",
+    ("resnet", "adapter"): "acts on matrices",
+    ("resnet", "prefix"): "acts on matrices",
+    ("causal_lm", "head"): "word embeddings",
+}
+COMBINATIONS = [
+    (task, family)
+    for task in TASKS
+    for family in FAMILIES
+    if TASKS[task].head in FAMILIES[family].heads
+]
+
+
+def valid(case: Case) -> bool:
+    """Whether the values of a case can be together."""
+    refused = {(case.task, case.strategy), (case.family, case.strategy)} & REFUSED.keys()
+    thawed_later = case.strategy == "gradual" and case.precision == "frozen bfloat16"
+    return (case.task, case.family) in COMBINATIONS and not refused and not thawed_later
+
+
+def pairs(case: Sequence[str]) -> Iterator[tuple[tuple[int, str], tuple[int, str]]]:
+    """Every two values of a case, each with the number of its choice."""
+    return itertools.combinations(enumerate(case), 2)
+
+
+def cover_pairs(
+    cases: Sequence[tuple[str, ...]], costs: Mapping[str, float] = MappingProxyType({})
+) -> list[tuple[str, ...]]:
+    """Some of the cases, with every two values that are together in one of them.
+
+    Greedy: the case next that has the most new pairs for what it costs.
+
+    Args:
+      cases: all that are possible.
+      costs: how much longer a value makes a case; 1 where nothing is said.
+    """
+    number: dict[object, int] = {}
+    has = np.array([[number.setdefault(pair, len(number)) for pair in pairs(c)] for c in cases])
+    cost = np.array([math.prod(costs.get(value, 1) for value in case) for case in cases])
+    found, missing = [], np.ones(len(number))
+    while missing.any():
+        best = int(np.argmax(missing[has].sum(1) / cost))
+        found.append(cases[best])
+        missing[has[best]] = 0
+    return found
+
+
+def mark_rest(cases: Sequence[tuple[str, ...]], kept: Collection[tuple[str, ...]]) -> list[Any]:
+    """All cases as parameters of a test, `exhaustive` but for those that are kept."""
+    assert set(kept) <= set(cases)
+    mark = pytest.mark.exhaustive
+    return [case if case in kept else pytest.param(*case, marks=mark) for case in cases]
+
+
+COSTS = {"mesh": 3, "pmap": 3, "packed": 1.4, "bucketed": 1.4}
+"""How much longer a case takes."""
+
+CASES = [case for case in itertools.starmap(Case, itertools.product(*CHOICES)) if valid(case)]
+BROKE_ONCE: list[Case] = []
+COVER = [Case(*case) for case in cover_pairs(CASES, COSTS)] + BROKE_ONCE

@@ -1,0 +1,167 @@
+"""A cover of pairs of task, family, strategy, layout, precision and placement: what a step does.
+
+Each case trains, scores, is exported and loaded again. Batches in another layout have the loss and
+the gradients of padded ones; on several devices a run is that of one.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from cover import CHOICES, COMBINATIONS, COVER, REFUSED, Case, pairs
+
+from jaxtune.core import dropout, paths, trees
+from jaxtune.core.errors import UserError
+from jaxtune.data.batching.layout import choose_layout
+from jaxtune.data.batching.packing import Packing, RowShape
+from jaxtune.export import adapter_folder
+from jaxtune.run.console import Report
+from jaxtune.run.evaluate import all_scores, predict_all
+from jaxtune.run.prepare import prepare
+from jaxtune.run.saved import open_saved
+from jaxtune.run.setup import make_tx
+from jaxtune.run.train import product_of
+from jaxtune.training.state import init_state
+from jaxtune.training.step import make_eval_step, make_train_step
+from jaxtune.tuning import injection, partition
+
+PRECISIONS = {
+    "float32": {},
+    "bfloat16": {"precision.compute_dtype": "bfloat16"},
+    "frozen bfloat16": {"precision.frozen_dtype": "bfloat16"},
+}
+ROWS = Packing((RowShape(3, 40), RowShape(4, 16)), 2)
+"""Two examples a row, and a row with none; of every task, so that operations are compiled once."""
+
+
+def is_possible(case: Case) -> bool:
+    """Said again, apart from the cover."""
+    if (case.task, case.family) not in COMBINATIONS:
+        return False
+    if case.strategy == "gradual" and case.precision == "frozen bfloat16":
+        return False
+    return not any((part, case.strategy) in REFUSED for part in (case.task, case.family))
+
+
+def test_every_two_values_that_can_be_together_are_in_the_cover():
+    wanted = {
+        pair
+        for case in itertools.starmap(Case, itertools.product(*CHOICES))
+        if is_possible(case)
+        for pair in pairs(case)
+    }
+    assert {pair for case in COVER for pair in pairs(case)} == wanted
+    assert len(COVER) == len(set(COVER)) < 160
+
+
+@pytest.mark.parametrize(("part", "strategy"), REFUSED)
+def test_what_cannot_be_is_refused_with_a_reason(part, strategy, tiny_weights, tiny_settings):
+    task, family = next(pair for pair in COMBINATIONS if part in pair)
+    with pytest.raises(UserError, match=REFUSED[part, strategy]):
+        prepare(tiny_settings(task, strategy, tiny_weights(task, family)), Report())
+
+
+def keep_gradients() -> optax.GradientTransformation:
+    """Its state is the gradient of the last step."""
+    return optax.GradientTransformation(lambda params: None, lambda grads, *_: (grads, grads))
+
+
+@pytest.mark.parametrize("case", [case for case in COVER if case.placement == "one"], ids="-".join)
+def test_a_case_trains_scores_exports_and_reloads(case, noisy_weights, tiny_settings, tmp_path):
+    """Nothing is compiled whole: single operations are, once for all tests."""
+    settings = tiny_settings(
+        case.task,
+        case.strategy,
+        noisy_weights(case.task, case.family),
+        **PRECISIONS[case.precision] | {"data.layout": case.layout, "train.eval_batch_size": 8},
+    )
+    run = prepare(settings, Report())
+    assert not run.pretrained.report.new
+    trainable, frozen = partition.partition(run.params, run.tuning.stage_labels[0])
+    assert {leaf.dtype for leaf in jax.tree.leaves(trainable)} == {jnp.dtype("float32")}
+    low = case.precision == "frozen bfloat16"
+    kept = jnp.dtype("bfloat16" if low else "float32")
+    assert all(leaf.dtype == kept for leaf in jax.tree.leaves(frozen))
+    before = jax.device_get((trainable, frozen))
+
+    tx = optax.chain(keep_gradients(), make_tx(run, 0))
+    step = make_train_step(run.tuning.apply_fn, run.goal.loss_fn, tx, part_key=dropout.same_key)
+    state = init_state(trainable, tx, jax.random.key(0))
+    examples, stream = run.data.examples["train"], run.data.stream
+    index, epoch = next(stream.indices())
+    layout = stream.layout
+    if layout.packing is not None:
+        layout = layout._replace(packing=ROWS)
+        index = layout.place(index.indices, examples.lengths)
+        assert max(map(len, index.rows)) > 1
+    draw = (settings.seed, epoch)
+    batch = jax.tree.map(jnp.asarray, layout.collate(examples, index, draw))
+    first, info = step(state, frozen, batch)
+    assert np.isfinite(float(info.loss.value))
+    assert float(info.grad_norm) > 0
+
+    if case.layout != "padded" and case.precision == "float32":
+        padded = choose_layout("padded", examples.lengths, layout.batch_size)
+        other = padded.collate(examples, padded.place(index.indices, examples.lengths), draw)
+        wanted = step(state, frozen, jax.tree.map(jnp.asarray, other))
+        check_gradients(first.opt_state[0], info, wanted[0].opt_state[0], wanted[1])
+
+    state, info = step(first, frozen, batch)
+    assert np.isfinite(float(info.loss.value))
+    check_moved(before, jax.device_get((state.params, frozen)))
+
+    params = trees.merge(state.params, frozen)
+    validation = run.data.examples["validation"]
+    means, outputs = predict(
+        run.task, run.tuning.apply_fn, params, validation, run.data.eval_layout
+    )
+    scores = all_scores(run.task, means, outputs, validation)
+    assert scores.keys() >= run.task.scores.higher_is_better.keys()
+    adapter_folder.write(
+        tmp_path, product_of(run), params, {"task": case.task, "max_length": 16}, print
+    )
+    saved = open_saved(str(tmp_path / "model"))
+    assert saved.task.name == case.task
+    model = saved.pretrained
+    assert model.class_names == run.pretrained.class_names
+    _, again = predict(saved.task, model.apply_fn, model.params, validation, run.data.eval_layout)
+    merged = injection.is_mergeable(run.tuning.strategy) and case.strategy in ("lora", "ia3")
+    tolerance = 0.05 if case.precision == "bfloat16" else 2e-5 if merged else 0
+    for one, other in zip(outputs, again, strict=True):
+        np.testing.assert_allclose(one, other, atol=tolerance, rtol=0)
+    records = saved.task.output.decode(again, validation, model.class_names)
+    joined = case.task in ("causal_lm", "masked_lm")  # into blocks that belong to no row
+    assert len(records) == (6 if case.task == "image_classification" else 1 if joined else 5)
+
+
+def check_gradients(found, info, wanted, wanted_info):
+    assert float(info.loss.weight) == float(wanted_info.loss.weight) > 0
+    assert float(info.loss.value) == pytest.approx(float(wanted_info.loss.value), rel=1e-5)
+    wanted = paths.flatten(jax.device_get(wanted))
+    top = max(float(np.abs(g).max()) for g in wanted.values())
+    for name, grad in paths.flatten(jax.device_get(found)).items():
+        np.testing.assert_allclose(grad, wanted[name], atol=1e-5 * top, err_msg=name)
+
+
+def check_moved(before, after):
+    """What is trained, and nothing else."""
+    (old, frozen), (new, still) = before, after
+    jax.tree.map(np.testing.assert_array_equal, frozen, still)
+    old, new = paths.flatten(old), paths.flatten(new)
+    moved = [name for name in old if not np.array_equal(old[name], new[name])]
+    assert moved
+    return moved
+
+
+def predict(task, apply_fn, params, examples, layout):
+    step = make_eval_step(apply_fn, task.loss.metrics, task.output.fetch)
+    no_holes = jax.tree.map(lambda _: None, params)
+    return predict_all(
+        lambda batch: step(params, no_holes, batch),
+        examples,
+        layout,
+        per_token=task.output.per_token,
+    )

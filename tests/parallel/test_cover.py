@@ -1,0 +1,92 @@
+"""The cases of the cover that several devices share: the losses and parameters of one device."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cover import COVER
+
+from jaxtune.core import dropout, paths, trees
+from jaxtune.models.trunk import make_upper_apply
+from jaxtune.run import stages
+from jaxtune.run.console import Report
+from jaxtune.run.prepare import prepare
+from jaxtune.run.setup import make_tx
+from jaxtune.training.step import make_train_step
+from jaxtune.tuning import injection
+
+STEPS = 2
+PLACEMENTS = {  # devices, and what they share
+    "mesh": (8, {"parallel.fsdp": 2, "parallel.tensor": 2}),
+    "pmap": (4, {"parallel.mode": "pmap"}),
+}
+PRECISIONS = {
+    "float32": {},
+    "bfloat16": {"precision.compute_dtype": "bfloat16"},
+    "frozen bfloat16": {"precision.frozen_dtype": "bfloat16"},
+}
+SGD = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.1, "optimizer.schedule": "constant"}
+CASES = [case for case in COVER if case.placement in PLACEMENTS]
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_weights, write_settings, tmp_path_factory):
+    """By case on several devices: a folder with the config, overrides, and the whole of it."""
+    found = {}
+    for case in CASES:
+        folder = tmp_path_factory.mktemp("case")
+        model = tiny_weights(case.task, case.family)
+        fields = PRECISIONS[case.precision] | SGD | {"data.layout": case.layout}
+        found[case] = (
+            folder,
+            fields,
+            write_settings(case.task, case.strategy, model, folder, fields),
+        )
+    return found
+
+
+@pytest.fixture(scope="module", params=PLACEMENTS)
+def shared(request, settings, run_on):
+    """Outcomes by case, all from one process."""
+    devices, placed = PLACEMENTS[request.param]
+    jobs = {}
+    for case in CASES:
+        if case.placement == request.param:
+            folder, fields, _ = settings[case]
+            overrides = {name: str(value) for name, value in (fields | placed).items()}
+            config = str(folder / "config.json")
+            jobs[case] = {"name": "-".join(case), "config": config, "overrides": overrides}
+    found = run_on([job | {"steps": STEPS} for job in jobs.values()], devices)
+    return {case: found[job["name"]] for case, job in jobs.items()}
+
+
+def alone(settings):
+    """The losses and parameters of one device; single operations are compiled, for all tests."""
+    run = prepare(settings, Report(quiet=True))
+    stage, apply_fn = stages.begin(run, 0, run.params), run.tuning.apply_fn
+    if depth := run.tuning.trunks[0].depth:
+        upper = make_upper_apply(run.pretrained.module, depth)
+        apply_fn = injection.adapt(run.tuning.strategy, upper)
+    step = make_train_step(apply_fn, run.goal.loss_fn, make_tx(run, 0), part_key=dropout.same_key)
+    state, losses = stage.state, []
+    for _, batch in itertools.islice(stage.loader.batches(), STEPS):
+        state, info = step(state, stage.frozen, jax.tree.map(jnp.asarray, batch))
+        losses.append(float(info.loss.value))
+    return losses, paths.flatten(jax.device_get(trees.merge(state.params, stage.frozen)))
+
+
+def test_steps_are_those_of_one_device(shared, settings):
+    wrong = {}
+    for case, found in shared.items():
+        if "error" in found.facts:
+            wrong[case] = found.facts["error"]
+            continue
+        losses, params = alone(settings[case][2])
+        d = max(
+            np.abs(found.params[f"params/{n}"] - np.asarray(v, np.float32)).max()
+            for n, v in params.items()
+        )
+        print(case, found.losses, losses, d)
+    assert not wrong
