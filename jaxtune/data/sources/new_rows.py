@@ -1,0 +1,28 @@
+"""New data to predict on: of a file, or in memory already."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxtune.core.errors import UserError
+from jaxtune.data.sources.files import read_file
+from jaxtune.data.sources.table import Table, check_columns
+
+
+def open_new(source: Path | Table, encoding: str, what: str, required: Sequence[str] = ()) -> Table:
+    """The table of new data to predict on: of a file, or one that is in memory already.
+
+    Args:
+      source: a file that `read_file` reads, or the table.
+      encoding: of a file.
+      what: a file of what is expected, for the message.
+      required: columns that must be there.
+
+    Raises:
+      UserError: a folder, a column that is not there, or as `read_file`.
+    """
+    if isinstance(source, Table):
+        check_columns(source.columns, required, source.source)
+        return source
+    if source.is_dir():
+        raise UserError(f"{source} is a folder: expected a file of {what}.")
+    return read_file(str(source), encoding=encoding, required=tuple(required))
