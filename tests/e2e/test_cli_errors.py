@@ -590,9 +590,9 @@ def test_a_text_as_long_as_the_positions(world, finished):
 def test_training_on_texts_as_long_as_the_positions(world, layout):
     world.write("validation.csv", [*HELD, ("good " * 60, "good")])
     found = load_config(str(world.config), {"data.max_length": "41", "data.layout": layout})
-    assert prepare(found, Report()).eval_layout.lengths[-1] == 41
+    assert prepare(found, Report()).data.eval_layout.lengths[-1] == 41
     world.write("train.csv", [*TRAIN, ("good " * 60, "good")])
-    assert prepare(found, Report()).layout.lengths[-1] == 41
+    assert prepare(found, Report()).data.stream.layout.lengths[-1] == 41
 
 
 def test_lines_end_where_an_editor_ends_them(world, finished):

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from jaxtune import main
-from jaxtune.run import loop
+from jaxtune.run import hooks
 from jaxtune.run.trackers import JsonLines
 
 BASE = [
@@ -134,8 +134,14 @@ def test_a_plateau_of_the_score_begins_the_next_stage(config, tmp_path):
 
 
 def test_the_best_step_of_an_earlier_stage_is_exported_whole(config, tmp_path, golden, monkeypatch):
-    judge = loop._judge  # which takes each evaluation for worse than the one before
-    monkeypatch.setattr(loop, "_judge", lambda *args: judge(*args[:3], args[2] + args[3]))
+    judge = hooks.judge
+
+    def worse(run, progress, step, scores):
+        """Takes each evaluation for worse than the one before."""
+        found = judge(run, progress, step, scores | {"loss": float(step)})
+        return found._replace(best_scores=scores) if found.best_step == step else found
+
+    monkeypatch.setattr(hooks, "judge", worse)
     more = ["--config.train.best_metric=loss", "--config.train.eval_every_steps=8"]
     results = run(config, tmp_path / "run", *CHAIN, *more)
     assert results["best_step"] == 8  # in the second of four stages

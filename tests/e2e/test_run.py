@@ -77,7 +77,7 @@ def test_losses_are_fetched_where_they_are_read_and_few_steps_are_in_flight(
     config, tmp_path, monkeypatch
 ):
     fetched, waited = [], []
-    add, block = loop._add_losses, loop.jax.block_until_ready
+    add, block = loop.add_losses, loop.jax.block_until_ready
 
     def count(progress, infos):
         fetched.append(len(infos))
@@ -87,7 +87,7 @@ def test_losses_are_fetched_where_they_are_read_and_few_steps_are_in_flight(
         waited.append(len(infos))
         return block(infos)
 
-    monkeypatch.setattr(loop, "_add_losses", count)
+    monkeypatch.setattr(loop, "add_losses", count)
     monkeypatch.setattr(loop.jax, "block_until_ready", note)
     more = ["--config.train.num_epochs=1", "--config.train.log_every_steps"]
     run(config, tmp_path / "rare", f"{more[1]}=100", more[0])

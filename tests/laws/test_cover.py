@@ -129,7 +129,9 @@ def test_a_case_trains_scores_exports_and_reloads(case, noisy_weights, tiny_sett
     assert model.class_names == run.pretrained.class_names
     _, again = predict(saved.task, model.apply_fn, model.params, validation, run.data.eval_layout)
     merged = injection.is_mergeable(run.tuning.strategy) and case.strategy in ("lora", "ia3")
-    tolerance = 0.05 if case.precision == "bfloat16" else 2e-5 if merged else 0
+    # Frozen tables that are added to each other in bfloat16 are float32 in the export.
+    rounded = {"bfloat16": 0.05, "frozen bfloat16": 1e-3}
+    tolerance = rounded.get(case.precision, 2e-5 if merged else 0)
     for one, other in zip(outputs, again, strict=True):
         np.testing.assert_allclose(one, other, atol=tolerance, rtol=0)
     records = saved.task.output.decode(again, validation, model.class_names)

@@ -39,6 +39,8 @@ def settings(tiny_weights, write_settings, tmp_path_factory):
         folder = tmp_path_factory.mktemp("case")
         model = tiny_weights(case.task, case.family)
         fields = PRECISIONS[case.precision] | SGD | {"data.layout": case.layout}
+        if case.family == "resnet":  # the tiny one has sizes that no two devices can share
+            fields |= {"parallel.rules": ".*=-"}
         found[case] = (
             folder,
             fields,
@@ -78,15 +80,14 @@ def alone(settings):
 
 
 def test_steps_are_those_of_one_device(shared, settings):
-    wrong = {}
     for case, found in shared.items():
-        if "error" in found.facts:
-            wrong[case] = found.facts["error"]
-            continue
+        assert "error" not in found.facts, (case, found.facts.get("error"))
         losses, params = alone(settings[case][2])
-        d = max(
-            np.abs(found.params[f"params/{n}"] - np.asarray(v, np.float32)).max()
-            for n, v in params.items()
-        )
-        print(case, found.losses, losses, d)
-    assert not wrong
+        close = {"rtol": 0, "atol": 2e-5 if case.precision == "float32" else 1e-3}
+        np.testing.assert_allclose(found.losses, losses, err_msg=str(case), **close)
+        for name, leaf in params.items():
+            wanted = np.asarray(leaf, np.float32)
+            message = f"{case}: {name}"
+            np.testing.assert_allclose(
+                found.params[f"params/{name}"], wanted, err_msg=message, **close
+            )

@@ -39,11 +39,11 @@ def run_job(job: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     from jaxtune.core import paths
     from jaxtune.core.errors import UserError
     from jaxtune.parallel import multihost
-    from jaxtune.run import loop, stages
+    from jaxtune.run import stages
     from jaxtune.run.checkpoint import Checkpoints
     from jaxtune.run.config import load_config
     from jaxtune.run.console import Report
-    from jaxtune.run.evaluate import all_scores, predict_all
+    from jaxtune.run.evaluate import all_scores, make_scorer, predict_all
     from jaxtune.run.prepare import prepare
     from jaxtune.run.progress import Progress
 
@@ -74,7 +74,7 @@ def run_job(job: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     params = stages.assemble(stage)
     if job.get("scores"):
         examples = run.data.examples["validation"]
-        step = loop.compiled_eval(run)
+        step = make_scorer(run, Report(quiet=True)).step
         no_holes = paths.map_named(lambda name, leaf: None, params)
         means, outputs = predict_all(
             lambda batch: step(params, no_holes, batch),
