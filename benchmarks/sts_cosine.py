@@ -18,7 +18,8 @@ from scipy import stats
 from jaxtune.data.batching import batches
 from jaxtune.data.sources.rows import read_data
 from jaxtune.data.text import text_tables
-from jaxtune.data.text.examples import load_tokenizer, tokenize
+from jaxtune.data.text.examples import Examples
+from jaxtune.data.text.tokens import load_tokenizer, tokenize
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.run.config import load_config
 
@@ -51,7 +52,7 @@ def embed(model: Any, texts: list[tuple[str, ...]]) -> Float[np.ndarray, "n d"]:
         return mean / jnp.linalg.norm(mean, axis=-1, keepdims=True)
 
     tokenizer = load_tokenizer(model.folder)
-    examples, _ = tokenize(tokenizer, texts, model.config.max_length)
+    examples = Examples(tokenize(tokenizer, texts, model.config.max_length)[0])
     lengths = batches.choose_lengths(examples.lengths, 4)
     vectors = np.zeros((len(texts), model.config.hidden_size), np.float32)
     for index in batches.eval_order(examples.lengths, lengths, BATCH_SIZE):

@@ -165,7 +165,7 @@ def write_jobs(
 def write_rows(settings: Any, model: Path, file: Path) -> tuple[dict[str, np.ndarray], int]:
     """Tokenizes the rows of `train` and `eval`; (tokens of each row by split, classes)."""
     from jaxtune.data.sources.rows import read_data
-    from jaxtune.data.text.examples import load_tokenizer, tokenize
+    from jaxtune.data.text.tokens import load_tokenizer, tokenize
     from jaxtune.tasks.registry import find_task
 
     data = read_data(settings.data, find_task(settings.task).data.reader)
@@ -173,11 +173,11 @@ def write_rows(settings: Any, model: Path, file: Path) -> tuple[dict[str, np.nda
     tokenizer, arrays, lengths = load_tokenizer(model), {}, {}
     for split, source in sources.items():
         rows = data.splits[source]
-        examples, _ = tokenize(tokenizer, rows.inputs, settings.data.tokens.max_length)
-        arrays[f"{split}_input_ids"] = examples.input_ids
-        arrays[f"{split}_offsets"] = examples.offsets
+        tokens, _ = tokenize(tokenizer, rows.inputs, settings.data.tokens.max_length)
+        arrays[f"{split}_input_ids"] = tokens.input_ids
+        arrays[f"{split}_offsets"] = tokens.offsets
         arrays[f"{split}_labels"] = np.asarray(rows.labels)
-        lengths[split] = examples.lengths
+        lengths[split] = tokens.lengths
     np.savez(file, **arrays)
     return lengths, len(data.class_names)
 

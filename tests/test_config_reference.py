@@ -1,18 +1,22 @@
 """What `describe` says of the settings is what they are."""
 
+import ast
 import dataclasses
 import json
 import re
 import subprocess
 import sys
 import typing
+from pathlib import Path
 
 import pytest
 
+import jaxtune
 from jaxtune.run.config import load_config
 from jaxtune.run.config_reference import Setting, describe, meanings_of
 from jaxtune.settings import Settings
-from jaxtune.settings.dicts import to_json
+from jaxtune.settings.data import AugmentationSettings, DataSettings
+from jaxtune.settings.dicts import from_dict, to_dict, to_json
 from jaxtune.tuning.registry import STRATEGIES
 
 
@@ -137,6 +141,43 @@ def test_every_meaning_is_one_line():
 )
 def test_what_is_said_of_a_setting(setting):
     assert setting in describe()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"path": "p", "max_length": 9, "n_best": 3, "split_seed": 4, "text_columns": ("a", "b")},
+        {"augmentation": {"flip": True}, "layout": "padded"},
+    ],
+)
+def test_a_section_from_flat_values_and_back(values):
+    section = from_dict(DataSettings, values)
+    found = to_dict(section)
+    for name, value in values.items():
+        if name == "augmentation":
+            assert section.augmentation == AugmentationSettings(flip=True)
+        else:
+            assert found[name] == value
+    assert from_dict(DataSettings, found) == section
+    rest = {name: value for name, value in to_dict(DataSettings()).items() if name not in values}
+    assert {name: found[name] for name in rest} == rest
+
+
+def test_a_name_that_a_section_has_not_is_no_silent_default():
+    with pytest.raises(TypeError, match=r"DataSettings has no fields \['max_lenght'\]"):
+        from_dict(DataSettings, {"max_lenght": 9})
+
+
+def test_no_room_but_that_of_runs_takes_the_settings_whole():
+    root = Path(jaxtune.__file__).parent
+    rooms = {file.relative_to(root).parts[0]: [] for file in root.rglob("*.py")}
+    for file in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == "jaxtune.settings":
+                rooms[file.relative_to(root).parts[0]] += [alias.name for alias in node.names]
+    assert {room for room, names in rooms.items() if "Settings" in names} == {"run"}
+    assert "LossSettings" in rooms["tasks"]
 
 
 def test_nothing_heavy_is_imported_for_it():

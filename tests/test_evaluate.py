@@ -5,6 +5,7 @@ from jaxtune.core.types import Mean
 from jaxtune.data.batching.batches import choose_lengths
 from jaxtune.data.batching.layout import Layout, choose_layout
 from jaxtune.data.text.examples import Examples
+from jaxtune.data.text.tokens import Tokens
 from jaxtune.run.evaluate import all_scores, predict_all
 from jaxtune.tasks.registry import TASKS
 
@@ -16,7 +17,8 @@ def make_examples(n):
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     ids = np.zeros(offsets[-1], np.int32)
     ids[offsets[:-1]] = np.arange(n)
-    return Examples(ids, np.zeros_like(ids), offsets, rng.normal(size=n).astype(np.float32))
+    tokens = Tokens(ids, np.zeros_like(ids), offsets)
+    return Examples(tokens, rng.normal(size=n).astype(np.float32))
 
 
 def fake_step(batch):

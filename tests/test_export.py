@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
-from jaxtune.data.text.examples import load_tokenizer
+from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.export.model_folder import export_model, read_card
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.tasks.classification import CLASSIFICATION

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from jaxtune.data.batching.batches import BatchIndex, choose_lengths
 from jaxtune.data.batching.layout import Layout
 from jaxtune.data.sources.rows import Rows
 from jaxtune.data.text.blocks import make_examples
-from jaxtune.data.text.examples import load_tokenizer
+from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.run.config import validate
 from jaxtune.run.evaluate import predict_all
@@ -60,7 +61,7 @@ def labelled(texts):
 
 
 def spans(examples):
-    return [slice(a, b) for a, b in zip(examples.offsets, examples.offsets[1:], strict=False)]
+    return [slice(*ends) for ends in pairwise(examples.tokens.offsets)]
 
 
 def ids_of(text):
@@ -82,18 +83,18 @@ def test_causal_blocks_and_labels(gpt2, max_length):
     examples, notes = causal_lm.encode(
         labelled(TEXTS), gpt2, from_dict(DataSettings, {"max_length": max_length})
     )
-    assert [examples.input_ids[span].tolist() for span in spans(examples)] == expected
+    assert [examples.tokens.input_ids[span].tolist() for span in spans(examples)] == expected
     for span, block in zip(spans(examples), expected, strict=True):
         weights = examples.weights[span].tolist()
         assert weights == [1.0] * (len(block) - 1) + [0.0]
         assert examples.labels[span][:-1].tolist() == block[1:]
-    assert examples.labels.dtype == examples.input_ids.dtype == np.int32
+    assert examples.labels.dtype == examples.tokens.input_ids.dtype == np.int32
     assert examples.weights.dtype == np.float32
     assert notes == [f"4 texts make {len(expected)} blocks of up to {max_length} tokens"]
     again, _ = causal_lm.encode(
         labelled(TEXTS), gpt2, from_dict(DataSettings, {"max_length": max_length})
     )
-    np.testing.assert_array_equal(again.input_ids, examples.input_ids)
+    np.testing.assert_array_equal(again.tokens.input_ids, examples.tokens.input_ids)
 
 
 def test_causal_batches_score_no_padding_and_no_last_token(gpt2):
@@ -103,7 +104,7 @@ def test_causal_batches_score_no_padding_and_no_last_token(gpt2):
     batch = examples.collate(BatchIndex(np.array([2, 0]), 8), 3)  # 5 and 8 tokens, one filling
     np.testing.assert_array_equal(batch["weight"].sum(axis=1), [4, 7, 0])
     for row, i in enumerate((2, 0)):
-        ids = examples.input_ids[spans(examples)[i]]
+        ids = examples.tokens.input_ids[spans(examples)[i]]
         np.testing.assert_array_equal(batch["labels"][row, : len(ids) - 1], ids[1:])
         np.testing.assert_array_equal(batch["input_ids"][row, : len(ids)], ids)
 
@@ -151,8 +152,8 @@ def test_masked_blocks_stand_between_cls_and_sep(bert, vocab, max_length):
     bodies = [stream[i : i + size] for i in range(0, len(stream), size)]
     expected = [[vocab["[CLS]"], *body, vocab["[SEP]"]] for body in bodies]
     examples, notes = masked(bert, texts, max_length=max_length)
-    assert [examples.input_ids[span].tolist() for span in spans(examples)] == expected
-    np.testing.assert_array_equal(examples.labels, examples.input_ids)
+    assert [examples.tokens.input_ids[span].tolist() for span in spans(examples)] == expected
+    np.testing.assert_array_equal(examples.labels, examples.tokens.input_ids)
     special = [vocab[word] for word in ("[CLS]", "[SEP]")]
     assert examples.weights.tolist() == [float(i not in special) for i in examples.labels]
     assert notes == [f"4 texts make {len(bodies)} blocks of up to {max_length} tokens"]
@@ -167,7 +168,7 @@ def test_shares_of_what_is_masked(bert, vocab):
     """4 standard deviations of each share, over 1000 epochs of 120 words."""
     text = " ".join(["cat", "film", "good"] * 40)
     examples, _ = masked(bert, [text], max_length=200)
-    originals = examples.input_ids
+    originals = examples.tokens.input_ids
     chosen, hidden, unchanged, drawn = np.zeros(122), 0, 0, []
     for epoch in range(1000):
         batch = examples.collate(BatchIndex(np.array([0]), 128), 1, (7, epoch))
@@ -230,7 +231,7 @@ def test_special_and_unknown_tokens_are_never_chosen(bert, vocab, seed):
     text = "cat [MASK] 中 [SEP] good [UNK] [PAD] [CLS] film"
     examples, _ = masked(bert, [text, text], max_length=30, mask_probability=0.9)
     special = [vocab[f"[{name}]"] for name in ("PAD", "UNK", "CLS", "SEP", "MASK")]
-    originals = examples.input_ids
+    originals = examples.tokens.input_ids
     assert set(special) <= set(originals.tolist())
     for epoch in range(100):
         batch = examples.collate(BatchIndex(np.array([0]), 32), 1, (seed, epoch))
@@ -262,7 +263,8 @@ def test_a_mask_follows_from_seed_epoch_and_index_alone(bert):
         np.testing.assert_array_equal(values, fixed[name])
     assert (fixed["weight"] != first["weight"]).any()
     again, _ = masked(bert, ["the cat is not a very good dog " * 12], max_length=18)
-    np.testing.assert_array_equal(examples.input_ids, again.input_ids)  # nothing was written to
+    # Nothing was written to.
+    np.testing.assert_array_equal(examples.tokens.input_ids, again.tokens.input_ids)
 
 
 def test_masked_needs_a_mask_token(gpt2):

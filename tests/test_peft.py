@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
-from jaxtune.data.text.examples import load_tokenizer
+from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.export import peft
 from jaxtune.export.adapter_folder import find_head_name, open_model
 from jaxtune.models.pretrained import load_pretrained, read_config

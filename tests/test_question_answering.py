@@ -24,8 +24,9 @@ from jaxtune.data.batching import batches
 from jaxtune.data.batching.layout import Layout
 from jaxtune.data.sources.rows import Rows
 from jaxtune.data.text import windows
-from jaxtune.data.text.examples import Examples, load_tokenizer
+from jaxtune.data.text.examples import Examples
 from jaxtune.data.text.squad import Answer, Question
+from jaxtune.data.text.tokens import Tokens, load_tokenizer
 from jaxtune.data.text.windows import Window
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.run.config import validate
@@ -104,7 +105,8 @@ def reference(group, logits):
 
 
 def examples_of(found):
-    return Examples(np.zeros(0), np.zeros(0), np.zeros(len(found) + 1), None, info=found)
+    tokens = Tokens(np.zeros(0), np.zeros(0), np.zeros(len(found) + 1))
+    return Examples(tokens, info=found)
 
 
 def decode(found, logits):

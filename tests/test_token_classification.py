@@ -12,7 +12,7 @@ from jaxtune.core.errors import UserError
 from jaxtune.data.batching.batches import BatchIndex
 from jaxtune.data.batching.layout import Layout
 from jaxtune.data.sources.rows import Rows, class_order
-from jaxtune.data.text.examples import load_tokenizer
+from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.data.text.word_tokens import encode
 from jaxtune.data.text.words import Tags, from_words, split_words
 from jaxtune.run.evaluate import all_scores, predict_all

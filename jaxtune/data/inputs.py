@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.text.examples import Examples, FolderTokenizer
+from jaxtune.data.text.examples import Examples
+from jaxtune.data.text.tokens import FolderTokenizer
 from jaxtune.settings.data import AugmentationSettings, DataSettings
 
 
@@ -34,9 +35,10 @@ def check_max_length(max_length: int, limit: int, folder: Path) -> None:
 
 def check_tokens(examples: Examples, config: Any, folder: Path) -> None:
     """Refuses tokens and token types outside the model's tables, which XLA would not report."""
+    ids, types, *_ = examples.tokens
     tables = {
-        "input_ids": (examples.input_ids, "vocab_size", config.vocab_size),
-        "token_type_ids": (examples.token_type_ids, "type_vocab_size", config.type_vocab_size),
+        "input_ids": (ids, "vocab_size", config.vocab_size),
+        "token_type_ids": (types, "type_vocab_size", config.type_vocab_size),
     }
     for name, (values, field, size) in tables.items():
         most = int(values.max(initial=0))

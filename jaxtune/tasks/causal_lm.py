@@ -56,9 +56,10 @@ def encode(
 
 def next_tokens(examples: Examples) -> Examples:
     """Labels each token with the next one of its block; the last one has weight 0."""
-    weights = np.ones(len(examples.input_ids), np.float32)
-    weights[examples.offsets[1:] - 1] = 0.0
-    following = np.append(examples.input_ids[1:], np.int32(0))
+    ids = examples.tokens.input_ids
+    weights = np.ones(len(ids), np.float32)
+    weights[examples.tokens.offsets[1:] - 1] = 0.0
+    following = np.append(ids[1:], np.int32(0))
     return examples._replace(labels=np.where(weights > 0, following, 0), weights=weights)
 
 

@@ -56,7 +56,8 @@ def encode(
     parts = [blocks.cut(ids, size) for ids in streams]
     found = blocks.make_examples(parts, tokenizer.pad_token_id, frame)
     special = blocks.special_tokens(tokenizer)
-    candidates = np.isin(found.input_ids, list(special), invert=True)
+    ids = found.tokens.input_ids
+    candidates = np.isin(ids, list(special), invert=True)
     if learning and not candidates.any():
         raise UserError(
             f"{settings.source.path}: the texts have no token that can be masked, only special and"
@@ -71,7 +72,7 @@ def encode(
     )
     notes = [blocks.describe(len(texts), found, settings.tokens.max_length)] if learning else []
     weights = candidates.astype(np.float32)
-    return found._replace(labels=found.input_ids, weights=weights, transform=transform), notes
+    return found._replace(labels=ids, weights=weights, transform=transform), notes
 
 
 def mask_tokens(

@@ -11,21 +11,20 @@ from jaxtune.data.batching.batches import (
     train_order,
 )
 from jaxtune.data.text.examples import Examples
+from jaxtune.data.text.tokens import Tokens
 
 
 def random_lengths(seed, n, longest=60):
     return np.random.default_rng(seed).integers(2, longest + 1, n)
 
 
-def make_examples(lengths, labels=None):
+def make_examples(lengths, labels=None, pad_token_id=0):
     """Example i holds the tokens 100 i, 100 i + 1, ... of which the second half has type 1."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     parts = [100 * i + np.arange(length) for i, length in enumerate(lengths)]
     types = [np.arange(length) >= length // 2 for length in lengths]
-    return Examples(
-        np.concatenate(parts).astype(np.int32), np.concatenate(types).astype(np.int32), offsets,
-        labels,
-    )  # fmt: skip
+    flat = (np.concatenate(values).astype(np.int32) for values in (parts, types))
+    return Examples(Tokens(*flat, offsets, pad_token_id), labels)
 
 
 def cost(lengths, shapes):
@@ -152,8 +151,8 @@ def test_eval_order_holds_every_example_once_shortest_first(n, batch_size):
 @pytest.mark.parametrize("kind", [np.int32, np.float32])
 def test_collate_pads_rows_and_fills_the_batch(kind):
     lengths = [3, 8, 5]
-    examples = make_examples(lengths, np.array([4, 5, 6], kind))
-    batch = examples._replace(pad_token_id=9).collate(BatchIndex(np.array([2, 0]), 8), batch_size=4)
+    examples = make_examples(lengths, np.array([4, 5, 6], kind), pad_token_id=9)
+    batch = examples.collate(BatchIndex(np.array([2, 0]), 8), batch_size=4)
     np.testing.assert_array_equal(
         batch["input_ids"],
         [[200, 201, 202, 203, 204, 9, 9, 9], [0, 1, 2, 9, 9, 9, 9, 9], [9] * 8, [9] * 8],

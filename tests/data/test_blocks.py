@@ -11,7 +11,7 @@ from jaxtune.core.errors import UserError
 from jaxtune.data.sources.locate import load_tables
 from jaxtune.data.sources.rows import read_data
 from jaxtune.data.text import blocks
-from jaxtune.data.text.examples import load_tokenizer
+from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import from_dict
 
@@ -295,16 +295,16 @@ def test_blocks_stand_in_their_frame_and_know_their_text():
     parts = [[np.array(ids, np.int32) for ids in text] for text in parts]
     found = blocks.make_examples(parts, 0, blocks.Frame((1,), (2, 3)))
     expected = [[1, 5, 6, 2, 3], [1, 7, 2, 3], [1, 2, 3], [1, 8, 2, 3]]
-    bounds = zip(found.offsets, found.offsets[1:], strict=False)
-    assert [found.input_ids[a:b].tolist() for a, b in bounds] == expected
-    assert found.input_ids.dtype == np.int32
-    assert found.token_type_ids.tolist() == [0] * 16
+    bounds = zip(found.tokens.offsets, found.tokens.offsets[1:], strict=False)
+    assert [found.tokens.input_ids[a:b].tolist() for a, b in bounds] == expected
+    assert found.tokens.input_ids.dtype == np.int32
+    assert found.tokens.token_type_ids.tolist() == [0] * 16
     assert list(found.info) == [0, 0, 1, 2]
 
 
 def test_a_block_without_any_token_is_padding():
     found = blocks.make_examples([[np.array([], np.int32)], [np.array([5])]], 4)
-    assert found.input_ids.tolist() == [4, 5]
+    assert found.tokens.input_ids.tolist() == [4, 5]
     assert found.lengths.tolist() == [1, 1]
 
 

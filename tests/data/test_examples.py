@@ -6,8 +6,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.text import examples as module
-from jaxtune.data.text.examples import Examples, load_tokenizer, tokenize
+from jaxtune.data.text import tokens as module
+from jaxtune.data.text.examples import Examples
+from jaxtune.data.text.tokens import Tokens, load_tokenizer, tokenize
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,6 @@ def test_single_texts(tokenizer, index):
     assert rows_of(found) == [ids(index, text) for text in expected]
     assert not found.token_type_ids.any()
     assert found.lengths.tolist() == [4, 2, 6, 4]
-    assert found.labels is None
     assert cut == 0
     assert found.input_ids.dtype == found.token_type_ids.dtype == np.int32
 
@@ -166,7 +166,7 @@ def test_no_texts_are_no_examples(tokenizer):
 
 def test_examples_show_sizes_not_contents():
     ids = np.arange(5)
-    assert repr(Examples(ids, ids, np.array([0, 2, 5]), None)) == "Examples(2 examples, 5 tokens)"
+    assert repr(Examples(Tokens(ids, ids, np.array([0, 2, 5])))) == "Examples(2 examples, 5 tokens)"
 
 
 @pytest.mark.parametrize("name", ["odd_bare", "no_such_folder"])

@@ -6,7 +6,7 @@ import pytest
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources.rows import class_order, read_data
 from jaxtune.data.text import text_tables
-from jaxtune.data.text.examples import load_tokenizer
+from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import from_dict
 

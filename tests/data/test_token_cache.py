@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxtune.data.sources.rows import Rows
-from jaxtune.data.text import examples, text_tables, token_cache
-from jaxtune.data.text.examples import FolderTokenizer, tokenize
+from jaxtune.data.text import text_tables, token_cache, tokens
+from jaxtune.data.text.tokens import FolderTokenizer, tokenize
 from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import from_dict
 from jaxtune.tasks.registry import TASKS
@@ -41,7 +41,6 @@ def same(one, other):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
         assert getattr(first, name).dtype == getattr(second, name).dtype
     assert (first_cut, first.pad_token_id) == (second_cut, second.pad_token_id)
-    assert first.labels is second.labels is None
 
 
 @pytest.mark.parametrize("rows", [TEXTS, [("good film", "bad"), ("the", "cat ran on the film")]])
@@ -74,7 +73,7 @@ def test_whatever_the_tokens_follow_from_is_in_the_name(tokenizer, asked, tmp_pa
 def test_a_tokenizer_is_loaded_when_it_is_needed(golden, tmp_path, monkeypatch):
     first = FolderTokenizer(golden / "odd", 1000)
     expected = token_cache.tokenize_once(tmp_path, first, TEXTS, 6)
-    monkeypatch.setattr(examples, "load_tokenizer", lambda folder: pytest.fail("it was loaded"))
+    monkeypatch.setattr(tokens, "load_tokenizer", lambda folder: pytest.fail("it was loaded"))
     same(
         token_cache.tokenize_once(tmp_path, FolderTokenizer(golden / "odd", 1000), TEXTS, 6),
         expected,
@@ -148,7 +147,7 @@ def test_tasks_of_whole_texts_keep_theirs(name, tokenizer, asked, tmp_path):
     expected, expected_notes = text_tables.encode(rows, tokenizer, settings)
     assert notes == again == expected_notes
     for found in (first, second):
-        np.testing.assert_array_equal(found.input_ids, expected.input_ids)
+        np.testing.assert_array_equal(found.tokens.input_ids, expected.tokens.input_ids)
         np.testing.assert_array_equal(found.labels, rows.labels)
         assert found.transform is not None
     assert asked == [4]

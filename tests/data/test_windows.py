@@ -15,8 +15,8 @@ from jaxtune.core.errors import UserError
 from jaxtune.data.batching.batches import BatchIndex
 from jaxtune.data.sources.rows import Rows
 from jaxtune.data.text import windows
-from jaxtune.data.text.examples import load_tokenizer
 from jaxtune.data.text.squad import Answer, Question
+from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.settings.data import AnswerSettings, DataSettings
 from jaxtune.settings.dicts import from_dict
 
@@ -125,8 +125,8 @@ def test_windows_and_labels_are_those_of_plain_loops(
     ]
     assert [window.row for window in examples.info] == [row for row, _, _ in expected]
     for i, (_, tokens, label) in enumerate(expected):
-        span = slice(examples.offsets[i], examples.offsets[i + 1])
-        assert examples.input_ids[span].tolist() == tokens
+        span = slice(examples.tokens.offsets[i], examples.tokens.offsets[i + 1])
+        assert examples.tokens.input_ids[span].tolist() == tokens
         assert tuple(examples.labels[i]) == label
     assert examples.labels.dtype == np.int32
     assert max_length == 1000 or max(np.bincount([row for row, _, _ in expected])) > 2
@@ -190,7 +190,8 @@ def test_an_answer_at_an_edge_is_in_the_windows_that_hold_all_of_it(bert):
 def test_token_types_are_0_for_the_question_and_1_for_the_context(bert):
     examples, _ = windows.encode(make_rows(0), bert, FORTY)
     for i, window in enumerate(examples.info):
-        types = examples.token_type_ids[examples.offsets[i] : examples.offsets[i + 1]]
+        start, stop = examples.tokens.offsets[i : i + 2]
+        types = examples.tokens.token_type_ids[start:stop]
         assert types.tolist() == [0] * window.first + [1] * (len(window.spans) + 1)
 
 
@@ -274,7 +275,7 @@ def test_white_space_around_a_question_takes_no_room(tokenizer):
     rows = [Rows([Question("a", text, "bad day")], None) for text in ("is it", "  \n is it \n ")]
     settings = FORTY
     plain, spaced = (windows.encode(part, tokenizer, settings)[0] for part in rows)
-    assert plain.input_ids.tolist() == spaced.input_ids.tolist()
+    assert plain.tokens.input_ids.tolist() == spaced.tokens.input_ids.tolist()
 
 
 @pytest.mark.parametrize(("max_length", "stride"), [(12, 6), (16, 12), (3, 0)])
@@ -308,7 +309,7 @@ def test_settings_of_the_tokenizer_do_not_count_and_are_not_left_behind(bert):
     backend.enable_truncation(5, stride=2, strategy="longest_first", direction="left")
     backend.enable_padding(length=64)
     other, _ = windows.encode(rows, bert, settings)
-    assert other.input_ids.tolist() == plain.input_ids.tolist()
+    assert other.tokens.input_ids.tolist() == plain.tokens.input_ids.tolist()
     assert other.labels.tolist() == plain.labels.tolist()
     assert backend.truncation is None
     assert backend.padding is None
@@ -321,5 +322,6 @@ def test_nothing_depends_on_the_rest_of_the_rows(bert):
         windows.encode(Rows([q], [a]), bert, dataclasses.replace(settings))[0]
         for q, a in zip(rows.inputs, rows.labels, strict=True)
     ]
-    assert np.concatenate([e.input_ids for e in alone]).tolist() == examples.input_ids.tolist()
+    ids = np.concatenate([e.tokens.input_ids for e in alone])
+    assert ids.tolist() == examples.tokens.input_ids.tolist()
     assert np.concatenate([e.labels for e in alone]).tolist() == examples.labels.tolist()

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources.rows import Rows
-from jaxtune.data.text.examples import load_tokenizer
+from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.data.text.word_tokens import UNSCORED, encode
 from jaxtune.data.text.words import Tags, from_words
 from jaxtune.settings.data import DataSettings
@@ -52,13 +52,13 @@ def encoded(tokenizer, sentences, max_length=64, classes=None):
 
 def test_the_first_token_of_a_word_has_its_tag(bert):
     found, notes = encoded(bert, [["Loved", "dog"], ["ran"]], classes=[[1, 2], [0]])
-    tokens = [bert.convert_ids_to_tokens(part) for part in np.split(found.input_ids, [5])]
+    tokens = [bert.convert_ids_to_tokens(part) for part in np.split(found.tokens.input_ids, [5])]
     assert tokens == [["[CLS]", "love", "##d", "dog", "[SEP]"], ["[CLS]", "ran", "[SEP]"]]
     assert found.labels.tolist() == [-1, 1, -1, 2, -1, -1, 0, -1]
     assert found.weights.tolist() == [0, 1, 0, 1, 0, 0, 1, 0]
     assert found.labels.dtype == np.int32
     assert found.weights.dtype == np.float32
-    assert found.input_ids.dtype == found.token_type_ids.dtype == np.int32
+    assert found.tokens.input_ids.dtype == found.tokens.token_type_ids.dtype == np.int32
     assert [part.tokens.tolist() for part in found.info] == [[1, 3], [1]]
     assert [part.tags.classes.tolist() for part in found.info] == [[1, 2], [0]]
     assert found.info[0].sentence.text == "Loved dog"
@@ -70,7 +70,7 @@ def test_tokens_are_the_same_without_labels(bert):
     found, _ = encoded(bert, [["Loved", "dog"], ["ran"]])
     assert found.labels is None
     assert found.weights is None
-    np.testing.assert_array_equal(found.input_ids, labelled.input_ids)
+    np.testing.assert_array_equal(found.tokens.input_ids, labelled.tokens.input_ids)
     assert [part.tokens.tolist() for part in found.info] == [[1, 3], [1]]
     assert all(part.tags is None for part in found.info)
 
@@ -107,11 +107,11 @@ def test_words_are_separate_for_a_byte_level_tokenizer(prefix, special):
     found, notes = encoded(byte_level(prefix, special), sentences)
     # transformers asks for add_prefix_space=True with words.
     expected = byte_level(True, special)(sentences, is_split_into_words=True)
-    assert found.input_ids.tolist() == [i for ids in expected["input_ids"] for i in ids]
+    assert found.tokens.input_ids.tolist() == [i for ids in expected["input_ids"] for i in ids]
     assert notes == []
     tokenizer = byte_level(True)
     for i, sentence in enumerate(sentences):
-        tokens = found.input_ids[found.offsets[i] : found.offsets[i + 1]]
+        tokens = found.tokens.input_ids[found.tokens.offsets[i] : found.tokens.offsets[i + 1]]
         parts = np.split(tokens[: -1 if special else None], found.info[i].tokens)
         words = [tokenizer.decode(part, clean_up_tokenization_spaces=False) for part in parts[1:]]
         assert words == [f" {word}" for word in sentence]
@@ -122,7 +122,9 @@ def test_chunks_and_batches(bert, monkeypatch):
     whole, _ = encoded(bert, sentences, classes=[[1] * len(words) for words in sentences])
     monkeypatch.setattr("jaxtune.data.text.word_tokens._CHUNK", 4)
     parts, _ = encoded(bert, sentences, classes=[[1] * len(words) for words in sentences])
-    for name in ("input_ids", "offsets", "labels", "weights"):
+    for one, other in zip(whole.tokens, parts.tokens, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for name in ("labels", "weights"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
 
 

@@ -11,6 +11,7 @@ from jaxtune.core.errors import UserError
 from jaxtune.data.sources.new_rows import open_new
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table, column, where
+from jaxtune.data.text import tokens
 from jaxtune.data.text.examples import Examples
 from jaxtune.data.text.text_tables import Track, load_tables, only_column
 from jaxtune.settings.data import ColumnSettings
@@ -187,11 +188,7 @@ def make_examples(
     framed = [np.concatenate([before, ids, after]) for blocks in parts for ids in blocks]
     framed = [ids if len(ids) else padding for ids in framed]
     owners = [i for i, blocks in enumerate(parts) for _ in blocks]
-    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in framed])]).astype(np.int64)
-    flat = np.concatenate(framed)
-    return Examples(
-        flat, np.zeros_like(flat), offsets, None, pad_token_id=pad_token_id, info=owners
-    )
+    return Examples(tokens.join(framed, None, pad_token_id), info=owners)
 
 
 def describe(num_texts: int, examples: Examples, max_length: int) -> str:

@@ -1,23 +1,13 @@
-"""Tokenized examples of any length, kept as one flat array with offsets: no padding."""
+"""Tokenized examples of any length, and how they are laid into batches."""
 
-import hashlib
-import os
-from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-from jaxtune.core.errors import UserError
 from jaxtune.data.batching.batches import BatchIndex
-from jaxtune.io.json_files import sha256_of
-
-_CHUNK = 2000  # texts tokenized at a time, so that progress can be shown
-_TOKENIZER_SUFFIXES = (".json", ".txt", ".model", ".spm", ".tiktoken", ".jinja")
-_EXPECTED = "Expected tokenizer.json, or vocab.txt, with tokenizer_config.json."
-
+from jaxtune.data.text.tokens import Tokens
 
 Draw = tuple[int, int]
 """(seed, epoch): what random changes to an example follow from, besides its index."""
@@ -33,24 +23,18 @@ class Examples(NamedTuple):
     """n examples of T tokens in all.
 
     Attributes:
-      input_ids: tokens of all examples, one after the other.
-      token_type_ids: 0 for the first text, 1 for the second.
-      offsets: example i is the slice offsets[i] : offsets[i + 1].
+      tokens: of each example.
       labels: of each example, [n] or [n c]; of each token, [T], where there are `weights`; None
         where unlabelled.
       weights: float32 [T]; 0 at tokens that are not scored. None where examples have one weight.
-      pad_token_id: fills rows up.
       transform: changes an example each time that it goes into a batch; None for none.
       info: what decoding needs to know of each example.
       spans: whether the labels of an example are places of its tokens.
     """
 
-    input_ids: Int[np.ndarray, " T"]
-    token_type_ids: Int[np.ndarray, " T"]
-    offsets: Int[np.ndarray, " n+1"]
-    labels: np.ndarray | None
+    tokens: Tokens
+    labels: np.ndarray | None = None
     weights: np.ndarray | None = None
-    pad_token_id: int = 0
     transform: Transform | None = None
     info: Sequence[Any] = ()
     spans: bool = False
@@ -68,7 +52,7 @@ class Examples(NamedTuple):
     @property
     def lengths(self) -> Int[np.ndarray, " n"]:
         """Tokens of each example, special tokens included."""
-        return np.diff(self.offsets)
+        return self.tokens.lengths
 
     def collate(self, index: BatchIndex, batch_size: int, draw: Draw | None = None) -> Fields:
         """Pads the examples of a batch to its length, and a ragged batch to its full size.
@@ -89,7 +73,7 @@ class Examples(NamedTuple):
             return self._pack(index, len(index.rows), draw)
         shape = (batch_size, index.length)
         batch: Fields = {
-            "input_ids": np.full(shape, self.pad_token_id, np.int32),
+            "input_ids": np.full(shape, self.tokens.pad_token_id, np.int32),
             "attention_mask": np.zeros(shape, np.int32),
             "token_type_ids": np.zeros(shape, np.int32),
         }
@@ -126,7 +110,7 @@ class Examples(NamedTuple):
         tokens, slots = (rows, index.length), (rows, index.slots)
         names = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "segment_ids")
         batch: Fields = {name: np.zeros(tokens, np.int32) for name in names}
-        batch["input_ids"] += self.pad_token_id
+        batch["input_ids"] += self.tokens.pad_token_id
         of_examples = ("first_tokens", "last_tokens", "example_ids")
         batch |= {name: np.zeros(slots, np.int32) for name in of_examples}
         scored = self.weights is not None
@@ -155,8 +139,9 @@ class Examples(NamedTuple):
 
     def _example(self, i: int, draw: Draw | None) -> Fields:
         """Example i as it goes into a batch."""
-        span = slice(self.offsets[i], self.offsets[i + 1])
-        fields = {"input_ids": self.input_ids[span], "token_type_ids": self.token_type_ids[span]}
+        ids, types, offsets, _ = self.tokens
+        span = slice(offsets[i], offsets[i + 1])
+        fields = {"input_ids": ids[span], "token_type_ids": types[span]}
         if self.weights is not None:
             labels = np.zeros(0, np.int32) if self.labels is None else self.labels
             fields |= {"labels": labels[span], "weights": self.weights[span]}
@@ -169,7 +154,7 @@ class Examples(NamedTuple):
 
     def __repr__(self) -> str:
         """Sizes, not contents."""
-        return f"Examples({len(self.offsets) - 1} examples, {len(self.input_ids)} tokens)"
+        return f"Examples({len(self.lengths)} examples, {len(self.tokens.input_ids)} tokens)"
 
 
 def name_rows(indices: Int[np.ndarray, " b"], batch_size: int) -> Fields:
@@ -188,131 +173,3 @@ def labels_and_weight(
         batch["labels"] = np.zeros((batch_size, *labels.shape[1:]), labels.dtype)
         batch["labels"][: len(indices)] = labels[indices]
     return batch
-
-
-class FolderTokenizer:
-    """A folder's tokenizer, loaded when something of it is first asked for.
-
-    To import transformers and to load takes a second, and whoever finds the tokens of an earlier
-    run needs neither before the export. Has all attributes of the tokenizer itself.
-    """
-
-    def __init__(self, folder: Path, max_size: int) -> None:
-        """Loads nothing.
-
-        Args:
-          folder: as of `load_tokenizer`, whose errors come when it is loaded.
-          max_size: the most tokens that the model knows.
-        """
-        self._folder, self._max_size = folder, max_size
-
-    @cached_property
-    def loaded(self) -> Any:
-        """The tokenizer itself.
-
-        Raises:
-          UserError: as `load_tokenizer`, or it has more tokens than `max_size`.
-        """
-        tokenizer = load_tokenizer(self._folder)
-        if len(tokenizer) > self._max_size:
-            raise UserError(
-                f"{self._folder}: the tokenizer has {len(tokenizer)} tokens, but the model has"
-                f" {self._max_size} word embeddings. They do not belong together."
-            )
-        return tokenizer
-
-    @cached_property
-    def digest(self) -> str:
-        """Of the names and contents of all files that a tokenizer may be made from."""
-        digest = hashlib.sha256()
-        for file in sorted(self._folder.iterdir()):
-            if file.suffix in _TOKENIZER_SUFFIXES and file.is_file():
-                digest.update(f"{file.name!r} {sha256_of([file])}\n".encode())
-        return digest.hexdigest()
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked for by Python itself
-            raise AttributeError(name)
-        return getattr(self.loaded, name)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As the tokenizer's own."""
-        return self.loaded(*args, **kwargs)
-
-    def __len__(self) -> int:
-        """How many tokens it has."""
-        return len(self.loaded)
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer, as transformers loads it.
-
-    Raises:
-      UserError: no tokenizer files, or no padding token.
-    """
-    # Without torch, transformers says at import that it has no models; nobody needs to act on it.
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UserError(
-            f"{folder} has no tokenizer that transformers can load: {str(error).splitlines()[0]}"
-            f" {_EXPECTED}"
-        ) from None
-    # Without its vocabulary transformers builds one of special tokens alone, and says nothing.
-    files = tokenizer.vocab_files_names.values()
-    if not any((folder / file).is_file() for file in files):
-        raise UserError(f"{folder} has no tokenizer: none of {', '.join(files)}. {_EXPECTED}")
-    if tokenizer.pad_token_id is None:  # GPT-2's; which token fills a row makes no difference
-        if tokenizer.eos_token is None:
-            raise UserError(f"{folder}: the tokenizer has no padding token; set one in its files.")
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def tokenize(
-    tokenizer: Any,
-    rows: Sequence[tuple[str, ...]],
-    max_length: int,
-    track: Callable[[Iterable[int]], Iterable[int]] = iter,
-) -> tuple[Examples, int]:
-    """Tokenizes texts or pairs of texts, cut to `max_length` tokens.
-
-    The tokenizer's own truncation and padding settings are not used. Of a pair, the longer text
-    is cut first.
-
-    Args:
-      tokenizer: from `load_tokenizer`.
-      rows: one or two texts each.
-      max_length: tokens, special ones included.
-      track: wraps the iteration over chunks, to show progress.
-
-    Returns:
-      (examples without labels, how many were cut).
-    """
-    ids: list[list[int]] = []
-    types: list[list[int]] = []
-    cut = 0
-    for start in track(range(0, len(rows), _CHUNK)):
-        columns = [list(column) for column in zip(*rows[start : start + _CHUNK], strict=True)]
-        options = {"padding": False, "return_token_type_ids": True, "verbose": False}
-        encoded = tokenizer(*columns, truncation=False, **options)
-        long = [i for i, tokens in enumerate(encoded["input_ids"]) if len(tokens) > max_length]
-        if long:
-            few = [[column[i] for i in long] for column in columns]
-            again = tokenizer(*few, truncation="longest_first", max_length=max_length, **options)
-            for position, i in enumerate(long):
-                encoded["input_ids"][i] = again["input_ids"][position]
-                encoded["token_type_ids"][i] = again["token_type_ids"][position]
-        cut += len(long)
-        ids += encoded["input_ids"]
-        types += encoded["token_type_ids"]
-    offsets = np.concatenate([[0], np.cumsum([len(tokens) for tokens in ids])]).astype(np.int64)
-    flat = (_flat(ids), _flat(types), offsets, None)
-    return Examples(*flat, pad_token_id=tokenizer.pad_token_id), cut
-
-
-def _flat(lists: list[list[int]]) -> np.ndarray:
-    return np.fromiter((token for tokens in lists for token in tokens), np.int32)

@@ -15,9 +15,10 @@ from jaxtune.data.sources.new_rows import open_new
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table
 from jaxtune.data.text import labels
-from jaxtune.data.text.examples import Examples, Transform, tokenize
+from jaxtune.data.text.examples import Examples, Transform
 from jaxtune.data.text.token_cache import tokenize_once
 from jaxtune.data.text.token_dropout import token_dropout
+from jaxtune.data.text.tokens import Tokens, tokenize
 from jaxtune.settings.data import ColumnSettings, DataSettings
 
 Track = Callable[[Iterable[int]], Iterable[int]]
@@ -78,7 +79,7 @@ def encode(
     tokenizer: Any,
     settings: DataSettings,
     track: Track = iter,
-    tokenize: Callable[..., tuple[Examples, int]] = tokenize,
+    tokenize: Callable[..., tuple[Tokens, int]] = tokenize,
 ) -> tuple[Examples, list[str]]:
     """Tokenizes texts or pairs, and says how many were cut.
 
@@ -87,7 +88,7 @@ def encode(
       tokenizer: from `load_tokenizer`.
       settings: of the tokens `max_length` and `token_dropout` are read.
       track: shows progress.
-      tokenize: as `examples.tokenize`.
+      tokenize: as `tokens.tokenize`.
 
     Raises:
       UserError: token dropout with a tokenizer that has no token to put in the place.
@@ -98,9 +99,8 @@ def encode(
     if cut:
         share = f"{cut} of {len(rows.inputs)}"
         notes.append(f"{share} texts are longer than max_length {length} and were cut")
-    if rate:
-        found = found._replace(transform=_dropout(tokenizer, rate))
-    return found._replace(labels=rows.labels), notes
+    transform = _dropout(tokenizer, rate) if rate else None
+    return Examples(found, rows.labels, transform=transform), notes
 
 
 def encode_once(folder: Path) -> Callable[..., tuple[Examples, list[str]]]:

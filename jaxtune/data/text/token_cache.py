@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxtune.data.text.examples import Examples, FolderTokenizer, tokenize
+from jaxtune.data.text.tokens import FolderTokenizer, Tokens, tokenize
 from jaxtune.io.atomic import write_atomic
 
 MAX_BYTES = 2 << 30  # of all files; the ones not used for longest are removed
@@ -25,8 +25,8 @@ def tokenize_once(
     rows: Sequence[tuple[str, ...]],
     max_length: int,
     track: Callable[[Iterable[int]], Iterable[int]] = iter,
-) -> tuple[Examples, int]:
-    """As `examples.tokenize`, which is asked where `folder` has not the answer already.
+) -> tuple[Tokens, int]:
+    """As `tokens.tokenize`, which is asked where `folder` has not the answer already.
 
     Args:
       folder: holds a file for each answer. A damaged one is made again; one that cannot be written
@@ -40,9 +40,9 @@ def tokenize_once(
     kept = _read(file, len(rows))
     if kept is not None:
         return kept
-    examples, cut = tokenize(tokenizer, rows, max_length, track)
-    _write(file, examples, cut)
-    return examples, cut
+    tokens, cut = tokenize(tokenizer, rows, max_length, track)
+    _write(file, tokens, cut)
+    return tokens, cut
 
 
 def _digest(tokenizer: FolderTokenizer, rows: Sequence[tuple[str, ...]], max_length: int) -> str:
@@ -57,7 +57,7 @@ def _digest(tokenizer: FolderTokenizer, rows: Sequence[tuple[str, ...]], max_len
     return digest.hexdigest()
 
 
-def _read(file: Path, num_rows: int) -> tuple[Examples, int] | None:
+def _read(file: Path, num_rows: int) -> tuple[Tokens, int] | None:
     """What `file` holds; None where it is absent or damaged."""
     try:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
@@ -74,12 +74,12 @@ def _read(file: Path, num_rows: int) -> tuple[Examples, int] | None:
     )
     if not good:
         return None
-    return Examples(ids, types, offsets, None, pad_token_id=int(pad)), int(cut)
+    return Tokens(ids, types, offsets, int(pad)), int(cut)
 
 
-def _write(file: Path, examples: Examples, cut: int) -> None:
-    numbers = np.int64(cut), np.int64(examples.pad_token_id)
-    values = (examples.input_ids, examples.token_type_ids, examples.offsets, *numbers)
+def _write(file: Path, tokens: Tokens, cut: int) -> None:
+    *arrays, pad_token_id = tokens
+    values = (*arrays, np.int64(cut), np.int64(pad_token_id))
     stream = io.BytesIO()
     np.savez(stream, **dict(zip(_ARRAYS, values, strict=True)))
     content = stream.getvalue()

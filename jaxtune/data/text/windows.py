@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,12 +9,19 @@ from jaxtyping import Int32
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources.rows import Rows
+from jaxtune.data.text import tokens
 from jaxtune.data.text.examples import Examples
 from jaxtune.data.text.squad import Answer, Question
 from jaxtune.data.text.text_tables import Track
 from jaxtune.settings.data import AnswerSettings, DataSettings
 
 _CHUNK = 1000  # questions tokenized at a time, so that progress can be shown
+
+_OPTIONS = {
+    **{"padding": False, "return_overflowing_tokens": True, "return_offsets_mapping": True},
+    **{"return_token_type_ids": True, "verbose": False},
+}
+"""How questions and contexts are tokenized."""
 
 
 class Window(NamedTuple):
@@ -52,9 +58,8 @@ def encode(
       track: shows progress.
 
     Returns:
-      (Examples with one `Window` each as `info`, and as labels int32 [n 2] the positions of first
-      and last token of the first right answer, or (0, 0) where it is not wholly in the window;
-      notes).
+      (Examples with a `Window` each as `info`, and as labels int32 [n 2] the positions of first and
+      last token of the first right answer, or (0, 0) where it is not wholly in the window; notes).
 
     Raises:
       UserError: a tokenizer without offsets, or too few tokens for a question and a context.
@@ -66,6 +71,7 @@ def encode(
         )
     size, stride = settings.tokens.max_length, settings.answers.doc_stride
     limit = _question_limit(tokenizer, size, stride)
+    options = {"truncation": "only_second", "max_length": size, "stride": stride} | _OPTIONS
     ids: list[list[int]] = []
     types: list[list[int]] = []
     windows: list[Window] = []
@@ -74,31 +80,19 @@ def encode(
         part = rows.inputs[start : start + _CHUNK]
         questions, cut = _cut_questions(tokenizer, part, limit)
         num_cut += cut
-        encoded = tokenizer(
-            questions,
-            [question.context for question in part],
-            truncation="only_second",
-            max_length=size,
-            stride=stride,
-            padding=False,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-            return_token_type_ids=True,
-            verbose=False,
-        )
+        encoded = tokenizer(questions, [question.context for question in part], **options)
         ids += encoded["input_ids"]
         types += encoded["token_type_ids"]
         for w, i in enumerate(encoded["overflow_to_sample_mapping"]):
             windows.append(_window(rows, start + i, encoded, w, settings.answers))
     tokenizer.backend_tokenizer.no_truncation()  # else it would be saved with the model
-    offsets = np.concatenate([[0], np.cumsum([len(tokens) for tokens in ids])]).astype(np.int64)
     labels = None if rows.labels is None else np.array([_label(w) for w in windows], np.int32)
-    flat = (_flat(ids), _flat(types), offsets, labels)
-    examples = Examples(*flat, pad_token_id=tokenizer.pad_token_id, info=windows, spans=True)
+    found = tokens.join(ids, types, tokenizer.pad_token_id)
+    examples = Examples(found, labels, info=windows, spans=True)
     notes = _notes(examples, len(rows.inputs), size, stride)
     if num_cut:
-        cut = f"{num_cut} of {len(rows.inputs)} questions are longer than {limit} tokens"
-        notes.insert(0, f"{cut} and were cut")
+        share = f"{num_cut} of {len(rows.inputs)} questions"
+        notes.insert(0, f"{share} are longer than {limit} tokens and were cut")
     return examples, notes
 
 
@@ -162,10 +156,6 @@ def _label(window: Window) -> tuple[int, int]:
     start = int(np.searchsorted(ends, answer.start, side="right"))
     end = int(np.searchsorted(begins, stop, side="left")) - 1
     return (window.first + start, window.first + end) if start <= end else (0, 0)
-
-
-def _flat(lists: list[list[int]]) -> Int32[np.ndarray, " T"]:
-    return np.fromiter(chain.from_iterable(lists), np.int32)
 
 
 def _notes(examples: Examples, num_rows: int, size: int, stride: int) -> list[str]:

@@ -8,6 +8,7 @@ from jaxtyping import Int
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources.rows import Rows
+from jaxtune.data.text import tokens
 from jaxtune.data.text.examples import Examples
 from jaxtune.data.text.text_tables import Track
 from jaxtune.data.text.words import Sentence, Tags
@@ -80,15 +81,8 @@ def encode(
         Words(sentence, tokens.first, gold)
         for sentence, tokens, gold in zip(rows.inputs, found, golds, strict=True)
     ]
-    offsets = np.concatenate([[0], np.cumsum([len(t.input_ids) for t in found])]).astype(np.int64)
-    examples = Examples(
-        np.concatenate([t.input_ids for t in found]).astype(np.int32),
-        np.concatenate([t.token_type_ids for t in found]).astype(np.int32),
-        offsets,
-        None,
-        pad_token_id=tokenizer.pad_token_id,
-        info=info,
-    )
+    ids, types = ([t.input_ids for t in found], [t.token_type_ids for t in found])
+    examples = Examples(tokens.join(ids, types, tokenizer.pad_token_id), info=info)
     if rows.labels is not None:
         examples = _with_labels(examples)
     return examples, _notes(found, length)
@@ -124,8 +118,8 @@ def _first_tokens(word_ids: Sequence[int | None], count: int) -> Int[np.ndarray,
 
 
 def _with_labels(examples: Examples) -> Examples:
-    labels = np.full(len(examples.input_ids), UNSCORED, np.int32)
-    for start, words in zip(examples.offsets, examples.info, strict=False):
+    labels = np.full(len(examples.tokens.input_ids), UNSCORED, np.int32)
+    for start, words in zip(examples.tokens.offsets, examples.info, strict=False):
         has_token = words.tokens >= 0
         labels[start + words.tokens[has_token]] = words.tags.classes[has_token]
     return examples._replace(labels=labels, weights=(labels != UNSCORED).astype(np.float32))
