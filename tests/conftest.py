@@ -1,6 +1,7 @@
 """Fixtures: the tiny reference models, the real MiniLM, and small files of texts."""
 
 import csv
+import fcntl
 import gc
 import importlib.util
 import json
@@ -43,6 +44,25 @@ WORDS = {
     "good": ["love", "good", "great", "new", "cat"],
     "so": ["the", "a", "is", "it", "film", "car"],
 }
+
+
+@pytest.fixture(scope="session")
+def once(testrun_uid):
+    """A function: name, function that fills a folder -> the folder, filled by one of all workers."""
+    shared = Path(os.environ["JAX_COMPILATION_CACHE_DIR"]) / f"shared-{testrun_uid}"
+    shared.mkdir(parents=True, exist_ok=True)
+
+    def make(name, fill) -> Path:
+        folder = shared / name
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                unfinished = Path(tempfile.mkdtemp(dir=shared))
+                fill(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -317,24 +337,22 @@ def tiny_settings(write_settings, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def tiny_weights(tiny_families, tiny_tasks, tmp_path_factory):
+def tiny_weights(tiny_families, tiny_tasks, once):
     """A function: task, family -> a folder with weights and a head, drawn once for each."""
-    from jaxtune.export import adapter_folder
-    from jaxtune.run.console import Report
-    from jaxtune.run.prepare import prepare
-    from jaxtune.run.train import product_of
-
-    found = {}
 
     def make(task, family):
-        if (task, family) not in found:
-            place = tmp_path_factory.mktemp(f"{task}-{family}")
+        def draw(place):
+            from jaxtune.export import adapter_folder
+            from jaxtune.run.console import Report
+            from jaxtune.run.prepare import prepare
+            from jaxtune.run.train import product_of
+
             scratch = {"model.from_scratch": True}
             model, data = tiny_families[family], tiny_tasks[task]
             run = prepare(settings_of(task, "full", model, data, place, scratch), Report())
             adapter_folder.write(place, product_of(run), run.params, {}, print)
-            found[task, family] = place / "model"
-        return found[task, family]
+
+        return once(f"{task}-{family}", draw) / "model"
 
     return make
 

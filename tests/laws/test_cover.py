@@ -66,12 +66,15 @@ def test_what_cannot_be_is_refused_with_a_reason(part, strategy, tiny_weights, t
 
 def keep_gradients() -> optax.GradientTransformation:
     """Its state is the gradient of the last step."""
-    return optax.GradientTransformation(lambda params: None, lambda grads, *_: (grads, grads))
+
+    def init(params):
+        return jax.tree.map(jnp.zeros_like, params)
+
+    return optax.GradientTransformation(init, lambda grads, *_: (grads, grads))
 
 
 @pytest.mark.parametrize("case", [case for case in COVER if case.placement == "one"], ids="-".join)
 def test_a_case_trains_scores_exports_and_reloads(case, noisy_weights, tiny_settings, tmp_path):
-    """Nothing is compiled whole: single operations are, once for all tests."""
     settings = tiny_settings(
         case.task,
         case.strategy,
@@ -88,7 +91,9 @@ def test_a_case_trains_scores_exports_and_reloads(case, noisy_weights, tiny_sett
     before = jax.device_get((trainable, frozen))
 
     tx = optax.chain(keep_gradients(), make_tx(run, 0))
-    step = make_train_step(run.tuning.apply_fn, run.goal.loss_fn, tx, part_key=dropout.same_key)
+    step = jax.jit(
+        make_train_step(run.tuning.apply_fn, run.goal.loss_fn, tx, part_key=dropout.same_key)
+    )
     state = init_state(trainable, tx, jax.random.key(0))
     examples, stream = run.data.examples["train"], run.data.stream
     index, epoch = next(stream.indices())
@@ -127,14 +132,19 @@ def test_a_case_trains_scores_exports_and_reloads(case, noisy_weights, tiny_sett
     assert saved.task.name == case.task
     model = saved.pretrained
     assert model.class_names == run.pretrained.class_names
-    _, again = predict(saved.task, model.apply_fn, model.params, validation, run.data.eval_layout)
-    merged = injection.is_mergeable(run.tuning.strategy) and case.strategy in ("lora", "ia3")
-    # Frozen tables that are added to each other in bfloat16 are float32 in the export.
-    rounded = {"bfloat16": 0.05, "frozen bfloat16": 1e-3}
-    tolerance = rounded.get(case.precision, 2e-5 if merged else 0)
-    for one, other in zip(outputs, again, strict=True):
-        np.testing.assert_allclose(one, other, atol=tolerance, rtol=0)
-    records = saved.task.output.decode(again, validation, model.class_names)
+    if case.strategy in ("lora", "ia3", "adapter", "prefix"):
+        _, again = predict(
+            saved.task, model.apply_fn, model.params, validation, run.data.eval_layout
+        )
+        # Frozen tables that are added to each other in bfloat16 are float32 in the export.
+        rounded = {"bfloat16": 0.05, "frozen bfloat16": 1e-3}
+        merged = 2e-5 if injection.is_mergeable(run.tuning.strategy) else 0
+        tolerance = rounded.get(case.precision, merged)
+        for one, other in zip(outputs, again, strict=True):
+            np.testing.assert_allclose(one, other, atol=tolerance, rtol=0)
+    else:
+        jax.tree.map(np.testing.assert_array_equal, model.params, params)
+    records = saved.task.output.decode(outputs, validation, model.class_names)
     joined = case.task in ("causal_lm", "masked_lm")  # into blocks that belong to no row
     assert len(records) == (6 if case.task == "image_classification" else 1 if joined else 5)
 
@@ -159,7 +169,7 @@ def check_moved(before, after):
 
 
 def predict(task, apply_fn, params, examples, layout):
-    step = make_eval_step(apply_fn, task.loss.metrics, task.output.fetch)
+    step = jax.jit(make_eval_step(apply_fn, task.loss.metrics, task.output.fetch))
     no_holes = jax.tree.map(lambda _: None, params)
     return predict_all(
         lambda batch: step(params, no_holes, batch),

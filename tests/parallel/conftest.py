@@ -1,13 +1,11 @@
 """Jobs on simulated devices, in processes of their own: a process counts its devices once."""
 
-import fcntl
 import hashlib
 import json
 import os
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,8 +44,8 @@ def environment(devices: int, process: str | None = None) -> dict[str, str]:
 
 def run_jobs(
     folder: Path, jobs: list[dict[str, Any]], devices: int, processes: int = 1
-) -> dict[str, Outcome]:
-    """Runs jobs on `devices` simulated devices in each of some processes; outcomes by name."""
+) -> None:
+    """Runs jobs on `devices` simulated devices in each of some processes."""
     file = folder / "jobs.json"
     file.write_text(json.dumps(jobs))
     port, started = free_port(), []
@@ -65,7 +63,6 @@ def run_jobs(
     outputs = [process.communicate(timeout=600)[0] for process in started]
     for process, output in zip(started, outputs, strict=True):
         assert process.returncode == 0, output[-5000:]
-    return {job["name"]: read(folder, job["name"]) for job in jobs}
 
 
 def read(folder: Path, name: str) -> Outcome:
@@ -137,24 +134,17 @@ def mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def run_on(testrun_uid):
+def run_on(once):
     """A function: jobs, devices, processes -> outcomes by the names of the jobs.
 
     What one of several test processes has run is not run again by another.
     """
-    shared = Path(os.environ["JAX_COMPILATION_CACHE_DIR"]) / f"jobs-{testrun_uid}"
-    shared.mkdir(exist_ok=True)
 
     def run(jobs: list[dict[str, Any]], devices: int, processes: int = 1) -> dict[str, Outcome]:
         key = json.dumps([{**job, "config": ""} for job in jobs]) + f"{devices} {processes}"
-        folder = shared / hashlib.sha256(key.encode()).hexdigest()[:16]
-        with (shared / f"{folder.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not folder.exists():
-                unfinished = Path(tempfile.mkdtemp(dir=shared))
-                run_jobs(unfinished, jobs, devices, processes)
-                unfinished.rename(folder)
-            return {job["name"]: read(folder, job["name"]) for job in jobs}
+        name = hashlib.sha256(key.encode()).hexdigest()[:16]
+        folder = once(name, lambda folder: run_jobs(folder, jobs, devices, processes))
+        return {job["name"]: read(folder, job["name"]) for job in jobs}
 
     return run
 
