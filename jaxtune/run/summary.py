@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxtune import __version__
-from jaxtune.analysis.audit import HEADER, audit, audit_rows, flops_line
+from jaxtune.analysis.audit import HEADER, Updates, audit, audit_rows, flops_line
 from jaxtune.core import paths, trees
 from jaxtune.core.units import human_bytes, human_seconds
 from jaxtune.data.batching import batches
@@ -69,17 +69,15 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
 def show_audit(run: Run, report: Report) -> None:
     """The table of what trains, with rates and bytes, and what share of a full step it costs."""
     batch: Any = _empty_batch(run)
-    model, adds = run.pretrained, run.tuning.apply_fn is not run.pretrained.apply_fn
+    model, chosen = run.pretrained, run.settings.optimizer
+    adds = run.tuning.apply_fn is not model.apply_fn
     found = audit(
         run.tuning.apply_fn,
         run.goal.loss_fn,
         run.params,
         run.tuning.stage_labels[0],
         batch,
-        learning_rate=run.settings.optimizer.learning_rate,
-        weight_decay=run.settings.optimizer.weight_decay,
-        multipliers=run.tuning.multipliers,
-        optimizer=run.settings.optimizer.name,
+        Updates(chosen.learning_rate, chosen.weight_decay, chosen.name, run.tuning.multipliers),
         base=(model.apply_fn, parameter_shapes(model.module)) if adds else None,
     )
     count = len(run.tuning.stage_labels)
