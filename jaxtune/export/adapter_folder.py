@@ -94,9 +94,7 @@ def write(
             strategy,
             params,
             product.labels,
-            _base_name(product.base),
-            head=task.head,
-            revision=product.base.revision,
+            peft.Base(_base_name(product.base), task.head, product.base.revision),
             tokenizer=product.processor,
             card=full_card,
         )
