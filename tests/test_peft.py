@@ -15,7 +15,8 @@ from jaxtune.core.errors import UserError
 from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.export import peft
 from jaxtune.export.adapter_folder import find_head_name, open_model
-from jaxtune.models.pretrained import load_pretrained, read_config
+from jaxtune.models.pretrained import load_pretrained
+from jaxtune.models.source import read_source
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.lora import Lora
 
@@ -314,4 +315,4 @@ def test_a_base_without_a_head_needs_one_in_the_adapter(golden, theirs):
 
 def test_training_from_an_adapter_folder_is_refused(theirs):
     with pytest.raises(UserError, match=r"adapter_config\.json and no config\.json.*merged model/"):
-        read_config(theirs("lora"))
+        read_source(theirs("lora"))

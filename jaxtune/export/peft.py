@@ -24,7 +24,7 @@ from jaxtune.core.errors import UserError, nearest
 from jaxtune.core.types import Params
 from jaxtune.export import model_folder
 from jaxtune.models import convert
-from jaxtune.models.pretrained import read_json
+from jaxtune.models.source import read_json
 from jaxtune.models.weights import Weights, open_safetensors
 from jaxtune.tuning.lora import Lora
 from jaxtune.tuning.partition import FROZEN
