@@ -177,7 +177,7 @@ def planned(found: Plan) -> dict[str, float]:
 
 def leaves_of(run: Run, stage: Stage) -> list[Leaf]:
     """The parameters of a stage as the plan takes them."""
-    names = run.pretrained.family.names
+    names = run.pretrained.design.source.family.names
     labels, depth = run.tuning.stage_labels[stage.number], run.tuning.trunks[stage.number].depth
     found, _ = depths(labels, names.layers, names.below)
     columns = (paths.flatten(run.params).items(), jax.tree.leaves(labels), found)
@@ -213,7 +213,7 @@ def work_of(run: Run, batch: dict[str, Any]) -> Work:
         inner=first(config, "intermediate_size", "n_inner", "hidden_dim") or 4 * width,
         heads=first(config, "num_attention_heads", "n_head", "n_heads"),
         layers=num_layers(run.pretrained.module),
-        outputs=run.pretrained.num_outputs or 1,
+        outputs=run.pretrained.design.outputs.size,
         batch_bytes=sum(math.prod(x.shape) * x.dtype.itemsize for x in batch.values()),
     )
 

@@ -121,7 +121,7 @@ def write_jobs(
     Returns:
       (job files by peer, tokens of each row, the model's config.json with `num_classes`).
     """
-    from jaxtune.models.pretrained import read_config
+    from jaxtune.models.source import read_source
     from jaxtune.run.config import load_config
 
     own = {"precision.compute_dtype": row.dtype, "tuning.name": row.strategy}
@@ -131,7 +131,7 @@ def write_jobs(
         own["tuning.num_layers"] = "1"
     fields = BASE | overrides | own
     settings = load_config(config, fields)
-    model, _, _, _ = read_config(settings.model.path, settings.model.revision)
+    model = read_source(settings.model.path, settings.model.revision).path
     if row.wide:
         model = write_wide(model, folder / "model")
         fields["model.path"] = str(model)

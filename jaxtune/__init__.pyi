@@ -2,6 +2,7 @@ from . import data as data
 from . import parallel as parallel
 from . import tasks as tasks
 from . import tuning as tuning
+from .analysis.audit import Updates as Updates
 from .analysis.audit import audit as audit
 from .core.errors import UserError as UserError
 from .core.types import Batch as Batch

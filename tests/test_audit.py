@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtune.analysis.audit import HEADER, Audit, audit, audit_rows, flops_line
+from jaxtune.analysis.audit import HEADER, Audit, Updates, audit, audit_rows, flops_line
 from jaxtune.core import trees
 from jaxtune.core.errors import UserError
 from jaxtune.models import registry
@@ -29,6 +29,7 @@ CONFIG = bert.BertConfig(
 MODULE = bert.BERT.make_module("sequence", CONFIG, 4, jnp.float32)
 APPLY = registry.make_apply(MODULE)
 RATE, DECAY = 1e-3, 0.01
+UPDATES = Updates(RATE, DECAY)
 STRATEGIES = {
     "full": {},
     "head": {},
@@ -73,8 +74,7 @@ def audited(name, decay=DECAY):
         params,
         labels,
         batch(),
-        learning_rate=RATE,
-        weight_decay=decay,
+        Updates(RATE, decay),
         base=(APPLY, shapes()),
     )
 
@@ -108,7 +108,7 @@ def test_sgd_keeps_four_bytes_for_each_parameter():
     apply_fn, params, labels = prepare("head")
     found = audit(
         apply_fn, cross_entropy, params, labels, batch(),
-        learning_rate=RATE, weight_decay=DECAY, optimizer="sgd",
+        Updates(RATE, DECAY, "sgd"),
     )  # fmt: skip
     assert [g.optimizer_bytes for g in found.groups] == [0, 4 * 4, 4 * 64 * 4]
 
@@ -136,9 +136,7 @@ def test_layer_wise_rates_give_a_group_a_layer():
         params,
         labels,
         batch(),
-        learning_rate=RATE,
-        weight_decay=0.0,
-        multipliers=rate_multipliers(params, layer_decay=0.5),
+        Updates(RATE, 0.0, multipliers=rate_multipliers(params, layer_decay=0.5)),
     )
     expected = {
         f"trainable bert/encoder/layer/{i}": RATE * 0.5 ** (LAYERS - i) for i in range(LAYERS)
@@ -162,9 +160,7 @@ def test_arrays_are_as_good_as_shapes():
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes())
     arrays = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in batch().items()}
     labels = partition.label(make_strategy("head", {}), params)
-    found = audit(
-        APPLY, cross_entropy, params, labels, arrays, learning_rate=RATE, weight_decay=DECAY
-    )
+    found = audit(APPLY, cross_entropy, params, labels, arrays, UPDATES)
     assert found == audited("head")
 
 
@@ -176,9 +172,7 @@ def test_a_persons_own_function_and_tree():
         return jnp.tanh(batch["x"] @ params["a"]["w"]) @ params["w"].astype(jnp.float32)
 
     labels = {"a": {"w": "first"}, "w": "second"}
-    found = audit(
-        apply_fn, cross_entropy, params, labels, rows, learning_rate=0.1, weight_decay=0.0
-    )
+    found = audit(apply_fn, cross_entropy, params, labels, rows, Updates(0.1, 0.0))
     assert found.groups == (
         ("first", 64, 256, 512, 0.1, None),
         ("second", 24, 48, 96, 0.1, None),  # `a/w` ends with `w` too, and is not counted here
@@ -191,9 +185,7 @@ def test_a_backend_that_does_not_count_gives_unknown(monkeypatch):
     for result in (None, [], {}):
         monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", lambda self, r=result: r)
         _, params, labels = prepare("head")
-        found = audit(
-            APPLY, cross_entropy, params, labels, batch(), learning_rate=RATE, weight_decay=DECAY
-        )
+        found = audit(APPLY, cross_entropy, params, labels, batch(), UPDATES)
         assert found.flops is None
         assert found.full_flops is None
         assert "unknown" in flops_line(found, "4 x 16 tokens")
@@ -208,9 +200,7 @@ def test_no_cpu_beside_the_accelerator_is_no_error(monkeypatch):
 
     monkeypatch.setattr(jax, "devices", devices)
     _, params, labels = prepare("head")
-    found = audit(
-        APPLY, cross_entropy, params, labels, batch(), learning_rate=RATE, weight_decay=DECAY
-    )
+    found = audit(APPLY, cross_entropy, params, labels, batch(), UPDATES)
     assert found.flops == expected
 
 
@@ -225,16 +215,9 @@ def test_trees_that_do_not_belong_together(which):
     apply_fn, params, labels = prepare("lora")
     given = {"labels": labels, "multipliers": jax.tree.map(lambda _: 1.0, params)}
     given[which] = jax.tree.map(lambda _: "x", shapes())
+    updates = Updates(RATE, DECAY, multipliers=given["multipliers"])
     with pytest.raises(UserError, match=rf"{which} has \d+ leaves.*lora_a"):
-        audit(
-            apply_fn,
-            cross_entropy,
-            params,
-            batch=batch(),
-            learning_rate=RATE,
-            weight_decay=DECAY,
-            **given,
-        )
+        audit(apply_fn, cross_entropy, params, given["labels"], batch(), updates)
 
 
 def test_rows_and_the_line_below_them():

@@ -15,6 +15,7 @@ from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.export.model_folder import export_model, read_card
+from jaxtune.models.design import Outputs
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.tasks.classification import CLASSIFICATION
 from jaxtune.tasks.regression import REGRESSION
@@ -44,6 +45,10 @@ def export(odd, tokenizer, tmp_path):
         return folder
 
     return run
+
+
+def with_classes(model, names):
+    return model._replace(design=model.design._replace(outputs=Outputs(len(names), names)))
 
 
 def config_of(folder):
@@ -82,11 +87,11 @@ def test_names_and_layout_are_those_of_transformers(golden, export):
 
 
 def test_config_of_a_classifier(golden, export, odd):
-    hub = odd._replace(
-        hf_config=odd.hf_config
-        | {"_name_or_path": "/home/me", "torch_dtype": "float16", "num_labels": 7, "extra": 1},
-        class_names=("yes", "no", "perhaps"),
-    )
+    source = odd.design.source
+    hf_config = source.hf_config | {"_name_or_path": "/home/me", "torch_dtype": "float16"}
+    hf_config |= {"num_labels": 7, "extra": 1}
+    hub = with_classes(odd, ("yes", "no", "perhaps"))
+    hub = hub._replace(design=hub.design._replace(source=source._replace(hf_config=hf_config)))
     config = config_of(export(pretrained=hub))
     assert config["architectures"] == ["BertForSequenceClassification"]
     assert config["id2label"] == {"0": "yes", "1": "no", "2": "perhaps"}
@@ -98,7 +103,7 @@ def test_config_of_a_classifier(golden, export, odd):
     kept = json.loads((golden / "odd" / "config.json").read_text())
     for name in ("hidden_size", "layer_norm_eps", "model_type", "vocab_size"):
         assert config[name] == kept[name]
-    assert odd.hf_config == kept  # the caller's own is not changed
+    assert source.hf_config == kept  # the caller's own is not changed
 
 
 def test_config_of_a_regression(golden, export):
@@ -111,7 +116,7 @@ def test_config_of_a_regression(golden, export):
 
 def test_class_names_in_any_script(export, odd):
     names = ("schön", "悪い", "👍 “ok”")
-    folder = export(pretrained=odd._replace(class_names=names), card={"base": "größe"})
+    folder = export(pretrained=with_classes(odd, names), card={"base": "größe"})
     assert load_pretrained(folder).class_names == names
     assert "悪い" in (folder / "config.json").read_text(encoding="utf-8")
     assert read_card(folder) == {"base": "größe"}

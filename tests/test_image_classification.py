@@ -14,7 +14,10 @@ from jaxtune.data.batching.batches import choose_lengths, train_order
 from jaxtune.data.batching.layout import Layout
 from jaxtune.data.images.decode import Source
 from jaxtune.data.sources.rows import read_data
-from jaxtune.models.pretrained import load_pretrained
+from jaxtune.models.design import choose_outputs, make_design
+from jaxtune.models.family import with_statistics
+from jaxtune.models.pretrained import load_weights
+from jaxtune.models.source import read_source
 from jaxtune.run.evaluate import all_scores, predict_all
 from jaxtune.settings import LossSettings
 from jaxtune.settings.data import AugmentationSettings, DataSettings
@@ -114,14 +117,11 @@ def test_it_learns_with_all_augmentation(folder, tmp_path, model):
         {"path": str(folder), "augmentation": AugmentationSettings("pad", True, 1, 3, 0.2, 1.0)},
     )
     data = read_data(settings, TASK.data.reader)
-    loaded = load_pretrained(
-        FAMILIES / model,
-        head=TASK.head,
-        class_names=data.class_names,
-        key=jax.random.key(0),
-        from_scratch=True,
-        train_statistics=False,
-    )
+    source = read_source(FAMILIES / model)
+    source = source._replace(config=with_statistics(source.config, False))
+    outputs = choose_outputs(TASK.head, source.hf_config, data.class_names)
+    design = make_design(source, TASK.head, outputs)
+    loaded = load_weights(design, key=jax.random.key(0), from_scratch=True)
     assert loaded.class_names == NAMES
     TASK.data.inputs.check_settings(settings, loaded.config, loaded.folder)
     processor = TASK.data.inputs.load(tmp_path, loaded.config)

@@ -9,8 +9,8 @@ import pytest
 
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
-from jaxtune.models.pretrained import read_config
 from jaxtune.models.registry import parameter_shapes
+from jaxtune.models.source import read_source
 from jaxtune.training.optimizers import SGD, is_decayed, make_optimizer, make_schedule, named
 from jaxtune.tuning.family_fields import family_fields
 from jaxtune.tuning.registry import make_strategy
@@ -234,7 +234,7 @@ def test_which_leaves_of_other_libraries_decay(name, leaf, decayed):
     ],
 )
 def test_of_jaxtunes_own_models_all_decays_but_biases_and_factors(folder, head):
-    _, family, config, _ = read_config(GOLDEN / folder)
+    _, family, config, _ = read_source(GOLDEN / folder)
     shapes = parameter_shapes(family.make_module(head, config, 3, jnp.float32))
     defaults = family_fields(family, family.heads[head], config)
     adding = ("lora+ia3", "adapter", "prefix") if folder != "resnet-basic" else ()

@@ -155,7 +155,8 @@ def test_minilm_is_about_as_near_to_float64_as_torch_is(real):
     batch = batch_of(reference, "")
     states = model.module.apply({"params": params}, batch, method="hidden_states")
     with jax.enable_x64(True):
-        exact = model.family.make_module("sequence", model.config, 2, jnp.float64).apply(
+        family = model.design.source.family
+        exact = family.make_module("sequence", model.config, 2, jnp.float64).apply(
             {"params": jax.tree.map(lambda x: np.asarray(x, np.float64), params)},
             batch,
             method="hidden_states",

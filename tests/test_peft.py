@@ -15,7 +15,8 @@ from jaxtune.core.errors import UserError
 from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.export import peft
 from jaxtune.export.adapter_folder import find_head_name, open_model
-from jaxtune.models.pretrained import load_pretrained, read_config
+from jaxtune.models.pretrained import load_pretrained
+from jaxtune.models.source import read_source
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.lora import Lora
 
@@ -38,6 +39,9 @@ def theirs(golden, tmp_path):
         return folder
 
     return copy
+
+
+BASE = peft.Base("BASE")
 
 
 def edit_config(folder, **fields):
@@ -97,7 +101,7 @@ def test_other_families_and_heads(theirs, golden, tmp_path, case):
     base = load_pretrained(base_folder, head=head, num_outputs=2 if head == "span" else None)
     lora, extended = peft.load_lora(folder, base.params)
     labels = labels_of(lora, extended)
-    peft.save_lora(tmp_path / "ours", lora, extended, labels, "BASE", head=head)
+    peft.save_lora(tmp_path / "ours", lora, extended, labels, peft.Base("BASE", head))
     ours, original = (load_file(path / peft.WEIGHTS) for path in (tmp_path / "ours", folder))
     assert ours.keys() == original.keys()
     assert all(value.tobytes() == original[key].tobytes() for key, value in ours.items())
@@ -137,7 +141,7 @@ def test_class_names_of_a_foreign_folder(theirs):
 def test_what_is_saved_has_the_keys_shapes_and_values_of_peft(golden, theirs, tmp_path, name):
     folder = theirs(name)
     lora, extended = peft.load_lora(folder, base_for(golden, 2 if name == "rslora" else 3).params)
-    peft.save_lora(tmp_path / "ours", lora, extended, labels_of(lora, extended), "BASE")
+    peft.save_lora(tmp_path / "ours", lora, extended, labels_of(lora, extended), BASE)
     ours, original = (load_file(path / peft.WEIGHTS) for path in (tmp_path / "ours", folder))
     assert ours.keys() == original.keys()
     for key, value in ours.items():
@@ -164,7 +168,7 @@ def test_our_own_folders_load_and_save_byte_for_byte(golden, tmp_path, fields):
     tokenizer, card = load_tokenizer(golden / "odd"), {"task": "classification"}
     for folder in folders:
         labels = labels_of(lora, extended)
-        peft.save_lora(folder, lora, extended, labels, "BASE", tokenizer=tokenizer, card=card)
+        peft.save_lora(folder, lora, extended, labels, BASE, tokenizer=tokenizer, card=card)
         lora, extended = peft.load_lora(folder, base.params)
         for name, leaf in paths.flatten(extended).items():
             np.testing.assert_array_equal(leaf, flat[name])
@@ -178,7 +182,7 @@ def test_our_own_folders_load_and_save_byte_for_byte(golden, tmp_path, fields):
 def test_a_module_is_saved_whole(golden, tmp_path):
     base, lora = base_for(golden), Lora(head=r"classifier/|layer/1/output/LayerNorm/bias$")
     extended = lora.extend(base.params, jax.random.key(0))
-    peft.save_lora(tmp_path / "a", lora, extended, labels_of(lora, extended), "BASE")
+    peft.save_lora(tmp_path / "a", lora, extended, labels_of(lora, extended), BASE)
     config = json.loads((tmp_path / "a" / peft.CONFIG).read_text())
     norm = "bert.encoder.layer.1.output.LayerNorm"
     assert config["modules_to_save"] == [norm, "classifier"]
@@ -197,7 +201,7 @@ def test_a_module_is_saved_whole(golden, tmp_path):
 def test_what_has_no_place_in_the_files_is_refused(golden, tmp_path, lora, message):
     extended = lora.extend(base_for(golden).params, jax.random.key(0))
     with pytest.raises(UserError, match=message):
-        peft.save_lora(tmp_path / "a", lora, extended, labels_of(lora, extended), "BASE")
+        peft.save_lora(tmp_path / "a", lora, extended, labels_of(lora, extended), BASE)
     assert not (tmp_path / "a").exists()
 
 
@@ -209,7 +213,7 @@ def test_a_name_that_ends_as_another_does_is_refused(tmp_path):
     lora = Lora(rank=2, targets=("^query/kernel$",), head="^dense/")
     extended = lora.extend(params, jax.random.key(0))
     with pytest.raises(UserError, match=r"'dense' is trained.*'old_dense' too, which is frozen"):
-        peft.save_lora(tmp_path / "a", lora, extended, labels_of(lora, extended), "BASE")
+        peft.save_lora(tmp_path / "a", lora, extended, labels_of(lora, extended), BASE)
 
 
 BAD_FIELDS = [
@@ -311,4 +315,4 @@ def test_a_base_without_a_head_needs_one_in_the_adapter(golden, theirs):
 
 def test_training_from_an_adapter_folder_is_refused(theirs):
     with pytest.raises(UserError, match=r"adapter_config\.json and no config\.json.*merged model/"):
-        read_config(theirs("lora"))
+        read_source(theirs("lora"))

@@ -4,11 +4,14 @@ import dataclasses
 import json
 import shutil
 
+import flax.linen as nn
 import pytest
 
 from jaxtune.core.errors import UserError
+from jaxtune.models import source
 from jaxtune.run.console import Report
 from jaxtune.run.prepare import prepare
+from jaxtune.run.summary import show_audit
 from jaxtune.settings import ModelSettings, Settings
 from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import from_dict
@@ -56,3 +59,23 @@ def test_the_tokenizer_is_checked_first(no_weights, tiny_data):
     file.write_text(json.dumps(config))
     with pytest.raises(UserError, match="tokens, but the model has 90 word embeddings"):
         prepare(asked(no_weights, tiny_data), Report())
+
+
+def test_a_start_reads_config_json_once_and_traces_the_parameters_once(
+    tmp_path, golden, tiny_data, monkeypatch
+):
+    folder = tmp_path / "model"
+    shutil.copytree(golden / "odd", folder)
+    config = json.loads((folder / "config.json").read_text())
+    names = {str(i): name for i, name in enumerate(("bad", "good", "so"))}
+    (folder / "config.json").write_text(json.dumps(config | {"id2label": names}))
+    reads, traces = [], []
+    read, init = source.read_json_object, nn.Module.init
+    monkeypatch.setattr(source, "read_json_object", lambda file: reads.append(file) or read(file))
+    monkeypatch.setattr(nn.Module, "init", lambda *args: traces.append(args) or init(*args))
+    settings = asked(folder, tiny_data, tuning=TuningSettings("lora"))
+    run = prepare(settings, Report())
+    show_audit(run, Report())
+    assert [file.name for file in reads] == ["config.json"]
+    assert not run.pretrained.report.new  # which would be drawn: a trace of its own
+    assert len(traces) == 1

@@ -1,7 +1,7 @@
 """What a strategy costs before anything is computed: parameters, bytes, rates and FLOPs by group.
 
 labels = partition.label(strategy, params)
-found = audit(apply_fn, loss_fn, params, labels, batch, learning_rate=1e-3, weight_decay=0.01)
+found = audit(apply_fn, loss_fn, params, labels, batch, Updates(1e-3, weight_decay=0.01))
 report.grid("what trains", HEADER, audit_rows(found))
 report.line(flops_line(found, "32 x 48 tokens"))
 """
@@ -24,6 +24,23 @@ from jaxtune.tuning.partition import FROZEN, TRAINABLE
 
 HEADER = ("group", "parameters", "weights", "optimizer", "rate", "decay")
 """The columns of `audit_rows`."""
+
+
+class Updates(NamedTuple):
+    """How a step changes what it trains.
+
+    Attributes:
+      learning_rate: the peak.
+      weight_decay: of the leaves that `optimizers.is_decayed` names.
+      optimizer: as of `make_optimizer`.
+      multipliers: a tree of float like the parameters, the factor on the rate of each leaf; None
+        for 1.
+    """
+
+    learning_rate: float
+    weight_decay: float
+    optimizer: str | optimizers.Scaler = "adamw"
+    multipliers: Any = None
 
 
 class Group(NamedTuple):
@@ -66,11 +83,7 @@ def audit(
     params: Params,
     labels: Any,
     batch: Batch,
-    *,
-    learning_rate: float,
-    weight_decay: float,
-    multipliers: Any = None,
-    optimizer: str | optimizers.Scaler = "adamw",
+    updates: Updates,
     base: tuple[ApplyFn, Params] | None = None,
 ) -> Audit:
     """Counts what a training step reads, keeps and computes; only shapes are looked at.
@@ -81,10 +94,7 @@ def audit(
       params: all parameters, arrays or `jax.ShapeDtypeStruct`.
       labels: a tree of str like `params`, as `partition.label` gives it.
       batch: one batch, or its shapes.
-      learning_rate: the peak.
-      weight_decay: of the leaves that `optimizers.is_decayed` names.
-      multipliers: a tree of float like `params`, the factor on the rate of each leaf; None for 1.
-      optimizer: as of `make_optimizer`.
+      updates: rate, decay and optimizer.
       base: (apply_fn, parameters) of the model as it was before the strategy added parameters;
         None where it added none.
 
@@ -94,22 +104,20 @@ def audit(
     Source: Lee, Tang and Lin 2019, What Would Elsa Do?, which freezes layers; a frozen layer below
     all trained ones saves two of its three parts: the gradients of its input and of its weights.
     """
-    if multipliers is None:
-        multipliers = jax.tree.map(lambda _: 1.0, params)
-    for name, tree in (("labels", labels), ("multipliers", multipliers)):
+    if updates.multipliers is None:
+        updates = updates._replace(multipliers=jax.tree.map(lambda _: 1.0, params))
+    for name, tree in (("labels", labels), ("multipliers", updates.multipliers)):
         _check_structure(name, tree, params)
 
     def flops(apply_fn: ApplyFn, params: Params, labels: Any) -> float | None:
-        tx = _optimizer(optimizer, learning_rate, weight_decay, labels)
+        tx = _optimizer(updates, labels)
         return step_flops(apply_fn, loss_fn, tx, params, labels, batch)
 
-    tx = _optimizer(optimizer, learning_rate, weight_decay, labels)
-    groups = _groups(params, labels, multipliers, tx, learning_rate, weight_decay)
     own = full = flops(apply_fn, params, labels)
     if base is not None or FROZEN in jax.tree.leaves(labels):
         full_apply, full_params = base or (apply_fn, params)
         full = flops(full_apply, full_params, jax.tree.map(lambda _: TRAINABLE, full_params))
-    return Audit(groups, own, full)
+    return Audit(_groups(params, labels, updates), own, full)
 
 
 def audit_rows(found: Audit) -> list[tuple[str, ...]]:
@@ -151,18 +159,12 @@ class _Leaf(NamedTuple):
     optimizer_bytes: int
 
 
-def _groups(
-    params: Params,
-    labels: Any,
-    multipliers: Any,
-    tx: optax.GradientTransformation,
-    learning_rate: float,
-    weight_decay: float,
-) -> tuple[Group, ...]:
+def _groups(params: Params, labels: Any, updates: Updates) -> tuple[Group, ...]:
     """The distinct (label, multiplier, decayed or not)."""
+    learning_rate, weight_decay, _, multipliers = updates
     flat = paths.flatten(_shapes(params))
     trainable, _ = partition.partition(_shapes(params), labels)
-    kept = _state_bytes(jax.eval_shape(tx.init, trainable), flat)
+    kept = _state_bytes(jax.eval_shape(_optimizer(updates, labels).init, trainable), flat)
     found: dict[tuple[Any, ...], list[_Leaf]] = {}
     columns = (flat.items(), jax.tree.leaves(labels), jax.tree.leaves(multipliers))
     for (name, shape), label, factor in zip(*columns, strict=True):
@@ -206,11 +208,11 @@ def _state_bytes(state: Any, names: Iterable[str]) -> dict[str, int]:
     return sizes
 
 
-def _optimizer(
-    scaler: str | optimizers.Scaler, learning_rate: float, weight_decay: float, labels: Any
-) -> optax.GradientTransformation:
-    schedule = optax.constant_schedule(learning_rate)
-    return optimizers.make_optimizer(scaler, schedule, labels, weight_decay=weight_decay)
+def _optimizer(updates: Updates, labels: Any) -> optax.GradientTransformation:
+    schedule = optax.constant_schedule(updates.learning_rate)
+    return optimizers.make_optimizer(
+        updates.optimizer, schedule, labels, weight_decay=updates.weight_decay
+    )
 
 
 def _check_structure(name: str, tree: Any, params: Params) -> None:

@@ -19,10 +19,12 @@ from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import ApplyFn, Params
 from jaxtune.export import model_folder, peft
-from jaxtune.models import pretrained as models
+from jaxtune.io.json_files import read_json_object
+from jaxtune.models.design import choose_outputs, make_design
 from jaxtune.models.family import Head
-from jaxtune.models.pretrained import Pretrained, load_pretrained, read_config, read_json
+from jaxtune.models.pretrained import Pretrained, load_weights
 from jaxtune.models.registry import CLASS_HEADS, find_head, saved_head
+from jaxtune.models.source import Source, find_folder, head_names, is_regression, read_source
 from jaxtune.models.weights import Weights
 from jaxtune.settings import ModelSettings
 from jaxtune.settings.dicts import to_dict
@@ -94,9 +96,7 @@ def write(
             strategy,
             params,
             product.labels,
-            _base_name(product.base),
-            head=task.head,
-            revision=product.base.revision,
+            peft.Base(_base_name(product.base), task.head, product.base.revision),
             tokenizer=product.processor,
             card=full_card,
         )
@@ -122,29 +122,26 @@ def open_model(
       UserError: as `load_pretrained`; no base model, another one than at training, or an adapter
         that does not fit it.
     """
-    folder = models.find_folder(path)
+    folder = find_folder(path)
     if not (folder / peft.CONFIG).exists():
-        _, family, _, hf_config = read_config(folder)
-        head = saved_head(family, hf_config) or "sequence"
+        source = read_source(folder)
+        head = saved_head(source.family, source.hf_config) or "sequence"
+        outputs = choose_outputs(head, source.hf_config)
         key = None if needs_head else jax.random.key(0)
-        return load_pretrained(folder, head=head, key=key, compute_dtype=compute_dtype), folder
+        return load_weights(make_design(source, head, outputs, compute_dtype), key=key), folder
     config, card, weights = _read(folder)
-    base_folder, family, _, hf_config = _find_base(folder, config)
+    source = _find_base(folder, config)
     head = find_head_name(folder, card)
-    part = find_head(family, head)
-    hf_config = hf_config | {"architectures": [part.architecture]}
+    part = find_head(source.family, head)
+    hf_config = source.hf_config | {"architectures": [part.architecture]}
     if head in CLASS_HEADS:
         hf_config |= _head_fields(folder, card, weights, part, hf_config)
-    names = models.head_names(hf_config) if head in CLASS_HEADS else ()
-    is_number = head == "sequence" and models.is_regression(hf_config)
-    base = load_pretrained(
-        base_folder,
-        head=head,
-        class_names=None if is_number or not names else names,
-        num_outputs=len(names) if is_number else None,
-        key=jax.random.key(0),  # what it draws is replaced, or refused below
-        compute_dtype=compute_dtype,
-    )
+    names = head_names(hf_config) if head in CLASS_HEADS else ()
+    count = len(names) if head == "sequence" and is_regression(hf_config) else None
+    names = () if count else names
+    outputs = choose_outputs(head, source.hf_config, names or None, count)
+    design = make_design(source, head, outputs, compute_dtype)
+    base = load_weights(design, key=jax.random.key(0))  # what it draws is replaced, or refused
     _check_digest(folder, base, config.get("base_sha256", card.get("base_sha256")))
     if config.get("frozen_dtype") == "bfloat16":  # as in training
         base = base._replace(params=jax.tree.map(lambda x: x.astype(jnp.bfloat16), base.params))
@@ -154,15 +151,18 @@ def open_model(
         lora, extended = peft.load_lora(folder, base.params)
         params, apply_fn = lora.merge(extended), base.apply_fn
     _check_new(folder, base, params)
-    base = base._replace(params=params, apply_fn=apply_fn, hf_config=hf_config, folder=folder)
+    design = design._replace(
+        source=source._replace(path=folder, hf_config=hf_config),
+        outputs=outputs._replace(class_names=names),
+    )
     own_tokenizer = any((folder / name).exists() for name in _TOKENIZER_FILES)
-    tokenizer_folder = folder if own_tokenizer else base_folder
-    return base._replace(class_names=() if is_number else names), tokenizer_folder
+    tokenizer_folder = folder if own_tokenizer else source.path
+    return base._replace(params=params, apply_fn=apply_fn, design=design), tokenizer_folder
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Weights]:
     """An adapter folder's config, its card and its tensors."""
-    config = read_json(folder / peft.CONFIG)
+    config = read_json_object(folder / peft.CONFIG)
     kind = config.get("peft_type")
     if kind not in ("LORA", OWN):
         raise UserError(
@@ -180,7 +180,7 @@ def find_head_name(folder: Path, card: dict[str, Any]) -> str:
     """
     if card.get("task") in TASKS:
         return TASKS[card["task"]].head
-    kind = read_json(folder / peft.CONFIG).get("task_type") or "SEQ_CLS"
+    kind = read_json_object(folder / peft.CONFIG).get("task_type") or "SEQ_CLS"
     if kind not in peft.HEAD_OF_TASK_TYPE:
         raise UserError(
             f"{folder / peft.CONFIG}: task_type is {kind!r}: expected one of"
@@ -225,8 +225,8 @@ def _base_name(base: ModelSettings) -> str:
     return os.path.abspath(path) if os.path.isdir(path) else base.path
 
 
-def _find_base(folder: Path, config: dict[str, Any]) -> tuple[Path, Any, Any, dict[str, Any]]:
-    """What `read_config` says of the base model that an adapter names."""
+def _find_base(folder: Path, config: dict[str, Any]) -> Source:
+    """The base model that an adapter names."""
     name, remedy = config.get("base_model_name_or_path"), "Set base_model_name_or_path there to it."
     source = folder / peft.CONFIG
     if not isinstance(name, str) or not name:
@@ -235,7 +235,7 @@ def _find_base(folder: Path, config: dict[str, Any]) -> tuple[Path, Any, Any, di
             f" base model. {remedy}"
         )
     try:
-        return models.read_config(name, config.get("revision"))
+        return read_source(name, config.get("revision"))
     except UserError as error:
         raise UserError(f"{source} names the base model {name!r}: {error} {remedy}") from None
 
@@ -251,7 +251,7 @@ def _head_fields(
     if "id2label" in card:
         fields = {"id2label": card["id2label"], "problem_type": card.get("problem_type")}
         try:
-            models.head_names(fields)
+            head_names(fields)
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(
                 f'{folder}/jaxtune.json: expected id2label such as {{"0": NAME}}: {error}.'
@@ -260,7 +260,7 @@ def _head_fields(
     ends = (f"{head.modules[-1]}.weight", f"{head.modules[-1]}.out_proj.weight")
     found = (weights.shapes.get(f"{peft.PREFIX}{end.replace('/', '.')}") for end in ends)
     kernel = next((shape for shape in found if shape is not None), None)
-    if kernel is None or kernel[0] == len(models.head_names(hf_config)):
+    if kernel is None or kernel[0] == len(head_names(hf_config)):
         return {}
     return {"id2label": {str(i): f"LABEL_{i}" for i in range(kernel[0])}, "problem_type": None}
 
@@ -279,7 +279,8 @@ def _apply_own(
     }
     for name in ("batch_statistics", "frozen_dropout"):  # which a strategy does not read
         fields.pop(name, None)
-    defaults = family_fields(base.family, base.head, base.config, fields.get("placement"))
+    family, head = base.design.source.family, base.design.head
+    defaults = family_fields(family, head, base.config, fields.get("placement"))
     strategy = make_strategy(tuning["name"], fields, defaults)
     flat = paths.flatten(injection.extend(strategy, base.params, jax.random.key(0)))
     added, found = {*flat} - {*paths.leaf_names(base.params)}, {*weights.shapes}

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtune.core import paths
 from jaxtune.core.types import Params
 from jaxtune.io.atomic import replace_folder
+from jaxtune.io.json_files import read_json_object
 from jaxtune.models import convert
-from jaxtune.models.pretrained import Pretrained, read_json
+from jaxtune.models.pretrained import Pretrained
 from jaxtune.models.registry import CLASS_HEADS
 from jaxtune.tasks.task import Task
 
@@ -88,7 +89,7 @@ def read_card(folder: Path) -> dict[str, Any]:
       UserError: it is damaged.
     """
     file = folder / _CARD
-    return read_json(file) if file.exists() else {}
+    return read_json_object(file) if file.exists() else {}
 
 
 def head_fields(pretrained: Pretrained, task: Task) -> dict[str, Any]:
@@ -98,7 +99,8 @@ def head_fields(pretrained: Pretrained, task: Task) -> dict[str, Any]:
     """
     if task.head not in CLASS_HEADS:
         return {}
-    names = pretrained.class_names or tuple(f"LABEL_{i}" for i in range(pretrained.num_outputs))
+    outputs = pretrained.design.outputs
+    names = outputs.class_names or tuple(f"LABEL_{i}" for i in range(outputs.size))
     fields = {
         "id2label": {str(i): name for i, name in enumerate(names)},
         "label2id": {name: i for i, name in enumerate(names)},
@@ -108,8 +110,8 @@ def head_fields(pretrained: Pretrained, task: Task) -> dict[str, Any]:
 
 def _config(pretrained: Pretrained, task: Task) -> dict[str, Any]:
     """The base model's config.json with the head's classes in it."""
-    config = dict(pretrained.hf_config)
+    config = dict(pretrained.design.source.hf_config)
     for stale in ("_name_or_path", "torch_dtype", "num_labels", "problem_type"):
         config.pop(stale, None)
-    config |= {"architectures": [pretrained.head.architecture], "dtype": "float32"}
+    config |= {"architectures": [pretrained.design.head.architecture], "dtype": "float32"}
     return config | head_fields(pretrained, task)

@@ -13,7 +13,7 @@ prefix. Neither torch nor peft is needed.
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from jaxtune.core.errors import UserError, nearest
 from jaxtune.core.types import Params
 from jaxtune.export import model_folder
 from jaxtune.models import convert
-from jaxtune.models.pretrained import read_json
+from jaxtune.models.source import read_json
 from jaxtune.models.weights import Weights, open_safetensors
 from jaxtune.tuning.lora import Lora
 from jaxtune.tuning.partition import FROZEN
@@ -66,15 +66,27 @@ _UNSUPPORTED = (
 _PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")  # the others change W
 
 
+class Base(NamedTuple):
+    """The base model in peft's config.
+
+    Attributes:
+      name: a folder or hub id.
+      head: of the model, which peft's `task_type` follows from.
+      revision: of a hub id.
+    """
+
+    name: str
+    head: str = "sequence"
+    revision: str | None = None
+
+
 def save_lora(
     folder: Path,
     lora: Lora,
     params: Params,
     labels: Any,
-    base_model: str,
+    base: Base,
     *,
-    head: str = "sequence",
-    revision: str | None = None,
     tokenizer: Any = None,
     card: Mapping[str, Any] | None = None,
 ) -> None:
@@ -89,9 +101,7 @@ def save_lora(
       params: the extended tree.
       labels: of the extended tree. What is trained beside LoRA's own leaves becomes
         `modules_to_save`, whole modules with their frozen leaves; the head always is one.
-      base_model: a folder or hub id.
-      head: of the model, which peft's `task_type` follows from.
-      revision: of a hub id.
+      base: what it was trained on.
       tokenizer: None for none.
       card: the content of `jaxtune.json`, where the class names are; None for none.
 
@@ -108,16 +118,21 @@ def save_lora(
             array = array.T if _is_transposed(name) else array
             tensors[_tensor_name(name)] = np.ascontiguousarray(array)
     config = {
-        "base_model_name_or_path": base_model,
-        "modules_to_save": sorted({_whole_head(module) for module in saved}),
-        "revision": revision,
-        "target_modules": sorted(map(_module, kernels)),
-    }
-    own = {
+        "base_model_name_or_path": base.name,
+        "bias": "none",
         "fan_in_fan_out": any(map(convert.is_conv1d, kernels)),
-        "task_type": next((k for k, v in HEAD_OF_TASK_TYPE.items() if v == head), None),
+        "inference_mode": True,
+        "lora_alpha": int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha,
+        "lora_dropout": lora.dropout,
+        "modules_to_save": sorted({_whole_head(module) for module in saved}),
+        "peft_type": "LORA",
+        "r": lora.rank,
+        "revision": base.revision,
+        "target_modules": sorted(map(_module, kernels)),
+        "task_type": next((k for k, v in HEAD_OF_TASK_TYPE.items() if v == base.head), None),
+        "use_dora": lora.use_dora,
+        "use_rslora": lora.use_rslora,
     }
-    config = dict(sorted((config | _fields(lora) | own).items()))
     model_folder.write_folder(
         folder, (WEIGHTS, tensors), (CONFIG, config), tokenizer, dict(card or {})
     )
@@ -160,20 +175,6 @@ def load_lora(folder: Path, params: Params) -> tuple[Lora, Params]:
         value = np.asarray(weights.read(key), np.float32)
         flat[name] = jnp.asarray(value.T if _is_transposed(name) else value)
     return lora, paths.unflatten(flat)
-
-
-def _fields(lora: Lora) -> dict[str, Any]:
-    """The strategy in the words of peft's config."""
-    return {
-        "bias": "none",
-        "inference_mode": True,
-        "lora_alpha": int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha,
-        "lora_dropout": lora.dropout,
-        "peft_type": "LORA",
-        "r": lora.rank,
-        "use_dora": lora.use_dora,
-        "use_rslora": lora.use_rslora,
-    }
 
 
 def open_adapter(folder: Path) -> Weights:

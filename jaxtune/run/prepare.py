@@ -17,10 +17,12 @@ from jaxtune.data.batching.stream import Stream
 from jaxtune.data.sources.rows import Data, read_data
 from jaxtune.data.sources.table import Table
 from jaxtune.frozen.plan import TrunkPlan, plan_trunk
+from jaxtune.models.design import Design, Outputs, choose_outputs, make_design
 from jaxtune.models.family import Family, check_shared_heads, with_statistics
-from jaxtune.models.pretrained import Pretrained, choose_classes, load_pretrained, read_config
+from jaxtune.models.pretrained import Pretrained, load_weights
 from jaxtune.models.recompute import make_recomputing_apply
-from jaxtune.models.registry import find_head, parameter_shapes
+from jaxtune.models.registry import find_head
+from jaxtune.models.source import Source, read_source
 from jaxtune.parallel.sharding import Sharding, check_devices, place, put
 from jaxtune.run.console import Report
 from jaxtune.run.encoding import encode_splits
@@ -40,16 +42,6 @@ from jaxtune.tuning.registry import make_strategy
 _HEAD_STREAM, _ADDED_STREAM = 2**31, 2**31 + 1
 
 
-class _Model(NamedTuple):
-    """What the model is and what of it is to be trained, before data and weights are read."""
-
-    folder: Path
-    family: Family
-    config: Any
-    hf_config: dict[str, Any]
-    strategy: Strategy
-
-
 class _Read(NamedTuple):
     """The data, checked and as examples."""
 
@@ -57,8 +49,7 @@ class _Read(NamedTuple):
     examples: dict[str, Any]
     processor: Any
     notes: list[str]
-    num_outputs: int | None
-    class_names: tuple[str, ...]
+    outputs: Outputs
 
 
 def prepare(
@@ -81,18 +72,18 @@ def prepare(
     check_devices(settings.parallel, settings.train.batch_size, jax.device_count())
     task = keeping_tokens(find_task(settings.task), token_cache_dir)
     best_metric = _check_metric(task, settings.train.best_metric)
-    model = _open_model(settings, task)
-    task.data.inputs.check_settings(settings.data, model.config, model.folder)
+    source, strategy = _open_model(settings, task)
+    task.data.inputs.check_settings(settings.data, source.config, source.path)
     data = read_data(settings.data, task.data.reader, tables)
-    read = _encode(settings, task, model, data, report)
-    train = read.examples["train"]
-    shapes = _shapes(settings, task, model, read)
-    plan = make_plan(settings, model.strategy, model.family, shapes, len(train.lengths))
-    check_shared_heads(model.config, plan.sharding)
-    pretrained = _load(settings, task, model, read, plan.sharding)
-    params = _extend(settings, model.strategy, pretrained.params, plan.sharding)
+    read = _encode(settings, task, source, data, report)
+    train, dtype = read.examples["train"], jnp.dtype(settings.precision.compute_dtype)
+    design = make_design(source, task.head, read.outputs, dtype)
+    plan = make_plan(settings, strategy, source.family, design.shapes, len(train.lengths))
+    check_shared_heads(source.config, plan.sharding)
+    pretrained = _load(settings, design, plan.sharding)
+    params = _extend(settings, strategy, pretrained.params, plan.sharding)
     stage_labels, notes = _with_new_parts(settings, plan.stage_labels, params, pretrained)
-    layout, eval_layout = _choose_layouts(settings, task, read.examples, model, plan.sharding)
+    layout, eval_layout = _choose_layouts(settings, task, read.examples, source, plan.sharding)
     return Run(
         settings=_resolve(settings, task, read.data, pretrained.sha256),
         task=task,
@@ -106,10 +97,10 @@ def prepare(
             notes=(*read.notes, *notes),
         ),
         tuning=Tuned(
-            strategy=model.strategy,
-            apply_fn=injection.adapt(model.strategy, pretrained.apply_fn),
+            strategy=strategy,
+            apply_fn=injection.adapt(strategy, pretrained.apply_fn),
             stage_labels=stage_labels,
-            trunks=_plan_trunks(settings, model.family, stage_labels, train, plan),
+            trunks=_plan_trunks(settings, source.family, stage_labels, train, plan),
             multipliers=plan.multipliers,
         ),
         goal=Goal(
@@ -135,17 +126,17 @@ def _check_metric(task: Task, name: str | None) -> str:
     return name
 
 
-def _open_model(settings: Settings, task: Task) -> _Model:
+def _open_model(settings: Settings, task: Task) -> tuple[Source, Strategy]:
     """Reads the model's config, and makes the strategy on the names of its parameters."""
-    folder, family, config, hf_config = read_config(settings.model.path, settings.model.revision)
-    head = find_head(family, task.head)
-    config = with_statistics(config, trains_statistics(settings))
+    source = read_source(settings.model.path, settings.model.revision)
+    head = find_head(source.family, task.head)
+    config = with_statistics(source.config, trains_statistics(settings))
     strategy = make_strategy(
         settings.tuning.name,
         _strategy_fields(settings),
-        family_fields(family, head, config, settings.tuning.added.placement),
+        family_fields(source.family, head, config, settings.tuning.added.placement),
     )
-    return _Model(folder, family, config, hf_config, strategy)
+    return source._replace(config=config), strategy
 
 
 def _strategy_fields(settings: Settings) -> dict[str, Any]:
@@ -154,41 +145,28 @@ def _strategy_fields(settings: Settings) -> dict[str, Any]:
     return fields
 
 
-def _encode(settings: Settings, task: Task, model: _Model, data: Data, report: Report) -> _Read:
+def _encode(settings: Settings, task: Task, source: Source, data: Data, report: Report) -> _Read:
     """Makes examples of the data with the model's tokenizer or image processor."""
     num_outputs = task.output.num_outputs(data)
-    processor = task.data.inputs.load(model.folder, model.config)
-    class_names, _ = choose_classes(
-        task.head, model.hf_config, data.class_names or None, num_outputs
-    )
+    processor = task.data.inputs.load(source.path, source.config)
+    outputs = choose_outputs(task.head, source.hf_config, data.class_names or None, num_outputs)
 
     def check(examples: Any) -> None:
-        task.data.inputs.check(examples, model.config, model.folder)
+        task.data.inputs.check(examples, source.config, source.path)
 
-    examples, cuts = encode_splits(task, data, processor, settings.data, class_names, check, report)
-    return _Read(data, examples, processor, [*data.notes, *cuts], num_outputs, class_names)
-
-
-def _shapes(settings: Settings, task: Task, model: _Model, read: _Read) -> Params:
-    outputs = read.num_outputs or len(read.class_names) or 1
-    dtype = jnp.dtype(settings.precision.compute_dtype)
-    return parameter_shapes(model.family.make_module(task.head, model.config, outputs, dtype))
+    examples, cuts = encode_splits(
+        task, data, processor, settings.data, outputs.class_names, check, report
+    )
+    return _Read(data, examples, processor, [*data.notes, *cuts], outputs)
 
 
-def _load(
-    settings: Settings, task: Task, model: _Model, read: _Read, sharding: Sharding | None
-) -> Pretrained:
+def _load(settings: Settings, design: Design, sharding: Sharding | None) -> Pretrained:
     """The weights, each where it belongs; a new head is drawn from the run's seed."""
-    pretrained = load_pretrained(
-        model.folder,
-        head=task.head,
-        class_names=read.data.class_names or None,
-        num_outputs=read.num_outputs,
+    pretrained = load_weights(
+        design,
         key=jax.random.fold_in(jax.random.key(settings.seed), _HEAD_STREAM),
-        compute_dtype=jnp.dtype(settings.precision.compute_dtype),
         sha256=settings.model.sha256,
         from_scratch=settings.model.from_scratch,
-        train_statistics=trains_statistics(settings),
         put=partial(put, sharding),
     )
     if settings.train.gradient_checkpointing:
@@ -209,7 +187,7 @@ def _choose_layouts(
     settings: Settings,
     task: Task,
     examples: dict[str, Any],
-    model: _Model,
+    source: Source,
     sharding: Sharding | None,
 ) -> tuple[Layout, Layout]:
     """Of training and of evaluation. Images are all of one size, whatever the layout."""
@@ -218,7 +196,7 @@ def _choose_layouts(
     others = [part for split, part in lengths.items() if split != "train"]
     seen = others or [lengths["train"]]
     shares = 1 if sharding is None else sharding.num_shares
-    limit, parts = getattr(model.config, "max_length", 1), train.num_microbatches * shares
+    limit, parts = getattr(source.config, "max_length", 1), train.num_microbatches * shares
     return (
         choose_layout(kind, lengths["train"], train.batch_size, limit, multiple=parts),
         choose_layout(kind, seen, train.eval_batch_size, limit, multiple=shares),

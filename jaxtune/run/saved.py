@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtune.core.errors import UserError
 from jaxtune.export import adapter_folder, peft
 from jaxtune.export.model_folder import read_card
-from jaxtune.models.pretrained import Pretrained, find_folder, is_regression, read_config
+from jaxtune.models.pretrained import Pretrained
 from jaxtune.models.registry import saved_head
+from jaxtune.models.source import find_folder, is_regression, read_source
 from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import from_dict, to_dict
 from jaxtune.tasks.registry import TASKS, task_of
@@ -55,7 +56,7 @@ def saved_task(folder: str) -> tuple[Path, Task, dict[str, Any]]:
     if (path / peft.CONFIG).exists():
         head = adapter_folder.find_head_name(path, card)
         return path, task_of(head, card.get("problem_type"), False), card
-    _, family, _, hf_config = read_config(path)
+    _, family, _, hf_config = read_source(path)
     return path, _task_of(folder, saved_head(family, hf_config) or "sequence", hf_config), card
 
 
@@ -84,9 +85,8 @@ def open_saved(
     pretrained, processor_folder = adapter_folder.open_model(
         folder, jnp.dtype(compute_dtype), needs_head
     )
-    config, hf_config = pretrained.config, pretrained.hf_config
-    head = next(name for name, head in pretrained.family.heads.items() if head == pretrained.head)
-    task = _task_of(folder, head, hf_config)
+    config, design = pretrained.config, pretrained.design
+    task = _task_of(folder, design.head_name, design.source.hf_config)
     processor = task.data.inputs.load(processor_folder, config)
     card = read_card(pretrained.folder)
     given = {name: value for name, value in fields.items() if value is not None}

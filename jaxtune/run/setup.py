@@ -78,7 +78,7 @@ class Run(NamedTuple):
     Attributes:
       settings: resolved, with the digests of weights and data.
       task: loss, metrics, decoding.
-      pretrained: the model as loaded; its parameters are in `params`, and None there.
+      pretrained: the model as loaded, without its parameters, which are in `params`.
       params: all parameters at step 0, with those that the strategy adds.
       data: what is read.
       tuning: what is trained.

@@ -12,11 +12,10 @@ import jax
 import numpy as np
 
 from jaxtune import __version__
-from jaxtune.analysis.audit import HEADER, audit, audit_rows, flops_line
+from jaxtune.analysis.audit import HEADER, Updates, audit, audit_rows, flops_line
 from jaxtune.core import paths, trees
 from jaxtune.core.units import human_bytes, human_seconds
 from jaxtune.data.batching import batches
-from jaxtune.models.registry import parameter_shapes
 from jaxtune.parallel.sharding import spell
 from jaxtune.run.console import Report
 from jaxtune.run.loop import Fit
@@ -33,7 +32,7 @@ _SAMPLE = 100  # batches that the share of padding is estimated by
 def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
     """What trains, what is frozen, sizes, shapes: one (name, value) a row."""
     settings, pretrained = run.settings, run.pretrained
-    rows = [("model", f"{settings.model.path} ({pretrained.family.model_type})")]
+    rows = [("model", f"{settings.model.path} ({pretrained.design.source.family.model_type})")]
     rows += [("", line) for line in pretrained.report.lines()]
     total = trees.count(run.params)
     trainable, _ = partition.partition(run.params, run.tuning.stage_labels[0])
@@ -69,18 +68,16 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
 def show_audit(run: Run, report: Report) -> None:
     """The table of what trains, with rates and bytes, and what share of a full step it costs."""
     batch: Any = _empty_batch(run)
-    model, adds = run.pretrained, run.tuning.apply_fn is not run.pretrained.apply_fn
+    model, chosen = run.pretrained, run.settings.optimizer
+    adds = run.tuning.apply_fn is not model.apply_fn
     found = audit(
         run.tuning.apply_fn,
         run.goal.loss_fn,
         run.params,
         run.tuning.stage_labels[0],
         batch,
-        learning_rate=run.settings.optimizer.learning_rate,
-        weight_decay=run.settings.optimizer.weight_decay,
-        multipliers=run.tuning.multipliers,
-        optimizer=run.settings.optimizer.name,
-        base=(model.apply_fn, parameter_shapes(model.module)) if adds else None,
+        Updates(chosen.learning_rate, chosen.weight_decay, chosen.name, run.tuning.multipliers),
+        base=(model.apply_fn, model.design.shapes) if adds else None,
     )
     count = len(run.tuning.stage_labels)
     report.grid(f"stage 1 of {count}" if count > 1 else "parameters", HEADER, audit_rows(found))

@@ -172,11 +172,11 @@ def test_it_trains(name, tmp_path, golden, tiny_data, tiny_families):
 
 def test_the_cifar_model_is_of_the_size_that_its_config_says():
     from jaxtune.core import trees
-    from jaxtune.models.pretrained import read_config
     from jaxtune.models.registry import parameter_shapes
+    from jaxtune.models.source import read_source
 
-    _, family, config, _ = read_config(CONFIGS / "resnet_cifar")
-    shapes = parameter_shapes(family.make_module("image", config, 10, np.float32))
+    source = read_source(CONFIGS / "resnet_cifar")
+    shapes = parameter_shapes(source.family.make_module("image", source.config, 10, np.float32))
     assert trees.count(shapes) == pytest.approx(2.8e6, rel=0.05)
 
 

@@ -47,7 +47,8 @@ def main(base_folder: str, out: Path) -> None:
         extended = paths.unflatten(flat)
         apply_fn = jax.jit(injection.adapt(lora, base.apply_fn), static_argnames="train")
         logits = np.asarray(apply_fn(extended, batch, key=None, train=False))
-        peft.save_lora(out / name, lora, extended, labels, str(Path(base_folder).resolve()))
+        named = peft.Base(str(Path(base_folder).resolve()))
+        peft.save_lora(out / name, lora, extended, labels, named)
         np.savez(out / f"{name}.npz", logits=logits, **batch)
 
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 from optax import contrib
 
-from jaxtune.analysis.audit import audit
+from jaxtune.analysis.audit import Updates, audit
 from jaxtune.core import trees
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Mean, weighted_mean, weights
@@ -170,7 +170,7 @@ def test_the_audit_counts_the_bytes_of_an_optimizer_of_optax():
     labels = partition.label(UPPER, PARAMS)
     found = audit(
         apply_fn, cross_entropy, PARAMS, labels, BATCH,
-        learning_rate=RATE, weight_decay=DECAY, optimizer=optax.scale_by_lion(),
+        Updates(RATE, DECAY, optax.scale_by_lion()),
     )  # fmt: skip
     kept = {group.name: group.optimizer_bytes for group in found.groups}
     assert kept == {"frozen": 0, "trainable": 4 * 21, "trainable, not decayed": 4 * 6}

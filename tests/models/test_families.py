@@ -135,7 +135,7 @@ def test_a_base_checkpoint_lacks_only_the_head(case, tmp_path):
     model, _ = load(case)
     shutil.copytree(ROOT / case, tmp_path / "base")
     file = tmp_path / "base" / "model.safetensors"
-    prefix = f"{model.family.prefix}."
+    prefix = f"{model.design.source.family.prefix}."
     tensors = {
         name.removeprefix(prefix): value
         for name, value in load_file(file).items()
@@ -151,7 +151,7 @@ def test_a_base_checkpoint_lacks_only_the_head(case, tmp_path):
         key=jax.random.key(0),
     )
     assert {part.partition("/")[0] for part in base.report.new} <= {
-        part.partition("/")[0] for part in model.head.modules
+        part.partition("/")[0] for part in model.design.head.modules
     }
     before, after = paths.flatten(model.params), paths.flatten(base.params)
     for leaf, value in before.items():

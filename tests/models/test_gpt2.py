@@ -89,7 +89,7 @@ def test_a_text_is_judged_by_its_last_real_token(sequence, side):
 
 def test_a_real_token_may_be_the_word_of_padding(sequence):
     """GPT-2 has no padding token, so that many take the token that ends a text."""
-    pad = sequence.hf_config["pad_token_id"]
+    pad = sequence.design.source.hf_config["pad_token_id"]
     assert pad is not None
     batch = padded([(21, 35, 32, pad)], 8)
     batch["input_ids"] = np.where(batch["attention_mask"] > 0, batch["input_ids"], pad)

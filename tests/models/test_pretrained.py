@@ -16,7 +16,8 @@ from safetensors.numpy import load_file, save_file
 
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
-from jaxtune.models.pretrained import head_names, is_regression, load_pretrained
+from jaxtune.models.pretrained import load_pretrained, load_weights
+from jaxtune.models.source import head_names, is_regression
 
 ODD_CLASSES = ("negative", "neutral", "positive")
 POOLER = ("bert.pooler.dense.weight", "bert.pooler.dense.bias")
@@ -224,11 +225,9 @@ def test_digest(golden, odd):
     data = (golden / "odd" / "model.safetensors").read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     assert odd.sha256 == digest
-    assert load_pretrained(golden / "odd", sha256=digest).sha256 == digest
-    text = message(golden / "odd", sha256="0" * 64)
-    assert digest in text
-    assert "0" * 64 in text
-    assert "config.model.sha256" in text
+    assert load_weights(odd.design, sha256=digest).sha256 == digest
+    with pytest.raises(UserError, match=rf"{digest}, expected {'0' * 64}.*config\.model\.sha256"):
+        load_weights(odd.design, sha256="0" * 64)
 
 
 def test_digest_of_shards_is_over_all_of_them(golden):

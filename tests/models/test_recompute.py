@@ -7,10 +7,12 @@ import pytest
 
 from jaxtune.core import paths
 from jaxtune.core.types import WithStatistics
+from jaxtune.models.design import choose_outputs, make_design
 from jaxtune.models.families.bert import BERT, BertConfig
-from jaxtune.models.pretrained import load_pretrained
+from jaxtune.models.pretrained import load_weights
 from jaxtune.models.recompute import make_recomputing_apply
 from jaxtune.models.registry import FAMILIES, init_params, make_apply
+from jaxtune.models.source import read_source
 from jaxtune.tuning import injection
 from jaxtune.tuning.lora import Lora
 
@@ -19,15 +21,14 @@ KEY = jax.random.key(3)
 
 def load(folder, family):
     head = "sequence" if "sequence" in FAMILIES[family].heads else "image"
-    names = ("a", "b", "c")
-    return load_pretrained(
-        folder, head=head, class_names=names, from_scratch=True, key=jax.random.key(0)
-    )
+    source = read_source(folder)
+    design = make_design(source, head, choose_outputs(head, source.hf_config, ("a", "b", "c")))
+    return load_weights(design, key=jax.random.key(0), from_scratch=True)
 
 
 def batch_of(model):
     rng = np.random.default_rng(0)
-    if model.head is model.family.heads.get("image"):
+    if model.design.head_name == "image":
         shape = (4, *model.module.example_batch()["pixel_values"].shape[1:])
         images = rng.normal(size=shape).astype(np.float32)
         return {"pixel_values": images, "weight": np.array([1, 1, 1, 0], np.float32)}

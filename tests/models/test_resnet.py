@@ -16,9 +16,11 @@ from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.models import convert
 from jaxtune.models.batch_norm import BatchNorm
+from jaxtune.models.design import choose_outputs, make_design
 from jaxtune.models.families.resnet import NAMES
-from jaxtune.models.pretrained import load_pretrained, read_config
+from jaxtune.models.pretrained import load_pretrained, load_weights
 from jaxtune.models.registry import make_apply
+from jaxtune.models.source import read_source
 
 ROOT = Path(__file__).parents[1] / "golden" / "families"
 CASES = ("resnet-image", "resnet-basic")
@@ -117,7 +119,7 @@ def test_statistics_stay_where_they_are_not_trained():
     model, reference = load("resnet-image")
     images = images_of(reference)
     batch, variables = {"pixel_values": images}, {"params": model.params}
-    frozen = model.family.make_module(
+    frozen = model.design.source.family.make_module(
         "image", dataclasses.replace(model.config, train_statistics=False), 3, jnp.float32
     )
     logits, new = frozen.apply(variables, batch, True, mutable=["statistics"])
@@ -239,9 +241,9 @@ def test_names_cover_the_parameters():
 
 
 def test_from_scratch_is_drawn_as_torch_draws():
-    model = load_pretrained(
-        ROOT / "resnet-image", head="image", from_scratch=True, key=jax.random.key(0)
-    )
+    source = read_source(ROOT / "resnet-image")
+    design = make_design(source, "image", choose_outputs("image", source.hf_config))
+    model = load_weights(design, key=jax.random.key(0), from_scratch=True)
     flat = paths.flatten(model.params)
     stem = flat["resnet/embedder/embedder/convolution/kernel"]
     assert np.std(stem) == pytest.approx((2 / (7 * 7 * 6)) ** 0.5, rel=0.1)  # fan out
@@ -269,7 +271,7 @@ def test_from_scratch_is_drawn_as_torch_draws():
 def test_refused_configs(changes, words, tmp_path):
     folder = variant(tmp_path, "resnet-image", **changes)
     with pytest.raises(UserError, match=re.escape(words)):
-        read_config(folder)
+        read_source(folder)
 
 
 @pytest.mark.parametrize("shape", [(2, 19, 19, 1), (19, 19, 3), (2, 3, 19, 19)])

@@ -13,8 +13,10 @@ from safetensors.numpy import load_file, save_file
 
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
+from jaxtune.models.design import choose_outputs, make_design
 from jaxtune.models.families.vit import NAMES
-from jaxtune.models.pretrained import load_pretrained, read_config
+from jaxtune.models.pretrained import load_pretrained, load_weights
+from jaxtune.models.source import read_source
 
 ROOT = Path(__file__).parents[1] / "golden" / "families"
 CASE = ROOT / "vit-image"
@@ -167,7 +169,9 @@ def test_names_cover_the_parameters(model):
 
 def test_from_scratch_is_drawn_with_the_range(tmp_path):
     folder = variant(tmp_path, initializer_range=0.1)
-    model = load_pretrained(folder, head="image", from_scratch=True, key=jax.random.key(0))
+    source = read_source(folder)
+    design = make_design(source, "image", choose_outputs("image", source.hf_config))
+    model = load_weights(design, key=jax.random.key(0), from_scratch=True)
     flat = paths.flatten(model.params)
     for leaf in ("cls_token", "position_embeddings", "patch_embeddings/projection/kernel"):
         assert np.std(flat[f"vit/embeddings/{leaf}"]) == pytest.approx(0.1, rel=0.5)
@@ -201,4 +205,4 @@ def test_images_with_other_channels_are_refused(model):
 )
 def test_refused_configs(changes, words, tmp_path):
     with pytest.raises(UserError, match=re.escape(words)):
-        read_config(variant(tmp_path, **changes))
+        read_source(variant(tmp_path, **changes))
