@@ -48,7 +48,7 @@ WORDS = {
 
 @pytest.fixture(scope="session")
 def once(testrun_uid):
-    """A function: name, function that fills a folder -> the folder, filled by one of all workers."""
+    """A function: name, function that fills a folder -> the folder; one worker fills it for all."""
     shared = Path(os.environ["JAX_COMPILATION_CACHE_DIR"]) / f"shared-{testrun_uid}"
     shared.mkdir(parents=True, exist_ok=True)
 

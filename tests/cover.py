@@ -2,7 +2,8 @@
 
 A cover of pairs: each value of a choice occurs with each value of every other choice at least once,
 where the two can be together at all. What is wrong with one value, or with two of them together,
-is found; the full products are marked `exhaustive`.
+is found. A law that holds for each value by itself takes a cover of values. The full products are
+marked `exhaustive`.
 """
 
 import itertools
@@ -62,24 +63,27 @@ def valid(case: Case) -> bool:
     return (case.task, case.family) in COMBINATIONS and not refused and not thawed_later
 
 
-def pairs(case: Sequence[str]) -> Iterator[tuple[tuple[int, str], tuple[int, str]]]:
-    """Every two values of a case, each with the number of its choice."""
-    return itertools.combinations(enumerate(case), 2)
+def groups(case: Sequence[str], size: int = 2) -> Iterator[tuple[tuple[int, str], ...]]:
+    """Every two values of a case, or so many, each with the number of its choice."""
+    return itertools.combinations(enumerate(case), size)
 
 
-def cover_pairs(
-    cases: Sequence[tuple[str, ...]], costs: Mapping[str, float] = MappingProxyType({})
+def cover(
+    cases: Sequence[tuple[str, ...]],
+    size: int = 1,
+    costs: Mapping[str, float] = MappingProxyType({}),
 ) -> list[tuple[str, ...]]:
-    """Some of the cases, with every two values that are together in one of them.
+    """Some of the cases, with every value, or every two values that are together in one of them.
 
-    Greedy: the case next that has the most new pairs for what it costs.
+    Greedy: the case next that has the most that is new for what it costs.
 
     Args:
       cases: all that are possible.
+      size: of the groups of values that are to occur: 1, or 2 for pairs.
       costs: how much longer a value makes a case; 1 where nothing is said.
     """
     number: dict[object, int] = {}
-    has = np.array([[number.setdefault(pair, len(number)) for pair in pairs(c)] for c in cases])
+    has = np.array([[number.setdefault(g, len(number)) for g in groups(c, size)] for c in cases])
     cost = np.array([math.prod(costs.get(value, 1) for value in case) for case in cases])
     found, missing = [], np.ones(len(number))
     while missing.any():
@@ -89,11 +93,21 @@ def cover_pairs(
     return found
 
 
-def mark_rest(cases: Sequence[tuple[str, ...]], kept: Collection[tuple[str, ...]]) -> list[Any]:
-    """All cases as parameters of a test, `exhaustive` but for those that are kept."""
+def mark_rest(cases: Collection[Any], kept: Collection[Any]) -> list[Any]:
+    """All cases as parameters of a test, `exhaustive` but for those that are kept.
+
+    Args:
+      cases: tuples of values, or single ones.
+      kept: those of the default tests.
+    """
     assert set(kept) <= set(cases)
-    mark = pytest.mark.exhaustive
-    return [case if case in kept else pytest.param(*case, marks=mark) for case in cases]
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)),
+            marks=() if case in kept else pytest.mark.exhaustive,
+        )
+        for case in cases
+    ]
 
 
 COSTS = {"mesh": 3, "pmap": 3, "packed": 1.4, "bucketed": 1.4}
@@ -101,4 +115,4 @@ COSTS = {"mesh": 3, "pmap": 3, "packed": 1.4, "bucketed": 1.4}
 
 CASES = [case for case in itertools.starmap(Case, itertools.product(*CHOICES)) if valid(case)]
 BROKE_ONCE: list[Case] = []
-COVER = [Case(*case) for case in cover_pairs(CASES, COSTS)] + BROKE_ONCE
+COVER = [Case(*case) for case in cover(CASES, 2, COSTS)] + BROKE_ONCE

@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from cover import mark_rest
 
 from jaxtune.core.errors import UserError
 from jaxtune.models.registry import FAMILIES
@@ -20,6 +21,12 @@ CASES = [
     *((task, "bert") for task in TASKS if task != "causal_lm" and TASKS[task].head != "image"),
     *(("classification", name) for name in FAMILIES if name != "bert"),
     ("causal_lm", "gpt2"),
+]
+CASES = [case for case in CASES if TASKS[case[0]].head in FAMILIES[case[1]].heads]
+DEFAULT = [
+    ("token_classification", "bert"),
+    ("causal_lm", "gpt2"),
+    ("classification", "modernbert"),
 ]
 
 
@@ -46,9 +53,7 @@ def batches_of(run):
     return ((index, stream.collate(index, epoch)) for index, epoch in stream.indices())
 
 
-@pytest.mark.parametrize(
-    ("task", "family"), [case for case in CASES if TASKS[case[0]].head in FAMILIES[case[1]].heads]
-)
+@pytest.mark.parametrize(("task", "family"), mark_rest(CASES, DEFAULT))
 def test_parts_are_the_whole(task, family, noisy_families, tiny_tasks, tmp_path):
     """Dropout too, which belongs to the tokens of the examples."""
     model, found = noisy_families[family], []

@@ -48,7 +48,7 @@ class BatchNorm(nn.Module):
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if train and self.use_batch_statistics:
             mean, var = self._of_batch(x, real, mean, var)
-        factor = scale / jnp.sqrt(var + self.epsilon)  # [c]
+        factor = scale / jnp.sqrt(var.astype(x.dtype) + self.epsilon)  # [c]
         return ((x - mean) * factor + bias).astype(self.dtype)
 
     def _of_batch(

@@ -89,7 +89,9 @@ CLASSIFICATION = Task(
     data=TaskData(text_tables.CLASSES, text_tables.encode, reorder=reorder),
     loss=TaskLoss(make_loss, batch_metrics),
     scores=TaskScores(
-        scores, "accuracy", {"accuracy": True, "macro_f1": True, "mcc": True, "loss": False}
+        scores,
+        best="accuracy",
+        higher_is_better={"accuracy": True, "macro_f1": True, "mcc": True, "loss": False},
     ),
     output=TaskOutput(decode),
 )

@@ -110,7 +110,9 @@ def make_task(name: str, encode: Encode) -> Task:
         data=TaskData(blocks.TEXTS, encode, blocks.read_new),
         loss=TaskLoss(make_loss, batch_metrics),
         scores=TaskScores(
-            scores, "perplexity", {"perplexity": False, "accuracy": True, "loss": False}
+            scores,
+            best="perplexity",
+            higher_is_better={"perplexity": False, "accuracy": True, "loss": False},
         ),
         output=TaskOutput(decode, fetch=fetch),
     )

@@ -75,8 +75,13 @@ MULTI_LABEL = Task(
     loss=TaskLoss(make_loss, batch_metrics),
     scores=TaskScores(
         scores,
-        "micro_f1",
-        {"micro_f1": True, "macro_f1": True, "subset_accuracy": True, "loss": False},
+        best="micro_f1",
+        higher_is_better={
+            "micro_f1": True,
+            "macro_f1": True,
+            "subset_accuracy": True,
+            "loss": False,
+        },
     ),
     output=TaskOutput(decode),
 )

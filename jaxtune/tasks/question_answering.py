@@ -117,6 +117,10 @@ QUESTION_ANSWERING = Task(
     data=TaskData(squad.QUESTIONS, windows.encode, squad.read_new, resolve=squad.resolve),
     loss=TaskLoss(make_loss, batch_metrics),
     # Not every validation split has the scores of both kinds, so they choose no checkpoint.
-    scores=TaskScores(scores, "f1", {"exact_match": True, "f1": True, "loss": False}),
+    scores=TaskScores(
+        scores,
+        best="f1",
+        higher_is_better={"exact_match": True, "f1": True, "loss": False},
+    ),
     output=TaskOutput(decode, num_outputs, per_token=True),
 )

@@ -80,7 +80,9 @@ REGRESSION = Task(
     data=TaskData(text_tables.TARGETS, text_tables.encode),
     loss=TaskLoss(make_loss, batch_metrics),
     scores=TaskScores(
-        scores, "pearson", {"pearson": True, "spearman": True, "mse": False, "loss": False}
+        scores,
+        best="pearson",
+        higher_is_better={"pearson": True, "spearman": True, "mse": False, "loss": False},
     ),
     output=TaskOutput(decode, num_outputs),
 )

@@ -145,8 +145,14 @@ TOKEN_CLASSIFICATION = Task(
     loss=TaskLoss(make_loss, batch_metrics),
     scores=TaskScores(
         scores,
-        "f1",
-        {"f1": True, "precision": True, "recall": True, "accuracy": True, "loss": False},
+        best="f1",
+        higher_is_better={
+            "f1": True,
+            "precision": True,
+            "recall": True,
+            "accuracy": True,
+            "loss": False,
+        },
     ),
     output=TaskOutput(decode, fetch=fetch, per_token=True),
 )

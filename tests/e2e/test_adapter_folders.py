@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from cover import mark_rest
 from safetensors.numpy import load_file, save_file
 
 from jaxtune import main, predict
@@ -40,7 +41,14 @@ def edit(file, **fields):
     file.write_text(json.dumps(json.loads(file.read_text()) | fields))
 
 
-@pytest.mark.parametrize("fields", [[], ["use_rslora=true"], ["use_dora=true", "dropout=0.1"]])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param([], marks=pytest.mark.exhaustive),
+        pytest.param(["use_rslora=true"], marks=pytest.mark.exhaustive),
+        ["use_dora=true", "dropout=0.1"],
+    ],
+)
 def test_lora_writes_the_merged_model_and_the_adapter(config, tmp_path, fields):
     workdir = tmp_path / "run"
     run(config, workdir, "--config.tuning.name=lora", *[f"--config.tuning.{f}" for f in fields])
@@ -69,7 +77,7 @@ def test_lora_that_peft_cannot_hold_says_so(config, tmp_path, capsys):
     assert "no adapter/ in peft's files" in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize("name", UNMERGEABLE)
+@pytest.mark.parametrize("name", mark_rest(UNMERGEABLE, ("prefix", "adapter+layernorm")))
 def test_what_cannot_be_merged_is_scored_from_its_folder(
     config, tmp_path, tiny_data, eval_scores, name
 ):

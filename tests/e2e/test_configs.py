@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cover import mark_rest
 from PIL import Image
 
 from jaxtune import main
@@ -139,11 +140,20 @@ CASES = {
 """How its data is made, and the tiny family that stands for its model; None for the golden BERT."""
 
 
+KINDS = ("quickstart", "stsb", "sst2", "conll2003", "squad", "wikitext", "cifar10")
+"""One of each kind of data."""
+
+
 def test_every_config_has_a_case():
     assert {file.stem for file in CONFIGS.glob("*.py")} == set(CASES)
 
 
-@pytest.mark.parametrize("name", CASES)
+def test_every_config_is_valid():
+    for name in CASES:
+        assert load_config(str(CONFIGS / f"{name}.py"), {}).task, name
+
+
+@pytest.mark.parametrize("name", mark_rest(CASES, KINDS))
 def test_it_trains(name, tmp_path, golden, tiny_data, tiny_families):
     make_data, family = CASES[name]
     more = make_data(tmp_path / "files", tiny_data)

@@ -81,8 +81,11 @@ def test_a_run_too_short_for_its_stages_is_refused(config, tmp_path):
 
 @pytest.mark.parametrize(
     ("choice", "stages"),
-    [(BY_EPOCH, (0, 1)), (CHAIN, (2,)), (PLATEAU, (1,))],
-    ids=["epoch", "chain", "plateau"],
+    [
+        pytest.param(BY_EPOCH, (0, 1), id="epoch", marks=pytest.mark.exhaustive),
+        pytest.param(CHAIN, (2,), id="chain", marks=pytest.mark.exhaustive),
+        pytest.param(PLATEAU, (1,), id="plateau"),
+    ],
 )
 def test_a_run_that_dies_in_any_stage_goes_on_with_the_same_bits(
     config, tmp_path, monkeypatch, capsys, choice, stages

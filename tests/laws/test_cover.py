@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cover import CHOICES, COMBINATIONS, COVER, REFUSED, Case, pairs
+from cover import CHOICES, COMBINATIONS, COVER, REFUSED, Case, cover, groups
 
 from jaxtune.core import dropout, paths, trees
 from jaxtune.core.errors import UserError
@@ -51,10 +51,17 @@ def test_every_two_values_that_can_be_together_are_in_the_cover():
         pair
         for case in itertools.starmap(Case, itertools.product(*CHOICES))
         if is_possible(case)
-        for pair in pairs(case)
+        for pair in groups(case)
     }
-    assert {pair for case in COVER for pair in pairs(case)} == wanted
+    assert {pair for case in COVER for pair in groups(case)} == wanted
     assert len(COVER) == len(set(COVER)) < 160
+
+
+def test_a_cover_of_values_has_each_value():
+    kept = cover(COMBINATIONS)
+    assert set(kept) < set(COMBINATIONS)
+    for place in (0, 1):
+        assert {case[place] for case in kept} == {case[place] for case in COMBINATIONS}
 
 
 @pytest.mark.parametrize(("part", "strategy"), REFUSED)

@@ -9,24 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cover import COMBINATIONS, cover, mark_rest
 
 from jaxtune.core import paths, trees
 from jaxtune.core.errors import UserError
 from jaxtune.data.batching.layout import choose_layout
-from jaxtune.models.registry import FAMILIES
 from jaxtune.models.trunk import STATES, make_upper_apply
 from jaxtune.run import stages
 from jaxtune.run.console import Report
 from jaxtune.run.prepare import prepare
-from jaxtune.tasks.registry import TASKS
 from jaxtune.tuning import injection
 
-COMBINATIONS = [
-    (task, family)
-    for task in TASKS
-    for family in FAMILIES
-    if TASKS[task].head in FAMILIES[family].heads
-]
+CASES = [(*pair, strategy) for strategy in ("last_layers", "head") for pair in COMBINATIONS]
 
 
 @pytest.fixture
@@ -40,8 +34,7 @@ def prepare_run(tiny_weights, tiny_settings):
     return make
 
 
-@pytest.mark.parametrize("strategy", ["last_layers", "head"])
-@pytest.mark.parametrize(("task", "family"), COMBINATIONS)
+@pytest.mark.parametrize(("task", "family", "strategy"), mark_rest(CASES, cover(CASES)))
 def test_trunk_and_rest_are_the_whole_and_what_is_kept_is_what_was_computed(
     task, family, strategy, prepare_run
 ):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cover import mark_rest
 from safetensors.numpy import load_file
 
 from jaxtune.core import paths
@@ -20,6 +21,7 @@ from jaxtune.tasks.registry import TASKS
 ROOT = Path(__file__).parents[1] / "golden" / "families"
 HEADS = {"basic": "image", "untied": "causal_lm"}
 CASES = sorted(path.name for path in ROOT.iterdir())
+ONE_EACH = {case.rpartition("-")[0]: case for case in CASES}.values()  # of each family
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pixel_values")
 
 
@@ -113,7 +115,7 @@ def test_logits_loss_and_gradients(case):
         assert np.abs(found - ours).max() <= 1e-4 * scale, leaf
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", mark_rest(CASES, ONE_EACH))
 def test_layers_run_in_parts(case):
     model, reference = load(case)
     batch, variables = batch_of(reference), {"params": model.params}
@@ -127,7 +129,7 @@ def test_layers_run_in_parts(case):
     np.testing.assert_allclose(again, states[-1], atol=1e-6)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", mark_rest(CASES, ONE_EACH))
 def test_a_base_checkpoint_lacks_only_the_head(case, tmp_path):
     """As `AutoModel.save_pretrained` writes it: no head, and no prefix."""
     from safetensors.numpy import save_file

@@ -42,9 +42,7 @@ def environment(devices: int, process: str | None = None) -> dict[str, str]:
     return env if process is None else env | {"PROCESSES": process}
 
 
-def run_jobs(
-    folder: Path, jobs: list[dict[str, Any]], devices: int, processes: int = 1
-) -> None:
+def run_jobs(folder: Path, jobs: list[dict[str, Any]], devices: int, processes: int = 1) -> None:
     """Runs jobs on `devices` simulated devices in each of some processes."""
     file = folder / "jobs.json"
     file.write_text(json.dumps(jobs))

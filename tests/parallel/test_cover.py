@@ -65,13 +65,15 @@ def shared(request, settings, run_on):
 
 
 def alone(settings):
-    """The losses and parameters of one device; single operations are compiled, for all tests."""
+    """The losses and parameters of one device."""
     run = prepare(settings, Report(quiet=True))
     stage, apply_fn = stages.begin(run, 0, run.params), run.tuning.apply_fn
     if depth := run.tuning.trunks[0].depth:
         upper = make_upper_apply(run.pretrained.module, depth)
         apply_fn = injection.adapt(run.tuning.strategy, upper)
-    step = make_train_step(apply_fn, run.goal.loss_fn, make_tx(run, 0), part_key=dropout.same_key)
+    step = jax.jit(
+        make_train_step(apply_fn, run.goal.loss_fn, make_tx(run, 0), part_key=dropout.same_key)
+    )
     state, losses = stage.state, []
     for _, batch in itertools.islice(stage.loader.batches(), STEPS):
         state, info = step(state, stage.frozen, jax.tree.map(jnp.asarray, batch))

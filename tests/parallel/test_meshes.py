@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cover import mark_rest
 
 TUNINGS = {
     "full": {},
@@ -34,7 +35,30 @@ PARTS = [
     *((mesh, "packed") for mesh in ("data", "pmap")),
     *(("all axes", variant) for variant in VARIANTS if variant not in ("padded", "packed")),
 ]
+DEFAULT = [("all axes", "padded"), ("all axes", "cached"), ("fsdp", "padded"), ("pmap", "packed")]
 SCORED_PARTS = [("data", "padded"), ("all axes", "padded"), ("all axes", "cached")]
+PROGRAMS = {  # of several devices, and which of them the default tests compile
+    "data": (TUNINGS, ("full", "lora")),
+    "fsdp": (("full", "lora"), ("full",)),
+    "fsdp x tensor": (("full", "lora"), ("lora",)),
+    "tensor": (("full", "lora"), ("full",)),
+}
+SIZES = {
+    "data": {},
+    "fsdp": {"parallel.fsdp": 8},
+    "fsdp x tensor": {"parallel.fsdp": 4, "parallel.tensor": 2},
+    "tensor": {"parallel.tensor": 4},
+}
+
+
+def wanted(request, *names):
+    """The values of some parameters in the tests that are run, whichever process runs them."""
+    found = {}
+    for item in request.session.items:
+        params = getattr(item, "callspec", None) and item.callspec.params
+        if item.path == request.path and params and set(names) <= params.keys():
+            found[tuple(params[name] for name in names)] = None
+    return list(found)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +68,7 @@ def one(run_on, job):
 
 
 @pytest.fixture(scope="module")
-def eight(run_on, job):
+def eight(request, run_on, job):
     jobs = [
         job(
             f"{mesh}, {variant}",
@@ -52,7 +76,7 @@ def eight(run_on, job):
             steps=20,
             scores=(mesh, variant) in SCORED_PARTS,
         )
-        for mesh, variant in PARTS
+        for mesh, variant in wanted(request, "mesh", "variant")
     ]
     return run_on(jobs, 8)
 
@@ -74,7 +98,7 @@ def test_two_processes_are_one(variant, one, two_processes):
     check_scores(two_processes[variant], one[variant])
 
 
-@pytest.mark.parametrize(("mesh", "variant"), PARTS)
+@pytest.mark.parametrize(("mesh", "variant"), mark_rest(PARTS, DEFAULT))
 def test_twenty_steps_with_dropout_are_those_of_one_device(mesh, variant, one, eight):
     """In packed batches too, whose rows are a multiple of the devices and so others."""
     check(eight[f"{mesh}, {variant}"], one[variant])
@@ -87,7 +111,7 @@ def check(found, expected):
         np.testing.assert_allclose(found.params[name], leaf, atol=2e-5, err_msg=name)
 
 
-@pytest.mark.parametrize(("mesh", "variant"), SCORED_PARTS)
+@pytest.mark.parametrize(("mesh", "variant"), mark_rest(SCORED_PARTS, SCORED_PARTS[1:]))
 def test_every_example_is_scored_once(mesh, variant, one, eight):
     """61 examples in batches of 16."""
     check_scores(eight[f"{mesh}, {variant}"], one[variant])
@@ -101,24 +125,25 @@ def check_scores(found, expected):
 
 
 @pytest.fixture(scope="module")
-def programs(run_on, job):
-    """The compiled steps of every strategy on one device and on eight."""
+def programs(request, run_on, job):
+    """The compiled steps on eight devices, by axis and strategy, and on one."""
+    on_eight = wanted(request, "axis", "tuning")
     found = {}
-    for devices in (1, 8):
+    for devices, cases in ((8, on_eight), (1, [("data", "full"), ("data", "lora")])):
         jobs = [
-            job(f"{axis} {name}", TUNINGS[name] | size, steps=1, program=True)
-            for axis, names, size in (
-                ("data", TUNINGS, {}),
-                ("fsdp", ("full", "lora"), {"parallel.fsdp": devices}),
-                ("fsdp x tensor", ("full", "lora"), {"parallel.fsdp": 4, "parallel.tensor": 2}),
-                ("tensor", ("full", "lora"), {"parallel.tensor": min(devices, 4)}),
-            )
-            for name in names
-            if devices > 1 or axis == "data"
+            job(f"{axis} {tuning}", TUNINGS[tuning] | SIZES[axis], steps=1, program=True)
+            for axis, tuning in cases
         ]
-        for name, outcome in run_on(jobs, devices).items():
-            found[devices, name] = outcome.facts
+        for case, outcome in zip(cases, run_on(jobs, devices).values(), strict=True):
+            found[devices, *case] = outcome.facts
     return found
+
+
+def programs_of(*axes):
+    """Parameters of a test: some axes with their strategies."""
+    cases = [(axis, tuning) for axis in axes for tuning in PROGRAMS[axis][0]]
+    kept = [(axis, tuning) for axis, tuning in cases if tuning in PROGRAMS[axis][1]]
+    return pytest.mark.parametrize(("axis", "tuning"), mark_rest(cases, kept))
 
 
 def num_bytes(facts, operation):
@@ -126,29 +151,31 @@ def num_bytes(facts, operation):
     return sum(size for found, size, _ in facts["collectives"] if found == operation)
 
 
-@pytest.mark.parametrize("tuning", TUNINGS)
-def test_data_parallel_sums_the_gradients_of_what_is_trained_and_nothing_else(tuning, programs):
-    facts = programs[8, f"data {tuning}"]
+@programs_of("data")
+def test_data_parallel_sums_the_gradients_of_what_is_trained_and_nothing_else(
+    axis, tuning, programs
+):
+    facts = programs[8, axis, tuning]
     assert {operation for operation, *_ in facts["collectives"]} == {"all-reduce"}
     scalars = 8  # the sum of the losses and that of the weights
     assert num_bytes(facts, "all-reduce") == facts["trainable_bytes"] + scalars
 
 
 def test_one_device_communicates_nothing(programs):
-    assert not programs[1, "data full"]["collectives"]
+    assert not programs[1, "data", "full"]["collectives"]
 
 
-@pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_fsdp_divides_what_a_device_keeps(tuning, programs):
-    whole = programs[1, f"data {tuning}"]["argument_bytes"]
-    part = programs[8, f"fsdp {tuning}"]["argument_bytes"]
+@programs_of("fsdp")
+def test_fsdp_divides_what_a_device_keeps(axis, tuning, programs):
+    whole = programs[1, "data", tuning]["argument_bytes"]
+    part = programs[8, axis, tuning]["argument_bytes"]
     leaves_kept_whole = 0.10  # biases and LayerNorms, of which so narrow a model has many
     assert whole / 8 <= part <= whole * (1 / 8 + leaves_kept_whole)
 
 
-@pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_fsdp_gathers_a_parameter_once_and_scatters_its_gradient_once(tuning, programs):
-    facts = programs[8, f"fsdp {tuning}"]
+@programs_of("fsdp")
+def test_fsdp_gathers_a_parameter_once_and_scatters_its_gradient_once(axis, tuning, programs):
+    facts = programs[8, axis, tuning]
     kinds = {operation for operation, *_ in facts["collectives"]}
     assert kinds <= {"all-gather", "reduce-scatter", "all-reduce"}
     rows = facts["shapes"]["input_ids"][0]
@@ -161,14 +188,13 @@ def test_fsdp_gathers_a_parameter_once_and_scatters_its_gradient_once(tuning, pr
     assert 0 <= scalars <= 8 + 4 * (facts["trainable_leaves"] + 1)  # losses; norms for clipping
 
 
-@pytest.mark.parametrize("mesh", ["fsdp", "fsdp x tensor"])
-@pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_no_device_gathers_more_than_its_part_over_tensor(tuning, mesh, programs):
-    facts = programs[8, f"{mesh} {tuning}"]
+@programs_of("fsdp", "fsdp x tensor")
+def test_no_device_gathers_more_than_its_part_over_tensor(axis, tuning, programs):
+    facts = programs[8, axis, tuning]
     assert num_bytes(facts, "all-gather") == facts["bytes_to_gather"]
 
 
-@pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_tensor_parallel_sums_activations_and_gathers_nothing(tuning, programs):
-    facts = programs[8, f"tensor {tuning}"]
+@programs_of("tensor")
+def test_tensor_parallel_sums_activations_and_gathers_nothing(axis, tuning, programs):
+    facts = programs[8, axis, tuning]
     assert {operation for operation, *_ in facts["collectives"]} == {"all-reduce"}

@@ -73,7 +73,7 @@ def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Row
     """One text for each row of a file, to predict on; a blank one is kept, so that rows match.
 
     Args:
-      source: a file that `data.files.read_file` reads.
+      source: a file that `data.sources.files.read_file` reads.
       columns: the text column of a table; () takes `text`, or the only column.
       encoding: of the file.
 

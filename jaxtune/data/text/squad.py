@@ -102,7 +102,7 @@ def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Row
     """The questions of a file, to be answered.
 
     Args:
-      source: SQuAD JSON, or a table that `data.files.read_file` reads.
+      source: SQuAD JSON, or a table that `data.sources.files.read_file` reads.
       columns: of questions and of contexts; () takes `question` and `context`.
       encoding: of the file.
 
