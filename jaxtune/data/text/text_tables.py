@@ -124,8 +124,8 @@ def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Row
     """One or two texts for each row of a file, to predict on.
 
     Args:
-      source: .txt with one text a line, a table that `data.sources.files.read_file` reads, or one in
-        memory.
+      source: .txt with one text a line, or a table that `data.sources.files.read_file` reads,
+        or one in memory.
       columns: text columns of a table; () takes `text`, or the only column.
       encoding: of the file.
 
