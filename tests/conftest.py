@@ -92,30 +92,40 @@ def make_rows(count: int, seed: int) -> list[tuple[str, str]]:
     return list(rows.items())
 
 
+def write_table(path: Path, rows, header=("text", "label")) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path
+
+
 @pytest.fixture
 def write_csv():
     """A function that writes rows under a header and returns the path."""
+    return write_table
 
-    def write(path: Path, rows, header=("text", "label")) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(header)
-            writer.writerows(rows)
-        return path
 
-    return write
+def write_splits(folder: Path) -> None:
+    """Train, validation and test files of distinct texts."""
+    rows = make_rows(143, 0)
+    write_table(folder / "train.csv", rows[:83])
+    write_table(folder / "validation.csv", rows[83:110])
+    write_table(folder / "test.csv", rows[110:])
 
 
 @pytest.fixture
-def tiny_data(tmp_path, write_csv) -> Path:
+def tiny_data(tmp_path) -> Path:
     """A folder with train, validation and test files of distinct texts."""
-    rows = make_rows(143, 0)
-    folder = tmp_path / "data"
-    write_csv(folder / "train.csv", rows[:83])
-    write_csv(folder / "validation.csv", rows[83:110])
-    write_csv(folder / "test.csv", rows[110:])
-    return folder
+    write_splits(tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def kept_data(once) -> Path:
+    """The same, made once; not to be changed."""
+    return once("data", write_splits)
 
 
 def tokenizer_of(family: str):
@@ -199,6 +209,19 @@ def make_noisy(folder: Path, copy: Path, changes: dict) -> Path:
     shutil.copytree(folder, copy)
     fields = json.loads((copy / "config.json").read_text())
     fields |= dict.fromkeys(RATES, 0.3) | changes
+    (copy / "config.json").write_text(json.dumps(fields))
+    return copy
+
+
+def make_flat(folder: Path, place: Path) -> Path:
+    """Copies a model of one layer, or of one in each of its stages."""
+    copy = shutil.copytree(folder, place / "flat")
+    fields = json.loads((copy / "config.json").read_text())
+    layers = ("num_hidden_layers", "n_layers", "n_layer")
+    fields |= {name: 1 for name in layers if name in fields}
+    fields |= {name: [1] * len(fields[name]) for name in ("depths",) if name in fields}
+    if "layer_types" in fields:
+        fields["layer_types"] = fields["layer_types"][:1]
     (copy / "config.json").write_text(json.dumps(fields))
     return copy
 
@@ -338,9 +361,9 @@ def tiny_settings(write_settings, tmp_path):
 
 @pytest.fixture(scope="session")
 def tiny_weights(tiny_families, tiny_tasks, once):
-    """A function: task, family -> a folder with weights and a head, drawn once for each."""
+    """A function: task, family, layers -> a folder with weights and a head, drawn once for each."""
 
-    def make(task, family):
+    def make(task, family, layers=2):
         def draw(place):
             from jaxtune.export import adapter_folder
             from jaxtune.run.console import Report
@@ -348,11 +371,14 @@ def tiny_weights(tiny_families, tiny_tasks, once):
             from jaxtune.run.train import product_of
 
             scratch = {"model.from_scratch": True}
-            model, data = tiny_families[family], tiny_tasks[task]
-            run = prepare(settings_of(task, "full", model, data, place, scratch), Report())
+            source = (
+                tiny_families[family] if layers == 2 else make_flat(tiny_families[family], place)
+            )
+            settings = settings_of(task, "full", source, tiny_tasks[task], place, scratch)
+            run = prepare(settings, Report())
             adapter_folder.write(place, product_of(run), run.params, {}, print)
 
-        return once(f"{task}-{family}", draw) / "model"
+        return once(f"{task}-{family}-{layers}", draw) / "model"
 
     return make
 
@@ -360,4 +386,4 @@ def tiny_weights(tiny_families, tiny_tasks, once):
 @pytest.fixture
 def noisy_weights(tiny_weights, tmp_path):
     """`tiny_weights` that drop much, everywhere."""
-    return lambda task, family: make_noisy(tiny_weights(task, family), tmp_path / "noisy", {})
+    return lambda *which: make_noisy(tiny_weights(*which), tmp_path / "noisy", {})

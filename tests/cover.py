@@ -115,4 +115,12 @@ COSTS = {"mesh": 3, "pmap": 3, "packed": 1.4, "bucketed": 1.4}
 
 CASES = [case for case in itertools.starmap(Case, itertools.product(*CHOICES)) if valid(case)]
 BROKE_ONCE: list[Case] = []
+BY_LAYER = ("last_layers", "first_layers_frozen", "gradual")
+"""Strategies that one layer would not show."""
+
 COVER = [Case(*case) for case in cover(CASES, 2, COSTS)] + BROKE_ONCE
+
+
+def num_layers(case: Case) -> int:
+    """Of the model of a case: as few as show what its strategy does."""
+    return 2 if case.strategy in BY_LAYER else 1

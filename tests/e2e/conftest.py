@@ -1,27 +1,24 @@
 """The config of the tiny runs."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from jaxtune import main
 
 
-@pytest.fixture
-def config(tmp_path, golden, tiny_data) -> Path:
-    """A config file for the tiny model and data: 3 epochs of 11 steps, dropout on."""
-    file = tmp_path / "config.py"
+def write_config(folder: Path, model: Path, data: Path) -> Path:
+    """A config file for a model and data: 3 epochs of 11 steps, dropout on."""
+    file = folder / "config.py"
     file.write_text(
         f"""
 from jaxtune import default_config
 
 def get_config():
     config = default_config()
-    config.model.path = {str(golden / "odd")!r}
-    config.data.path = {str(tiny_data)!r}
+    config.model.path = {str(model)!r}
+    config.data.path = {str(data)!r}
     config.data.max_length = 16
     config.data.layout = "padded"
     config.train.batch_size = 8
@@ -34,18 +31,29 @@ def get_config():
 
 
 @pytest.fixture
-def eval_scores():
-    """A function that runs `--mode=eval` in a process and gives the scores in its last line."""
+def config(tmp_path, golden, tiny_data) -> Path:
+    """A config file for the tiny model and data."""
+    return write_config(tmp_path, golden / "odd", tiny_data)
+
+
+@pytest.fixture(scope="session")
+def finished(once, kept_data, golden) -> Path:
+    """The workdir of a run with such a config, made once; not to be changed."""
+
+    def run(folder: Path) -> None:
+        config = write_config(folder, golden / "odd", kept_data)
+        main.main([f"--config={config}", f"--workdir={folder / 'run'}"])
+
+    return once("finished", run) / "run"
+
+
+@pytest.fixture
+def eval_scores(capsys):
+    """A function that runs `--mode=eval` and gives the scores in its last line."""
 
     def scores_of(config, workdir, *more):
-        command = [f"--config={config}", f"--workdir={workdir}", "--mode=eval", *more]
-        done = subprocess.run(
-            [sys.executable, "-m", "jaxtune.main", *command],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=ROOT,
-        )
-        return json.loads(done.stdout.strip().splitlines()[-1])
+        capsys.readouterr()
+        main.main([f"--config={config}", f"--workdir={workdir}", "--mode=eval", *more])
+        return json.loads(capsys.readouterr().out.strip().splitlines()[-1])
 
     return scores_of

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,13 +65,15 @@ def test_a_run_learns_and_writes_everything(config, tmp_path, capsys):
     assert "Traceback" not in shown
 
 
-def test_same_seed_same_bits_and_another_seed_others(config, tmp_path):
-    runs = [tmp_path / name for name in "abc"]
-    for workdir, seed in zip(runs, (5, 5, 6), strict=True):
-        run(config, workdir, f"--config.seed={seed}")
-    assert same_weights(runs[0], runs[1])
-    assert steady(rows(runs[0] / "metrics.jsonl")) == steady(rows(runs[1] / "metrics.jsonl"))
-    assert not same_weights(runs[0], runs[2])
+def test_same_seed_same_bits_and_another_seed_others(config, finished, tmp_path):
+    """By the resolved config of a run alone, and by another."""
+    run(finished / "config.json", tmp_path / "again")
+    assert same_weights(finished, tmp_path / "again")
+    assert steady(rows(finished / "metrics.jsonl")) == steady(
+        rows(tmp_path / "again/metrics.jsonl")
+    )
+    run(config, tmp_path / "other", "--config.seed=6")
+    assert not same_weights(finished, tmp_path / "other")
 
 
 def test_losses_are_fetched_where_they_are_read_and_few_steps_are_in_flight(
@@ -109,19 +112,13 @@ def test_losses_are_fetched_where_they_are_read_and_few_steps_are_in_flight(
     assert min(losses[1]) < losses[0][0] < max(losses[1])
 
 
-def test_the_resolved_config_alone_reproduces_the_run(config, tmp_path):
-    run(config, tmp_path / "first")
-    run(tmp_path / "first" / "config.json", tmp_path / "second")
-    assert same_weights(tmp_path / "first", tmp_path / "second")
-
-
-LONG = ["--config.train.checkpoint_every_steps=7", "--config.train.num_epochs=12"]
+LONG = ["--config.train.checkpoint_every_steps=7", "--config.train.num_epochs=9"]
 
 
 def test_killed_and_started_again_ends_with_the_same_bits(config, tmp_path):
     workdir = tmp_path / "killed"
     command = [sys.executable, "-m", "jaxtune.main", f"--config={config}", f"--workdir={workdir}"]
-    for how, step in ((signal.SIGTERM, 16), (signal.SIGINT, 48), (signal.SIGKILL, 80)):
+    for how, step in ((signal.SIGTERM, 16), (signal.SIGKILL, 48)):
         process = subprocess.Popen(
             [*command, *LONG], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
         )
@@ -136,7 +133,7 @@ def test_killed_and_started_again_ends_with_the_same_bits(config, tmp_path):
         if step > 16:
             assert "going on from the checkpoint at step" in output
     done = run(config, workdir, *LONG)
-    assert 48 < done["resumed_from_step"] < done["steps"] == 132
+    assert 16 < done["resumed_from_step"] < done["steps"] == 99
     run(config, tmp_path / "whole", *LONG)
     assert same_weights(tmp_path / "whole", workdir)
     whole, again = (steady(rows(tmp_path / name / "metrics.jsonl")) for name in ("whole", "killed"))
@@ -155,9 +152,10 @@ def wait_for_step(log, step, process):
     raise AssertionError("the run never got there")
 
 
-def test_a_finished_run_started_again_gives_the_same_results(config, tmp_path):
-    first = run(config, tmp_path / "run")
-    again = run(config, tmp_path / "run")
+def test_a_finished_run_started_again_gives_the_same_results(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    first = json.loads((finished / "results.json").read_text())
+    again = run(finished / "config.json", tmp_path / "run")
     assert again["scores"] == first["scores"]
     assert again["steps"] == first["steps"]
     assert again["compiled_train_shapes"] == []
@@ -219,19 +217,18 @@ def test_the_other_choices_train_too(config, tmp_path):
     assert {value.dtype for value in weights.values()} == {np.dtype("float32")}
 
 
-def test_padded_and_bucketed_layouts_score_the_same(config, tmp_path, eval_scores):
-    run(config, tmp_path / "run", "--config.train.num_epochs=1")
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
+def test_padded_and_bucketed_layouts_score_the_same(config, finished, tmp_path, eval_scores):
+    shutil.copytree(finished, tmp_path / "run")
+    results = json.loads((finished / "results.json").read_text())
     for layout, size in (("padded", 5), ("bucketed", 64)):
         sizes = [f"--config.data.layout={layout}", f"--config.train.eval_batch_size={size}"]
-        scores = eval_scores(config, tmp_path / "run", *sizes)
+        scores = eval_scores(finished / "config.json", tmp_path / "run", *sizes)
         for split in ("validation", "test"):
             for name, value in scores[split].items():
                 assert value == pytest.approx(results["scores"][split][name], abs=1e-6)
 
 
-def test_predict_labels_files_of_every_kind(config, tmp_path):
-    run(config, tmp_path / "run", "--config.train.num_epochs=1")
+def test_predict_labels_files_of_every_kind(finished, tmp_path):
     texts = ["love this great film", "hate, bad", "it is a car"]
     inputs = {
         "new.txt": "\n".join(texts) + "\n",
@@ -243,8 +240,13 @@ def test_predict_labels_files_of_every_kind(config, tmp_path):
         (tmp_path / name).write_text(content)
         for suffix in (".jsonl", ".csv"):
             output = tmp_path / f"{name}{suffix}"
-            model = f"--model={tmp_path / 'run' / 'model'}"
-            predict.main([model, f"--input={tmp_path / name}", f"--output={output}"])
+            predict.main(
+                [
+                    f"--model={finished / 'model'}",
+                    f"--input={tmp_path / name}",
+                    f"--output={output}",
+                ]
+            )
             found[name, suffix] = read_predictions(output)
     first = found["new.txt", ".jsonl"]
     assert all(records == first for records in found.values())

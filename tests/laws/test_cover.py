@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cover import CHOICES, COMBINATIONS, COVER, REFUSED, Case, cover, groups
+from cover import CHOICES, COMBINATIONS, COVER, REFUSED, Case, cover, groups, num_layers
 
 from jaxtune.core import dropout, paths, trees
 from jaxtune.core.errors import UserError
@@ -85,7 +85,7 @@ def test_a_case_trains_scores_exports_and_reloads(case, noisy_weights, tiny_sett
     settings = tiny_settings(
         case.task,
         case.strategy,
-        noisy_weights(case.task, case.family),
+        noisy_weights(case.task, case.family, num_layers(case)),
         **PRECISIONS[case.precision] | {"data.layout": case.layout, "train.eval_batch_size": 8},
     )
     run = prepare(settings, Report())

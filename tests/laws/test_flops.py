@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from cover import mark_rest
 
 from jaxtune.analysis.flops import step_flops
 from jaxtune.models import registry
@@ -115,7 +116,7 @@ def test_the_count_for_each_number_of_layers_of_minilm(k):
     assert found == pytest.approx(expected(MINILM, k, 32, 48), rel=0.06)
 
 
-@pytest.mark.parametrize("k", [1, 6, 11])
+@pytest.mark.parametrize("k", mark_rest((1, 6, 11), (1,)))
 def test_the_count_for_bert_base(k):
     found = counted(BASE, 8, 64, "last_layers", num_layers=k)
     assert found == pytest.approx(expected(BASE, k, 8, 64), rel=0.03)
@@ -150,7 +151,7 @@ def compiled_flops(config, b, t, name, **fields):
     return costs["flops"]
 
 
-@pytest.mark.parametrize("k", [0, 1, 3, 6])
+@pytest.mark.parametrize("k", mark_rest((0, 1, 3, 6), (1,)))
 def test_the_compiled_program_costs_the_same(k):
     found = compiled_flops(MINILM, 8, 48, "last_layers", num_layers=k)
     counts = counted(MINILM, 8, 48, "last_layers", num_layers=k)
@@ -159,7 +160,7 @@ def test_the_compiled_program_costs_the_same(k):
     assert found == pytest.approx(expected(MINILM, k, 8, 48), rel=0.1)
 
 
-@pytest.mark.parametrize("k", [1, 6])
+@pytest.mark.parametrize("k", mark_rest((1, 6), ()))
 def test_the_compiled_program_of_bert_base(k):
     found = compiled_flops(BASE, 8, 64, "last_layers", num_layers=k)
     assert found == pytest.approx(expected(BASE, k, 8, 64), rel=0.03)

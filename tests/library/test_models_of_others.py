@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from cover import cover, mark_rest
 from flax import nnx
 
 from jaxtune.core import paths, trees
@@ -396,7 +397,7 @@ CASES += [("nnx_module", "bitfit"), ("named_tuple", "layernorm")]
 CASES += [("equinox_like", "embeddings_frozen"), ("listed", "first_layers_frozen")]
 
 
-@pytest.mark.parametrize(("model_name", "name"), CASES)
+@pytest.mark.parametrize(("model_name", "name"), mark_rest(CASES, cover(CASES)))
 def test_every_strategy_trains_every_tree_as_a_loop_by_hand(model_name, name):
     model = MODELS[model_name]()
     strategy = strategy_of(name, model)

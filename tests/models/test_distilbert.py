@@ -45,8 +45,8 @@ def batch():
 
 
 def outputs(model, batch):
-    apply_fn = jax.jit(partial(model.apply_fn, key=None, train=False))
-    return np.asarray(apply_fn(model.params, batch))
+    apply_fn = jax.jit(model.apply_fn, static_argnames="train")
+    return np.asarray(apply_fn(model.params, batch, key=None, train=False))
 
 
 # --- Inputs ---------------------------------------------------------------------------------

@@ -53,13 +53,15 @@ def padded(rows, width, side="right"):
 
 def run(model, batch, **options):
     options = {"key": None, "train": False} | options
-    return np.asarray(model.apply_fn(model.params, batch, **options))
+    apply_fn = jax.jit(model.apply_fn, static_argnames="train")
+    return np.asarray(apply_fn(model.params, batch, **options))
 
 
 def run_with(model, head, batch, *, key=None, **fields):
     """Outputs in training of the same parameters under another config or head."""
     config = dataclasses.replace(model.config, **fields)
     apply_fn = make_apply(GPT2.make_module(head, config, 3, jnp.float32))
+    apply_fn = jax.jit(apply_fn, static_argnames="train")
     return np.asarray(apply_fn(model.params, batch, key=key, train=key is not None))
 
 
@@ -106,7 +108,8 @@ def test_a_row_that_only_fills_the_batch_is_finite(sequence):
 
     assert np.isfinite(run(sequence, batch)).all()
     assert all(
-        np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.grad(total)(sequence.params))
+        np.isfinite(leaf).all()
+        for leaf in jax.tree.leaves(jax.jit(jax.grad(total))(sequence.params))
     )
 
 

@@ -61,6 +61,7 @@ def batch():
 
 def logits(model, batch, module=None):
     apply_fn = model.apply_fn if module is None else make_apply(module)
+    apply_fn = jax.jit(apply_fn, static_argnames="train")
     return np.asarray(apply_fn(model.params, batch, key=None, train=False))
 
 

@@ -53,6 +53,11 @@ def with_filling(images):
     }
 
 
+def outputs(model, batch):
+    apply_fn = jax.jit(model.apply_fn, static_argnames="train")
+    return apply_fn(model.params, batch, key=None, train=False)
+
+
 def train_pass(model, batch, labels):
     """Loss over the labelled rows, logits, new statistics and gradients of a training pass."""
 
@@ -166,8 +171,10 @@ def test_bfloat16_products_give_float32_logits():
     plain, reference = load("resnet-image")
     batch = {"pixel_values": images_of(reference)}
     model = load_pretrained(ROOT / "resnet-image", head="image", compute_dtype=jnp.bfloat16)
-    logits = model.apply_fn(model.params, batch, key=None, train=False)
-    wanted = plain.apply_fn(plain.params, batch, key=None, train=False)
+    logits = jax.jit(model.apply_fn, static_argnames="train")(
+        model.params, batch, key=None, train=False
+    )
+    wanted = outputs(plain, batch)
     assert logits.dtype == jnp.float32
     assert 0 < np.abs(logits - wanted).max() < 0.05
     states = model.module.apply({"params": model.params}, batch, method="hidden_states")
@@ -202,7 +209,9 @@ def test_variants_are_those_of_torch(name, tmp_path):
     case, changes, wanted = VARIANTS[name]
     model, reference = load(case, variant(tmp_path, case, **changes))
     batch = {"pixel_values": images_of(reference)}
-    logits = model.apply_fn(model.params, batch, key=None, train=False)
+    logits = jax.jit(model.apply_fn, static_argnames="train")(
+        model.params, batch, key=None, train=False
+    )
     bias = model.params["classifier"]["1"]["bias"]
     np.testing.assert_allclose(logits - bias, wanted, atol=2e-5)
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cover import COVER
+from cover import COVER, num_layers
 
 from jaxtune.core import dropout, paths, trees
 from jaxtune.models.trunk import make_upper_apply
@@ -37,7 +37,7 @@ def settings(tiny_weights, write_settings, tmp_path_factory):
     found = {}
     for case in CASES:
         folder = tmp_path_factory.mktemp("case")
-        model = tiny_weights(case.task, case.family)
+        model = tiny_weights(case.task, case.family, num_layers(case))
         fields = PRECISIONS[case.precision] | SGD | {"data.layout": case.layout}
         if case.family == "resnet":  # the tiny one has sizes that no two devices can share
             fields |= {"parallel.rules": ".*=-"}

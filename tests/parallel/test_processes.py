@@ -8,9 +8,10 @@ import time
 
 import pytest
 
+from jaxtune import main
 from jaxtune.run.config import load_config
 
-LAST = 32
+LAST = 20
 FIELDS = {
     "train.num_steps": LAST,
     "train.checkpoint_every_steps": 4,
@@ -54,25 +55,32 @@ def wait_for(checkpoint, run):
         time.sleep(0.05)
 
 
-def test_a_run_outlives_a_signal_and_the_death_of_a_process(start, config, tmp_path):
-    workdir = tmp_path / "run"
-    run = Processes(start, config, workdir, FIELDS | {"parallel.fsdp": 4})
-    wait_for(workdir / "checkpoints" / "4", run)
-    run.all[1].terminate()  # both stop together, with a checkpoint
+def stop(run):
+    """Both end together, with a checkpoint."""
+    run.all[1].terminate()
     (out, said), _ = run.wait()
     assert [process.returncode for process in run.all] == [128 + signal.SIGTERM] * 2, said
     assert "stopped by SIGTERM at step" in out
-    stopped = max(int(folder.name) for folder in (workdir / "checkpoints").iterdir())
-    assert stopped < LAST - 4
-    run = Processes(start, config, workdir, FIELDS | {"parallel.fsdp": 2, "parallel.tensor": 2})
-    wait_for(workdir / "checkpoints" / str(stopped + 4), run)
+
+
+def kill(run):
+    """The other one ends too."""
     run.all[1].kill()
     killed = time.monotonic()
     (_, said), _ = run.wait()
     assert time.monotonic() - killed < 150
     assert run.all[0].returncode != 0
     assert "lost the others" in said or "another task died" in said
-    # On a third mesh it ends as a run that was not stopped.
+
+
+@pytest.mark.parametrize("end", [stop, pytest.param(kill, marks=pytest.mark.exhaustive)])
+def test_a_run_outlives_the_end_of_a_process(start, config, tmp_path, end):
+    workdir = tmp_path / "run"
+    run = Processes(start, config, workdir, FIELDS | {"parallel.fsdp": 2, "parallel.tensor": 2})
+    wait_for(workdir / "checkpoints" / "4", run)
+    end(run)
+    assert max(int(folder.name) for folder in (workdir / "checkpoints").iterdir()) < LAST
+    # On another mesh it ends as a run that was not stopped.
     again = Processes(start, config, workdir, FIELDS)
     (out, said), (other_out, _) = again.wait()
     assert [process.returncode for process in again.all] == [0, 0], said
@@ -83,17 +91,11 @@ def test_a_run_outlives_a_signal_and_the_death_of_a_process(start, config, tmp_p
     assert results["steps"] == LAST
     alone = tmp_path / "alone"
     fields = [f"--config.{k}={v}" for k, v in FIELDS.items()]
-    subprocess.run(
-        [sys.executable, "-m", "jaxtune.main", f"--config={config}", f"--workdir={alone}", *fields],
-        env=start.environment(1),
-        check=True,
-        capture_output=True,
-        cwd=start.root,
-    )
+    main.main([f"--config={config}", f"--workdir={alone}", *fields])
     expected = json.loads((alone / "results.json").read_text())["scores"]["validation"]
     assert results["scores"]["validation"] == pytest.approx(expected, abs=2e-5)
     assert (workdir / "model" / "model.safetensors").exists()
-    assert load_config(str(workdir / "config.json"), {}).parallel.fsdp == 4  # as it began
+    assert load_config(str(workdir / "config.json"), {}).parallel.fsdp == 2  # as it began
 
 
 def test_what_differs_between_processes_is_named(start, config, tmp_path):
