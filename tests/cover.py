@@ -121,6 +121,24 @@ BY_LAYER = ("last_layers", "first_layers_frozen", "gradual")
 COVER = [Case(*case) for case in cover(CASES, 2, COSTS)] + BROKE_ONCE
 
 
+KIND = dict.fromkeys(
+    (
+        *("head", "last_layers", "first_layers_frozen", "embeddings_frozen"),
+        *("bitfit", "layernorm", "rules"),
+    ),
+    "selective",
+)
+"""Strategies that differ in nothing but the labels of the leaves."""
+
+
+def with_kinds(cases: Sequence[Case]) -> list[Case]:
+    """A cover of pairs of the cases, with kinds of strategies for strategies, and each of these."""
+    kinds = {case._replace(strategy=KIND.get(case.strategy, case.strategy)): case for case in cases}
+    found = [kinds[Case(*case)] for case in cover(list(kinds), 2, COSTS)]
+    found += {case.strategy: case for case in cases}.values()
+    return list(dict.fromkeys(found))
+
+
 def num_layers(case: Case) -> int:
     """Of the model of a case: as few as show what its strategy does."""
     return 2 if case.strategy in BY_LAYER else 1

@@ -1,9 +1,12 @@
 """The config of the tiny runs."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from jaxtune import main
 
@@ -30,18 +33,40 @@ def get_config():
     return file
 
 
+@pytest.fixture(scope="session")
+def flat(once, golden) -> Path:
+    """The golden BERT's first layer, with what is below and above: it is compiled in less time."""
+
+    def cut(folder: Path) -> None:
+        shutil.copytree(golden / "odd", folder, dirs_exist_ok=True)
+        file, config = folder / "model.safetensors", folder / "config.json"
+        above = re.compile(r"layer\.[1-9]")
+        tensors = {k: v for k, v in load_file(file).items() if not above.search(k)}
+        save_file(tensors, file, {"format": "pt"})
+        fields = json.loads(config.read_text()) | {"num_hidden_layers": 1}
+        config.write_text(json.dumps(fields))
+
+    return once("flat", cut)
+
+
 @pytest.fixture
-def config(tmp_path, golden, tiny_data) -> Path:
-    """A config file for the tiny model and data."""
+def config(tmp_path, flat, tiny_data) -> Path:
+    """A config file for a model of one layer and tiny data."""
+    return write_config(tmp_path, flat, tiny_data)
+
+
+@pytest.fixture
+def deep_config(tmp_path, golden, tiny_data) -> Path:
+    """The same for the golden BERT of three layers."""
     return write_config(tmp_path, golden / "odd", tiny_data)
 
 
 @pytest.fixture(scope="session")
-def finished(once, kept_data, golden) -> Path:
+def finished(once, kept_data, flat) -> Path:
     """The workdir of a run with such a config, made once; not to be changed."""
 
     def run(folder: Path) -> None:
-        config = write_config(folder, golden / "odd", kept_data)
+        config = write_config(folder, flat, kept_data)
         main.main([f"--config={config}", f"--workdir={folder / 'run'}"])
 
     return once("finished", run) / "run"

@@ -172,8 +172,10 @@ def test_a_folder_that_does_not_fit_its_base_is_refused(config, tmp_path, golden
         run(config, tmp_path / "again", f"--config.model.path={workdir / 'model'}")
 
 
-def test_the_model_on_the_added_leaves_is_what_is_opened(config, tmp_path):
-    run(config, tmp_path / "run", "--config.tuning.name=adapter", "--config.train.num_epochs=1")
+def test_the_model_on_the_added_leaves_is_what_is_opened(deep_config, tmp_path):
+    run(
+        deep_config, tmp_path / "run", "--config.tuning.name=adapter", "--config.train.num_epochs=1"
+    )
     opened, tokenizer_folder = open_model(tmp_path / "run" / "model")
     assert opened.folder == tokenizer_folder == tmp_path / "run" / "model"
     names = [name for name in paths.leaf_names(opened.params) if "/adapter/" in name]

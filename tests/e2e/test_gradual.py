@@ -34,6 +34,12 @@ PLATEAU = [
 ]
 
 
+@pytest.fixture
+def config(deep_config):
+    """With layers to thaw."""
+    return deep_config
+
+
 class Crash(BaseException):
     """Not an Exception, so that nothing tidies up after it."""
 

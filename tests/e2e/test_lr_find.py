@@ -89,10 +89,10 @@ def test_sgd_goes_up_to_ten_and_divergence_ends_the_sweep(config, tmp_path, caps
     assert all(value is not None for value in found["losses"][:-1])
 
 
-def test_it_sweeps_the_chosen_strategy(config, tmp_path, capsys):
+def test_it_sweeps_the_chosen_strategy(deep_config, tmp_path, capsys):
     choices = (["name=lora"], ["name=gradual", "stage_length=0.2", "frozen_dropout=true"])
     found = [
-        sweep(config, tmp_path / str(index), *[f"--config.tuning.{part}" for part in choice])
+        sweep(deep_config, tmp_path / str(index), *[f"--config.tuning.{part}" for part in choice])
         for index, choice in enumerate(choices)
     ]
     first = [sweeps["losses"][0] for sweeps in found]

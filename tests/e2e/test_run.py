@@ -161,7 +161,7 @@ def test_a_finished_run_started_again_gives_the_same_results(finished, tmp_path)
     assert again["compiled_train_shapes"] == []
 
 
-def test_the_best_step_is_exported_and_patience_stops(config, tmp_path):
+def test_the_best_step_is_exported_and_patience_stops(deep_config, tmp_path):
     workdir = tmp_path / "run"
     more = [
         "--config.train.best_metric=loss",
@@ -170,7 +170,7 @@ def test_the_best_step_is_exported_and_patience_stops(config, tmp_path):
         "--config.train.num_epochs=30",
         "--config.optimizer.learning_rate=0.05",  # it gets worse after the first steps
     ]
-    results = run(config, workdir, *more)
+    results = run(deep_config, workdir, *more)
     losses = {
         row["step"]: row["validation/loss"]
         for row in rows(workdir / "metrics.jsonl")
@@ -185,9 +185,9 @@ def test_the_best_step_is_exported_and_patience_stops(config, tmp_path):
     assert kept == {str(best), str(results["steps"])}
 
 
-def test_last_layers_leaves_the_rest_as_it_was(config, tmp_path, golden):
+def test_last_layers_leaves_the_rest_as_it_was(deep_config, tmp_path, golden):
     tuning = ["--config.tuning.name=last_layers", "--config.tuning.num_layers=1"]
-    run(config, tmp_path / "run", *tuning)
+    run(deep_config, tmp_path / "run", *tuning)
     before = load_file(golden / "odd" / "model.safetensors")
     after = load_file(tmp_path / "run" / "model" / "model.safetensors")
     for name, value in before.items():

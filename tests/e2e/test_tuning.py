@@ -35,12 +35,12 @@ def test_a_frozen_base_in_bfloat16(config, tmp_path, capsys):
     assert "frozen ones bfloat16" in capsys.readouterr().out
 
 
-def test_the_start_shows_groups_rates_and_cost(config, tmp_path, capsys):
+def test_the_start_shows_groups_rates_and_cost(deep_config, tmp_path, capsys):
     more = [
         "--config.optimizer.layer_decay=0.5",
         "--config.optimizer.rate_multipliers=classifier/=2",
     ]
-    run(config, tmp_path / "run", *more, "--config.train.num_epochs=1")
+    run(deep_config, tmp_path / "run", *more, "--config.train.num_epochs=1")
     shown = capsys.readouterr().out
     rows = [line.split() for line in shown.splitlines()]
     rates = {
@@ -65,8 +65,8 @@ def test_what_is_newly_drawn_is_trained_by_any_strategy(config, tmp_path, golden
     assert results["trainable_parameters"] == 36 * 36 + 36 + 36 * 3 + 3
 
 
-def test_a_union_is_merged_whole(config, tmp_path, golden):
-    run(config, tmp_path / "run", "--config.tuning.name=lora+ia3+layernorm")
+def test_a_union_is_merged_whole(deep_config, tmp_path, golden):
+    run(deep_config, tmp_path / "run", "--config.tuning.name=lora+ia3+layernorm")
     before, after = weights(golden / "odd"), weights(tmp_path / "run" / "model")
     changed = {name for name in after if not np.array_equal(before[name], after[name])}
     layer = "bert.encoder.layer.1."

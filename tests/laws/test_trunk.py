@@ -81,8 +81,14 @@ def test_trunk_and_rest_are_the_whole_and_what_is_kept_is_what_was_computed(
         seen[len(seen)] = index
 
 
-@pytest.mark.parametrize("layout", ["packed", "padded", "bucketed"])
-@pytest.mark.parametrize("strategy", ["last_layers", "head", "bitfit+last_layers"])
+LAYOUTS = list(
+    itertools.product(
+        ("packed", "padded", "bucketed"), ("last_layers", "head", "bitfit+last_layers")
+    )
+)
+
+
+@pytest.mark.parametrize(("layout", "strategy"), mark_rest(LAYOUTS, cover(LAYOUTS)))
 def test_training_with_and_without_the_cache_is_the_same(layout, strategy, prepare_run):
     found = []
     for enabled in (True, False):

@@ -92,7 +92,7 @@ def two_processes(variant, run_on, job):
     return run_on(jobs, 4, 2)
 
 
-@pytest.mark.parametrize("variant", mark_rest(SCORED, ()))
+@pytest.mark.parametrize("variant", mark_rest(SCORED, ("cached",)))
 def test_two_processes_are_one(variant, one, two_processes):
     check(two_processes[variant], one[variant])
     check_scores(two_processes[variant], one[variant])

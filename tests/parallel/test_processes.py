@@ -73,7 +73,8 @@ def kill(run):
     assert "lost the others" in said or "another task died" in said
 
 
-@pytest.mark.parametrize("end", [stop, pytest.param(kill, marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("end", [stop, kill])
 def test_a_run_outlives_the_end_of_a_process(start, config, tmp_path, end):
     workdir = tmp_path / "run"
     run = Processes(start, config, workdir, FIELDS | {"parallel.fsdp": 2, "parallel.tensor": 2})
