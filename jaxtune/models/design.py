@@ -32,7 +32,6 @@ class Design(NamedTuple):
     Attributes:
       source: its folder and config.
       head_name: one of the family's `heads`.
-      head: the same as data.
       outputs: of the head.
       module: the Linen module.
       shapes: the tree of its parameters, `jax.ShapeDtypeStruct`.
@@ -40,10 +39,14 @@ class Design(NamedTuple):
 
     source: Source
     head_name: str
-    head: Head
     outputs: Outputs
     module: Model
     shapes: Params
+
+    @property
+    def head(self) -> Head:
+        """The family's, by its name."""
+        return self.source.family.heads[self.head_name]
 
 
 def choose_outputs(
@@ -97,7 +100,7 @@ def make_design(
     Raises:
       UserError: the family has no such head.
     """
-    head = registry.find_head(source.family, head_name)
+    registry.find_head(source.family, head_name)
     module = source.family.make_module(head_name, source.config, outputs.size, compute_dtype)
     shapes = registry.parameter_shapes(module)
-    return Design(source, head_name, head, outputs, module, shapes)
+    return Design(source, head_name, outputs, module, shapes)

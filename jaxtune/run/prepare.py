@@ -43,9 +43,8 @@ _HEAD_STREAM, _ADDED_STREAM = 2**31, 2**31 + 1
 
 
 class _Read(NamedTuple):
-    """The data, checked and as examples."""
+    """The data as examples."""
 
-    data: Data
     examples: dict[str, Any]
     processor: Any
     notes: list[str]
@@ -85,7 +84,7 @@ def prepare(
     stage_labels, notes = _with_new_parts(settings, plan.stage_labels, params, pretrained)
     layout, eval_layout = _choose_layouts(settings, task, read.examples, source, plan.sharding)
     return Run(
-        settings=_resolve(settings, task, read.data, pretrained.sha256),
+        settings=_resolve(settings, task, data, pretrained.sha256),
         task=task,
         pretrained=pretrained._replace(params=None),
         params=_cast_frozen(params, stage_labels, settings.precision.frozen_dtype),
@@ -157,7 +156,7 @@ def _encode(settings: Settings, task: Task, source: Source, data: Data, report: 
     examples, cuts = encode_splits(
         task, data, processor, settings.data, outputs.class_names, check, report
     )
-    return _Read(data, examples, processor, [*data.notes, *cuts], outputs)
+    return _Read(examples, processor, [*data.notes, *cuts], outputs)
 
 
 def _load(settings: Settings, design: Design, sharding: Sharding | None) -> Pretrained:
