@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import random
-import shutil
 import tempfile
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from copies import copy_model
 from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that would use the network fails at once
@@ -206,24 +206,18 @@ def noisy_families(tiny_families, tmp_path_factory) -> dict[str, Path]:
 
 def make_noisy(folder: Path, copy: Path, changes: dict) -> Path:
     """Copies a model whose dropout has high rates."""
-    shutil.copytree(folder, copy)
-    fields = json.loads((copy / "config.json").read_text())
-    fields |= dict.fromkeys(RATES, 0.3) | changes
-    (copy / "config.json").write_text(json.dumps(fields))
-    return copy
+    return copy_model(folder, copy, dict.fromkeys(RATES, 0.3) | changes)
 
 
-def make_flat(folder: Path, place: Path) -> Path:
+def make_flat(folder: Path, copy: Path) -> Path:
     """Copies a model of one layer, or of one in each of its stages."""
-    copy = shutil.copytree(folder, place / "flat")
-    fields = json.loads((copy / "config.json").read_text())
-    layers = ("num_hidden_layers", "n_layers", "n_layer")
-    fields |= {name: 1 for name in layers if name in fields}
-    fields |= {name: [1] * len(fields[name]) for name in ("depths",) if name in fields}
-    if "layer_types" in fields:
-        fields["layer_types"] = fields["layer_types"][:1]
-    (copy / "config.json").write_text(json.dumps(fields))
-    return copy
+    known = json.loads((folder / "config.json").read_text())
+    fields = {name: 1 for name in ("num_hidden_layers", "n_layers", "n_layer") if name in known}
+    if "layer_types" in known:
+        fields["layer_types"] = known["layer_types"][:1]
+    if "depths" in known:
+        fields["depths"] = [1] * len(known["depths"])
+    return copy_model(folder, copy, fields)
 
 
 def make_texts(count: int) -> list[str]:
@@ -371,9 +365,9 @@ def tiny_weights(tiny_families, tiny_tasks, once):
             from jaxtune.run.train import product_of
 
             scratch = {"model.from_scratch": True}
-            source = (
-                tiny_families[family] if layers == 2 else make_flat(tiny_families[family], place)
-            )
+            source = tiny_families[family]
+            if layers == 1:
+                source = make_flat(source, place / "flat")
             settings = settings_of(task, "full", source, tiny_tasks[task], place, scratch)
             run = prepare(settings, Report())
             adapter_folder.write(place, product_of(run), run.params, {}, print)

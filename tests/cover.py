@@ -114,12 +114,10 @@ COSTS = {"mesh": 3, "pmap": 3, "packed": 1.4, "bucketed": 1.4}
 """How much longer a case takes."""
 
 CASES = [case for case in itertools.starmap(Case, itertools.product(*CHOICES)) if valid(case)]
-BROKE_ONCE: list[Case] = []
+COVER = [Case(*case) for case in cover(CASES, 2, COSTS)]
+
 BY_LAYER = ("last_layers", "first_layers_frozen", "gradual")
 """Strategies that one layer would not show."""
-
-COVER = [Case(*case) for case in cover(CASES, 2, COSTS)] + BROKE_ONCE
-
 
 KIND = dict.fromkeys(
     (

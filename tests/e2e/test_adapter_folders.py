@@ -99,11 +99,11 @@ def test_what_cannot_be_merged_is_scored_from_its_folder(
     assert sum(losses) / len(rows) == pytest.approx(results["scores"]["test"]["loss"], abs=1e-5)
 
 
-FOLDERS = {"lora": "adapter", "prefix": "model"}
+FOLDERS = {"lora": "adapter", "adapter": "model", "prefix": "model"}
 """Where a strategy leaves what it added."""
 
 
-@pytest.mark.parametrize("name", mark_rest(FOLDERS, ("lora",)))
+@pytest.mark.parametrize("name", mark_rest(("lora", "adapter"), ("lora",)))
 def test_a_base_without_head_and_pooler_gets_both_from_the_adapter(config, tmp_path, bare, name):
     workdir = tmp_path / "run"
     base = [f"--config.model.path={bare}", f"--config.tuning.name={name}"]
@@ -130,7 +130,7 @@ def bare(golden, tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("name", mark_rest(FOLDERS, ("prefix",)))
+@pytest.mark.parametrize("name", mark_rest(("lora", "prefix"), ("prefix",)))
 def test_regression_from_an_adapter_folder(config, tmp_path, golden, write_csv, name):
     words = ["good", "bad", "film", "car", "great", "poor", "cat", "dog"]
     rows = [(f"{a} {b}", len(a) - len(b)) for a in words for b in words]

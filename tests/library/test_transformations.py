@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cover import mark_rest
+from cover import cover, mark_rest
 from jax import export
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -31,16 +31,7 @@ from jaxtune.tuning.selective import Full
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "families"
 CASES = [(family, head) for family in FAMILIES for head in FAMILIES[family].heads]
-COVER = {
-    ("bert", "sequence"),
-    ("roberta", "masked_lm"),
-    ("xlm-roberta", "token"),
-    ("distilbert", "span"),
-    ("modernbert", "sequence"),
-    ("gpt2", "causal_lm"),
-    ("vit", "image"),
-    ("resnet", "image"),
-}
+COVER = set(cover(CASES))
 FEWER = {
     ("bert", "sequence"),
     ("modernbert", "sequence"),

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from copies import copy_model
 
 ROOT, WORKER = Path(__file__).parents[2], Path(__file__).with_name("worker.py")
 
@@ -72,15 +73,9 @@ def read(folder: Path, name: str) -> Outcome:
 @pytest.fixture(scope="session")
 def wide_model(tiny_families, tmp_path_factory) -> Path:
     """A BERT that eight devices can share: eight heads, and widths that are multiples of 8."""
-    from shutil import copytree
-
-    folder = tmp_path_factory.mktemp("wide") / "bert"
-    copytree(tiny_families["bert"], folder)
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 8}
+    config = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 8}
     config |= {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.2}
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
+    return copy_model(tiny_families["bert"], tmp_path_factory.mktemp("wide") / "bert", config)
 
 
 @pytest.fixture(scope="session")

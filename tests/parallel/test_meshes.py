@@ -128,7 +128,8 @@ def check_scores(found, expected):
 def programs(request, run_on, job):
     """The compiled steps on eight devices, by axis and strategy, and on one."""
     on_eight = wanted(request, "axis", "tuning")
-    on_one = dict.fromkeys(("data", tuning) for axis, tuning in on_eight if axis == "fsdp")
+    whole = [("data", tuning) for axis, tuning in on_eight if axis == "fsdp"]
+    on_one = dict.fromkeys([("data", "full"), *whole])
     found = {}
     for devices, cases in ((8, on_eight), (1, list(on_one))):
         jobs = [
@@ -163,7 +164,7 @@ def test_data_parallel_sums_the_gradients_of_what_is_trained_and_nothing_else(
 
 
 def test_one_device_communicates_nothing(programs):
-    assert not programs[1, "data", "lora"]["collectives"]
+    assert not programs[1, "data", "full"]["collectives"]
 
 
 @programs_of("fsdp")
