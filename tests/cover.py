@@ -63,15 +63,26 @@ def valid(case: Case) -> bool:
     return (case.task, case.family) in COMBINATIONS and not refused and not thawed_later
 
 
-def groups(case: Sequence[str], size: int = 2) -> Iterator[tuple[tuple[int, str], ...]]:
-    """Every two values of a case, or so many, each with the number of its choice."""
-    return itertools.combinations(enumerate(case), size)
+def groups(
+    case: Sequence[str], size: int = 2, apart: Collection[tuple[int, ...]] = ()
+) -> Iterator[tuple[tuple[int, str], ...]]:
+    """Every two values of a case, or so many, each with the number of its choice.
+
+    Args:
+      case: its values.
+      size: of each group.
+      apart: numbers of choices that need not occur together.
+    """
+    for group in itertools.combinations(enumerate(case), size):
+        if tuple(number for number, _ in group) not in apart:
+            yield group
 
 
 def cover(
     cases: Sequence[tuple[str, ...]],
     size: int = 1,
     costs: Mapping[str, float] = MappingProxyType({}),
+    apart: Collection[tuple[int, ...]] = (),
 ) -> list[tuple[str, ...]]:
     """Some of the cases, with every value, or every two values that are together in one of them.
 
@@ -81,9 +92,11 @@ def cover(
       cases: all that are possible.
       size: of the groups of values that are to occur: 1, or 2 for pairs.
       costs: how much longer a value makes a case; 1 where nothing is said.
+      apart: as of `groups`.
     """
     number: dict[object, int] = {}
-    has = np.array([[number.setdefault(g, len(number)) for g in groups(c, size)] for c in cases])
+    parts = [list(groups(case, size, apart)) for case in cases]
+    has = np.array([[number.setdefault(group, len(number)) for group in part] for part in parts])
     cost = np.array([math.prod(costs.get(value, 1) for value in case) for case in cases])
     found, missing = [], np.ones(len(number))
     while missing.any():
@@ -130,10 +143,25 @@ KIND = dict.fromkeys(
 
 
 def with_kinds(cases: Sequence[Case]) -> list[Case]:
-    """A cover of pairs of the cases, with kinds of strategies for strategies, and each of these."""
-    kinds = {case._replace(strategy=KIND.get(case.strategy, case.strategy)): case for case in cases}
-    found = [kinds[Case(*case)] for case in cover(list(kinds), 2, COSTS)]
-    found += {case.strategy: case for case in cases}.values()
+    """Fewer of the cases: none that differs from another in labels of leaves, or the loss, alone.
+
+    A cover of pairs with heads for tasks and kinds of strategies for strategies, and each task and
+    strategy. What a strategy adds to a family's layers is the same for each head, and does not
+    depend on its family but for the names, which tracing shows.
+    """
+    kinds = {
+        case._replace(
+            task=TASKS[case.task].head, strategy=KIND.get(case.strategy, case.strategy)
+        ): case
+        for case in cases
+    }
+    strategy = Case._fields.index("strategy")
+    apart = [(Case._fields.index(name), strategy) for name in ("task", "family")]
+    found = [kinds[Case(*case)] for case in cover(list(kinds), 2, COSTS, apart)]
+    seen = {value for case in found for value in case}
+    for name in ("strategy", "task"):
+        rest = {getattr(case, name): case for case in cases if getattr(case, name) not in seen}
+        found += rest.values()
     return list(dict.fromkeys(found))
 
 

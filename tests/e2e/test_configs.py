@@ -140,8 +140,8 @@ CASES = {
 """How its data is made, and the tiny family that stands for its model; None for the golden BERT."""
 
 
-KINDS = ("quickstart", "stsb", "sst2", "conll2003", "squad", "wikitext", "cifar10")
-"""One of each kind of data."""
+KINDS = ("stsb", "sst2", "conll2003", "squad", "cifar10")
+"""One of most kinds of data; the quickstart's own are in the repository."""
 
 
 def test_every_config_has_a_case():

@@ -266,7 +266,7 @@ def read_predictions(file):
     return [record | {"probabilities": json.loads(record["probabilities"])} for record in records]
 
 
-def test_regression_on_pairs(tmp_path, golden, write_csv):
+def test_regression_on_pairs(tmp_path, flat, write_csv):
     rng = np.random.default_rng(0)
     words = ["good", "bad", "film", "car", "great", "poor", "cat", "dog"]
     table = []
@@ -277,8 +277,9 @@ def test_regression_on_pairs(tmp_path, golden, write_csv):
     data = write_csv(tmp_path / "pairs.csv", table, header=("one", "two", "score"))
     overrides = {
         "task": "regression",
-        "model.path": golden / "odd",
+        "model.path": flat,
         "data.path": data,
+        "data.layout": "padded",
         "data.text_columns": "one,two",
         "data.label_column": "score",
         "data.max_length": 20,

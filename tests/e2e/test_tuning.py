@@ -35,6 +35,7 @@ def test_a_frozen_base_in_bfloat16(config, tmp_path, capsys):
     assert "frozen ones bfloat16" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("counted_operations")
 def test_the_start_shows_groups_rates_and_cost(deep_config, tmp_path, capsys):
     more = [
         "--config.optimizer.layer_decay=0.5",
@@ -66,7 +67,8 @@ def test_what_is_newly_drawn_is_trained_by_any_strategy(config, tmp_path, golden
 
 
 def test_a_union_is_merged_whole(deep_config, tmp_path, golden):
-    run(deep_config, tmp_path / "run", "--config.tuning.name=lora+ia3+layernorm")
+    more = ["--config.tuning.name=lora+ia3+layernorm", "--config.train.num_epochs=1"]
+    run(deep_config, tmp_path / "run", *more)
     before, after = weights(golden / "odd"), weights(tmp_path / "run" / "model")
     changed = {name for name in after if not np.array_equal(before[name], after[name])}
     layer = "bert.encoder.layer.1."
