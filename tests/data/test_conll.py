@@ -3,10 +3,10 @@
 import pytest
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.sources import conll
-from jaxtune.data.sources.files import read_file
+from jaxtune.data.sources import conll, files
 from jaxtune.data.sources.locate import load_tables
 from jaxtune.data.sources.table import where
+from jaxtune.settings.data import FileSettings, SourceSettings
 
 WORDS = [["Rome", "is", "old"], ["Yes"]]
 TAGS = [["B-location", "O", "O"], ["O"]]
@@ -16,7 +16,10 @@ TEXT = "Rome\tB-location\nis\tO\nold\tO\n\nYes\tO\n"
 def read(folder, content, name="train.conll", **options):
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_file(str(path), **options)
+    table = files.read_file(str(path), FileSettings(**options))
+    places = table.columns.pop(conll.LINES)
+    assert [len(part) for part in places] == [len(part) for part in table.columns[conll.WORDS]]
+    return table
 
 
 def message(folder, content):
@@ -109,6 +112,6 @@ def test_encoding(tmp_path):
 def test_a_folder_of_conll_files_whatever_columns_are_required(tmp_path):
     for name in ("emerging.dev.conll", "emerging.test.annotated", "wnut17train.conll"):
         read(tmp_path, TEXT, name)
-    tables = load_tables(str(tmp_path), required=("text",))
+    tables = load_tables(SourceSettings(str(tmp_path)), ("text",))
     assert set(tables) == {"train", "validation", "test"}
     assert all(table.columns[conll.WORDS] == WORDS for table in tables.values())

@@ -9,8 +9,14 @@ import pyarrow.parquet
 import pytest
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.sources.files import read_file
+from jaxtune.data.sources import files
 from jaxtune.data.sources.table import Table, column, concatenate, num_rows, take, where
+from jaxtune.settings.data import FileSettings
+
+
+def read_file(path, required=(), **settings):
+    """As `files.read_file`, with the settings by name."""
+    return files.read_file(path, FileSettings(**settings), required)
 
 
 def write(folder, name, content):

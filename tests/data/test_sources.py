@@ -4,8 +4,16 @@ import datasets
 import pytest
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.sources.locate import from_dataset, load_tables
+from jaxtune.data.sources import locate
+from jaxtune.data.sources.hub import from_dataset
 from jaxtune.data.sources.table import Table, num_rows, where
+from jaxtune.settings.data import SourceSettings
+from jaxtune.settings.dicts import from_dict
+
+
+def load_tables(path, required=(), **settings):
+    """As `locate.load_tables`, with the settings by name."""
+    return locate.load_tables(from_dict(SourceSettings, {"path": path, **settings}), required)
 
 
 @pytest.fixture(autouse=True)
