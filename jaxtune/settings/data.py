@@ -32,7 +32,7 @@ class FileSettings:
     column_names: tuple[str, ...] = ()
     conll_columns: tuple[int, ...] = ()
     on_bad_row: Literal["stop", "skip"] = "stop"
-    max_image_pixels: Count = 100_000_000
+    max_image_pixels: Annotated[int, Interval(ge=1, le=178_956_970)] = 89_478_485
     max_row_characters: Count = 2**24
     max_expansion: Count = 100
 

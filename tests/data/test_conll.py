@@ -82,8 +82,8 @@ def test_one_field_a_line_is_words_without_tags(tmp_path):
     ("content", "parts"),
     [
         ("a O\nb\n", ("line 2", "found 'b'", "2 fields", "line 1 has ('a O')")),
-        ("a\tO\n\n# a comment\nb\tO\n", ("line 3", "'# a comment'", "2 fields", "comments")),
-        ("# id 1\na O\n", ("line 2", "'a O'", "expected 3 fields", "line 1 has ('# id 1')")),
+        ("a\tO\n# a comment\nb\tO\n", ("line 2", "'# a comment'", "2 fields")),
+        ("text\na O\nb O\n", ("line 1", "'text'", "expected 2 fields, as line 2 has ('a O')")),
         ("a\tO\n\tO\n", ("line 2", "found '\\tO'", "a word first")),
         ("\tO\n", ("line 1", "found '\\tO'", "a word first")),
         ("a O\nb x O\n", ("line 2", "'b x O'", "2 fields")),

@@ -245,7 +245,7 @@ def test_parquet_without_metadata(tmp_path):
     path = str(folder / "a.parquet")
     pyarrow.parquet.write_table(pyarrow.table({"text": ["a"], "score": [0.5]}), path)
     table = read_file(path)
-    assert table == Table({"text": ["a"], "score": [0.5]}, path, range(1, 2), {})
+    assert table == Table({"text": ["a"], "score": [0.5]}, path, range(1, 2), {}, unit="row")
     text = message(path, required=("texts",))
     for part in (path, "'text'", "Nearest: text.", "config.data.text_columns"):
         assert part in text
@@ -260,7 +260,7 @@ def test_take_keeps_places_and_concatenate_keeps_files():
     assert num_rows(chosen) == 2
     assert [where(chosen, i) for i in range(2)] == ["y.csv line 3", "x.csv line 5"]
     assert where(take(first, [1]), 0) == "x.csv line 5"
-    with pytest.raises(UserError, match=r"y\.csv.*columns texts.*x\.csv: text"):
+    with pytest.raises(UserError, match=r"y\.csv.*columns 'texts'.*x\.csv: 'text'"):
         concatenate([first, Table({"texts": ["c"]}, "y.csv", [3], {})], "all")
     with pytest.raises(UserError, match=r"y\.csv.*class names.*x\.csv"):
         concatenate([first, second._replace(class_names={"text": ("a",)})], "all")

@@ -68,7 +68,7 @@ def test_a_folder_for_each_split(tmp_path, word):
     assert [Path(s.name).relative_to(tmp_path) for s in data.splits["validation"].inputs] == [
         Path(word, name, f"{i}.png") for name in ("cat", "dog") for i in range(2)
     ]
-    assert data.notes == []
+    assert data.notes == [f"{tmp_path}: left alone, as no images of the data: unused/ 1"]
 
 
 def test_without_splits_they_are_held_out(tmp_path):

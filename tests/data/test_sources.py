@@ -143,7 +143,7 @@ def test_shards_must_have_the_same_columns(folder, tmp_path):
     path = folder("train-0-of-2.csv")
     (tmp_path / "train-1-of-2.csv").write_text("sentence\nx\n")
     text = message(path)
-    for part in ("train-1-of-2.csv", "sentence", "train-0-of-2.csv: text", "must agree"):
+    for part in ("train-1-of-2.csv", "sentence", "train-0-of-2.csv: 'text'", "must agree"):
         assert part in text
 
 
@@ -204,6 +204,7 @@ def test_from_dataset_keeps_class_names_and_selection():
         "ag_news[train]",
         range(1, 3),
         {"label": ("World", "Sports", "Business")},
+        unit="row",
     )
     assert where(table, 1) == "ag_news[train] row 2"
 

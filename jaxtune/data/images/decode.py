@@ -153,6 +153,8 @@ def _decode(source: Source, data: bytes) -> Image.Image:
                 return _to_rgb(ImageOps.exif_transpose(image))
     except UserError:
         raise
+    except Image.DecompressionBombError as error:  # Pillow's own limit, twice ours as it is set
+        raise _too_large(source, str(error).partition(" exceeds")[0]) from error
     # Pillow's parsers raise whatever they trip over, and the person's remedy is the same.
     except Exception as error:
         reason = " ".join(str(error).split()).replace(" <_io.BytesIO object at ", " <")

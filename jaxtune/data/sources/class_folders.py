@@ -150,9 +150,9 @@ def _left_note(path: str, kind: Kind, left: Sequence[Path]) -> tuple[str, ...]:
 
 
 def is_seen(file: Path, top: Path) -> bool:
-    """Whether it is a file, and neither it nor a folder between it and `top` is hidden."""
+    """Whether it is no folder, and neither it nor a folder between it and `top` is hidden."""
     hidden = any(part.startswith(".") for part in file.relative_to(top).parts)
-    return not hidden and file.is_file()
+    return not hidden and not file.is_dir()
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -66,7 +66,7 @@ def to_table(lines: Sequence[str], reading: Reading) -> Table:
     if shape is None:
         return Table({WORDS: [], LINES: []}, reading.path, [], {})
     records = _sentences(lines, fields, shape, reading)
-    if not all(map(is_encodable, lines)):
+    if not is_encodable("\n".join(lines)):
         records = sound_texts(records, reading.path, reading.settings.encoding)
     good, skipped = sift(records, reading.settings.on_bad_row)
     columns: dict[str, list[Any]] = {WORDS: [words for _, (words, _, _) in good]}

@@ -97,11 +97,12 @@ def split_of_name(name: str) -> str | None:
 
 
 def _files(root: Path, entries: Iterable[Path]) -> list[str]:
-    """The files among the entries, as sorted paths below `root`; hidden ones are left out."""
+    """What is no folder among the entries, as sorted paths below `root`, without hidden ones."""
     return sorted(
         file.relative_to(root).as_posix()
         for file in entries
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts)
+        if not file.is_dir()
+        and not any(part.startswith(".") for part in file.relative_to(root).parts)
     )
 
 

@@ -28,6 +28,18 @@ _MAX_KEYS = 1000
 """Of all records together; of more, those that stand in few records are left out."""
 
 
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {twice[:40]!r} twice in one object")
+    return found
+
+
+_FAST = json.JSONDecoder()
+_STRICT = json.JSONDecoder(object_pairs_hook=_object)
+
+
 def to_table(text: str, reading: Reading) -> Table:
     """A Table of the records of a text; its rows are lines.
 
@@ -109,7 +121,9 @@ def loads(text: str) -> Any:
       ValueError: anything else.
       RecursionError: nested deeper than Python goes.
     """
-    value = json.loads(text, object_pairs_hook=_object)
+    value = _FAST.decode(text)
+    if not isinstance(value, dict) or len(value) != text.count('":'):
+        value = _STRICT.decode(text)  # nested, or with a key twice, or with `":` in a text
     _check_depth(value, text)
     return value
 
@@ -176,14 +190,13 @@ def _json_lines(text: str, reading: Reading) -> Iterator[tuple[int, Any]]:
 
 def _json_array(text: str, path: str) -> Iterator[tuple[int, Any]]:
     """The items of one array, with the line on which each starts."""
-    decoder = json.JSONDecoder(object_pairs_hook=_object)
     position = _skip_space(text, text.index("[") + 1)
     line, seen = 1, 0
     separator = text[position : position + 1]
     while separator != "]":
         line, seen = line + text.count("\n", seen, position), position
         try:
-            value, position = decoder.raw_decode(text, position)
+            value, position = _STRICT.raw_decode(text, position)
             _check_depth(value, text, seen, position)
         except (ValueError, RecursionError) as error:
             raise _json_error(path, line, error) from error
@@ -204,14 +217,6 @@ def _skip_space(text: str, position: int) -> int:
     while text[position : position + 1] in (" ", "\t", "\n"):
         position += 1
     return position
-
-
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the key {twice[:40]!r} twice in one object")
-    return found
 
 
 def _check_depth(value: Any, text: str, start: int = 0, stop: int | None = None) -> None:

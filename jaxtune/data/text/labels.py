@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from jaxtune.core.errors import UserError, nearest
-from jaxtune.data.sources.table import Table, bad_row, column, num_rows
+from jaxtune.data.sources.table import Table, bad_row, column, num_rows, where
 
 _HIDDEN = ("", "-1", "-1.0", "nan")
 """What stands in a label column whose labels are withheld, as the hub's GLUE test splits do."""
@@ -67,10 +67,8 @@ def encode_classes(table: Table, name: str, names: Sequence[str]) -> Int32[np.nd
     for i, label in enumerate(_labels(table, name)):
         if label not in index:
             more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-            raise bad_row(
-                table,
-                i,
-                f"found the label {label!r} in the column {name!r}, but "
+            raise UserError(
+                f"{where(table, i)}: found the label {label!r} in the column {name!r}, but "
                 f"expected one of the classes of the training data: {', '.join(names[:20])}{more}."
                 f"{nearest(label, names)} Correct or remove the row, or add rows of this class to "
                 "the training data.",
@@ -143,10 +141,8 @@ def encode_sets(table: Table, name: str, names: Sequence[str]) -> Float32[np.nda
     for i, labels in enumerate(_label_sets(table, name)):
         for label in labels:
             if label not in index:
-                raise bad_row(
-                    table,
-                    i,
-                    f"found the label {label!r} in the column {name!r}, but "
+                raise UserError(
+                    f"{where(table, i)}: found the label {label!r} in the column {name!r}, but "
                     "expected only classes of the training data: "
                     f"{', '.join(names[:20])}.{nearest(label, names)} Correct or remove the row.",
                 )
