@@ -115,3 +115,94 @@ def test_a_folder_of_conll_files_whatever_columns_are_required(tmp_path):
     tables = load_tables(SourceSettings(str(tmp_path)), ("text",))
     assert set(tables) == {"train", "validation", "test"}
     assert all(table.columns[conll.WORDS] == WORDS for table in tables.values())
+
+
+UD = """# newdoc
+# sent_id = 1
+# text = Im Schnee
+1-2\tIm\t_\t_\t_\t_\t_\t_\t_\t_
+1\tIn\tin\tADP\tAPPR\t_\t3\tcase\t_\t_
+2\tdem\tder\tDET\tART\t_\t3\tdet\t_\t_
+3\tSchnee\tSchnee\tNOUN\tNN\t_\t0\troot\t_\tSpaceAfter=No
+3.1\tliegt\tliegen\tVERB\t_\t_\t_\t_\t_\t_
+
+# sent_id = 2
+1\t#\t#\tSYM\tXY\t_\t0\troot\t_\t_
+2\tja\tja\tINTJ\tITJ\t_\t1\tdep\t_\t_
+"""
+UD_TAGS = [["ADP", "DET", "NOUN"], ["SYM", "INTJ"]]
+GERMEVAL = """#\thttp://de.wikipedia.org/wiki/Rom [2009-10-17]
+1\tUniversit\u00e4t\tB-ORG\tO
+2\tRom\tI-ORG\tB-LOC
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "found", "columns"),
+    [
+        (
+            UD,
+            [["In", "dem", "Schnee"], ["#", "ja"]],
+            UD_TAGS,
+            "4",
+        ),
+        (GERMEVAL, [["Universit\u00e4t", "Rom"]], [["B-ORG", "I-ORG"]], "3"),
+        ("1 a x B-p\n2 b x O\n", [["a", "b"]], [["B-p", "O"]], "4"),
+        ("O\twho\nB-Actor\tO\n\nO\tis\n", [["who", "O"], ["is"]], [["O", "B-Actor"], ["O"]], "1"),
+    ],
+)
+def test_the_columns_of_published_files(tmp_path, content, words, found, columns):
+    table = read(tmp_path, content)
+    assert table.columns == {"words": words, "tags": found}
+    assert f"and the tags {columns}; config.data.conll_columns" in table.notes[0]
+
+
+def test_the_columns_that_are_set(tmp_path):
+    assert read(tmp_path, UD, conll_columns=(2, 5)).columns["tags"][0] == ["APPR", "ART", "NN"]
+    assert read(tmp_path, UD, conll_columns=(3, -1)).columns["words"][0] == ["in", "der", "Schnee"]
+    table = read(tmp_path, "N\tdog\nV\tis\n", conll_columns=(2, 1))
+    assert table.columns == {"words": [["dog", "is"]], "tags": [["N", "V"]]}
+    assert table.notes == ()
+    for columns in ((0, 1), (1, 3), (1, 2, 1)):
+        with pytest.raises(UserError, match=r"config\.data\.conll_columns is .* from 1 to 2"):
+            read(tmp_path, "N\tdog\n", conll_columns=columns)
+
+
+def test_columns_that_may_be_others_are_told_of(tmp_path):
+    lines = [f"{'NV'[i % 2]}\tw{i}\n" for i in range(60)]
+    (note,) = read(tmp_path, "".join(lines)).notes
+    assert "60 different values, the first 2" in note
+    assert read(tmp_path, TEXT).notes == ()
+
+
+def test_the_lines_of_words_behind_comments(tmp_path):
+    (tmp_path / "a.conllu").write_text(UD)
+    assert files.read_file(str(tmp_path / "a.conllu")).columns[conll.LINES] == [[5, 6, 7], [11, 12]]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train.txt", "valid.txt", "test.txt"),
+        ("train.tsv", "devel.tsv", "test.tsv"),
+        ("eng.train", "eng.testa", "eng.testb"),
+        ("train", "development", "test"),
+        ("a.train", "a.dev", "a.test"),
+    ],
+)
+def test_folders_of_files_with_other_suffixes(tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_text(TEXT)
+    (tmp_path / "README").write_text("a b c\n")
+    tables = load_tables(SourceSettings(str(tmp_path)), ("text",), words=True)
+    assert set(tables) == {"train", "validation", "test"}
+    assert all(table.columns[conll.WORDS] == WORDS for table in tables.values())
+    assert tables["train"].notes[0].endswith("left alone, as no split has such a name: README")
+
+
+def test_what_looks_tagged():
+    assert conll.looks_tagged(TEXT.split("\n"))
+    assert conll.looks_tagged(["-DOCSTART- -X- O", "", "EU NNP B-NP", "is VB O"])
+    assert not conll.looks_tagged(["Rome is old", "Paris is older"])
+    assert not conll.looks_tagged(["one", "two"])
+    assert not conll.looks_tagged([])
