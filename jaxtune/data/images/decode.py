@@ -154,7 +154,7 @@ def _decode(source: Source, data: bytes) -> Image.Image:
     except UserError:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit, twice ours as it is set
-        raise _too_large(source, str(error).partition(" exceeds")[0]) from error
+        raise _too_large(source, str(error).partition(" exceeds")[0].lower()) from error
     # Pillow's parsers raise whatever they trip over, and the person's remedy is the same.
     except Exception as error:
         reason = " ".join(str(error).split()).replace(" <_io.BytesIO object at ", " <")

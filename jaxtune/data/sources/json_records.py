@@ -240,7 +240,7 @@ def _check_depth(value: Any, text: str, start: int = 0, stop: int | None = None)
 def _json_error(path: str, line: int, error: ValueError | RecursionError) -> UserError:
     """The message for text that is not JSON."""
     # JSONDecodeError's own text counts lines within the piece it was given: leave that out.
-    reason = getattr(error, "msg", str(error))
+    reason = getattr(error, "msg", str(error)).partition(";")[0]
     if isinstance(error, RecursionError):
         reason = f"nested more than {_MAX_DEPTH} deep"
     return UserError(

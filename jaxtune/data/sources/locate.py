@@ -50,12 +50,10 @@ def load_tables(
     """Loads every split that a source holds.
 
     A file is the train split, or a JSON object of splits. In a folder, the words of a file's name
-    say its split (`train.tsv`, `sts-dev.tsv`, `wnut17train.csv`, `eng.testa`), and shards such as
-    `train-00000-of-00002.parquet` are put together; other files are left alone, and a note says so.
-    If the folder itself holds no train file, its subfolders are searched: `name` picks one. A
-    folder without any may have a folder of texts for each class. Anything else is a dataset of the
-    Hugging Face hub, and only what has the form of its names (`name` or `owner/name`) is ever
-    looked up there.
+    say its split (`sts-dev.tsv`, `eng.testa`), and shards (`train-00000-of-00002.parquet`) are put
+    together; a note names other files. If the folder itself holds no train file, its subfolders are
+    searched: `name` picks one. A folder without any may have a folder of texts for each class.
+    Anything else is a dataset of the hub, if it has the form of its names.
 
     Args:
       settings: `path` is a file, a folder or a hub name; `name` the subfolder of a folder, or the

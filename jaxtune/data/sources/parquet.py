@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources.bad_rows import BadRowsError, Skipped, no_text
-from jaxtune.data.sources.reading import Reading
+from jaxtune.data.sources.reading import TRAINING, Reading
 from jaxtune.data.sources.table import Table, num_rows, shown, take, where
 from jaxtune.data.sources.text_files import read_bytes
 
@@ -77,18 +77,21 @@ def _check_distinct(names: Sequence[str], path: str) -> None:
 
 def _batches(file: Any, size: int, reading: Reading) -> Iterator[Any]:
     """The rows in parts, until they take more memory than they may."""
-    rows = file.metadata.num_rows
+    rows, columns = file.metadata.num_rows, file.metadata.num_columns
     limit = max(_FREE, size * reading.settings.max_expansion)
-    used = 0
+    too_large = UserError(
+        f"{reading.path}: the {size} bytes of the file take more than {limit} in memory, beyond"
+        f" config.data.max_expansion {reading.settings.max_expansion} times its size."
+        + (" If that is meant, set it to more." if reading.says is TRAINING else "")
+    )
+    used = _CELL * rows * columns
+    if used > limit:
+        raise too_large
     # Few at a time where many rows are in few bytes, for each may be large.
-    for batch in file.iter_batches(batch_size=4096 if size > 32 * rows else 64):
-        used += batch.nbytes + _CELL * batch.num_rows * batch.num_columns
+    for batch in file.iter_batches(batch_size=4096 if size > 32 * rows else 256):
+        used += batch.nbytes
         if used > limit:
-            raise UserError(
-                f"{reading.path}: the {size} bytes of the file take more than {limit} in memory,"
-                f" beyond config.data.max_expansion {reading.settings.max_expansion} times its"
-                " size. If that is meant, set it to more."
-            )
+            raise too_large
         yield batch
 
 

@@ -100,7 +100,7 @@ def check_columns(
     found = list(found)
     missing = [name for name in required if name not in found]
     if missing:
-        hints = "".join(nearest(name, found) for name in missing)
+        hints = "".join(nearest(name, found[:1000]) for name in missing)
         if ".txt" in place and remedy == COLUMN_REMEDY:
             remedy += " For a table in such a file, set config.data.format."
         raise MissingColumnsError(
