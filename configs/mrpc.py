@@ -6,8 +6,8 @@ Recipe of the examples of transformers for GLUE: rate 2e-5, batch 32, 5 epochs, 
 there accuracy 0.841 and F1 0.889 on the validation split, whose scores these are too, as the test
 labels are withheld. 3,668 training rows: a minute on an accelerator that trains 300 examples/s.
 
-Offline: --config.model.path=FOLDER --config.data.path=FOLDER, with files such as train.tsv and
-dev.tsv.
+Offline: --config.model.path=FOLDER --config.data.path=FOLDER, with GLUE's own files (train.tsv and
+dev.tsv, whose columns have other names) or others with these columns.
 """
 
 from ml_collections import ConfigDict

@@ -42,10 +42,11 @@ def test_the_names_of_groups_are_not_typed():
     data = {setting.name for setting in describe() if setting.name.startswith("data.")}
     assert {name.removeprefix("data.") for name in data if "augmentation" not in name} == {
         *("path", "name", "sha256", "encoding", "column_names", "text_columns", "image_column"),
+        *("format", "conll_columns", "on_bad_row", "max_image_pixels", "max_row_characters"),
         *("label_column", "label_columns", "max_length", "max_train_examples", "layout"),
         *("max_eval_examples", "validation_size", "test_size", "split_seed", "token_dropout"),
         *("mask_probability", "doc_stride", "max_answer_length", "n_best", "allow_no_answer"),
-        "no_answer_threshold",
+        *("no_answer_threshold", "max_expansion"),
     }
     tuning = {setting.name for setting in describe() if setting.name.startswith("tuning.")}
     assert {name.removeprefix("tuning.") for name in tuning} == {
@@ -127,7 +128,7 @@ def test_every_meaning_is_one_line():
             "data.column_names",
             "names joined by commas",
             "()",
-            "for csv and tsv files without a header row.",
+            "for tables without a header row.",
         ),
         Setting(
             "tuning.stage_by",

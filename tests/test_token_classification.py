@@ -276,7 +276,8 @@ def test_entities_of_words(make):
         }
         for label, start, end, words in expected
     ]
-    assert second == {"entities": [], "tags": ["O", "O"], "text": "\u200b the"}
+    words = [[0, 1], [2, 5]]
+    assert second == {"entities": [], "tags": ["O", "O"], "words": words, "text": "\u200b the"}
 
 
 def test_offsets_are_those_of_the_text_as_it_was(tokenizer):

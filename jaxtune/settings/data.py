@@ -7,6 +7,35 @@ from annotated_types import Ge, Interval, Len, MinLen, doc
 
 from jaxtune.settings.fields import Amount, Count, Flat, Positive, Share, WholeAmount
 
+Format = Literal["csv", "tsv", "json", "parquet", "conll", "text"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FileSettings:
+    """How the files of the data are read.
+
+    Attributes:
+      format: of files whose suffix says nothing or the wrong thing; `text` is a text a line.
+      encoding: of text files.
+      column_names: for tables without a header row.
+      conll_columns: of a CoNLL file, that of the words and that of the tags, from 1, or from the
+        last as -1; unset, they are found out.
+      on_bad_row: a row that cannot be read or learnt from ends the run, or is left out and counted.
+      max_image_pixels: width times height of an image; a larger one is refused before it is
+        decoded, and all that are decoded at a time have no more together.
+      max_row_characters: of one line of a csv, tsv or json lines file.
+      max_expansion: how many times its own size a parquet file may take in memory, beyond 256 MiB.
+    """
+
+    format: Format | None = None
+    encoding: str = "utf-8"
+    column_names: tuple[str, ...] = ()
+    conll_columns: tuple[int, ...] = ()
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    max_image_pixels: Annotated[int, Interval(ge=1, le=178_956_970)] = 89_478_485
+    max_row_characters: Count = 2**24
+    max_expansion: Count = 100
+
 
 @dataclasses.dataclass(frozen=True)
 class SourceSettings:
@@ -14,18 +43,17 @@ class SourceSettings:
 
     Attributes:
       path: a file (csv, tsv, json lines, parquet), a folder of them with splits by file name, or
-        the hub id of a dataset; of images also a folder `[train|validation|test/]CLASS/IMAGE`.
+        the hub id of a dataset; of texts and images also a folder
+        `[train|validation|test/]CLASS/FILE`.
       name: a configuration of a hub dataset.
       sha256: expected digest of the local data files (joined in the order of their names).
-      encoding: of csv, tsv and json files.
-      column_names: for csv and tsv files without a header row.
+      files: how these are read.
     """
 
     path: Annotated[str, MinLen(1), doc("a file, a folder or a hub id of a dataset")] = ""
     name: str | None = None
     sha256: str | None = None
-    encoding: str = "utf-8"
-    column_names: tuple[str, ...] = ()
+    files: Flat[FileSettings] = FileSettings()
 
 
 @dataclasses.dataclass(frozen=True)

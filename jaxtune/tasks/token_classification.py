@@ -97,7 +97,8 @@ def decode(outputs: Any, examples: Any, class_names: Sequence[str]) -> Records:
     Returns:
       `entities`, each with its `label`, its `start` and `end` (exclusive) in characters of `text`,
       its `text`, and its `score`, the mean probability of the tags of its words; `tags`, one for
-      each word; `text`. In a sentence of words these are joined by single spaces.
+      each word; `words`, the start and end (exclusive) of each in characters of `text`; `text`. In
+      a sentence of words these are joined by single spaces.
     """
     prefixed = tags.have_prefixes(class_names)
     records = []
@@ -115,7 +116,8 @@ def decode(outputs: Any, examples: Any, class_names: Sequence[str]) -> Records:
             }
             for label, first, last in tags.entities(found, prefixed)
         ]
-        records.append({"entities": entities, "tags": found, "text": text})
+        words = [list(span) for span in spans]
+        records.append({"entities": entities, "tags": found, "words": words, "text": text})
     return records
 
 

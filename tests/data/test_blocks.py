@@ -12,7 +12,7 @@ from jaxtune.data.sources.locate import load_tables
 from jaxtune.data.sources.rows import read_data
 from jaxtune.data.text import blocks
 from jaxtune.data.text.tokens import load_tokenizer
-from jaxtune.settings.data import DataSettings
+from jaxtune.settings.data import DataSettings, SourceSettings
 from jaxtune.settings.dicts import from_dict
 
 LINES = ["the cat", "good film", "bad book and car", "dog", "a very old cat ran"]
@@ -136,7 +136,7 @@ def test_a_file_without_lines_is_refused(tmp_path):
 def test_lines_are_no_pairs_and_have_no_labels(tmp_path):
     (tmp_path / "train.txt").write_text("one\n")
     with pytest.raises(UserError, match=r"train\.txt.*'a'.*'b'"):
-        load_tables(str(tmp_path / "train.txt"), required=("a", "b"))
+        load_tables(SourceSettings(str(tmp_path / "train.txt")), ("a", "b"))
 
 
 def test_new_texts_keep_their_places(tmp_path, write_csv):

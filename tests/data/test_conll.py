@@ -3,10 +3,10 @@
 import pytest
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.sources import conll
-from jaxtune.data.sources.files import read_file
+from jaxtune.data.sources import conll, files
 from jaxtune.data.sources.locate import load_tables
 from jaxtune.data.sources.table import where
+from jaxtune.settings.data import FileSettings, SourceSettings
 
 WORDS = [["Rome", "is", "old"], ["Yes"]]
 TAGS = [["B-location", "O", "O"], ["O"]]
@@ -16,7 +16,10 @@ TEXT = "Rome\tB-location\nis\tO\nold\tO\n\nYes\tO\n"
 def read(folder, content, name="train.conll", **options):
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_file(str(path), **options)
+    table = files.read_file(str(path), FileSettings(**options))
+    places = table.columns.pop(conll.LINES)
+    assert [len(part) for part in places] == [len(part) for part in table.columns[conll.WORDS]]
+    return table
 
 
 def message(folder, content):
@@ -79,8 +82,8 @@ def test_one_field_a_line_is_words_without_tags(tmp_path):
     ("content", "parts"),
     [
         ("a O\nb\n", ("line 2", "found 'b'", "2 fields", "line 1 has ('a O')")),
-        ("a\tO\n\n# a comment\nb\tO\n", ("line 3", "'# a comment'", "2 fields", "comments")),
-        ("# id 1\na O\n", ("line 2", "'a O'", "expected 3 fields", "line 1 has ('# id 1')")),
+        ("a\tO\n# a comment\nb\tO\n", ("line 2", "'# a comment'", "2 fields")),
+        ("text\na O\nb O\n", ("line 1", "'text'", "expected 2 fields, as line 2 has ('a O')")),
         ("a\tO\n\tO\n", ("line 2", "found '\\tO'", "a word first")),
         ("\tO\n", ("line 1", "found '\\tO'", "a word first")),
         ("a O\nb x O\n", ("line 2", "'b x O'", "2 fields")),
@@ -109,6 +112,97 @@ def test_encoding(tmp_path):
 def test_a_folder_of_conll_files_whatever_columns_are_required(tmp_path):
     for name in ("emerging.dev.conll", "emerging.test.annotated", "wnut17train.conll"):
         read(tmp_path, TEXT, name)
-    tables = load_tables(str(tmp_path), required=("text",))
+    tables = load_tables(SourceSettings(str(tmp_path)), ("text",))
     assert set(tables) == {"train", "validation", "test"}
     assert all(table.columns[conll.WORDS] == WORDS for table in tables.values())
+
+
+UD = """# newdoc
+# sent_id = 1
+# text = Im Schnee
+1-2\tIm\t_\t_\t_\t_\t_\t_\t_\t_
+1\tIn\tin\tADP\tAPPR\t_\t3\tcase\t_\t_
+2\tdem\tder\tDET\tART\t_\t3\tdet\t_\t_
+3\tSchnee\tSchnee\tNOUN\tNN\t_\t0\troot\t_\tSpaceAfter=No
+3.1\tliegt\tliegen\tVERB\t_\t_\t_\t_\t_\t_
+
+# sent_id = 2
+1\t#\t#\tSYM\tXY\t_\t0\troot\t_\t_
+2\tja\tja\tINTJ\tITJ\t_\t1\tdep\t_\t_
+"""
+UD_TAGS = [["ADP", "DET", "NOUN"], ["SYM", "INTJ"]]
+GERMEVAL = """#\thttp://de.wikipedia.org/wiki/Rom [2009-10-17]
+1\tUniversit\u00e4t\tB-ORG\tO
+2\tRom\tI-ORG\tB-LOC
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "found", "columns"),
+    [
+        (
+            UD,
+            [["In", "dem", "Schnee"], ["#", "ja"]],
+            UD_TAGS,
+            "4",
+        ),
+        (GERMEVAL, [["Universit\u00e4t", "Rom"]], [["B-ORG", "I-ORG"]], "3"),
+        ("1 a x B-p\n2 b x O\n", [["a", "b"]], [["B-p", "O"]], "4"),
+        ("O\twho\nB-Actor\tO\n\nO\tis\n", [["who", "O"], ["is"]], [["O", "B-Actor"], ["O"]], "1"),
+    ],
+)
+def test_the_columns_of_published_files(tmp_path, content, words, found, columns):
+    table = read(tmp_path, content)
+    assert table.columns == {"words": words, "tags": found}
+    assert f"and the tags {columns}; config.data.conll_columns" in table.notes[0]
+
+
+def test_the_columns_that_are_set(tmp_path):
+    assert read(tmp_path, UD, conll_columns=(2, 5)).columns["tags"][0] == ["APPR", "ART", "NN"]
+    assert read(tmp_path, UD, conll_columns=(3, -1)).columns["words"][0] == ["in", "der", "Schnee"]
+    table = read(tmp_path, "N\tdog\nV\tis\n", conll_columns=(2, 1))
+    assert table.columns == {"words": [["dog", "is"]], "tags": [["N", "V"]]}
+    assert table.notes == ()
+    for columns in ((0, 1), (1, 3), (1, 2, 1)):
+        with pytest.raises(UserError, match=r"config\.data\.conll_columns is .* from 1 to 2"):
+            read(tmp_path, "N\tdog\n", conll_columns=columns)
+
+
+def test_columns_that_may_be_others_are_told_of(tmp_path):
+    lines = [f"{'NV'[i % 2]}\tw{i}\n" for i in range(60)]
+    (note,) = read(tmp_path, "".join(lines)).notes
+    assert "60 different values, the first 2" in note
+    assert read(tmp_path, TEXT).notes == ()
+
+
+def test_the_lines_of_words_behind_comments(tmp_path):
+    (tmp_path / "a.conllu").write_text(UD)
+    assert files.read_file(str(tmp_path / "a.conllu")).columns[conll.LINES] == [[5, 6, 7], [11, 12]]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train.txt", "valid.txt", "test.txt"),
+        ("train.tsv", "devel.tsv", "test.tsv"),
+        ("eng.train", "eng.testa", "eng.testb"),
+        ("train", "development", "test"),
+        ("a.train", "a.dev", "a.test"),
+    ],
+)
+def test_folders_of_files_with_other_suffixes(tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_text(TEXT)
+    (tmp_path / "README").write_text("a b c\n")
+    tables = load_tables(SourceSettings(str(tmp_path)), ("text",), words=True)
+    assert set(tables) == {"train", "validation", "test"}
+    assert all(table.columns[conll.WORDS] == WORDS for table in tables.values())
+    assert tables["train"].notes[0].endswith("left alone, as no split has such a name: README")
+
+
+def test_what_looks_tagged():
+    assert conll.looks_tagged(TEXT.split("\n"))
+    assert conll.looks_tagged(["-DOCSTART- -X- O", "", "EU NNP B-NP", "is VB O"])
+    assert not conll.looks_tagged(["Rome is old", "Paris is older"])
+    assert not conll.looks_tagged(["one", "two"])
+    assert not conll.looks_tagged([])

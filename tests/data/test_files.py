@@ -1,6 +1,7 @@
 """Reading one file: every format, every line end, and every fault with its file and line."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -9,8 +10,14 @@ import pyarrow.parquet
 import pytest
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.sources.files import read_file
+from jaxtune.data.sources import files, hub, parquet
 from jaxtune.data.sources.table import Table, column, concatenate, num_rows, take, where
+from jaxtune.settings.data import FileSettings
+
+
+def read_file(path, required=(), **settings):
+    """As `files.read_file`, with the settings by name."""
+    return files.read_file(path, FileSettings(**settings), required)
 
 
 def write(folder, name, content):
@@ -239,10 +246,169 @@ def test_parquet_without_metadata(tmp_path):
     path = str(folder / "a.parquet")
     pyarrow.parquet.write_table(pyarrow.table({"text": ["a"], "score": [0.5]}), path)
     table = read_file(path)
-    assert table == Table({"text": ["a"], "score": [0.5]}, path, range(1, 2), {})
+    assert table == Table({"text": ["a"], "score": [0.5]}, path, range(1, 2), {}, unit="row")
     text = message(path, required=("texts",))
     for part in (path, "'text'", "Nearest: text.", "config.data.text_columns"):
         assert part in text
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_the_header_shows_what_separates_the_fields(tmp_path, separator):
+    line = '"Rates, it ""seems"", rise"' + f"{separator}money\n"
+    path = write(tmp_path, "a.csv", f"headline{separator}category\n" + line)
+    expected = {"headline": ['Rates, it "seems", rise'], "category": ["money"]}
+    for required in ((), ("headline",)):
+        table = read_file(path, required)
+        assert table.columns == expected
+        assert f"separated by {'semicolons' if separator == ';' else ''}" in table.notes[0]
+    bare = write(tmp_path, "b.csv", line)
+    assert read_file(bare, column_names=("headline", "category")).columns == expected
+    assert read_file(write(tmp_path, "c.csv", "text\none; two\n"), ("text",)).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings"),
+    [
+        ("a.txt", "text,label\none,x\n", {}),
+        ("a.txt", "text\tlabel\none\tx\n", {}),
+        ("a.txt", "one\tx\n", {"column_names": ("text", "label")}),
+        ("a.train", "text\tlabel\none\tx\n", {"format": "tsv"}),
+        ("all", '{"text": "one", "label": "x"}\n', {"format": "json"}),
+        ("a.csv", "text\tlabel\none\tx\n", {"format": "tsv"}),
+        ("a.tsv", '"text","label"\n"one",x\n', {"format": "csv"}),
+        ("a.txt", '[{"text": "one", "label": "x"}]', {"format": "json"}),
+    ],
+)
+def test_the_format_is_what_the_settings_or_the_first_line_say(tmp_path, name, content, settings):
+    table = read_file(write(tmp_path, name, content), ("text",), **settings)
+    assert table.columns == {"text": ["one"], "label": ["x"]}
+
+
+def test_texts_that_look_like_tables_stay_texts(tmp_path):
+    path = write(tmp_path, "a.txt", "text, they say\nmore, text\n")
+    assert read_file(path, ("text",)).columns == {"text": ["text, they say", "more, text"]}
+    with pytest.raises(UserError, match=r"config\.data\.format"):
+        column(read_file(path, ("text",)), "label")
+    with pytest.raises(UserError, match=r"'\.train'.*config\.data\.format"):
+        read_file(write(tmp_path, "a.train", "x"))
+
+
+def test_glue_files_have_the_columns_of_the_hub(tmp_path):
+    mrpc = write(tmp_path, "a.tsv", "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t7\t8\tA\tB\n")
+    table = read_file(mrpc, ("sentence1", "sentence2"))
+    assert (table.columns["sentence1"], table.columns["label"]) == (["A"], ["1"])
+    assert "Quality" in read_file(mrpc, ("#1 String", "#2 String")).columns
+    mnli = write(tmp_path, "b.tsv", "index\tsentence1\tsentence2\tgold_label\n0\tA\tB\tneutral\n")
+    assert read_file(mnli, ("premise", "hypothesis")).columns["label"] == ["neutral"]
+    assert "gold_label" in read_file(mnli, ("sentence1", "sentence2")).columns
+
+
+def test_keys_that_few_records_have_cost_no_column(tmp_path):
+    lines = [
+        json.dumps({"text": "a", f"id{i}": 1} | ({"odd": i} if i % 9 else {})) for i in range(2000)
+    ]
+    table = read_file(write(tmp_path, "a.jsonl", "\n".join(lines)), ("text",))
+    assert list(table.columns) == ["text", "odd"]
+    assert table.columns["odd"][:2] == [None, 1]
+    assert "2000 keys" in table.notes[0]
+
+
+LONG = "x" * 99
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings", "parts"),
+    [
+        (
+            "a.csv",
+            f"text\n{LONG}\n",
+            {"max_row_characters": 50},
+            ("line 2", "99", "at most 50"),
+        ),
+        (
+            "a.tsv",
+            f"text\n{LONG}\n",
+            {"max_row_characters": 50},
+            ("line 2", "99", "at most 50"),
+        ),
+        (
+            "a.jsonl",
+            f'{{"text": "{LONG}"}}',
+            {"max_row_characters": 50},
+            ("line 1", "at most 50"),
+        ),
+        ("a.json", "[" * 100_000, {}, ("line 1", "nested more than 64 deep")),
+        ("a.json", '{"data": ' + "[" * 100_000, {}, ("line 1", "nested more than 64 deep")),
+        ("a.jsonl", '{"text": ' + "[" * 65 + "]" * 65 + "}", {}, ("line 1", "nested more than")),
+        ("a.jsonl", '{"text": "a", "n": {"b": 1, "b": 2}}', {}, ("line 1", "the key 'b' twice")),
+        ("a.csv", ",".join(map(str, range(10**5))) + "\n1\n", {}, ("line 2", "99990 more")),
+        ("a.csv", "text\none\n", {"encoding": "punycode"}, ("a.csv", "punycode")),
+        ("a.csv", "text\n+2D0-\n", {"encoding": "utf-7"}, ("a.csv line 2", "surrogate pair")),
+    ],
+)
+def test_sizes_and_depths_have_limits(tmp_path, name, content, settings, parts):
+    text = message(write(tmp_path, name, content), **settings)
+    for part in parts:
+        assert part in text
+    assert len(text) < 600
+
+
+def test_only_regular_files_are_read(tmp_path):
+    os.mkfifo(tmp_path / "a.csv")
+    (tmp_path / "b.csv").symlink_to("/dev/zero")
+    for name in ("a.csv", "b.csv"):
+        assert "a FIFO, a socket or a device" in message(str(tmp_path / name))
+
+
+def test_parquet_of_the_type_json(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    if not hasattr(datasets, "Json"):
+        pytest.skip("datasets 5 and later")
+    features = datasets.Features({"text": datasets.Json(), "tags": datasets.List(datasets.Json())})
+    values = {"text": ['a "good" day', 1984], "tags": [["a\n"], [{"b": None}]]}
+    data = datasets.Dataset.from_dict(values, features=features)
+    data.to_parquet(str(tmp_path / "a.parquet"))
+    expected = {name: [row[name] for row in data] for name in values}
+    assert read_file(str(tmp_path / "a.parquet")).columns == expected
+    assert hub.from_dataset(data, "x[train]").columns == expected
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        b"[]",
+        b"{",
+        b'{"info": 3}',
+        b'{"info": {"features": {"text": {"_type": "Tomorrow"}}}}',
+        b'{"info": {"features": {"text": {"_type": "ClassLabel", "names": [1]}, "x": 7}}}',
+    ],
+)
+def test_metadata_of_another_kind_is_left_alone(tmp_path, metadata):
+    table = pyarrow.table({"text": ["a"]}).replace_schema_metadata({b"huggingface": metadata})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    table = read_file(str(tmp_path / "a.parquet"))
+    assert (table.columns, table.class_names) == ({"text": ["a"]}, {})
+
+
+def test_parquet_that_grows_or_names_a_column_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "_FREE", 2**20)
+    path = str(tmp_path / "a.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["x" * 10_000] * 2_000}), path)
+    text = message(path)
+    assert "config.data.max_expansion 100 times" in text
+    assert len(read_file(path, max_expansion=10**6).columns["text"]) == 2_000
+    pyarrow.parquet.write_table(pyarrow.table([[1], [2]], names=["a", "a"]), path)
+    assert "'a' more than once" in message(path)
+
+
+def test_parquet_texts_that_are_not_utf8(tmp_path):
+    path = str(tmp_path / "a.parquet")
+    binary = pyarrow.array([b"good", b"caf\xe9", None])
+    texts = pyarrow.StringArray.from_buffers(3, *binary.buffers()[1:], binary.buffers()[0])
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path)
+    assert "row 2: in the column 'text' found the byte 0xe9" in message(path)
+    table = read_file(path, on_bad_row="skip")
+    assert (table.columns["text"], list(table.rows)) == (["good", None], [1, 3])
 
 
 def test_take_keeps_places_and_concatenate_keeps_files():
@@ -254,7 +420,7 @@ def test_take_keeps_places_and_concatenate_keeps_files():
     assert num_rows(chosen) == 2
     assert [where(chosen, i) for i in range(2)] == ["y.csv line 3", "x.csv line 5"]
     assert where(take(first, [1]), 0) == "x.csv line 5"
-    with pytest.raises(UserError, match=r"y\.csv.*columns texts.*x\.csv: text"):
+    with pytest.raises(UserError, match=r"y\.csv.*columns 'texts'.*x\.csv: 'text'"):
         concatenate([first, Table({"texts": ["c"]}, "y.csv", [3], {})], "all")
     with pytest.raises(UserError, match=r"y\.csv.*class names.*x\.csv"):
         concatenate([first, second._replace(class_names={"text": ("a",)})], "all")

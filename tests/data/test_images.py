@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.batching.batches import BatchIndex
+from jaxtune.data.images import decode as decode_module
 from jaxtune.data.images import images
 from jaxtune.data.images.decode import Source, decode
 from jaxtune.data.images.image_examples import ImageExamples
@@ -68,7 +70,7 @@ def test_a_folder_for_each_split(tmp_path, word):
     assert [Path(s.name).relative_to(tmp_path) for s in data.splits["validation"].inputs] == [
         Path(word, name, f"{i}.png") for name in ("cat", "dog") for i in range(2)
     ]
-    assert data.notes == []
+    assert data.notes == [f"{tmp_path}: left alone, as no images of the data: unused/ 1"]
 
 
 def test_without_splits_they_are_held_out(tmp_path):
@@ -388,6 +390,53 @@ def test_pixels_without_a_known_white_are_refused(tmp_path, mode, dtype):
     Image.fromarray(values).save(tmp_path / "x.tif")
     with pytest.raises(UserError, match=r"x\.tif.*nothing says what is white"):
         as_array(tmp_path / "x.tif")
+
+
+def test_an_image_with_more_pixels_than_may_be(tmp_path):
+    fill(tmp_path / "train", ["a", "b"])
+    big = write(tmp_path / "train" / "b" / "big.png", 1, compress_level=1)
+    Image.new("1", (60, 50)).save(big)
+    with pytest.raises(UserError, match=r"60 x 50 pixels, .* 2999 pixels, config\.data\.max_image"):
+        read(tmp_path, max_image_pixels=2999, validation_size=2)
+    assert read(tmp_path, max_image_pixels=3000, validation_size=2)
+    (tmp_path / "train.csv").write_text("image,label\ntrain/b/big.png,a\ntrain/b/0.png,b\n")
+    with pytest.raises(UserError, match=r"csv line 2: .*big\.png: found 60 x 50 pixels"):
+        read(tmp_path / "train.csv", max_image_pixels=2999)
+    with pytest.raises(UserError, match=r"a file of \d+ bytes.*config\.data\.max_image_pixels"):
+        read(tmp_path, max_image_pixels=1)
+
+
+def test_the_pixels_that_are_decoded_at_a_time_are_few(monkeypatch):
+    sizes, most = [], []
+
+    def count(image):
+        sizes.append(image.width * image.height)
+        most.append(sum(sizes))
+        time.sleep(0.01)
+        sizes.remove(image.width * image.height)
+        return image
+
+    monkeypatch.setattr(decode_module.ImageOps, "exif_transpose", count)
+    monkeypatch.setattr(decode_module, "WORKERS", 8)
+    data = png()
+    source = Source("x", "x", data, max_pixels=10_000)  # each has 4,096 of them
+    decode_module.check_all([source] * 12)
+    assert max(most) == 2 * 4_096
+
+
+def test_formats_that_start_programs_are_no_images(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    with pytest.raises(UserError, match="no format that"):
+        as_array(tmp_path / "x.png")
+
+
+def test_images_of_other_suffixes_are_read_or_counted(tmp_path):
+    fill(tmp_path / "train", ["a", "b"])
+    write(tmp_path / "train" / "a" / "x.HEIC", 7, format="JPEG")
+    (tmp_path / "train" / "a" / "y.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    data = read(tmp_path, validation_size=2)
+    assert sum(len(rows.inputs) for rows in data.splits.values()) == 9
+    assert any(note.endswith("as no images of the data: .heic 1") for note in data.notes)
 
 
 # --- Batches --------------------------------------------------------------------------------

@@ -1,11 +1,25 @@
 """From a path or hub name to splits: which file is which, and when to refuse."""
 
+import json
+import os
+
 import datasets
 import pytest
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.sources.locate import from_dataset, load_tables
+from jaxtune.data.sources import locate
+from jaxtune.data.sources.hub import from_dataset
+from jaxtune.data.sources.rows import read_data
 from jaxtune.data.sources.table import Table, num_rows, where
+from jaxtune.data.text import text_tables
+from jaxtune.run.config import load_config
+from jaxtune.settings.data import SourceSettings
+from jaxtune.settings.dicts import from_dict
+
+
+def load_tables(path, required=(), **settings):
+    """As `locate.load_tables`, with the settings by name."""
+    return locate.load_tables(from_dict(SourceSettings, {"path": path, **settings}), required)
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +72,7 @@ def test_one_file_is_the_train_split(folder):
 )
 @pytest.mark.parametrize(
     "validation",
-    ["dev.csv", "val.csv", "sts-valid.csv", "validation.v2.csv", "eval-v1.1.csv", "myDev.csv"],
+    ["dev.csv", "val.csv", "sts-valid.csv", "validation.v2.csv", "eval-v1.1.csv", "devel.csv"],
 )
 @pytest.mark.parametrize(
     "test", ["test.csv", "original_sts-test.csv", "testing.csv", "2020test.csv"]
@@ -73,7 +87,12 @@ def test_other_files_are_left_alone(folder):
     # `latest`, `interval` and `restrain` hold the words test, val and train; so do hidden files.
     path = folder("train.csv", "README.md", "LICENSE.txt", "test.csv.gz", "latest.csv")
     folder("interval.csv", "restrain.csv", "labels.json", ".cache/test.csv", ".test.csv")
-    assert texts(load_tables(path)) == {"train": ["train.csv"]}
+    tables = load_tables(path)
+    assert texts(tables) == {"train": ["train.csv"]}
+    left = (
+        "LICENSE.txt, README.md, interval.csv, labels.json, latest.csv, restrain.csv, test.csv.gz"
+    )
+    assert tables["train"].notes == (f"{path}: left alone, as no split has such a name: {left}",)
 
 
 def test_a_whole_word_goes_before_a_part(folder):
@@ -135,7 +154,7 @@ def test_shards_must_have_the_same_columns(folder, tmp_path):
     path = folder("train-0-of-2.csv")
     (tmp_path / "train-1-of-2.csv").write_text("sentence\nx\n")
     text = message(path)
-    for part in ("train-1-of-2.csv", "sentence", "train-0-of-2.csv: text", "must agree"):
+    for part in ("train-1-of-2.csv", "sentence", "train-0-of-2.csv: 'text'", "must agree"):
         assert part in text
 
 
@@ -196,6 +215,7 @@ def test_from_dataset_keeps_class_names_and_selection():
         "ag_news[train]",
         range(1, 3),
         {"label": ("World", "Sports", "Business")},
+        unit="row",
     )
     assert where(table, 1) == "ag_news[train] row 2"
 
@@ -266,3 +286,110 @@ def test_hub_failure(monkeypatch, error):
 def test_num_rows_of_concatenated(folder):
     path = folder(*(f"train-{i}-of-4.csv" for i in range(4)))
     assert num_rows(load_tables(path)["train"]) == 4
+
+
+# --- Published layouts ------------------------------------------------------------------------
+
+
+def test_glue_folders_are_read_as_they_are(tmp_path):
+    mrpc = 'Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t7\t8\tA "\tB\n'
+    for name in ("train.tsv", "dev.tsv"):
+        (tmp_path / name).write_text(mrpc)
+    (tmp_path / "test.tsv").write_text(mrpc.replace("Quality", "index"))
+    (tmp_path / "dev_ids.tsv").write_text("7\t8\n")
+    (tmp_path / "msr_paraphrase_train.txt").write_text(mrpc)
+    tables = load_tables(str(tmp_path), ("sentence1", "sentence2"))
+    assert tables["validation"].source == f"{tmp_path}/dev.tsv"
+    assert tables["train"].columns["sentence1"] == ['A "']
+    assert "label" not in tables["test"].columns
+    assert tables["train"].notes[-1].endswith(": dev_ids.tsv, msr_paraphrase_train.txt")
+
+
+def test_the_matched_files_of_mnli_are_taken(tmp_path):
+    header = "index\tsentence1\tsentence2\tlabel1\tgold_label\n0\tA\tB\tneutral\tneutral\n"
+    for name in ("train", "dev_matched", "dev_mismatched", "test_matched", "test_mismatched"):
+        (tmp_path / f"{name}.tsv").write_text(header)
+    (tmp_path / "original").mkdir()
+    (tmp_path / "original" / "multinli_1.0_train.txt").write_text(header)
+    tables = load_tables(str(tmp_path), ("sentence1", "sentence2"))
+    assert [tables[split].source.split("/")[-1] for split in ("validation", "test")] == [
+        "dev_matched.tsv",
+        "test_matched.tsv",
+    ]
+    left = "dev_mismatched.tsv, test_mismatched.tsv, original/"
+    assert tables["train"].notes == (
+        f"{tmp_path}: left alone, as no split has such a name: {left}",
+    )
+
+
+@pytest.mark.parametrize("name", ["cola", "mrpc"])
+def test_the_configs_read_the_files_of_glue(tmp_path, name):
+    pair = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+    rows = {
+        "cola": ["gj04\t1\t\tIt is good.\n", 'clc95\t0\t*\tGood it "is\n'],
+        "mrpc": [pair + "1\t7\t8\tA\tB\n0\t7\t8\tC\tD\n"],
+    }
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}.tsv").write_text("".join(rows[name]))
+    settings = load_config(name, {"data.path": str(tmp_path), "data.name": "None"})
+    data = read_data(settings.data, text_tables.CLASSES)
+    assert data.class_names == ("0", "1")
+    expected = {"cola": [("It is good.",), ('Good it "is',)], "mrpc": [("A", "B"), ("C", "D")]}
+    assert data.splits["validation"].inputs == expected[name]
+
+
+def test_a_folder_of_texts_for_each_class(tmp_path):
+    for split in ("train", "test"):
+        for label in ("neg", "pos"):
+            (tmp_path / split / label).mkdir(parents=True)
+            for i in range(2):
+                (tmp_path / split / label / f"{i}_7.txt").write_text(f"{split} {label}\n{i}")
+        (tmp_path / split / "urls_pos.txt").write_text("http://")
+    (tmp_path / "train" / "unsup").mkdir()
+    (tmp_path / "train" / "unsup" / "0_0.txt").write_text("x")
+    (tmp_path / "README").write_text("x")
+    tables = load_tables(str(tmp_path), ("review",))
+    assert tables["test"].columns == {
+        "review": [f"test {label}\n{i}" for label in ("neg", "pos") for i in range(2)],
+        "label": ["neg", "neg", "pos", "pos"],
+    }
+    assert where(tables["train"], 3) == f"{tmp_path}/train/pos/1_7.txt"
+    (note,) = tables["train"].notes
+    for part in ("unsup/ 1", ".txt 2", "README 1"):
+        assert part in note
+    (tmp_path / "train" / "neg" / "0_7.txt").write_bytes(b"caf\xe9")
+    assert "neg/0_7.txt line 1: found the byte 0xe9" in message(str(tmp_path), required=("text",))
+
+
+def test_classes_of_texts_without_a_suffix(tmp_path):
+    for split in ("20news-bydate-train", "20news-bydate-test"):
+        for label in ("alt.atheism", "sci.med"):
+            (tmp_path / split / label).mkdir(parents=True)
+            (tmp_path / split / label / "49960").write_text(label)
+    tables = load_tables(str(tmp_path), ("text",))
+    assert tables["train"].columns["label"] == tables["test"].columns["text"]
+
+
+def test_an_object_of_splits(tmp_path):
+    path = tmp_path / "data_full.json"
+    content = {
+        "oos_val": [["what", "oos"]],
+        "val": [["a", "x"]],
+        "train": [["b\n", "y"], ["c", "x"]],
+        "test": [{"text": "d", "label": "x"}],
+    }
+    path.write_text(json.dumps(content))
+    tables = load_tables(str(path), ("text",))
+    assert texts(tables) == {"train": ["b\n", "c"], "validation": ["a"], "test": ["d"]}
+    assert tables["train"].columns["label"] == ["y", "x"]
+    assert where(tables["train"], 1) == f"{path} train row 2"
+    assert tables["train"].notes[0].endswith("oos_val (1 rows)")
+    content["train"][1] = ["c"]
+    path.write_text(json.dumps(content))
+    assert "found a JSON list" in message(str(path), required=("text",))
+
+
+def test_a_fifo_in_a_folder_is_no_file_to_wait_for(tmp_path, folder):
+    path = folder("train.csv")
+    os.mkfifo(tmp_path / "dev.csv")
+    assert "dev.csv is a FIFO" in message(path)

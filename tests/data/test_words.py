@@ -15,6 +15,7 @@ from jaxtune.settings.dicts import from_dict
 
 COLUMNS = ColumnSettings(text_columns=("tokens",), label_column="ner")
 PERSON = ("O", "B-person", "I-person")
+PERSON_P = ("O", "B-p", "I-p")
 
 
 def table(words, ner, names=(), source="dir/train.jsonl"):
@@ -200,6 +201,33 @@ def test_json_lines_and_the_class_names_of_parquet(tmp_path):
         assert [gold.classes.tolist() for gold in part.labels] == [[1, 0], [0]]
 
 
+@pytest.mark.parametrize(
+    ("lines", "classes", "note"),
+    [
+        ("w 0\nOslo LOC\nlies 0\n\n", ("O", "LOC"), "'0' as 'O' (24 words)"),
+        ("w O\nOslo B-LOC\nlies 0\n\n", ("O", "B-LOC", "I-LOC"), "'0' as 'O' (12 words)"),
+        ("w _\nOslo B_LOC\nFjord I_LOC\n\n", ("O", "B-LOC", "I-LOC"), "'B_LOC' as 'B-LOC'"),
+        ("w o\nOslo B-LOC \nlies -\n\n", ("O", "B-LOC", "I-LOC"), "'-' as 'O' (12 words)"),
+        ("w NN\nlies VB\nso NN\n, -\n\n", ("O", "-", "NN", "VB"), "'-' (12 words) counts as"),
+        ("w 0\nx 1\ny 2\n\n", ("O", "0", "1", "2"), "'0' (12 words) counts as a type"),
+    ],
+)
+def test_tags_that_are_written_otherwise(tmp_path, lines, classes, note):
+    (tmp_path / "train.conll").write_text(lines * 12)
+    (tmp_path / "dev.conll").write_text(lines)
+    data = read_data(from_dict(DataSettings, {"path": str(tmp_path)}), READER)
+    assert data.class_names == classes
+    assert any(note in said for said in data.notes)
+
+
+def test_blanks_around_tags_of_json_lines(tmp_path):
+    row = {"tokens": ["a", "b"], "ner": [" B-p", "O "]}
+    (tmp_path / "train.jsonl").write_text((json.dumps(row) + "\n") * 9)
+    (tmp_path / "dev.jsonl").write_text(json.dumps(row) + "\n")
+    settings = {"path": str(tmp_path), "text_columns": ("tokens",), "label_column": "ner"}
+    assert read_data(from_dict(DataSettings, settings), READER).class_names == PERSON_P
+
+
 # --- New data -------------------------------------------------------------------------------
 
 
@@ -215,8 +243,10 @@ def test_spans():
         ("Don't go, Al!", ["Don", "'", "t", "go", ",", "Al", "!"]),
         ("  @a_b\t$5...\u00a0x ", ["@", "a_b", "$", "5", ".", ".", ".", "x"]),
         ("\U0001f600\U0001f600 caf\u00e9", ["\U0001f600", "\U0001f600", "caf\u00e9"]),
-        ("cafe\u0301 \u0939\u093f\u4e2d", ["cafe\u0301", "\u0939\u093f\u4e2d"]),
+        ("cafe\u0301 \u0939\u093f\u4e2d", ["cafe\u0301", "\u0939\u093f", "\u4e2d"]),
         ("\u200b", ["\u200b"]),
+        ("\u6211\u5728Tokyo\u3002", ["\u6211", "\u5728", "Tokyo", "\u3002"]),
+        ("\u304c\u3059 \u0e17\u0e35\u0e48", ["\u304c", "\u3059", "\u0e17\u0e35\u0e48"]),
     ],
 )  # fmt: skip
 def test_split_words(text, words):
@@ -232,6 +262,8 @@ def test_split_words(text, words):
         ("a.txt", "Al is.\nso", ("tokens",), [["Al", "is", "."], ["so"]]),
         ("a.conll", "Al B-p\nis. O\n\nso O\n", ("tokens",), [["Al", "is."], ["so"]]),
         ("a.conll", "Al\nis.\n\nso\n", (), [["Al", "is."], ["so"]]),
+        ("a.txt", "Al NNP B-p\nis. VB O\n\nso RB O\n", (), [["Al", "is."], ["so"]]),
+        ("a.tsv", "Al\tB-p\nis.\tO\n\nso\tO\n", ("tokens",), [["Al", "is."], ["so"]]),
         ("a.csv", "id,text\n1,Al is.\n2,so\n", (), [["Al", "is", "."], ["so"]]),
         ("a.jsonl", '{"w": ["Al", "is."]}\n{"w": "so"}\n', (), [["Al", "is."], ["so"]]),
         ("a.jsonl", '{"w": ["Al", "is."], "text": 1}\n', ("w",), [["Al", "is."]]),

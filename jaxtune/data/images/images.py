@@ -10,20 +10,28 @@ import numpy as np
 from PIL import Image
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.images.decode import Source, check_all
+from jaxtune.data.images.decode import MAX_PIXELS, Source, check_all, is_image
 from jaxtune.data.images.image_examples import ImageExamples
 from jaxtune.data.images.image_processor import ImageProcessor
 from jaxtune.data.images.preprocessor_config import load_image_processor
 from jaxtune.data.inputs import Inputs
-from jaxtune.data.sources import image_folders, locate
+from jaxtune.data.sources import class_folders, locate
+from jaxtune.data.sources.class_folders import Kind, find_files
 from jaxtune.data.sources.files import SUFFIXES as TABLE_SUFFIXES
-from jaxtune.data.sources.files import read_file, read_lines
 from jaxtune.data.sources.locate import DataSource
+from jaxtune.data.sources.new_rows import open_new
 from jaxtune.data.sources.rows import Reader, Rows
-from jaxtune.data.sources.table import Table, check_columns, column, where
+from jaxtune.data.sources.table import Table, bad_row, check_columns, column, where
+from jaxtune.data.sources.text_files import read_lines
 from jaxtune.data.text import labels
 from jaxtune.data.text.text_tables import Track
 from jaxtune.settings.data import ColumnSettings, DataSettings, SourceSettings
+
+_SUFFIXES = (
+    *(".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm"),
+    *(".tif", ".tiff", ".webp"),
+)
+_MAX_PIXELS = "pixels that an image may have"  # a column, which no file has
 
 _REMEDY = "Set config.data.image_column and config.data.label_column to columns that are there."
 
@@ -58,13 +66,14 @@ def read_new(source: Path | Table, columns: Sequence[str] = (), encoding: str = 
     """
     suffix = "" if isinstance(source, Table) else source.suffix.lower()
     if isinstance(source, Path) and source.is_dir():
-        found = [Source(str(file), str(file)) for file in image_folders.find_images(source)]
+        kind = _kind(MAX_PIXELS)
+        found = [kind.read(file) for file in find_files(source, kind)[0]]
         if not found:
             raise UserError(
-                f"{source}: found no images, but expected some with a suffix of"
-                f" {', '.join(image_folders.SUFFIXES)}. Check the path."
+                f"{source}: found no images, but expected some with a suffix of {kind.suffixes}."
+                " Check the path."
             )
-    elif isinstance(source, Path) and suffix in image_folders.SUFFIXES:
+    elif isinstance(source, Path) and suffix in _SUFFIXES:
         found = [Source(str(source), str(source))]
     else:
         table = source if isinstance(source, Table) else _new_table(source, suffix, encoding)
@@ -84,7 +93,7 @@ def read_new(source: Path | Table, columns: Sequence[str] = (), encoding: str = 
 
 def _new_table(source: Path, suffix: str, encoding: str) -> Table:
     if suffix != ".txt":
-        return read_file(str(source), encoding=encoding)
+        return open_new(source, encoding, "images")
     lines = read_lines(str(source), encoding)
     if not lines:
         raise UserError(f"{source} is empty: expected the path of one image a line.")
@@ -93,18 +102,48 @@ def _new_table(source: Path, suffix: str, encoding: str) -> Table:
 
 def _load(source: DataSource, columns: ColumnSettings) -> dict[str, Table]:
     """Folders of images, or tables with a column of them."""
-    if isinstance(source, SourceSettings) and os.path.isdir(os.path.expanduser(source.path)):
-        root = Path(os.path.expanduser(source.path))
-        if source.name and (root / source.name).is_dir():
-            root = root / source.name
-        if not _has_train_table(root) and image_folders.has_images(root):
-            return image_folders.load_folder(
-                source.path, root, columns.image_column, columns.label_column
-            )
+    if not isinstance(source, SourceSettings):
+        return _load_tables(source, columns)
+    root, limit = Path(os.path.expanduser(source.path)), source.files.max_image_pixels
+    if source.name and (root / source.name).is_dir():
+        root = root / source.name
+    if source.path and root.is_dir() and not _has_train_table(root) and _has_images(root):
+        names = (columns.image_column, columns.label_column)
+        kind = _kind(limit)
+        return class_folders.load_folder(source.path, root, kind, names, source.files)
+    tables = _load_tables(source, columns)
+    return {
+        split: table._replace(columns=table.columns | {_MAX_PIXELS: [limit] * len(table.rows)})
+        for split, table in tables.items()
+    }
+
+
+def _load_tables(source: DataSource, columns: ColumnSettings) -> dict[str, Table]:
     tables = locate.load_source(source)
     for table in tables.values():
         check_columns(table.columns, (columns.image_column,), table.source, _REMEDY)
     return tables
+
+
+def _kind(max_pixels: int) -> Kind:
+    """Images: what has such a suffix, or begins like one."""
+    return Kind(
+        "image",
+        ", ".join(_SUFFIXES),
+        lambda file: _has_suffix(file) or is_image(str(file)),
+        lambda file: Source(str(file), str(file), max_pixels=max_pixels),
+    )
+
+
+def _has_suffix(file: Path) -> bool:
+    return file.suffix.lower() in _SUFFIXES
+
+
+def _has_images(root: Path) -> bool:
+    """Whether there is an image anywhere below a folder."""
+    kind = _kind(MAX_PIXELS)
+    seen = (file for file in root.rglob("*") if class_folders.is_seen(file, root))
+    return any(kind.is_one(file) for file in seen)
 
 
 def _has_train_table(root: Path) -> bool:
@@ -132,6 +171,7 @@ def _rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows
 def _images(table: Table, name: str) -> list[Source]:
     """Where the image of each row is: in the table itself, or in a file that it names."""
     found = []
+    limit = next(iter(table.columns.get(_MAX_PIXELS, ())), MAX_PIXELS)
     for i, value in enumerate(column(table, name)):
         place = where(table, i)
         path = value.get("path") if isinstance(value, dict) else value
@@ -139,18 +179,20 @@ def _images(table: Table, name: str) -> list[Source]:
         if isinstance(value, Source):
             found.append(value)
         elif isinstance(data, bytes):
-            found.append(Source(path or place, place, data))
+            found.append(Source(path or place, place, data, limit))
         elif isinstance(value, Image.Image | np.ndarray):
             found.append(Source(place, place, _png(value, place)))
         elif isinstance(path, str) and path.strip():
             folder = Path(table.files[i] if table.files else table.source).parent
             file = str(folder / os.path.expanduser(path.strip()))
-            found.append(Source(file, f"{place}: {file}"))
+            found.append(Source(file, f"{place}: {file}", None, limit))
         else:
             shown = "nothing" if value is None else repr(value)[:80]
-            raise UserError(
-                f"{place}: found {shown} in the column {name!r}, but expected an image or the path"
-                " of its file. Fill in or remove the row, or check config.data.image_column."
+            raise bad_row(
+                table,
+                i,
+                f"found {shown} in the column {name!r}, but expected an image or the path of its"
+                " file. Fill in or remove the row, or check config.data.image_column.",
             )
     return found
 

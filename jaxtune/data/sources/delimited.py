@@ -1,111 +1,204 @@
 """csv and tsv to a Table.
 
-csv is RFC 4180, read strictly: fields in quotes may hold commas and line ends. tsv is the IANA
-format, which has no quoting.
+csv is RFC 4180, read strictly: fields in quotes may hold commas and line ends; where the header
+shows that another character separates them, it is that one. tsv is the IANA format, which has no
+quoting.
 """
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.sources.table import COLUMN_REMEDY, Table, check_columns
-from jaxtune.data.sources.text_files import unify_line_ends
+from jaxtune.data.sources.bad_rows import sift, sound_texts
+from jaxtune.data.sources.reading import Reading
+from jaxtune.data.sources.table import Table, check_columns, shown
+from jaxtune.data.sources.text_files import (
+    check_sizes,
+    first_line,
+    is_encodable,
+    long_line,
+    unify_line_ends,
+)
 
 SUFFIXES = (".csv", ".tsv")
 
-_HEADER_REMEDY = (
-    f"{COLUMN_REMEDY} For a file without a header, name its columns in config.data.column_names."
-)
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _FIELD_REMEDY = {
-    ".csv": 'Put a field that holds a comma, a quote or a line end in quotes ("), and double the '
+    "csv": 'Put a field that holds a comma, a quote or a line end in quotes ("), and double the '
     "quotes within it.",
-    ".tsv": "A tsv field can hold neither a tab nor a line end: take them out, or use csv or "
+    "tsv": "A tsv field can hold neither a tab nor a line end: take them out, or use csv or "
     "json lines.",
 }
+_GLUE = (
+    {"#1 String": "sentence1", "#2 String": "sentence2", "Quality": "label"},
+    {"sentence1": "premise", "sentence2": "hypothesis", "gold_label": "label"},
+)
+"""Names in GLUE's own files (MRPC; MNLI) -> what the hub's version calls the same columns."""
 
-Record = tuple[int, list[str]]
+Record = tuple[int, list[str] | UserError]
 """The 1-based line on which a record starts, and its fields; a blank line has none."""
 
 
-def to_table(
-    text: str, path: str, column_names: Sequence[str] = (), required: Sequence[str] = ()
-) -> Table:
+def to_table(text: str, reading: Reading, quoted: bool) -> Table:
     """A Table of the records of a text; its rows are lines.
 
     Args:
       text: the content of the file.
-      path: of the file, whose suffix says which of the two it is.
-      column_names: the columns of a file without a header, as in `files.read_file`.
-      required: columns that the file must have.
+      reading: of the file; `column_names` are those of a file without a header.
+      quoted: csv, else tsv.
 
     Raises:
       UserError: no records, a malformed one, or columns that are not as expected.
     """
-    records = _csv_records if Path(path).suffix.lower() == ".csv" else _tsv_records
-    return _with_header(path, list(records(text, path)), column_names, required)
+    text = text.rstrip("\r\n")
+    if not text:
+        raise UserError(f"{reading.path}: found an empty file, but expected records.")
+    separator = _find_separator(first_line(text), reading) if quoted else "\t"
+    records = _csv_records(text, reading, separator) if quoted else _tsv_records(text, reading)
+    if not is_encodable(text):
+        records = iter(sound_texts(records, reading.path, reading.settings.encoding))
+    table = _with_header(reading, records, "csv" if quoted else "tsv")
+    if separator == "," or not quoted:
+        return table
+    note = f"{reading.path}: its fields are separated by {_SEPARATORS[separator]}, {separator!r}"
+    return table._replace(notes=(*table.notes, note))
 
 
-def _csv_records(text: str, path: str) -> Iterator[Record]:
-    """The records of a csv file; one that holds line ends counts from its first line."""
-    # The limit is the process's own; it is only ever raised, so that readers in other threads
-    # cannot lower it for each other.
-    csv.field_size_limit(max(csv.field_size_limit(), min(len(text) + 1, 2**31 - 1)))
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    line = 1
-    try:
-        for fields in reader:
-            yield line, fields
-            line = reader.line_num + 1
-    except csv.Error as error:
-        found = "a quote that is never closed" if "end of data" in str(error) else str(error)
-        raise UserError(
-            f"{path} line {line}: malformed csv record: found {found}, but expected RFC 4180. "
-            f"{_FIELD_REMEDY['.csv']} A tab-separated file without quoting must be named .tsv."
-        ) from error
+def is_table(line: str, reading: Reading) -> bool:
+    """Whether the first line of a text file shows that it is a table with the columns wanted."""
+    names = reading.required
+    fields = [line.split(separator) for separator in _SEPARATORS]
+    named = [part for part in fields if len(part) > 1 and all(f and f == f.strip() for f in part)]
+    return bool(names) and any({*names} <= {*part} for part in named)
 
 
-def _tsv_records(text: str, path: str) -> Iterator[Record]:
+def _find_separator(line: str, reading: Reading) -> str:
+    """The first that gives the columns that are wanted; a comma where none does."""
+    wanted, given = reading.required or reading.settings.column_names, reading.settings.column_names
+    for separator in _SEPARATORS:
+        try:
+            fields = next(csv.reader([line], strict=True, delimiter=separator), [])
+        except csv.Error:
+            continue
+        has_names = bool(wanted) and {*wanted} <= {*_hub_names(fields, wanted)}
+        if has_names or len(fields) == len(given) > 1 or (not wanted and len(fields) > 1):
+            return separator
+    return ","
+
+
+def _csv_records(text: str, reading: Reading, separator: str) -> Iterator[Record]:
+    """The records of a csv file; one that holds line ends counts from its first line.
+
+    After a malformed record, reading goes on at the line after its first.
+    """
+    # The limit is the process's own, and only ever raised: lines have one of their own.
+    csv.field_size_limit(2**31 - 1)
+    lines = io.StringIO(text, newline="").readlines()
+    first = 0  # the index of the record's first line
+    while first < len(lines):
+        start = first
+        reader = csv.reader(_from(lines, start, reading), strict=True, delimiter=separator)
+        try:
+            for fields in reader:
+                yield first + 1, fields
+                first = start + reader.line_num
+            return
+        except csv.Error as error:
+            found = "a quote that is never closed" if "end of data" in str(error) else str(error)
+            fault = UserError(
+                f"{reading.path} line {first + 1}: malformed csv record: found {found}, but"
+                f" expected RFC 4180. {_FIELD_REMEDY['csv']} A tab-separated file without quoting"
+                " must be named .tsv."
+            )
+        except _LongLineError as error:
+            fault = error.args[0]
+        yield first + 1, fault
+        first += 1
+
+
+class _LongLineError(Exception):
+    """Its argument is the fault."""
+
+
+def _from(lines: Sequence[str], start: int, reading: Reading) -> Iterator[str]:
+    """The lines from one on, as long as they are not too long."""
+    for i in range(start, len(lines)):
+        if len(lines[i]) > reading.settings.max_row_characters:
+            raise _LongLineError(long_line(reading, i + 1, lines[i]))
+        yield lines[i]
+
+
+def _tsv_records(text: str, reading: Reading) -> Iterator[Record]:
     """The records of a tsv file; a quote is a character like any other."""
-    del path  # No tsv record is malformed by itself.
-    for line, content in enumerate(unify_line_ends(text).split("\n"), start=1):
-        yield line, content.split("\t") if content else []
+    for line, content in check_sizes(unify_line_ends(text).split("\n"), reading):
+        if isinstance(content, UserError):
+            yield line, content
+        else:
+            yield line, content.split("\t") if content else []
 
 
-def _with_header(
-    path: str, records: list[Record], column_names: Sequence[str], required: Sequence[str]
-) -> Table:
+def _hub_names(fields: list[str], required: Sequence[str]) -> list[str]:
+    """The header; one of GLUE's own with the names of the hub, where these are wanted."""
+    for names in _GLUE:
+        texts = [name for name, new in names.items() if new != "label"]
+        wanted = {*required} <= {*names.values(), *fields}
+        if wanted and not {*required} <= {*fields} and {*texts} <= {*fields}:
+            return [names.get(field, field) for field in fields]
+    return fields
+
+
+def _with_header(reading: Reading, records: Iterator[Record], kind: str) -> Table:
     """Finds the header and puts the records into columns."""
-    while records and not records[-1][1]:
-        records.pop()
-    if not records:
-        raise UserError(f"{path}: found an empty file, but expected records. Check the file.")
-    suffix = Path(path).suffix.lower()
-    (first_line, first), *rest = records
-    if not column_names:
-        check_columns(first, required, f"{path} line {first_line}", _HEADER_REMEDY)
-    if set(required or column_names) <= set(first):
-        names, body, expected, fewest = first, rest, "as in the header", len(first)
+    path, required, given = reading.path, reading.required, reading.settings.column_names
+    first_line, first = next(records)
+    if isinstance(first, UserError):
+        raise first
+    header = _hub_names(first, required)
+    if not given:
+        remedy = f"{reading.says.columns} {reading.says.header}"
+        check_columns(header, required, f"{path} line {first_line}", remedy)
+    if set(required or given) <= set(header):
+        names, expected, fewest = header, "as in the header", len(header)
     else:
         # Only the required fields must be there: trailing ones are often left out.
-        names, body, expected = list(column_names), records, "as in config.data.column_names"
+        names, expected = list(given), "as in config.data.column_names"
         fewest = 1 + max((names.index(name) for name in required if name in names), default=0)
         check_columns(names, required, f"{path}: in config.data.column_names")
-    if len(set(names)) < len(names):
-        twice = ", ".join(sorted({repr(name) for name in names if names.count(name) > 1}))
-        raise UserError(
-            f"{path}: found the column name {twice} more than once, but expected distinct names. "
-            "Rename the columns in the file or in config.data.column_names."
-        )
-    for line, fields in body:
-        if not fewest <= len(fields) <= len(names):
-            raise UserError(
-                f"{path} line {line}: found {len(fields)} fields, but expected {len(names)}, "
-                f"{expected} ({', '.join(names)}). {_FIELD_REMEDY[suffix]}"
-            )
+        records = _prepend((first_line, first), records)
+    _check_distinct(names, path)
+    what = f"expected {len(names)}, {expected} ({shown(names)}). {_FIELD_REMEDY[kind]}"
+    fitting = _check_counts(records, range(fewest, len(names) + 1), path, what)
+    body, skipped = sift(fitting, reading.settings.on_bad_row)
     columns = {
         name: [fields[i] if i < len(fields) else None for _, fields in body]
         for i, name in enumerate(names)
     }
-    return Table(columns, path, [line for line, _ in body], {})
+    return Table(columns, path, [line for line, _ in body], {}, skipped=skipped)
+
+
+def _prepend(first: Record, records: Iterator[Record]) -> Iterator[Record]:
+    yield first
+    yield from records
+
+
+def _check_distinct(names: Sequence[str], path: str) -> None:
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise UserError(
+            f"{path}: found the column name {shown(twice)} more than once, but expected distinct"
+            " names. Rename the columns in the file or in config.data.column_names."
+        )
+
+
+def _check_counts(
+    records: Iterator[Record], counts: range, path: str, expected: str
+) -> Iterator[Record]:
+    """The records, with a fault in the place of one of another number of fields."""
+    for line, fields in records:
+        if isinstance(fields, UserError) or len(fields) in counts:
+            yield line, fields
+        else:
+            text = f"{path} line {line}: found {len(fields)} fields, but {expected}"
+            yield line, UserError(text)

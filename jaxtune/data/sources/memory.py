@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.sources.locate import from_dataset
-from jaxtune.data.sources.table import Table
+from jaxtune.data.sources.bad_rows import no_text
+from jaxtune.data.sources.hub import from_dataset
+from jaxtune.data.sources.table import Table, bad_row
 
 InMemory = Any
 """n rows: a `datasets.Dataset`, a mapping from column to n values, or a sequence of n mappings."""
@@ -42,7 +43,13 @@ def from_memory(rows: InMemory, name: str) -> Table:
     if len({*sizes.values()}) != 1 or not next(iter(sizes.values())):
         told = ", ".join(f"{key} {size}" for key, size in sizes.items()) or "no column"
         raise UserError(f"{source}: expected columns of one length, at least 1; found {told}.")
-    return Table(columns, source, range(1, 1 + next(iter(sizes.values()))), {})
+    table = Table(columns, source, range(1, 1 + next(iter(sizes.values()))), {}, unit="row")
+    for key, values in columns.items():
+        for i, value in enumerate(values):
+            wrong = no_text(value) if isinstance(value, str | list | dict) else None
+            if wrong:
+                raise bad_row(table, i, f"in the column {key!r} {wrong}")
+    return table
 
 
 def digest(tables: Mapping[str, Table]) -> str:

@@ -1,6 +1,7 @@
 """From a data source to checked rows in splits, whatever the task: nothing is tokenized yet."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,9 +9,11 @@ import numpy as np
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources import splits
+from jaxtune.data.sources.bad_rows import BadRowsError, OnBadRow, Skipped, bad_rows
 from jaxtune.data.sources.locate import DataSource
 from jaxtune.data.sources.memory import digest
-from jaxtune.data.sources.table import Table
+from jaxtune.data.sources.table import Table, num_rows
+from jaxtune.data.sources.table import take as take_rows
 from jaxtune.io.json_files import sha256_of
 from jaxtune.settings.data import ColumnSettings, DataSettings, SourceSettings, SplitSettings
 
@@ -92,8 +95,8 @@ def read_data(
     if test is not None and not reader.has_labels(test, columns):
         notes.append(f"{test.source} has no labels: the final scores are those of validation")
         del tables["test"]
-    names = reader.class_names(tables["train"], columns)
-    parts = {split: reader.rows(table, columns, names) for split, table in tables.items()}
+    names, parts, said = _checked(tables, reader, columns, settings.source.files.on_bad_row)
+    notes += said
     parts = _complete(parts, settings.splits, notes)
     parts = {split: _subset(rows, split, settings.splits) for split, rows in parts.items()}
     known = parts["train"].own_keys
@@ -120,6 +123,72 @@ def take(rows: Rows, indices: np.ndarray) -> Rows:
 def class_order(data_names: Sequence[str], model_names: Sequence[str]) -> np.ndarray:
     """Where each class of the data stands in the model's order of the same classes, int32 [c]."""
     return np.array([model_names.index(name) for name in data_names], np.int32)
+
+
+def _checked(
+    tables: Mapping[str, Table], reader: Reader, columns: ColumnSettings, on_bad_row: OnBadRow
+) -> tuple[tuple[str, ...], dict[str, Rows], list[str]]:
+    """The class names, the rows of each split, and the notes on how these were read."""
+
+    def find_names(table: Table) -> tuple[str, ...]:
+        return reader.class_names(table, columns)
+
+    def find_rows(table: Table, names: tuple[str, ...] = ()) -> Rows:
+        return reader.rows(table, columns, names)
+
+    train = tables["train"]
+    if on_bad_row == "skip":
+        train = _without_bad(find_names, train)
+        names = find_names(train)
+        train = _without_bad(lambda table: find_rows(table, names), train)
+    names = _first_refused(find_names, train, (find_rows,))
+    parts, notes = {}, []
+    for split, table in {**tables, "train": train}.items():
+        check = partial(find_rows, names=names)
+        if on_bad_row == "skip" and split != "train":
+            table = _without_bad(check, table)
+        parts[split] = _first_refused(check, table, (check,))
+        notes += table.notes
+        if table.skipped.number:
+            notes.append(table.skipped.note(table.source, num_rows(table)))
+    return names, parts, notes
+
+
+def _without_bad(check: Callable[[Table], Any], table: Table) -> Table:
+    """The rows that a check does not refuse.
+
+    Raises:
+      UserError: it refuses all of them.
+    """
+    try:
+        check(table)
+    except BadRowsError:
+        size = num_rows(table)
+        found = bad_rows(lambda rows: check(take_rows(table, rows)), size)
+        first = tuple(found[i] for i in sorted(found)[:5])
+        if len(found) == size:
+            raise UserError(f"{table.source}: all {size} rows are bad: {first[0]}") from None
+        kept = take_rows(table, [i for i in range(size) if i not in found])
+        return kept._replace(skipped=table.skipped + Skipped(len(found), first))
+    return table
+
+
+def _first_refused(
+    check: Callable[[Table], Any], table: Table, others: Sequence[Callable[[Table], Any]]
+) -> Any:
+    """What a check gives. Where it refuses a row, no row before that is one that others refuse."""
+    try:
+        return check(table)
+    except BadRowsError as error:
+        first = error
+    for other in others:
+        try:
+            other(take_rows(table, range(min(first.rows))))
+        except BadRowsError as earlier:
+            first = earlier
+        except UserError:
+            continue  # so few rows may be no data
+    raise first
 
 
 def _complete(parts: dict[str, Rows], settings: SplitSettings, notes: list[str]) -> dict[str, Rows]:

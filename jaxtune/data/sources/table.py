@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from jaxtune.core.errors import UserError, nearest
+from jaxtune.data.sources.bad_rows import BadRowsError, Skipped
 
 COLUMN_REMEDY = (
     "Set config.data.text_columns and config.data.label_column to columns that are there."
@@ -17,12 +18,15 @@ class Table(NamedTuple):
       columns: Name -> values [n]. str from csv and tsv, JSON values from json lines, Python
         values from parquet and the hub.
       source: The file path as the user gave it, or `hub-name[split]`.
-      rows: 1-based place of each row [n] in its file: the line on which the record starts
-        (csv, tsv, json), or the number of the row (parquet, hub).
+      rows: 1-based place of each row [n] in its file, in units of `unit`.
       class_names: Column -> names of its classes, for columns that the source itself declares
         as a ClassLabel; such a column holds indices into the names.
       files: The file of each row [n], for a table put together from several; else empty, and
         every row is from `source`.
+      unit: what `rows` counts: the `line` on which a record starts, or the `row`; empty where each
+        row is a file of its own.
+      notes: what a person should know of how it was read.
+      skipped: rows of the source that are not here, as they could not be read.
     """
 
     columns: dict[str, list[Any]]
@@ -30,6 +34,13 @@ class Table(NamedTuple):
     rows: Sequence[int]
     class_names: dict[str, tuple[str, ...]]
     files: Sequence[str] = ()
+    unit: str = "line"
+    notes: tuple[str, ...] = ()
+    skipped: Skipped = Skipped()
+
+
+class MissingColumnsError(UserError):
+    """A table, or a record, lacks a column."""
 
 
 def num_rows(table: Table) -> int:
@@ -54,9 +65,18 @@ def take(table: Table, indices: Iterable[int]) -> Table:
 def where(table: Table, i: int) -> str:
     """The place of row `i` (0-based) for messages, such as `data/train.csv line 7`."""
     source = table.files[i] if table.files else table.source
-    # Parquet files and hub datasets have no lines.
-    unit = "row" if source.lower().endswith((".parquet", "]")) else "line"
-    return f"{source} {unit} {table.rows[i]}"
+    return f"{source} {table.unit} {table.rows[i]}" if table.unit else source
+
+
+def bad_row(table: Table, i: int, wrong: str) -> BadRowsError:
+    """The error of a check that refuses row `i` (0-based) of a table.
+
+    Args:
+      table: of the row.
+      i: where it stands.
+      wrong: what was found and what was expected, and the remedy.
+    """
+    return BadRowsError({i: f"{where(table, i)}: {wrong}"})
 
 
 def column(table: Table, name: str) -> list[Any]:
@@ -80,13 +100,19 @@ def check_columns(
     found = list(found)
     missing = [name for name in required if name not in found]
     if missing:
-        hints = "".join(nearest(name, found) for name in missing)
-        # In a file without a header the first row may be a long text: cut it.
-        shown = ", ".join(repr(name[:40]) for name in found[:30]) or "none"
-        raise UserError(
-            f"{place}: found the columns {shown}, but expected {', '.join(map(repr, missing))} "
-            f"too.{hints} {remedy}"
+        hints = "".join(nearest(name, found[:1000]) for name in missing)
+        if ".txt" in place and remedy == COLUMN_REMEDY:
+            remedy += " For a table in such a file, set config.data.format."
+        raise MissingColumnsError(
+            f"{place}: found the columns {shown(found)}, but expected "
+            f"{', '.join(map(repr, missing))} too.{hints} {remedy}"
         )
+
+
+def shown(names: Sequence[str]) -> str:
+    """Names of columns for a message: in a file without a header they may be many, and long."""
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return (", ".join(repr(str(name)[:40]) for name in names[:10]) or "none") + more
 
 
 def concatenate(tables: Sequence[Table], source: str) -> Table:
@@ -103,8 +129,8 @@ def concatenate(tables: Sequence[Table], source: str) -> Table:
     for other in tables[1:]:
         if set(other.columns) != set(first.columns):
             raise UserError(
-                f"{other.source}: found the columns {', '.join(other.columns)}, but expected those "
-                f"of {first.source}: {', '.join(first.columns)}. Parts of one split must agree."
+                f"{other.source}: found the columns {shown([*other.columns])}, but expected those "
+                f"of {first.source}: {shown([*first.columns])}. Parts of one split must agree."
             )
         if other.class_names != first.class_names:
             raise UserError(
@@ -120,4 +146,7 @@ def concatenate(tables: Sequence[Table], source: str) -> Table:
         rows=[row for table in tables for row in table.rows],
         class_names=first.class_names,
         files=[file for t in tables for file in (t.files or [t.source] * num_rows(t))],
+        unit=first.unit,
+        notes=tuple(note for table in tables for note in table.notes),
+        skipped=sum((table.skipped for table in tables), Skipped()),
     )

@@ -10,7 +10,7 @@ from jaxtyping import Int32
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources.new_rows import open_new
 from jaxtune.data.sources.rows import Reader, Rows
-from jaxtune.data.sources.table import Table, column, where
+from jaxtune.data.sources.table import Table, bad_row, column
 from jaxtune.data.text import tokens
 from jaxtune.data.text.examples import Examples
 from jaxtune.data.text.text_tables import Track, load_tables, only_column
@@ -46,9 +46,11 @@ def read_texts(table: Table, columns: Sequence[str]) -> list[str]:
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             found = "nothing" if text is None else repr(text)[:80]
-            raise UserError(
-                f"{where(table, i)}: found {found} in the column {columns[0]!r}, but expected a"
-                " text. Correct or remove the row, or check config.data.text_columns."
+            raise bad_row(
+                table,
+                i,
+                f"found {found} in the column {columns[0]!r}, but expected a"
+                " text. Correct or remove the row, or check config.data.text_columns.",
             )
     return texts
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from jaxtune.core.errors import UserError, nearest
-from jaxtune.data.sources.table import Table, column, num_rows, where
+from jaxtune.data.sources.table import Table, bad_row, column, num_rows, where
 
 _HIDDEN = ("", "-1", "-1.0", "nan")
 """What stands in a label column whose labels are withheld, as the hub's GLUE test splits do."""
@@ -71,7 +71,7 @@ def encode_classes(table: Table, name: str, names: Sequence[str]) -> Int32[np.nd
                 f"{where(table, i)}: found the label {label!r} in the column {name!r}, but "
                 f"expected one of the classes of the training data: {', '.join(names[:20])}{more}."
                 f"{nearest(label, names)} Correct or remove the row, or add rows of this class to "
-                "the training data."
+                "the training data.",
             )
         encoded[i] = index[label]
     return encoded
@@ -97,10 +97,12 @@ def encode_targets(table: Table, name: str) -> Float32[np.ndarray, " n"]:
         if abs(number) <= limit:
             targets[i] = number
         else:
-            raise UserError(
-                f"{where(table, i)}: found {_shown(value)} in the column {name!r}, but expected a "
+            raise bad_row(
+                table,
+                i,
+                f"found {_shown(value)} in the column {name!r}, but expected a "
                 "finite number to train a regression on. Correct or remove the row, or check "
-                "config.data.label_column."
+                "config.data.label_column.",
             )
     return targets
 
@@ -142,7 +144,7 @@ def encode_sets(table: Table, name: str, names: Sequence[str]) -> Float32[np.nda
                 raise UserError(
                     f"{where(table, i)}: found the label {label!r} in the column {name!r}, but "
                     "expected only classes of the training data: "
-                    f"{', '.join(names[:20])}.{nearest(label, names)} Correct or remove the row."
+                    f"{', '.join(names[:20])}.{nearest(label, names)} Correct or remove the row.",
                 )
             encoded[i, index[label]] = 1.0
     return encoded
@@ -160,10 +162,12 @@ def encode_flags(table: Table, columns: Sequence[str]) -> Float32[np.ndarray, "n
         for i, value in enumerate(column(table, name)):
             flag = flags.get(str(value).strip().lower()) if _is_plain(value) else None
             if flag is None:
-                raise UserError(
-                    f"{where(table, i)}: found {_shown(value)} in the column {name!r}, but "
+                raise bad_row(
+                    table,
+                    i,
+                    f"found {_shown(value)} in the column {name!r}, but "
                     "expected 1 where the class applies and 0 where not. Correct or remove the "
-                    "row, or check config.data.label_columns."
+                    "row, or check config.data.label_columns.",
                 )
             encoded[i, c] = flag
     return encoded
@@ -211,10 +215,12 @@ def text_rows(table: Table, columns: Sequence[str]) -> list[tuple[str, ...]]:
     for name, texts in zip(columns, values, strict=True):
         for i, text in enumerate(texts):
             if not isinstance(text, str) or not text.strip():
-                raise UserError(
-                    f"{where(table, i)}: found {_shown(text)} in the column {name!r}, but expected "
+                raise bad_row(
+                    table,
+                    i,
+                    f"found {_shown(text)} in the column {name!r}, but expected "
                     "a text that is not empty. Fill in or remove the row, or check "
-                    "config.data.text_columns."
+                    "config.data.text_columns.",
                 )
     return list(zip(*values, strict=True))
 
@@ -226,10 +232,12 @@ def _labels(table: Table, name: str) -> list[str]:
     for i, value in enumerate(column(table, name)):
         label = _label(value, declared)
         if not label.strip():
-            raise UserError(
-                f"{where(table, i)}: found {_shown(value)} in the label column {name!r}, but "
+            raise bad_row(
+                table,
+                i,
+                f"found {_shown(value)} in the label column {name!r}, but "
                 "expected a string, an integer or a boolean. Fill in or remove the row, or check "
-                "config.data.label_column."
+                "config.data.label_column.",
             )
         labels.append(label)
     return labels
@@ -250,10 +258,12 @@ def _label_sets(table: Table, name: str) -> list[list[str]]:
             items = [] if text == "" else items
         labels = [_label(item, declared) for item in items] if isinstance(items, list) else [""]
         if any(not label.strip() for label in labels):
-            raise UserError(
-                f"{where(table, i)}: found {_shown(value)} in the label column {name!r}, but "
+            raise bad_row(
+                table,
+                i,
+                f"found {_shown(value)} in the label column {name!r}, but "
                 'expected a list of class names, such as ["news", "sport"] or news|sport. Correct '
-                "the row, or check config.data.label_column."
+                "the row, or check config.data.label_column.",
             )
         found.append(list(dict.fromkeys(label.strip() for label in labels)))
     return found

@@ -9,11 +9,11 @@ import numpy as np
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources import locate
-from jaxtune.data.sources.files import read_lines
 from jaxtune.data.sources.locate import DataSource
 from jaxtune.data.sources.new_rows import open_new
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table
+from jaxtune.data.sources.text_files import read_lines
 from jaxtune.data.text import labels
 from jaxtune.data.text.examples import Examples, Transform
 from jaxtune.data.text.token_cache import tokenize_once
@@ -27,7 +27,7 @@ Track = Callable[[Iterable[int]], Iterable[int]]
 
 def load_tables(source: DataSource, columns: ColumnSettings) -> dict[str, Table]:
     """A table for each split, each with the text columns."""
-    return locate.load_source(source, columns.text_columns)
+    return locate.load_source(source, columns.text_columns, label=columns.label_column)
 
 
 def _has_labels(table: Table, columns: ColumnSettings) -> bool:

@@ -1,6 +1,8 @@
 """Sentences of words with a tag each: how they are read."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,12 +11,21 @@ from jaxtyping import Int32
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources import conll
-from jaxtune.data.sources.locate import DataSource
+from jaxtune.data.sources.bad_rows import BadRowsError
+from jaxtune.data.sources.locate import DataSource, load_source
 from jaxtune.data.sources.new_rows import open_new
+from jaxtune.data.sources.reading import NEW_DATA
 from jaxtune.data.sources.rows import Reader, Rows
-from jaxtune.data.sources.table import Table, column, num_rows, where
-from jaxtune.data.text import labels, tags, text_tables
+from jaxtune.data.sources.table import Table, bad_row, check_columns, column, num_rows
+from jaxtune.data.sources.text_files import read_lines
+from jaxtune.data.text import labels, tag_spelling, tags, text_tables
 from jaxtune.settings.data import ColumnSettings
+
+_UNSPACED = (
+    r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}"
+    r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
+)
+"""Characters of scripts that put no blanks between words."""
 
 _TAG_REMEDY = "Correct or remove the row, or check config.data.label_column."
 
@@ -56,12 +67,20 @@ def from_words(words: Sequence[str]) -> Sentence:
 
 
 def split_words(text: str) -> Sentence:
-    """A text and its words: runs of letters, marks, digits and `_`, and each other character."""
+    """A text and its words: runs of letters, marks, digits and `_`, and each other character.
+
+    In scripts that put no blanks between words each letter, with its marks, is one.
+    """
+    return Sentence(text, tuple(span for _, span in _words_pattern().pre_tokenize_str(text)))
+
+
+@cache
+def _words_pattern() -> Any:
     from tokenizers import Regex, pre_tokenizers
 
     # Unlike Python's, this \w has the marks that many scripts write vowels with.
-    pattern = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]"), behavior="removed", invert=True)
-    return Sentence(text, tuple(span for _, span in pattern.pre_tokenize_str(text)))
+    words = rf"[{_UNSPACED}]\p{{M}}*|[\w&&[^{_UNSPACED}]]+|[^\w\s]"
+    return pre_tokenizers.Split(Regex(words), behavior="removed", invert=True)
 
 
 def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Rows:
@@ -76,14 +95,17 @@ def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Row
     Raises:
       UserError: names the file, the line and the column of what is wrong.
     """
-    table = open_new(source, encoding, "texts or lists of words")
+    suffix = "" if isinstance(source, Table) else source.suffix.lower()
+    tagged = suffix in (".txt", ".tsv") and _looks_tagged(str(source), encoding)
+    table = open_new(source, encoding, "texts or lists of words", words=tagged)
     names = list(table.columns)
     if _is_conll(table):
         name = conll.WORDS
-    elif isinstance(source, Path) and source.suffix.lower() == ".txt":
+    elif suffix == ".txt":
         (name,) = names
     elif columns:
         name = _only(columns, "--text_columns")
+        check_columns(names, columns, table.source, NEW_DATA.columns)
     else:
         name = text_tables.only_column(table, "NAME which holds the texts or lists of words")
     return Rows(_sentences(table, name, split=True), None)
@@ -99,10 +121,36 @@ def _load_tables(source: DataSource, columns: ColumnSettings) -> dict[str, Table
     def named(table: Table) -> Table:
         if not _is_conll(table):
             return table
-        return table._replace(columns={names[k]: values for k, values in table.columns.items()})
+        return table._replace(
+            columns={names.get(k, k): values for k, values in table.columns.items()}
+        )
 
-    tables = text_tables.load_tables(source, columns)
-    return {split: named(table) for split, table in tables.items()}
+    tables = load_source(source, columns.text_columns, words=True)
+    tables = {split: named(table) for split, table in tables.items()}
+    name = columns.label_column
+    counts = {split: tag_spelling.count(table, name) for split, table in tables.items()}
+    spelling = tag_spelling.find_spelling(sum(counts.values(), Counter()))
+    return {
+        split: _respell(table, name, spelling, counts[split]) for split, table in tables.items()
+    }
+
+
+def _respell(
+    table: Table, name: str, spelling: Mapping[str, str], found: Mapping[str, int]
+) -> Table:
+    """The table with the tags as they are read."""
+    if name not in table.columns:
+        return table
+    notes = (*table.notes, *tag_spelling.notes(table.source, found, spelling))
+    if not spelling:
+        return table._replace(notes=notes)
+    values = [
+        [spelling.get(tag, tag) if isinstance(tag, str) else tag for tag in value]
+        if isinstance(value, list)
+        else value
+        for value in table.columns[name]
+    ]
+    return table._replace(columns=table.columns | {name: values}, notes=notes)
 
 
 def _has_labels(table: Table, columns: ColumnSettings) -> bool:
@@ -122,19 +170,28 @@ def _class_names(train: Table, columns: ColumnSettings) -> tuple[str, ...]:
       UserError: malformed words or tags, tags of which only some have a prefix, or too few.
     """
     name = columns.label_column
-    flat, _ = _one_row_a_word(train, columns)
+    flat, sentences = _one_row_a_word(train, columns)
+    try:
+        return _tag_names(flat, name)
+    except BadRowsError as error:
+        raise _of_sentences(error, sentences) from None
+
+
+def _tag_names(flat: Table, name: str) -> tuple[str, ...]:
     found = labels.class_names(flat, name)
     plain = [tag for tag in found if tag != tags.OUTSIDE and not tags.is_prefixed(tag)]
     if not plain or not any(map(tags.is_prefixed, found)):
         return tags.complete(found)
     classes = labels.encode_classes(flat, name, found)
     rows = np.flatnonzero([found[c] in plain for c in classes])
-    place = where(flat, rows[0]) if len(rows) else train.source
     shown = found[classes[rows[0]]] if len(rows) else plain[0]
-    raise UserError(
-        f"{place}: found the tag {shown!r} in the column {name!r}, but expected O or a tag with a"
-        f" prefix (B-, I-, E-, S-), as others have. {_TAG_REMEDY}"
+    wrong = (
+        f"found the tag {shown!r} in the column {name!r}, but expected O or a tag with a prefix"
+        f" (B-, I-, E-, S-), as others have. {_TAG_REMEDY}"
     )
+    if not len(rows):
+        raise UserError(f"{flat.source}: {wrong}")
+    raise bad_row(flat, int(rows[0]), wrong)
 
 
 def _rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows:
@@ -144,7 +201,10 @@ def _rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows
       UserError: malformed words or tags, or a tag of a type that training does not have.
     """
     flat, sentences = _one_row_a_word(table, columns)
-    classes = labels.encode_classes(flat, columns.label_column, names)
+    try:
+        classes = labels.encode_classes(flat, columns.label_column, names)
+    except BadRowsError as error:
+        raise _of_sentences(error, sentences) from None
     known = dict(enumerate(names))
     cuts = np.cumsum([len(sentence.spans) for sentence in sentences])[:-1]
     return Rows(sentences, [Tags(part, known) for part in np.split(classes, cuts)])
@@ -168,24 +228,37 @@ def _one_row_a_word(table: Table, columns: ColumnSettings) -> tuple[Table, list[
     for i, (value, count) in enumerate(zip(values, counts, strict=True)):
         if not isinstance(value, list) or len(value) != count:
             found = f"{len(value)} tags" if isinstance(value, list) else f"{value!r:.80}"
-            raise UserError(
-                f"{where(table, i)}: found {found} in the column {name!r}, but expected a list of"
-                f" {count}, one for each word. {_TAG_REMEDY}"
+            raise bad_row(
+                table,
+                i,
+                f"found {found} in the column {name!r}, but expected a list of"
+                f" {count}, one for each word. {_TAG_REMEDY}",
             )
         numbers = [tag for tag in value if isinstance(tag, int | float)]
         if numbers and name not in table.class_names:
-            raise UserError(
-                f"{where(table, i)}: found the number {numbers[0]!r} in the column {name!r}, which"
-                " declares no class names, but expected tags such as B-person. Write their names."
+            raise bad_row(
+                table,
+                i,
+                f"found the number {numbers[0]!r} in the column {name!r}, which"
+                " declares no class names, but expected tags such as B-person. Write their names.",
             )
-    step = 1 if _is_conll(table) else 0  # of which each word has a line
+    lines = table.columns.get(conll.LINES)
     places = [i for i, count in enumerate(counts) for _ in range(count)]
     flat = table._replace(
         columns={name: [tag for value in values for tag in value]},
-        rows=[row + step * k for row, n in zip(table.rows, counts, strict=True) for k in range(n)],
+        rows=[line for part in lines for line in part]
+        if lines
+        else [table.rows[i] for i in places],
         files=[table.files[i] for i in places] if table.files else (),
     )
     return flat, sentences
+
+
+def _of_sentences(error: BadRowsError, sentences: Sequence[Sentence]) -> BadRowsError:
+    """The sentences of words that were refused."""
+    ends = np.cumsum([len(sentence.spans) for sentence in sentences])
+    rows = {int(np.searchsorted(ends, i, "right")): text for i, text in error.rows.items()}
+    return BadRowsError(rows)
 
 
 def _sentences(table: Table, name: str, *, split: bool = False) -> list[Sentence]:
@@ -203,9 +276,11 @@ def _sentence(value: Any, table: Table, i: int, name: str, split: bool) -> Sente
         return from_words(value)
     expected = "a list of words that is not empty" + (", or a text with one" if split else "")
     shown = "nothing" if value is None else f"{value!r:.80}"
-    raise UserError(
-        f"{where(table, i)}: found {shown} in the column {name!r}, but expected {expected}. Fill in"
-        " or remove the row, or name another column as the text column."
+    raise bad_row(
+        table,
+        i,
+        f"found {shown} in the column {name!r}, but expected {expected}. Fill in"
+        " or remove the row, or name another column as the text column.",
     )
 
 
@@ -220,5 +295,9 @@ def _only(columns: Sequence[str], setting: str) -> str:
 
 
 def _is_conll(table: Table) -> bool:
-    source = table.files[0] if table.files else table.source
-    return source.lower().endswith(conll.SUFFIXES)
+    return conll.LINES in table.columns
+
+
+def _looks_tagged(path: str, encoding: str) -> bool:
+    """Whether a text file to predict on is a CoNLL file, whose words alone are read."""
+    return conll.looks_tagged(read_lines(path, encoding))
