@@ -285,7 +285,7 @@ def test_regression_on_pairs(tmp_path, flat, write_csv):
         "data.max_length": 20,
         "data.test_size": 20,
         "optimizer.learning_rate": 0.01,
-        "train.num_epochs": 8,
+        "train.num_epochs": 20,
     }
     config = tmp_path / "config.py"
     config.write_text("from jaxtune.run.config import default_config as get_config\n")
