@@ -18,6 +18,7 @@ from jaxtune.data.batching.batches import BatchIndex, choose_lengths
 from jaxtune.data.batching.layout import Layout
 from jaxtune.data.sources.rows import Rows
 from jaxtune.data.text.blocks import make_examples
+from jaxtune.data.text.tokenizer_files import of_transformers
 from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.run.config import validate
@@ -42,7 +43,7 @@ def gpt2():
     inner = Tokenizer(models.WordLevel(ids, unk_token="<|endoftext|>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     special = dict.fromkeys(("eos_token", "bos_token", "unk_token", "pad_token"), "<|endoftext|>")
-    return PreTrainedTokenizerFast(tokenizer_object=inner, **special)
+    return of_transformers(PreTrainedTokenizerFast(tokenizer_object=inner, **special))
 
 
 @pytest.fixture(scope="module")
