@@ -1,5 +1,6 @@
 """From a folder's files to its tokenizer: `tokenizer.json` is the truth, where there is one."""
 
+import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -117,9 +118,23 @@ def _check_vocabulary(folder: Path) -> None:
     """Refuses a folder without one: transformers makes a tokenizer of special tokens alone then."""
     if not has_tokenizer(folder):
         raise UserError(f"{folder} has no tokenizer. {_EXPECTED}")
+    models = sorted(file.name for file in folder.glob("*.model"))
+    needed = [name for name in ("sentencepiece", "google.protobuf") if models and _lacks(name)]
+    if needed and not (folder / "vocab.txt").exists():
+        raise UserError(
+            f"{folder} has no tokenizer but {models[0]}, which needs packages that are not"
+            f" installed: pip install sentencepiece protobuf. {_EXPECTED}"
+        )
     others = [*folder.glob("*.model"), folder / "vocab.txt", folder / "merges.txt"]
     if not any(file.exists() for file in others):
         raise UserError(f"{folder} has no tokenizer: vocab.json, but no merges.txt. {_EXPECTED}")
+
+
+def _lacks(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is None
+    except ModuleNotFoundError:  # not even the package that it is a part of
+        return True
 
 
 def _object(file: Path) -> dict[str, Any]:
