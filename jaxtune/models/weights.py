@@ -87,7 +87,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
     for file in files:
         if not file.is_file():
             raise UserError(
-                f"{index} names the shard {file.name[:80]!r}, which is not in the folder."
+                f"{index} names the shard {file.name[:80]}, which is not in the folder."
             )
     return files
 

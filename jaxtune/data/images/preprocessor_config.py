@@ -76,9 +76,9 @@ def _type_name(fields: Mapping[str, Any], file: str) -> str:
     name = str(given).replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast")
     if name not in _TYPES:
         raise UserError(
-            f"{file}: image_processor_type is {repr(given)[:80]}, expected one of {', '.join(_TYPES)}."
-            f"{nearest(name, _TYPES)} A ViTImageProcessor with all fields given does the same as"
-            " most others."
+            f"{file}: image_processor_type is {repr(given)[:80]}, expected one of"
+            f" {', '.join(_TYPES)}.{nearest(name, _TYPES)} A ViTImageProcessor with all fields"
+            " given does the same as most others."
         )
     return name
 
@@ -129,7 +129,7 @@ def _size(value: Any, of_number: str, file: str, field: str = "size") -> dict[st
         file,
         field,
         value,
-        f"up to {MAX_EDGE} pixels, as height and width or as shortest_edge",
+        f"pixels up to {MAX_EDGE}, as height and width or as shortest_edge",
     )
     return dict(value)
 
