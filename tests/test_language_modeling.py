@@ -4,6 +4,7 @@ import dataclasses
 import math
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +24,8 @@ from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.run.config import validate
 from jaxtune.run.evaluate import predict_all
+from jaxtune.run.hooks import Moment, log
+from jaxtune.run.progress import Progress
 from jaxtune.settings import LossSettings, ModelSettings, Settings
 from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import from_dict
@@ -441,3 +444,18 @@ def test_a_perplexity_beyond_all_numbers_is_none():
     assert language_modeling.decode(outputs, examples, ()) == [
         {"perplexity": None, "tokens": 1}, {"perplexity": pytest.approx(math.e), "tokens": 2},
     ]  # fmt: skip
+
+
+def test_an_interval_in_which_nothing_is_masked_has_no_loss():
+    rows, said = [], []
+    tracker = SimpleNamespace(log=lambda step, row: rows.append(row))
+    run = SimpleNamespace(
+        settings=Settings(model=ModelSettings(path="m")),
+        goal=SimpleNamespace(steps_per_epoch=4, num_steps=8, schedule=lambda step: 0.1),
+    )
+    info = SimpleNamespace(grad_norm=0.0)
+    moment = Moment(run, 2, None, Progress(), info=info)  # pyright: ignore[reportArgumentType]
+    after = log(run, [tracker], lambda _, text: said.append(text)).act(moment)
+    assert math.isnan(rows[0]["train/loss"])
+    assert said == ["nothing was scored"]
+    assert after.progress == Progress()

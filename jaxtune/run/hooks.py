@@ -98,7 +98,7 @@ def log(run: Run, trackers: Sequence[Tracker], note: Callable[[int, str], Any]) 
         row = _train_row(moment, loss)
         for tracker in trackers:
             tracker.log(moment.step, row)
-        note(0, f"loss {loss:.4f}" if progress.loss_weight else "no token was scored")
+        note(0, f"loss {loss:.4f}" if progress.loss_weight else "nothing was scored")
         return moment._replace(progress=progress._replace(loss_total=0.0, loss_weight=0.0))
 
     return Hook(act, every(run.settings.train.log_every_steps))

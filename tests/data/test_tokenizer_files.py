@@ -7,121 +7,19 @@ from itertools import pairwise
 
 import pytest
 from cover import mark_rest
-from tokenizers import (
-    AddedToken,
-    Tokenizer,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
+from layouts import KINDS, make, write_slow_files
 from transformers import AutoTokenizer
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.text.tokenizer_files import has_tokenizer, load_tokenizer
 from jaxtune.data.text.tokens import tokenize
 
-CORPUS = ["The Harbour in 2019", "EU ships at noon", "the naïve harbour 1987, EU's"] * 3
 TEXTS = ["The naïve EU in 2019", " the ships' harbour", "É", "", "1987  EU, noon"]
-BERT = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-ROBERTA = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-
-
-def word_piece(**normal):
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(**normal)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=[*BERT], show_progress=False)
-    backend.train_from_iterator(CORPUS, trainer)
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    return backend
-
-
-def byte_level(prefix, special, post=None):
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=[*special],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator(CORPUS, trainer)
-    if post is not None:
-        backend.post_processor = post
-    return backend
-
-
-def roberta(prefix):
-    post = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=prefix)
-    mask = AddedToken("<mask>", lstrip=True, special=True)
-    return byte_level(prefix, (*ROBERTA[:4], mask), post)
-
-
-def unigram():
-    backend = Tokenizer(models.Unigram())
-    backend.normalizer = normalizers.Lowercase()
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=120, special_tokens=[*ROBERTA], unk_token="<unk>", show_progress=False
-    )
-    backend.train_from_iterator(CORPUS, trainer)
-    backend.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>",
-        pair="<s> $A </s> </s> $B </s>",
-        special_tokens=[("<s>", 0), ("</s>", 2)],
-    )
-    return backend
-
-
-KINDS = {
-    "bert": (lambda: word_piece(lowercase=False, strip_accents=False), {}),
-    "bert, lower case": (lambda: word_piece(lowercase=True), {"do_lower_case": True}),
-    "bert, accents": (lambda: word_piece(lowercase=True, strip_accents=False), {}),
-    "distilbert": (
-        lambda: word_piece(lowercase=False),
-        {"tokenizer_class": "DistilBertTokenizer"},
-    ),
-    "modernbert": (
-        lambda: byte_level(False, BERT, word_piece().post_processor),
-        {"tokenizer_class": "PreTrainedTokenizerFast"},
-    ),
-    "roberta": (lambda: roberta(True), {"tokenizer_class": "RobertaTokenizer"}),
-    "xlm-roberta": (unigram, {"tokenizer_class": "XLMRobertaTokenizerFast"}),
-    "gpt2": (lambda: byte_level(False, ["<|endoftext|>"]), {"tokenizer_class": "GPT2Tokenizer"}),
-    "gpt2, prefix": (lambda: byte_level(True, ["<|endoftext|>"]), {}),
-}
-"""The tokenizer of a family, and a config that says little of it."""
-
-
-def make(folder, kind, **fields):
-    backend, config = KINDS[kind]
-    folder.mkdir(exist_ok=True)
-    backend = backend()
-    backend.enable_truncation(4)  # which no folder should decide
-    backend.enable_padding(length=9)
-    backend.save(str(folder / "tokenizer.json"))
-    backend.no_truncation()
-    backend.no_padding()
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({"model_max_length": 64} | config | fields)
-    )
-    model = {"model_type": kind.split(",")[0], "vocab_size": backend.get_vocab_size()}
-    (folder / "config.json").write_text(json.dumps(model))
-    return backend
 
 
 def ids_of(tokenizer, rows):
     found, _ = tokenize(tokenizer, rows, 64)
     return [found.input_ids[a:b].tolist() for a, b in pairwise(found.offsets)]
-
-
-SOME = ("bert", "roberta", "gpt2")
 
 
 @pytest.mark.parametrize("kind", mark_rest(KINDS, KINDS))
@@ -156,13 +54,6 @@ def test_tokenizer_json_is_obeyed_and_exported(tmp_path, kind):
     assert theirs.pad_token_id == found.pad_token_id
     assert again.digest == found.digest
     assert ("token_type_ids" in theirs.model_input_names) == kind.startswith("bert")
-
-
-def write_slow_files(folder, backend):
-    """The vocabulary as transformers of old wrote it, and nothing else of the tokenizer."""
-    (folder / "tokenizer.json").unlink()
-    for file in backend.model.save(str(folder)):
-        assert file
 
 
 @pytest.mark.parametrize("kind", ["bert, lower case", "roberta", "gpt2"])
