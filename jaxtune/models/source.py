@@ -119,6 +119,8 @@ def _looks_local(text: str) -> bool:
 
 def _check_no_run(folder: Path) -> None:
     """Refuses the folder of a run, in which the folder of the model lies."""
+    if not any((folder / name).is_dir() for name in _OF_RUNS):
+        return
     if (folder / "adapter_config.json").exists() or not (folder / "config.json").exists():
         return
     fields = read_json_object(folder / "config.json")

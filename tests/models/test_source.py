@@ -49,6 +49,7 @@ def test_a_hub_id_does(path, tmp_path, monkeypatch):
 
 def test_the_folder_of_a_run_is_no_model(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"task": "x", "model": {"path": "base"}}))
+    (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match=r"folder of a run.*no model/ yet"):
         find_folder(tmp_path)
     (tmp_path / "model").mkdir()
