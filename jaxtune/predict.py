@@ -65,7 +65,7 @@ def main(argv: list[str], prog: str = "python -m jaxtune.predict") -> None:
     track = report.track(f"reading {source.name}")
     task = keeping_tokens(saved.task, token_folder(report.line))
     examples, notes = task.data.encode(rows, saved.processor, saved.data, track)
-    for note in notes:
+    for note in (*saved.processor.notes, *notes):
         report.line(note)
     _, outputs = predictions.outputs_of(saved, examples, arguments.batch_size, report, source.name)
     records = saved.task.output.decode(outputs, examples, saved.pretrained.class_names)

@@ -30,7 +30,7 @@ def encode_splits(
       report: shows progress.
     """
     order = class_order(data.class_names, class_names)
-    examples, notes = {}, []
+    examples, notes = {}, list(processor.notes)
     for split, rows in data.splits.items():
         if len(order):
             rows = rows._replace(labels=task.data.reorder(rows.labels, order))

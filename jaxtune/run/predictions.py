@@ -16,6 +16,7 @@ from jaxtune.data.sources.locate import DataSource
 from jaxtune.data.sources.memory import InMemory, from_memory
 from jaxtune.data.sources.table import Table
 from jaxtune.data.text import text_tables
+from jaxtune.export.adapter_folder import check_head
 from jaxtune.models.heads import mean_tokens
 from jaxtune.models.places import pick, places_of
 from jaxtune.run.console import Report
@@ -40,7 +41,7 @@ def predict(
     Raises:
       UserError: names the row and column of what is wrong, or a model without a head.
     """
-    check_head(saved)
+    check_head(saved.pretrained)
     task, columns = saved.task, own_columns(saved.task, saved.card)
     rows = task.data.read_new(_source(saved, inputs), columns, "utf-8")
     examples, _ = task.data.encode(rows, saved.processor, saved.data, iter)
@@ -50,7 +51,7 @@ def predict(
 
 def scores(saved: SavedModel, data: InMemory | str | Path, batch_size: int) -> dict[str, float]:
     """The mean loss and the task's scores on labelled rows."""
-    check_head(saved)
+    check_head(saved.pretrained)
     columns, reader = saved.data.columns, saved.task.data.reader
     if isinstance(data, str | Path):
         source: DataSource = dataclasses.replace(saved.data.source, path=str(data))
@@ -112,20 +113,6 @@ def own_columns(task: Task, card: Mapping[str, Any]) -> Sequence[str]:
     if task.head == "image":
         return [card["image_column"]] if card else ()
     return card.get("text_columns", ())
-
-
-def check_head(saved: SavedModel) -> None:
-    """Refuses a model whose head was not in its files.
-
-    Raises:
-      UserError: there is no head, or not a whole one.
-    """
-    new = saved.pretrained.report.new
-    if new:
-        raise UserError(
-            f"{saved.pretrained.folder} has no usable head: {'; '.join(new.values())}. Fine-tune it"
-            " first; what it gives now follows from chance."
-        )
 
 
 def _source(saved: SavedModel, inputs: InMemory | str | Path) -> Path | Table:

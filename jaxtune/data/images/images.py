@@ -49,7 +49,7 @@ def encode(
     """
     del track
     examples = ImageExamples(rows.inputs, processor, rows.labels, settings.augmentation)
-    return examples, list(processor.notes)
+    return examples, []
 
 
 def read_new(source: Path | Table, columns: Sequence[str] = (), encoding: str = "utf-8") -> Rows:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32
@@ -14,6 +14,7 @@ from jaxtune.data.sources.table import Table, bad_row, column
 from jaxtune.data.text import tokens
 from jaxtune.data.text.examples import Examples
 from jaxtune.data.text.text_tables import Track, load_tables, only_column
+from jaxtune.data.text.tokenizer import FileTokenizer
 from jaxtune.settings.data import ColumnSettings
 
 _CHUNK = 2000  # texts tokenized at a time, so that progress can be shown
@@ -87,18 +88,18 @@ def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Row
     return Rows(read_texts(table, columns), None)
 
 
-def tokenize_texts(tokenizer: Any, texts: Sequence[str], track: Track = iter) -> list[Tokens]:
+def tokenize_texts(
+    tokenizer: FileTokenizer, texts: Sequence[str], track: Track = iter
+) -> list[Tokens]:
     """The tokens of each text, of any length, without special ones around it."""
-    options = {"add_special_tokens": False, "truncation": False, "padding": False}
     found: list[Tokens] = []
     for start in track(range(0, len(texts), _CHUNK)):
-        chunk = list(texts[start : start + _CHUNK])
-        encoded = tokenizer(chunk, verbose=False, **options)
-        found += [np.array(ids, np.int32) for ids in encoded["input_ids"]]
+        encoded = tokenizer.encode(texts[start : start + _CHUNK], special=False)
+        found += [np.array(tokens.ids, np.int32) for tokens in encoded]
     return found
 
 
-def separator(tokenizer: Any) -> int:
+def separator(tokenizer: FileTokenizer) -> int:
     """The token between texts: the one that separates them, or else the one that ends them.
 
     Raises:
@@ -108,18 +109,12 @@ def separator(tokenizer: Any) -> int:
         if token is not None:
             return token
     raise UserError(
-        f"{tokenizer.name_or_path}: the tokenizer has neither a sep_token nor an eos_token to stand"
+        f"{tokenizer.place}: the tokenizer has neither a sep_token nor an eos_token to stand"
         " between texts. Set one in its tokenizer_config.json."
     )
 
 
-def special_tokens(tokenizer: Any) -> set[int]:
-    """The tokens that are no words: separators, masks, padding, and words that are unknown."""
-    added = tokenizer.added_tokens_decoder.items()
-    return {*tokenizer.all_special_ids, *(i for i, token in added if token.special)}
-
-
-def find_frame(tokenizer: Any, texts: Sequence[str], tokens: Sequence[Tokens]) -> Frame:
+def find_frame(tokenizer: FileTokenizer, texts: Sequence[str], tokens: Sequence[Tokens]) -> Frame:
     """What the tokenizer puts around a single text; nothing where no text has tokens.
 
     Args:
@@ -130,8 +125,8 @@ def find_frame(tokenizer: Any, texts: Sequence[str], tokens: Sequence[Tokens]) -
     sample = next((text for text, ids in zip(texts, tokens, strict=True) if len(ids)), None)
     if sample is None:
         return NO_FRAME
-    encoded = tokenizer(sample, return_special_tokens_mask=True, truncation=False, verbose=False)
-    ids, mask = encoded["input_ids"], encoded["special_tokens_mask"]
+    (encoded,) = tokenizer.encode([sample])
+    ids, mask = encoded.ids, encoded.special_tokens_mask
     first, last = mask.index(0), len(mask) - mask[::-1].index(0)
     return Frame(tuple(ids[:first]), tuple(ids[last:]))
 
