@@ -423,7 +423,7 @@ def damaged_checkpoint(world):
 
 
 def class_that_the_model_lacks(world):
-    world.write("train.csv", [*TRAIN, ("so so", "so")])
+    world.write("validation.csv", [*TRAIN, ("so so", "so")])
     return world.train("--mode=eval")
 
 
@@ -442,7 +442,10 @@ def task_that_the_model_lacks(world):
         (binary_run_config, ("run/config.json is not valid JSON", "--workdir")),
         (list_for_a_run_config, ("run/config.json", "--workdir")),
         (damaged_checkpoint, ("checkpoints/2", "Remove that folder")),
-        (class_that_the_model_lacks, ("the class 'so'", "bad, good")),
+        (
+            class_that_the_model_lacks,
+            ("validation.csv line 14", "'so'", "bad, good", "class=wrong"),
+        ),
         (task_that_the_model_lacks, ("a model of classification", "config.task is regression")),
     ],
 )

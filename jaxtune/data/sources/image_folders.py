@@ -7,6 +7,7 @@ from jaxtune.core.errors import UserError, nearest
 from jaxtune.data.images.decode import Source
 from jaxtune.data.sources.locate import SPLIT_WORDS
 from jaxtune.data.sources.table import Table
+from jaxtune.settings.data import ColumnSettings
 
 SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm"),
@@ -24,7 +25,7 @@ def has_images(folder: Path) -> bool:
     return any(_is_image(file, folder) for file in folder.rglob("*"))
 
 
-def load_folder(path: str, root: Path, image_column: str, label_column: str) -> dict[str, Table]:
+def load_folder(path: str, root: Path, columns: ColumnSettings) -> dict[str, Table]:
     """A table for each of `root/SPLIT/CLASS/*`, or one for `root/CLASS/*`.
 
     A split's folder is named with one of the words of `sources.SPLIT_WORDS`; other folders beside
@@ -34,8 +35,8 @@ def load_folder(path: str, root: Path, image_column: str, label_column: str) -> 
     Args:
       path: the folder as the person gave it, for names and messages.
       root: the same, or the subfolder to read.
-      image_column: gets a `Source` for each image.
-      label_column: gets the class; absent where a split has none.
+      columns: the image column gets a `Source` for each image; the label column the class, and is
+        absent where a split has none.
 
     Returns:
       "train", always, and "validation" and "test" where there are such folders.
@@ -48,11 +49,13 @@ def load_folder(path: str, root: Path, image_column: str, label_column: str) -> 
     for split, folder in _split_folders(path, root).items():
         found = _class_images(split, folder)
         classes, files = [name for name, _ in found], [str(file) for _, file in found]
-        columns: dict[str, list[Any]] = {image_column: [Source(file, file) for file in files]}
+        values: dict[str, list[Any]] = {
+            columns.image_column: [Source(file, file) for file in files]
+        }
         if None not in classes:
-            columns[label_column] = classes
-        tables[split] = Table(columns, str(folder), [1] * len(files), {}, files)
-    _check_classes(tables, label_column)
+            values[columns.label_column] = classes
+        tables[split] = Table(values, str(folder), [1] * len(files), {}, files)
+    _check_classes(tables, columns)
     return tables
 
 
@@ -115,20 +118,23 @@ def _class_images(split: str, folder: Path) -> list[tuple[str | None, Path]]:
     return found
 
 
-def _check_classes(tables: dict[str, Table], label_column: str) -> None:
-    """Refuses a single class, and one that train does not have."""
-    known = sorted(set(tables["train"].columns[label_column]))
+def _check_classes(tables: dict[str, Table], columns: ColumnSettings) -> None:
+    """Refuses a single class, and one that train does not have unless it is to count as wrong."""
+    known = sorted(set(tables["train"].columns[columns.label_column]))
     if len(known) < 2:
         raise UserError(
             f"{tables['train'].source}: found one folder, {known[0]}, but expected one for each of"
             " at least two classes. Check config.data.path."
         )
     for split, table in tables.items():
-        new = sorted(set(table.columns.get(label_column, ())) - set(known))
-        if new:
+        labels = table.columns.get(columns.label_column, [])
+        new = sorted(set(labels) - set(known))
+        if new and columns.on_unknown_class == "stop":
+            count = sum(label in new for label in labels)
             more = f" and {len(known) - 20} more" if len(known) > 20 else ""
             raise UserError(
                 f"{table.source}/{new[0]}: found the class {new[0]!r} in {split}, but expected one"
                 f" that train has: {', '.join(known[:20])}{more}.{nearest(new[0], known)} Rename"
-                " or remove the folder, or add images of this class to train."
+                f" or remove the folder, or set config.data.on_unknown_class=wrong, which scores"
+                f" the {count} images of such classes as errors."
             )

@@ -24,12 +24,17 @@ class Rows(NamedTuple):
       labels: what it learns, [n ...]; None where unlabelled.
       keys: rows with equal keys stay on the same side of a split; they are the inputs where None.
       strata: class of each row, of which a split or a subset gets its share; None for no classes.
+      reasons: of rows to predict on, why one has no answer; empty where it has one. None where
+        each has.
+      notes: what a person should know of how they were read.
     """
 
     inputs: Sequence[Any]
     labels: Any
     keys: Sequence[Hashable] | None = None
     strata: np.ndarray | None = None
+    reasons: Sequence[str] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def own_keys(self) -> Sequence[Hashable]:
@@ -53,6 +58,12 @@ class Data(NamedTuple):
     notes: list[str]
 
 
+def _no_doubts(rows: Rows, class_names: Sequence[str]) -> list[str]:
+    """Nothing to say."""
+    del rows, class_names
+    return []
+
+
 class Reader(NamedTuple):
     """How a task reads its data; each function raises a UserError that names file and row.
 
@@ -62,6 +73,7 @@ class Reader(NamedTuple):
       class_names: the classes of the training table; () where there are none.
       rows: (table, columns, class names) -> checked rows.
       what: what a row is called in messages.
+      doubts: (training rows, class names) -> notes on what can hardly be meant.
     """
 
     load: Callable[[DataSource, ColumnSettings], dict[str, Table]]
@@ -69,6 +81,7 @@ class Reader(NamedTuple):
     class_names: Callable[[Table, ColumnSettings], tuple[str, ...]]
     rows: Callable[[Table, ColumnSettings, tuple[str, ...]], Rows]
     what: str = "texts"
+    doubts: Callable[[Rows, Sequence[str]], list[str]] = _no_doubts
 
 
 def read_data(
@@ -84,26 +97,55 @@ def read_data(
     Raises:
       UserError: names the file, the row and the column of what is wrong.
     """
-    columns = settings.columns
-    given, tables = tables, reader.load(tables or settings.source, columns)
-    digest = _check_digest(tables, settings.source, given)
-    notes: list[str] = []
-    test = tables.get("test")
-    if test is not None and not reader.has_labels(test, columns):
-        notes.append(f"{test.source} has no labels: the final scores are those of validation")
-        del tables["test"]
-    names = reader.class_names(tables["train"], columns)
-    parts = {split: reader.rows(table, columns, names) for split, table in tables.items()}
-    parts = _complete(parts, settings.splits, notes)
-    parts = {split: _subset(rows, split, settings.splits) for split, rows in parts.items()}
-    known = parts["train"].own_keys
-    for split in parts:
-        if split != "train":
-            shared = splits.overlap(known, parts[split].own_keys)
-            if shared:
-                count = len(parts[split].inputs)
-                notes.append(f"{shared} of {count} {split} {reader.what} are also in train")
-    return Data(parts, names, digest, notes)
+    columns, loaded = settings.columns, reader.load(tables or settings.source, settings.columns)
+    digest = _check_digest(loaded, settings.source, tables)
+    names = reader.class_names(loaded["train"], columns)
+    data = _read_tables(loaded, names, digest, settings, reader)
+    data.notes.extend(reader.doubts(data.splits["train"], names))
+    return _split(data, settings.splits, reader.what)
+
+
+def read_evaluation(
+    settings: DataSettings,
+    reader: Reader,
+    class_names: tuple[str, ...],
+    trained_on: SourceSettings | None,
+) -> Data:
+    """Labelled rows to score a saved model on: all that are given, but those it was trained on.
+
+    Args:
+      settings: of the data.
+      reader: of the task.
+      class_names: those of the model, in its order, which the labels follow.
+      trained_on: the data of the model's own run, of which the rows that were held out are taken;
+        None where that is not known.
+
+    Returns:
+      `validation` and `test` where the source has them or training held them out; else `data`, all
+      rows of the source.
+
+    Raises:
+      UserError: names the file, the row and the column of what is wrong, such as a class that the
+        model does not have.
+    """
+    tables = reader.load(settings.source, settings.columns)
+    digest = _check_digest(tables, settings.source, None)
+    if _is_same(settings.source, digest, trained_on):
+        data = _read_tables(tables, class_names, digest, settings, reader)
+        data = _split(data, settings.splits, reader.what)
+        del data.splits["train"]
+        return data
+    held = {split: table for split, table in tables.items() if split != "train"}
+    data = _read_tables(held, class_names, digest, settings, reader)
+    if not data.splits:
+        held = {"data": tables["train"]}
+        data = _read_tables(held, class_names, digest, settings, reader)
+    parts = {split: _subset(rows, split, settings.splits) for split, rows in data.splits.items()}
+    for split, rows in parts.items():
+        found, count = len(rows.inputs), len(data.splits[split].inputs)
+        if found < count:
+            data.notes.append(f"{split}: {found} of {count} rows, by config.data.max_eval_examples")
+    return data._replace(splits=parts)
 
 
 def take(rows: Rows, indices: np.ndarray) -> Rows:
@@ -114,12 +156,52 @@ def take(rows: Rows, indices: np.ndarray) -> Rows:
             return None if values is None else values[indices]
         return [values[i] for i in indices]
 
-    return Rows(*map(pick, rows))
+    fields = {name: pick(values) for name, values in rows._asdict().items() if name != "notes"}
+    return rows._replace(**fields)
 
 
 def class_order(data_names: Sequence[str], model_names: Sequence[str]) -> np.ndarray:
     """Where each class of the data stands in the model's order of the same classes, int32 [c]."""
     return np.array([model_names.index(name) for name in data_names], np.int32)
+
+
+def _read_tables(
+    tables: Mapping[str, Table],
+    names: tuple[str, ...],
+    digest: str | None,
+    settings: DataSettings,
+    reader: Reader,
+) -> Data:
+    """The rows of each table; without those of a test split that has no labels."""
+    columns, notes, parts = settings.columns, [], {}
+    for split, table in tables.items():
+        if split == "test" and not reader.has_labels(table, columns):
+            notes.append(f"{table.source} has no labels: the final scores are those of validation")
+            continue
+        parts[split] = reader.rows(table, columns, names)
+        notes += [f"{split}: {note}" for note in parts[split].notes]
+    return Data(parts, names, digest, notes)
+
+
+def _split(data: Data, settings: SplitSettings, what: str) -> Data:
+    """All splits, of the sizes that are wanted; says what is in train and beside it too."""
+    parts = _complete(data.splits, settings, data.notes)
+    parts = {split: _subset(rows, split, settings) for split, rows in parts.items()}
+    known = parts["train"].own_keys
+    for split in parts:
+        if split != "train":
+            shared = splits.overlap(known, parts[split].own_keys)
+            if shared:
+                count = len(parts[split].inputs)
+                data.notes.append(f"{shared} of {count} {split} {what} are also in train")
+    return data._replace(splits=parts)
+
+
+def _is_same(source: SourceSettings, digest: str | None, other: SourceSettings | None) -> bool:
+    """Whether two sources hold the same; files tell by their content, the hub by names."""
+    if other is None or digest != other.sha256:
+        return False
+    return digest is not None or (source.path, source.name) == (other.path, other.name)
 
 
 def _complete(parts: dict[str, Rows], settings: SplitSettings, notes: list[str]) -> dict[str, Rows]:

@@ -13,7 +13,7 @@ from jaxtune.data.sources.locate import DataSource
 from jaxtune.data.sources.new_rows import open_new
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table, column, num_rows, where
-from jaxtune.data.text import labels, tags, text_tables
+from jaxtune.data.text import doubts, labels, tags, text_tables
 from jaxtune.settings.data import ColumnSettings
 
 _TAG_REMEDY = "Correct or remove the row, or check config.data.label_column."
@@ -144,13 +144,21 @@ def _rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows
       UserError: malformed words or tags, or a tag of a type that training does not have.
     """
     flat, sentences = _one_row_a_word(table, columns)
-    classes = labels.encode_classes(flat, columns.label_column, names)
-    known = dict(enumerate(names))
+    found = labels.class_labels(flat, columns.label_column, names, columns.on_unknown_class)
+    known = dict(enumerate(found.names))
     cuts = np.cumsum([len(sentence.spans) for sentence in sentences])[:-1]
-    return Rows(sentences, [Tags(part, known) for part in np.split(classes, cuts)])
+    parts = np.split(found.indices, cuts)
+    return Rows(sentences, [Tags(part, known) for part in parts], notes=found.notes)
 
 
-READER = Reader(_load_tables, _has_labels, _class_names, _rows, what="sentences")
+def _doubts(rows: Rows, names: Sequence[str]) -> list[str]:
+    """Notes on the tags that occur; `tags.complete` adds others."""
+    counts = np.bincount(np.concatenate([t.classes for t in rows.labels]), minlength=len(names))
+    occur = np.flatnonzero(counts)
+    return doubts.of_classes([names[c] for c in occur.tolist()], counts[occur])
+
+
+READER = Reader(_load_tables, _has_labels, _class_names, _rows, what="sentences", doubts=_doubts)
 """A tag for each word: inputs are n `Sentence`, labels a list of n `Tags`."""
 
 
