@@ -314,6 +314,7 @@ RANGES = [
     ("model.path", [""], ["x"]),
     ("data.path", [""], ["x"]),
     ("data.text_columns", ["", "a,b,c"], ["a", "a,b"]),
+    ("data.label_separator", [""], [",", "; "]),
     ("data.max_length", ["2", "-5"], ["3"]),
     ("data.validation_size", ["0", "-0.1"], ["0.1", "1", "20"]),
     ("data.test_size", ["0", "-1"], ["0.1", "20", "None"]),

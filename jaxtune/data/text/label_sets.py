@@ -17,7 +17,8 @@ from jaxtune.settings.data import ColumnSettings
 _FLAGS = {"1": 1.0, "true": 1.0, "1.0": 1.0, "0": 0.0, "false": 0.0, "0.0": 0.0}
 _SETTING = "config.data.label_lists"
 
-_Lists = list[list[Any]]
+_Lists = list[list[Any] | None]
+"""The items of each row; None where its value is no list of labels."""
 
 
 class SetLabels(NamedTuple):
@@ -35,37 +36,38 @@ class SetLabels(NamedTuple):
 
 
 def read_sets(tables: Mapping[str, Table], columns: ColumnSettings) -> dict[str, Table]:
-    """The tables with their label column as lists of class names, whatever it held.
+    """The tables with their label column as tuples of class names, whatever it held.
 
     A value is a list, a list as JSON, or names joined by the separator; a missing one is an empty
     list. Of multi-hot lists, with 0 or 1 for each class, the classes are the names that the source
-    declares, or else the numbers from 0.
+    declares, or else the numbers from 0. A value that is no list of labels stays as it is: those
+    who read the column refuse it.
 
     Args:
       tables: by split; one without labels stays as it is.
       columns: the label column, the separator, and what its lists are.
 
     Raises:
-      UserError: a value that is no list of labels; lists of 0 and 1 that may be either.
+      UserError: lists of 0 and 1 that may be either.
     """
     name = columns.label_column
     labelled = {split: table for split, table in tables.items() if labels.has_targets(table, name)}
-    lists = {split: _lists(table, columns) for split, table in labelled.items()}
+    lists: dict[str, _Lists] = {
+        split: [_items(value, columns.label_separator) for value in table.columns[name]]
+        for split, table in labelled.items()
+    }
     hot = _are_multi_hot(labelled, lists, columns)
-    width = max((len(items) for part in lists.values() for items in part), default=0)
+    width = max((len(items or ()) for part in lists.values() for items in part), default=0)
     found = dict(tables)
     for split, table in labelled.items():
         names = table.class_names.get(name, ())
-        if hot:
-            names = names or tuple(map(str, range(width)))
-            rows = [
-                [n for n, item in zip(names, items, strict=False) if _FLAGS[_text(item)]]
-                for items in lists[split]
-            ]
-        else:
-            rows = [[labels.label_of(item, names) for item in items] for items in lists[split]]
+        names = names or tuple(map(str, range(width if hot else 0)))
+        values = [
+            _raw(value) if items is None else _names_of(items, names, hot)
+            for value, items in zip(table.columns[name], lists[split], strict=True)
+        ]
         found[split] = table._replace(
-            columns=table.columns | {name: [list(dict.fromkeys(row)) for row in rows]},
+            columns=table.columns | {name: values},
             class_names=table.class_names | ({name: names} if names else {}),
         )
     return found
@@ -79,9 +81,9 @@ def set_names(train: Table, name: str) -> tuple[str, ...]:
       name: the label column.
 
     Raises:
-      UserError: no such column, or no class at all.
+      UserError: no such column, a value that is no list of labels, or no class at all.
     """
-    found = {label for row in column(train, name) if isinstance(row, list) for label in row}
+    found = {label for row in _rows(train, name) for label in row}
     names = train.class_names.get(name) or labels.sort_labels(found)
     if not names:
         raise UserError(
@@ -104,12 +106,12 @@ def encode_sets(
       on_unknown: as of `labels.class_labels`; an unknown class has a column of its own.
 
     Raises:
-      UserError: a class that is not in `names`.
+      UserError: a value that is no list of labels, or a class that is not in `names`.
     """
     own = table.class_names.get(name, ())
     numbered = own == tuple(map(str, range(len(names))))
     spelled = dict(zip(own, names, strict=True)) if numbered else {}
-    rows = [[str(spelled.get(label, label)) for label in row] for row in column(table, name)]
+    rows = [[str(spelled.get(label, label)) for label in row] for row in _rows(table, name)]
     counts = [len(row) for row in rows]
     places = np.repeat(np.arange(len(rows)), counts).tolist()
     flat = [label for row in rows for label in row]
@@ -165,20 +167,30 @@ def _flags(table: Table, name: str) -> list[float]:
     return found
 
 
-def _lists(table: Table, columns: ColumnSettings) -> _Lists:
-    """The items of each row, as the source has them."""
-    name, separator = columns.label_column, columns.label_separator
+def _rows(table: Table, name: str) -> list[tuple[str, ...]]:
+    """The classes of each row of a table from `read_sets`."""
     found = []
     for i, value in enumerate(column(table, name)):
-        items = _items(value, separator)
-        if items is None or not all(map(_is_label, items)):
+        if value is not None and not isinstance(value, tuple):
             raise UserError(
                 f"{where(table, i)}: found {labels.shown(value)} in the label column {name!r}, but"
-                f' expected a list of classes, such as ["news", "sport"], news{separator}sport or'
-                " [0, 1]. Correct the row, or check config.data.label_column and label_separator."
+                ' expected a list of classes, such as ["news", "sport"], news|sport or [0, 1].'
+                " Correct the row, or check config.data.label_column and label_separator."
             )
-        found.append(items)
+        found.append(value or ())
     return found
+
+
+def _raw(value: Any) -> Any:
+    """A value that is no list of labels, as what no list of class names is."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _names_of(items: list[Any], names: tuple[str, ...], hot: bool) -> tuple[str, ...]:
+    """The classes of a row, each once: of its flags, its names, or its indices into the names."""
+    if hot:
+        return tuple(n for n, item in zip(names, items, strict=False) if _FLAGS[_text(item)])
+    return tuple(dict.fromkeys(labels.label_of(item, names) for item in items))
 
 
 def _items(value: Any, separator: str) -> list[Any] | None:
@@ -188,12 +200,15 @@ def _items(value: Any, separator: str) -> list[Any] | None:
     if isinstance(value, str):
         text = value.strip()
         if not text.startswith("["):
-            return text.split(separator) if text else []
+            value = text.split(separator) if text else []
+            return value if all(map(_is_label, value)) else None
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
             return None
-    return value if isinstance(value, list) else None
+    if isinstance(value, list | tuple) and all(map(_is_label, value)):
+        return list(value)
+    return None
 
 
 def _is_label(item: Any) -> bool:

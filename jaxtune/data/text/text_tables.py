@@ -142,7 +142,7 @@ def _dropout(tokenizer: Any, rate: float) -> Transform:
 
 
 def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Rows:
-    """One or two texts for each row of a file, to predict on.
+    """One or two texts for each row of a file, to predict on; an empty one has a reason.
 
     Args:
       source: .txt with one text a line, or a table that `data.sources.files.read_file` reads,
@@ -158,10 +158,12 @@ def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Row
         if not lines:
             raise UserError(f"{source} is empty: expected one text a line.")
         table = Table({"text": lines}, str(source), range(1, len(lines) + 1), {})
-        return Rows(labels.text_rows(table, ("text",)), None)
+        texts, reasons = labels.new_texts(table, ("text",))
+        return Rows(texts, None, reasons=reasons)
     table = open_new(source, encoding, "texts", columns)
     columns = columns or (only_column(table, "NAME, or NAME,NAME for pairs, which hold the text"),)
-    return Rows(labels.text_rows(table, columns), None)
+    texts, reasons = labels.new_texts(table, columns)
+    return Rows(texts, None, reasons=reasons)
 
 
 def only_column(table: Table, expected: str) -> str:

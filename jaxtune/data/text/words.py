@@ -65,7 +65,7 @@ def split_words(text: str) -> Sentence:
 
 
 def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Rows:
-    """The sentences of a file, to predict on.
+    """The sentences of a file, to predict on; an empty one has a reason.
 
     Args:
       source: .txt with one text a line, a CoNLL file, of which only the words are read, or a table
@@ -86,7 +86,15 @@ def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Row
         name = _only(columns, "--text_columns")
     else:
         name = text_tables.only_column(table, "NAME which holds the texts or lists of words")
-    return Rows(_sentences(table, name, split=True), None)
+    blank = [value in (None, []) or labels.is_blank(value) for value in column(table, name)]
+    if not any(blank):
+        return Rows(_sentences(table, name, split=True), None)
+    pairs = list(zip(column(table, name), blank, strict=True))
+    values = [[labels.BLANK] if empty else value for value, empty in pairs]
+    told = f"the column {name!r} is empty"
+    reasons = [f"{where(table, i)}: {told}" if empty else "" for i, empty in enumerate(blank)]
+    table = table._replace(columns={name: values})
+    return Rows(_sentences(table, name, split=True), None, reasons=reasons)
 
 
 # --- Tables ---------------------------------------------------------------------------------
