@@ -396,9 +396,7 @@ def many(*answers):
         "id": [f"q{i}" for i in range(len(answers))],
         "question": ["Where?"] * len(answers),
         "context": list(contexts),
-        "answers": [
-            {"text": [t], "answer_start": [s]} for t, s in zip(texts, starts, strict=True)
-        ],
+        "answers": [{"text": [t], "answer_start": [s]} for t, s in zip(texts, starts, strict=True)],
     }
     return Table(columns, "dir/train.json", range(1, 1 + len(answers)), {})
 

@@ -502,11 +502,6 @@ def which_column(world, model):
     return world.predict(world.model, "in.csv")
 
 
-def empty_line(world, model):
-    (world.root / "in.txt").write_text("good\n\nbad\n")
-    return world.predict(model)
-
-
 def empty_input(world, model):
     (world.root / "in.txt").write_text("")
     return world.predict(model)
@@ -556,7 +551,6 @@ def pairs_for_a_model_of_one_type(world, model):
         (no_such_column, ("in.csv line 1", "'text'", "title")),
         (no_such_named_column, ("in.csv line 1", "'bdy'", "Nearest: body")),
         (which_column, ("title, body", "--text_columns=NAME")),
-        (empty_line, ("in.txt line 2", "not empty")),
         (empty_input, ("in.txt is empty", "one text a line")),
         (latin_input, ("in.txt line 2", "0xf6", "latin-1")),
         (no_such_encoding, ("in.txt", "'latin-99'", "latin-1")),
