@@ -153,6 +153,9 @@ def test_a_class_that_train_does_not_have(tmp_path):
     fill(tmp_path / "test", ["cat", "dogs"])
     with pytest.raises(UserError, match=r"test/dogs: .*'dogs' in test.*cat, dog.*Nearest: dog\."):
         read(tmp_path)
+    data = read(tmp_path, on_unknown_class="wrong", validation_size=0.25)
+    assert data.splits["test"].labels.max() == 2
+    assert any("dogs" in note and "counts as an error" in note for note in data.notes)
 
 
 @pytest.mark.parametrize(
