@@ -4,6 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -213,13 +214,14 @@ def _items(value: Any, separator: str) -> list[Any] | None:
 
 def _is_label(item: Any) -> bool:
     """Whether an item may name a class: no list, no blank and no fraction."""
-    if isinstance(item, float) and not item.is_integer():
-        return False
-    return bool(labels.label_of(item, ()))
+    return labels.is_plain(item) and bool(_text(item))
 
 
+@lru_cache(maxsize=1 << 16, typed=True)
 def _text(item: Any) -> str:
-    """An item as it would be written."""
+    """A plain item as it would be written, in small letters; empty where it names no class."""
+    if isinstance(item, float) and not item.is_integer():
+        return ""
     return labels.label_of(item, ()).lower()
 
 
