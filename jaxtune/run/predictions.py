@@ -22,7 +22,7 @@ from jaxtune.models.places import pick, places_of
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import all_scores, predict_all
 from jaxtune.run.saved import SavedModel
-from jaxtune.tasks.task import Task
+from jaxtune.tasks.task import Task, records_of
 from jaxtune.training.compiled import Compiled
 
 Pooling = Literal["mean", "first", "last"]
@@ -46,7 +46,7 @@ def predict(
     rows = task.data.read_new(_source(saved, inputs), columns, "utf-8")
     examples, _ = task.data.encode(rows, saved.processor, saved.data, iter)
     _, outputs = outputs_of(saved, examples, batch_size, Report(quiet=True), "rows")
-    return task.output.decode(outputs, examples, saved.pretrained.class_names)
+    return records_of(task, outputs, examples, saved.pretrained.class_names, rows)
 
 
 def scores(saved: SavedModel, data: InMemory | str | Path, batch_size: int) -> dict[str, float]:
@@ -75,6 +75,8 @@ def embed(
         examples, _ = saved.task.data.encode(rows, saved.processor, saved.data, iter)
     else:  # whatever the task makes of texts, here each is one example
         rows = text_tables.read_new(source, columns, "utf-8")
+        if rows.reasons is not None:
+            raise UserError(f"{next(filter(None, rows.reasons))}, but expected a text to embed.")
         examples, _ = text_tables.encode(rows, saved.processor, saved.data, iter)
     step = Compiled(_make_embed_step(saved.pretrained.module, pooling))
     _, states = _run(saved, step, examples, batch_size, lambda count: None, pooling is None)

@@ -10,8 +10,8 @@ from jaxtyping import Int32
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources.new_rows import open_new
 from jaxtune.data.sources.rows import Reader, Rows
-from jaxtune.data.sources.table import Table, bad_row, column
-from jaxtune.data.text import tokens
+from jaxtune.data.sources.table import Table, bad_row, column, where
+from jaxtune.data.text import labels, tokens
 from jaxtune.data.text.examples import Examples
 from jaxtune.data.text.text_tables import Track, load_tables, only_column
 from jaxtune.data.text.tokenizer import FileTokenizer
@@ -73,7 +73,7 @@ TEXTS = Reader(load_tables, lambda *_: True, lambda *_: (), _rows)
 
 
 def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Rows:
-    """One text for each row of a file, to predict on; a blank one is kept, so that rows match.
+    """One text for each row of a file, to predict on; a blank one is kept, with a reason.
 
     Args:
       source: a file that `data.sources.files.read_file` reads.
@@ -84,8 +84,11 @@ def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Row
       UserError: names the file, the line and the column of what is wrong.
     """
     table = open_new(source, encoding, "texts", columns)
-    columns = columns or (only_column(table, "NAME which holds the text"),)
-    return Rows(read_texts(table, columns), None)
+    columns = tuple(columns) or (only_column(table, "NAME which holds the text"),)
+    values = {n: ["" if labels.is_blank(v) else v for v in column(table, n)] for n in columns}
+    texts = read_texts(table._replace(columns=values), columns)
+    reasons = ["" if text else f"{where(table, i)}: empty text" for i, text in enumerate(texts)]
+    return Rows(texts, None, reasons=reasons if any(reasons) else None)
 
 
 def tokenize_texts(
