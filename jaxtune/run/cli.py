@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -12,6 +13,11 @@ from typing import Any, NoReturn
 from jaxtune.core.errors import UserError
 from jaxtune.run.huge_pages import restart_with_huge_pages
 
+_OUT_OF_MEMORY = (
+    "out of memory. Make train.batch_size smaller, or train.num_microbatches larger; see"
+    " train.gradient_checkpointing and precision.frozen_dtype; for prediction, --batch_size. What"
+    " a run has saved is kept, and the same command goes on from there."
+)
 _FEWEST_NEW_OBJECTS = 50_000  # Python's own 700 spends a tenth of the start on looking for garbage
 
 
@@ -19,7 +25,15 @@ def start_command(main: Callable[[list[str]], None]) -> NoReturn:
     """Runs a command as the whole of this process."""
     restart_with_huge_pages()
     gc.set_threshold(_FEWEST_NEW_OBJECTS)
+    signal.signal(signal.SIGINT, _end)
     sys.exit(run_command(main, sys.argv[1:]))
+
+
+def _end(signum: int, frame: Any) -> NoReturn:
+    """Ends the process at once: no thread that writes or computes is waited for."""
+    del signum, frame
+    print("interrupted", file=sys.stderr, flush=True)
+    os._exit(130)
 
 
 def run_command(main: Callable[[list[str]], None], argv: list[str]) -> int:
@@ -33,7 +47,19 @@ def run_command(main: Callable[[list[str]], None], argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        print(f"error: {_OUT_OF_MEMORY}", file=sys.stderr)
+        return 1
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Of the host, or of a device, which JAX tells by the text alone."""
+    name = type(error).__name__
+    told = name in ("JaxRuntimeError", "XlaRuntimeError") and "RESOURCE_EXHAUSTED" in str(error)
+    return told or isinstance(error, MemoryError)
 
 
 def token_folder(say: Callable[[str], Any]) -> Path | None:

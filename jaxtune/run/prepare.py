@@ -24,6 +24,7 @@ from jaxtune.models.recompute import make_recomputing_apply
 from jaxtune.models.registry import find_head
 from jaxtune.models.source import Source, read_source
 from jaxtune.parallel.sharding import Sharding, check_devices, place, put
+from jaxtune.run.base_digests import base_digests, check_base
 from jaxtune.run.console import Report
 from jaxtune.run.encoding import encode_splits
 from jaxtune.run.plan import Plan, make_plan, trains_statistics
@@ -49,6 +50,7 @@ class _Read(NamedTuple):
     processor: Any
     notes: list[str]
     outputs: Outputs
+    places: Any
 
 
 def prepare(
@@ -72,6 +74,7 @@ def prepare(
     task = keeping_tokens(find_task(settings.task), token_cache_dir)
     best_metric = _check_metric(task, settings.train.best_metric)
     source, strategy = _open_model(settings, task)
+    check_base(settings.model, source.path)
     task.data.inputs.check_settings(settings.data, source.config, source.path)
     data = read_data(settings.data, task.data.reader, tables)
     read = _encode(settings, task, source, data, report)
@@ -84,7 +87,7 @@ def prepare(
     stage_labels, notes = _with_new_parts(settings, plan.stage_labels, params, pretrained)
     layout, eval_layout = _choose_layouts(settings, task, read.examples, source, plan.sharding)
     return Run(
-        settings=_resolve(settings, task, data, pretrained.sha256),
+        settings=_resolve(settings, task, data, source.path, pretrained.sha256),
         task=task,
         pretrained=pretrained._replace(params=None),
         params=_cast_frozen(params, stage_labels, settings.precision.frozen_dtype),
@@ -94,6 +97,7 @@ def prepare(
             eval_layout=eval_layout,
             processor=read.processor,
             notes=(*read.notes, *notes),
+            places=read.places,
         ),
         tuning=Tuned(
             strategy=strategy,
@@ -156,7 +160,10 @@ def _encode(settings: Settings, task: Task, source: Source, data: Data, report: 
     examples, cuts = encode_splits(
         task, data, processor, settings.data, outputs.class_names, check, report
     )
-    return _Read(examples, processor, [*data.notes, *cuts], outputs)
+    places = data.splits["train"].places
+    if places is not None and len(places) != len(examples["train"].lengths):
+        places = None  # an example is a part of a row
+    return _Read(examples, processor, [*data.notes, *cuts], outputs, places)
 
 
 def _load(settings: Settings, design: Design, sharding: Sharding | None) -> Pretrained:
@@ -202,13 +209,13 @@ def _choose_layouts(
     )
 
 
-def _resolve(settings: Settings, task: Task, data: Data, sha256: str) -> Settings:
+def _resolve(settings: Settings, task: Task, data: Data, folder: Path, sha256: str) -> Settings:
     """The settings with what was found out: digests, and what follows from the data."""
     found = task.data.resolve(settings.data, data.splits["train"])
     source = dataclasses.replace(found.source, sha256=data.sha256)
     return dataclasses.replace(
         settings,
-        model=dataclasses.replace(settings.model, sha256=sha256),
+        model=dataclasses.replace(settings.model, sha256=sha256, **base_digests(folder)),
         data=dataclasses.replace(found, source=source),
     )
 

@@ -24,12 +24,14 @@ class Rows(NamedTuple):
       labels: what it learns, [n ...]; None where unlabelled.
       keys: rows with equal keys stay on the same side of a split; they are the inputs where None.
       strata: class of each row, of which a split or a subset gets its share; None for no classes.
+      places: of each row in its file, from 1; None where that is not known.
     """
 
     inputs: Sequence[Any]
     labels: Any
     keys: Sequence[Hashable] | None = None
     strata: np.ndarray | None = None
+    places: np.ndarray | None = None
 
     @property
     def own_keys(self) -> Sequence[Hashable]:
@@ -93,7 +95,9 @@ def read_data(
         notes.append(f"{test.source} has no labels: the final scores are those of validation")
         del tables["test"]
     names = reader.class_names(tables["train"], columns)
-    parts = {split: reader.rows(table, columns, names) for split, table in tables.items()}
+    parts = {
+        split: _placed(reader.rows(table, columns, names), table) for split, table in tables.items()
+    }
     parts = _complete(parts, settings.splits, notes)
     parts = {split: _subset(rows, split, settings.splits) for split, rows in parts.items()}
     known = parts["train"].own_keys
@@ -115,6 +119,12 @@ def take(rows: Rows, indices: np.ndarray) -> Rows:
         return [values[i] for i in indices]
 
     return Rows(*map(pick, rows))
+
+
+def _placed(rows: Rows, table: Table) -> Rows:
+    """The rows with their places, where each row of the table is one of them."""
+    same = len(rows.inputs) == len(table.rows)
+    return rows._replace(places=np.array(table.rows, np.int64)) if same else rows
 
 
 def class_order(data_names: Sequence[str], model_names: Sequence[str]) -> np.ndarray:
