@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from jaxtune.core.errors import UserError
-from jaxtune.run.checkpoint import Checkpoints, DamagedCheckpointError
+from jaxtune.run.checkpoint import Checkpoints
 from jaxtune.run.progress import Progress
 from jaxtune.training.state import TrainState, init_state
 from jaxtune.tuning import partition
