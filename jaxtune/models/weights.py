@@ -79,9 +79,10 @@ def open_safetensors(files: tuple[Path, ...]) -> Weights:
     from safetensors import SafetensorError, safe_open
 
     shapes: dict[str, tuple[int, ...]] = {}
-    homes = {}
+    homes, sizes = {}, {}
     for file in files:
         try:
+            sizes[file] = file.stat().st_size
             handle = safe_open(file, framework="np")
         except (SafetensorError, OSError) as error:
             raise UserError(
@@ -89,8 +90,16 @@ def open_safetensors(files: tuple[Path, ...]) -> Weights:
             ) from None
         for name in handle.keys():  # noqa: SIM118 (a handle is not a dict)
             shapes[name] = tuple(handle.get_slice(name).get_shape())
-            homes[name] = handle
-    return Weights(shapes, lambda name: homes[name].get_tensor(name), "torch", files)
+            homes[name] = file, handle
+
+    def read(name: str) -> np.ndarray:
+        file, handle = homes[name]
+        if not file.exists() or file.stat().st_size != sizes[file]:
+            # To read a mapped file beyond its end would end the process by a signal.
+            raise UserError(f"{file} was changed while it was read. Start again when it is whole.")
+        return handle.get_tensor(name)
+
+    return Weights(shapes, read, "torch", files)
 
 
 def _open_msgpack(file: Path) -> Weights:

@@ -78,9 +78,11 @@ class Checkpoints:
             return
         try:
             self._wait()
-        finally:
-            with explained(self.folder):
+        except BaseException:
+            with contextlib.suppress(Exception):  # it says the same once more
                 self._checkpointer.close()
+            raise
+        self._checkpointer.close()
 
     @property
     def steps(self) -> tuple[int, ...]:

@@ -5,6 +5,8 @@ import logging
 import os
 import signal
 import sys
+import threading
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +28,7 @@ def start_command(main: Callable[[list[str]], None]) -> NoReturn:
     restart_with_huge_pages()
     gc.set_threshold(_FEWEST_NEW_OBJECTS)
     signal.signal(signal.SIGINT, _end)
+    threading.excepthook = _drop_orbax
     sys.exit(run_command(main, sys.argv[1:]))
 
 
@@ -73,10 +76,17 @@ def token_folder(say: Callable[[str], Any]) -> Path | None:
         return None
 
 
+def _drop_orbax(found: threading.ExceptHookArgs) -> None:
+    """Leaves out the tracebacks of Orbax's threads, whose errors reach the main one too."""
+    frames = traceback.extract_tb(found.exc_traceback)
+    if not any("orbax" in frame.filename for frame in frames):
+        threading.__excepthook__(found)
+
+
 def _quiet() -> None:
     """Drops what libraries say that nobody here can act on."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs what it raises as well
     warnings.filterwarnings("ignore", module=r"(orbax|flax|transformers|huggingface_hub)\b")
     # A program that cannot be read from the cache, or written to it, is compiled as ever.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
