@@ -47,7 +47,7 @@ def main(argv: list[str], prog: str = "python -m jaxtune.predict") -> None:
     from jaxtune.core.units import human_seconds
     from jaxtune.run import predictions
     from jaxtune.run.console import Report
-    from jaxtune.run.predict_file import digest_of, predict_file
+    from jaxtune.run.predict_file import compact, digest_of, predict_file
     from jaxtune.run.saved import open_saved, saved_task
     from jaxtune.tasks.task import keeping_tokens
     from jaxtune.training.program_cache import keep_programs
@@ -57,7 +57,7 @@ def main(argv: list[str], prog: str = "python -m jaxtune.predict") -> None:
     folder, task, card = saved_task(arguments.model)
     own = predictions.own_columns(task, card)
     names = arguments.text_columns.split(",") if arguments.text_columns else own
-    rows = task.data.read_new(source, names, arguments.encoding)
+    rows = compact(task.data.read_new(source, names, arguments.encoding))
     saved = open_saved(folder, arguments.compute_dtype, max_length=arguments.max_length)
     start = time.perf_counter()
     task = keeping_tokens(saved.task, token_folder(report.line))
