@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -48,7 +49,12 @@ class Stored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one folder; a context manager that waits for writing to end."""
+    """The checkpoints of one folder; a context manager that waits for writing to end.
+
+    Attributes:
+      folder: of all of them.
+      unreadable: steps of those that were set aside when the folder was opened.
+    """
 
     def __init__(self, folder: Path, base: Mapping[str, str] | None = None) -> None:
         """Opens the folder, which need not exist; what an interrupted save left is removed.
@@ -58,15 +64,15 @@ class Checkpoints:
           base: `model` and `sha256` of the weights that the frozen parameters come from. They are
             written into each checkpoint, and one with another sha256 is refused.
         """
-        from orbax.checkpoint import v1 as ocp  # a fifth of a second that no first table waits for
-
         self._base = dict(base or {})
-        with explained(folder):
-            self._checkpointer = ocp.training.Checkpointer(
-                str(folder.absolute()), cleanup_tmp_directories=True
-            )
-        self._writing: tuple[int, int, Any] | None = None  # step, best step, what to wait for
         self.folder = folder
+        self.unreadable: list[int] = []
+        try:
+            self._checkpointer = _open(folder)
+        except Exception as error:  # one of them is so damaged that Orbax shows none of them
+            self._set_aside_unreadable(error)
+            self._checkpointer = _open(folder)
+        self._writing: tuple[int, int, Any] | None = None  # step, best step, what to wait for
 
     def __enter__(self) -> Self:
         """Returns itself."""
@@ -175,15 +181,32 @@ class Checkpoints:
 
     def set_aside(self, step: int) -> None:
         """Renames a damaged checkpoint, so that the run can come to its step again."""
-        if multihost.is_first():
-            shutil.rmtree(self._aside(step), ignore_errors=True)
-            with explained(self.folder):
-                os.replace(self.folder / str(step), self._aside(step))
-        multihost.wait("set aside")
+        self._rename(step)
         self._checkpointer.reload()
 
-    def _aside(self, step: int) -> Path:
-        return self.folder / f"{step}.damaged"
+    def _rename(self, step: int) -> None:
+        aside = self.folder / f"{step}.damaged"
+        if multihost.is_first():
+            shutil.rmtree(aside, ignore_errors=True)
+            with explained(self.folder):
+                os.replace(self.folder / str(step), aside)
+        multihost.wait("set aside")
+
+    def _set_aside_unreadable(self, error: Exception) -> None:
+        """Finds the checkpoints that cannot be opened even alone; `error` came of all together."""
+        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        for name in sorted(filter(str.isdecimal, names)):
+            with tempfile.TemporaryDirectory() as alone:
+                (Path(alone) / name).symlink_to((self.folder / name).absolute())
+                try:
+                    _open(Path(alone)).close()
+                except Exception:
+                    self.unreadable.append(int(name))
+        for step in self.unreadable:
+            self._rename(step)
+        if not self.unreadable:
+            with explained(self.folder):
+                raise error
 
     def _beside(self, step: int) -> dict[str, Any]:
         """What stands beside the values, just as it was written."""
@@ -225,6 +248,12 @@ class Checkpoints:
         return DamagedCheckpointError(
             f"the checkpoint {self.folder / str(step)} is damaged: {reason}."
         )
+
+
+def _open(folder: Path) -> Any:
+    from orbax.checkpoint import v1 as ocp  # a fifth of a second that no first table waits for
+
+    return ocp.training.Checkpointer(str(folder.absolute()), cleanup_tmp_directories=True)
 
 
 def newest_step(folder: Path) -> int | None:

@@ -122,6 +122,11 @@ def first(run: Run, workdir: Path, report: Report, checkpoints: Checkpoints) -> 
     Raises:
       UserError: all checkpoints are damaged, or one belongs to another model.
     """
+    for step in checkpoints.unreadable:
+        told = f"the checkpoint {checkpoints.folder / str(step)} is damaged, and set aside"
+        if not checkpoints.steps:
+            raise UserError(f"{told}. There is no other: the same command again begins anew.")
+        report.line(told)
     while (latest := checkpoints.latest_step) is not None:
         try:
             stage, progress = stages.restore(run, checkpoints, latest, workdir)

@@ -74,7 +74,6 @@ def prepare(
     task = keeping_tokens(find_task(settings.task), token_cache_dir)
     best_metric = _check_metric(task, settings.train.best_metric)
     source, strategy = _open_model(settings, task)
-    check_base(settings.model, source.path)
     task.data.inputs.check_settings(settings.data, source.config, source.path)
     data = read_data(settings.data, task.data.reader, tables)
     read = _encode(settings, task, source, data, report)
@@ -132,6 +131,7 @@ def _check_metric(task: Task, name: str | None) -> str:
 def _open_model(settings: Settings, task: Task) -> tuple[Source, Strategy]:
     """Reads the model's config, and makes the strategy on the names of its parameters."""
     source = read_source(settings.model.path, settings.model.revision)
+    check_base(settings.model, source.path)
     head = find_head(source.family, task.head)
     config = with_statistics(source.config, trains_statistics(settings))
     strategy = make_strategy(

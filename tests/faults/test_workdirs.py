@@ -89,7 +89,7 @@ def test_what_may_change_on_resume_and_what_may_not(settings, tmp_path, capsys):
     workdir = tmp_path / "run"
     with pytest.raises(InterruptedRunError):
         train(settings, workdir, Report(quiet=True), hooks=[stop_at(2)])
-    with pytest.raises(UserError, match=r"had 6 steps, it is now to have 1, and 2 were taken"):
+    with pytest.raises(UserError, match=r"had 6 steps, it is now to have 1, and 3 were taken"):
         train(replaced(settings, "train", num_steps=1), workdir, Report(quiet=True))
     base = tmp_path / "base"
     file = base / "tokenizer_config.json"
@@ -110,7 +110,7 @@ def test_what_may_change_on_resume_and_what_may_not(settings, tmp_path, capsys):
     longer = replaced(settings, "train", num_steps=8, log_every_steps=3, checkpoint_every_steps=1)
     longer = replaced(longer, "model", path=str(tmp_path / "moved"))
     results = train(longer, workdir, Report())
-    assert (results["steps"], results["resumed_from_step"]) == (8, 2)
+    assert (results["steps"], results["resumed_from_step"]) == (8, 3)
     assert "train.num_steps was 6, is 8" in capsys.readouterr().out
     saved = json.loads((workdir / "config.json").read_text())
     assert saved["train"]["num_steps"] == 8
@@ -130,9 +130,9 @@ def test_sigusr1_saves_and_goes_on(settings, tmp_path):
     steps = []
 
     def look(moment):
-        if moment.step == 4:
+        if moment.step == 5:  # the signal came after step 3, and was seen after the next
             folder = tmp_path / "run" / "checkpoints"
-            steps.extend(path.name for path in folder.glob("*") if path.name.startswith("3"))
+            steps.extend(path.name for path in folder.glob("*") if path.name.startswith("4"))
 
     hooks = [stop_at(3, signal.SIGUSR1), Hook(look, every(1))]
     settings = replaced(settings, "train", eval_every_steps=6)
