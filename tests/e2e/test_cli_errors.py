@@ -418,6 +418,7 @@ def list_for_a_run_config(world):
 
 
 def damaged_checkpoint(world):
+    (world.workdir / "results.json").unlink()  # else the run is done, and nothing is read
     (world.workdir / "checkpoints" / "2" / "state" / "_METADATA").write_bytes(b"x")
     return world.train()
 
@@ -441,7 +442,7 @@ def task_that_the_model_lacks(world):
         (damaged_run_config, ("run/config.json is not valid JSON", "--workdir")),
         (binary_run_config, ("run/config.json is not valid JSON", "--workdir")),
         (list_for_a_run_config, ("run/config.json", "--workdir")),
-        (damaged_checkpoint, ("checkpoints/2", "Remove that folder")),
+        (damaged_checkpoint, ("checkpoints/2", "remove that folder")),
         (class_that_the_model_lacks, ("the class 'so'", "bad, good")),
         (task_that_the_model_lacks, ("a model of classification", "config.task is regression")),
     ],
@@ -638,4 +639,4 @@ def test_a_process_that_fails(world):
 
 def test_a_process_that_meets_a_damaged_checkpoint(resumable):
     done = run_module("jaxtune.main", damaged_checkpoint(resumable))
-    check(done.returncode, done.stderr, ("checkpoints/2", "Remove that folder"))
+    check(done.returncode, done.stderr, ("checkpoints/2", "remove that folder"))
