@@ -209,16 +209,18 @@ def _read_tables(
         if skip:
             train = _without_bad(find_names, train)
             train = _without_bad(partial(find_rows, names=find_names(train)), train)
-        names = _first_refused(find_names, train, (find_rows,))
-        tables["train"] = train
+            tables["train"] = train
+        known: tuple[str, ...] = _first_refused(find_names, train, (find_rows,))
+    else:
+        known = names
     for split, table in tables.items():
-        check = partial(find_rows, names=names)
+        check = partial(find_rows, names=known)
         table = _without_bad(check, table) if skip else table
         parts[split] = _placed(_first_refused(check, table, (check,)), table)
         notes += [*table.notes, *(f"{split}: {note}" for note in parts[split].notes)]
         if table.skipped.number:
             notes.append(table.skipped.note(table.source, num_rows(table)))
-    return Data(parts, names, digest, notes)
+    return Data(parts, known, digest, notes)
 
 
 def _split(data: Data, settings: SplitSettings, what: str) -> Data:
