@@ -348,6 +348,7 @@ RANGES = [
     ("optimizer.b2", ["-0.1", "1"], ["0", "0.99"]),
     ("optimizer.momentum", ["-0.1", "1"], ["0", "0.99"]),
     ("train.num_epochs", ["0"], ["1"]),
+    ("train.max_seconds", ["0", "-1"], ["0.5", "None"]),
     ("train.batch_size", ["0", "-8"], ["1"]),
     ("train.eval_batch_size", ["0"], ["1"]),
     ("train.log_every_steps", ["0"], ["1"]),

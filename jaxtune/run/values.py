@@ -18,13 +18,13 @@ def checksums(tree: Any) -> dict[str, int]:
 
     Of the words w_i of a leaf, sum_i (2i + 1) w_i mod 2^32: 2^k (2i + 1) is never 0 there.
     """
-    found = {name: _checksum(leaf) for name, leaf in paths.flatten(tree).items()}
-    return {name: int(value) for name, value in jax.device_get(found).items()}
+    # One at a time: programs that devices start in different orders would wait for each other.
+    return {name: int(_checksum(leaf)) for name, leaf in paths.flatten(tree).items()}
 
 
 def all_finite(tree: Any) -> bool:
     """Whether no leaf has NaN or an infinity."""
-    return all(jax.device_get([_is_finite(leaf) for leaf in jax.tree.leaves(tree)]))
+    return all(bool(_is_finite(leaf)) for leaf in jax.tree.leaves(tree))
 
 
 @jax.jit

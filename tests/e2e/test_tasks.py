@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 from cover import mark_rest
+from orbax.checkpoint.v1.training import Checkpointer
 from safetensors.numpy import load_file
 
 from jaxtune import main, predict
-from jaxtune.run.checkpoint import KeepNewestAndBest
 
 FAMILIES = {
     "classification": "distilbert",
@@ -47,11 +47,7 @@ KEYS = {
 def test_resumes_with_the_same_bits_and_predicts(
     task, tiny_tasks, tiny_families, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(
-        KeepNewestAndBest,
-        "should_preserve",
-        lambda self, checkpoints, context: [True] * len(checkpoints),
-    )
+    monkeypatch.setattr(Checkpointer, "delete", lambda self, step: None)  # all are kept
     data, config = tiny_tasks[task], tmp_path / "config.json"
     config.write_text(json.dumps({"task": task, "data": {**data.fields, "path": str(data.folder)}}))
     length = data.fields.get("max_length", 16)
