@@ -51,7 +51,7 @@ def main(argv: list[str], prog: str = "python -m jaxtune.predict") -> None:
     from jaxtune.run import predictions
     from jaxtune.run.console import Report
     from jaxtune.run.saved import open_saved, saved_task
-    from jaxtune.tasks.task import keeping_tokens
+    from jaxtune.tasks.task import keeping_tokens, records_of
     from jaxtune.training.program_cache import keep_programs
 
     report = Report()
@@ -65,10 +65,10 @@ def main(argv: list[str], prog: str = "python -m jaxtune.predict") -> None:
     track = report.track(f"reading {source.name}")
     task = keeping_tokens(saved.task, token_folder(report.line))
     examples, notes = task.data.encode(rows, saved.processor, saved.data, track)
-    for note in notes:
+    for note in (*saved.processor.notes, *notes):
         report.line(note)
     _, outputs = predictions.outputs_of(saved, examples, arguments.batch_size, report, source.name)
-    records = saved.task.output.decode(outputs, examples, saved.pretrained.class_names)
+    records = records_of(saved.task, outputs, examples, saved.pretrained.class_names, rows)
     write_atomic(output, _format(records, output.suffix))
     seconds = time.perf_counter() - start
     report.line(f"{len(records)} predictions in {human_seconds(seconds)}: {output}")

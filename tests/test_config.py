@@ -275,12 +275,24 @@ def test_an_override_beats_the_file_and_leaves_the_rest(python):
     assert (settings.seed, settings.train.batch_size, settings.train.num_epochs) == (5, 16, 2)
 
 
+def test_another_task_does_not_inherit_the_metric_of_the_files_task(python):
+    file = python("config.train.best_metric = 'accuracy'")
+    assert load_config(file, {"task": "regression"}).train.best_metric is None
+    assert load_config(file, {"task": "classification"}).train.best_metric == "accuracy"
+    given = {"task": "regression", "train.best_metric": "mse"}
+    assert load_config(file, given).train.best_metric == "mse"
+
+
 @pytest.mark.parametrize(
     ("field", "text", "words"),
     [
         ("sead", "1", ["config has no field 'sead'", "Nearest: seed"]),
         ("train.batchsize", "1", ["config.train has no field", "Nearest: batch_size"]),
         ("trian.batch_size", "1", ["config has no field 'trian'", "Nearest: train"]),
+        ("train.lr", "1", ["config.train has no", "Nearest: config.optimizer.learning_rate."]),
+        ("train.learning_rate", "1", ["Nearest: config.optimizer.learning_rate."]),
+        ("optimizer.epochs", "1", ["Nearest: config.train.num_epochs."]),
+        ("data.Max_Length", "1", ["config.data has no", "Nearest: max_length."]),
         ("train", "1", ["config.train is a section", "batch_size"]),
         ("seed.x", "1", ["config.seed is a value"]),
         ("", "1", ["config has no field ''"]),
@@ -293,6 +305,8 @@ def test_an_override_beats_the_file_and_leaves_the_rest(python):
         ("optimizer.learning_rate", "nan", ["is nan", "a number"]),
         ("optimizer.clip_norm", "1e999", ["is inf", "a number or None"]),
         ("optimizer.name", "adam", ["'adam'", "adamw, sgd", "Nearest: adamw"]),
+        ("precision.compute_dtype", "BF16", ["'BF16'", "Nearest: bfloat16"]),
+        ("task", "NER", ["'NER'", "Nearest: token_classification"]),
         ("data.text_columns", "1,2", ["(1, 2)", "names joined by commas"]),
     ],
 )
@@ -314,6 +328,7 @@ RANGES = [
     ("model.path", [""], ["x"]),
     ("data.path", [""], ["x"]),
     ("data.text_columns", ["", "a,b,c"], ["a", "a,b"]),
+    ("data.label_separator", [""], [",", "; "]),
     ("data.max_length", ["2", "-5"], ["3"]),
     ("data.validation_size", ["0", "-0.1"], ["0.1", "1", "20"]),
     ("data.test_size", ["0", "-1"], ["0.1", "20", "None"]),

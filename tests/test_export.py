@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from safetensors.numpy import load_file
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.data.text.tokens import load_tokenizer
-from jaxtune.export.model_folder import export_model, read_card
+from jaxtune.export.model_folder import _config, export_model, read_card
 from jaxtune.models.design import Outputs
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.tasks.classification import CLASSIFICATION
+from jaxtune.tasks.masked_lm import MASKED_LM
+from jaxtune.tasks.question_answering import QUESTION_ANSWERING
 from jaxtune.tasks.regression import REGRESSION
 
 CARD = {"task": "classification", "text_columns": ["text"], "max_length": 12}
@@ -114,6 +116,25 @@ def test_config_of_a_regression(golden, export):
     assert config["problem_type"] == "regression"
 
 
+@pytest.mark.parametrize("task", [QUESTION_ANSWERING, MASKED_LM])
+def test_a_head_without_classes_leaves_none_of_the_base(odd, task):
+    """transformers makes a head of spans as wide as the classes of config.json: two by default."""
+    base = odd._replace(
+        design=odd.design._replace(
+            head_name=task.head,
+            source=odd.design.source._replace(
+                hf_config=odd.design.source.hf_config
+                | {"id2label": {"0": "a", "1": "b", "2": "c"}, "num_labels": 3}
+            ),
+        )
+    )
+    config = _config(base, task)
+    of_classes = {"id2label", "label2id", "num_labels", "problem_type"}
+    assert not of_classes & set(config)
+    found = AutoConfig.for_model(**config)
+    assert found.num_labels == 2
+
+
 def test_class_names_in_any_script(export, odd):
     names = ("schön", "悪い", "👍 “ok”")
     folder = export(pretrained=with_classes(odd, names), card={"base": "größe"})
@@ -134,6 +155,23 @@ def test_tokenizer(export, golden):
 def test_card(export, golden):
     assert read_card(export()) == CARD
     assert read_card(golden / "odd") == {}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("text_columns", 5),
+        ("text_columns", [1]),
+        ("max_length", "9"),
+        ("task", 1),
+        ("n_best", True),
+    ],
+)
+def test_a_card_of_other_types_is_refused(export, field, value):
+    folder = export()
+    (folder / "jaxtune.json").write_text(json.dumps(CARD | {field: value}))
+    with pytest.raises(UserError, match=rf"jaxtune\.json: {field} is"):
+        read_card(folder)
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff", b"[]"])

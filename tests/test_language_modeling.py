@@ -4,6 +4,7 @@ import dataclasses
 import math
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,10 +19,13 @@ from jaxtune.data.batching.batches import BatchIndex, choose_lengths
 from jaxtune.data.batching.layout import Layout
 from jaxtune.data.sources.rows import Rows
 from jaxtune.data.text.blocks import make_examples
+from jaxtune.data.text.tokenizer_files import of_transformers
 from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.run.config import validate
 from jaxtune.run.evaluate import predict_all
+from jaxtune.run.hooks import Moment, log
+from jaxtune.run.progress import Progress
 from jaxtune.settings import LossSettings, ModelSettings, Settings
 from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import from_dict
@@ -42,7 +46,7 @@ def gpt2():
     inner = Tokenizer(models.WordLevel(ids, unk_token="<|endoftext|>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     special = dict.fromkeys(("eos_token", "bos_token", "unk_token", "pad_token"), "<|endoftext|>")
-    return PreTrainedTokenizerFast(tokenizer_object=inner, **special)
+    return of_transformers(PreTrainedTokenizerFast(tokenizer_object=inner, **special))
 
 
 @pytest.fixture(scope="module")
@@ -440,3 +444,18 @@ def test_a_perplexity_beyond_all_numbers_is_none():
     assert language_modeling.decode(outputs, examples, ()) == [
         {"perplexity": None, "tokens": 1}, {"perplexity": pytest.approx(math.e), "tokens": 2},
     ]  # fmt: skip
+
+
+def test_an_interval_in_which_nothing_is_masked_has_no_loss():
+    rows, said = [], []
+    tracker = SimpleNamespace(log=lambda step, row: rows.append(row))
+    run = SimpleNamespace(
+        settings=Settings(model=ModelSettings(path="m")),
+        goal=SimpleNamespace(steps_per_epoch=4, num_steps=8, schedule=lambda step: 0.1),
+    )
+    info = SimpleNamespace(grad_norm=0.0)
+    moment = Moment(run, 2, None, Progress(), info=info)  # pyright: ignore[reportArgumentType]
+    after = log(run, [tracker], lambda _, text: said.append(text)).act(moment)
+    assert math.isnan(rows[0]["train/loss"])
+    assert said == ["nothing was scored"]
+    assert after.progress == Progress()

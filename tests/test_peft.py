@@ -316,3 +316,24 @@ def test_a_base_without_a_head_needs_one_in_the_adapter(golden, theirs):
 def test_training_from_an_adapter_folder_is_refused(theirs):
     with pytest.raises(UserError, match=r"adapter_config\.json and no config\.json.*merged model/"):
         read_source(theirs("lora"))
+
+
+@pytest.mark.parametrize(
+    ("mapping", "head"),
+    [
+        ({"base_model_class": "BertForTokenClassification"}, "token"),
+        ({"base_model_class": "BertModel"}, "sequence"),
+        (None, "sequence"),
+    ],
+)
+def test_an_adapter_without_a_task_type_follows_its_model(golden, tmp_path, mapping, head):
+    config = {"peft_type": "LORA", "task_type": None, "auto_mapping": mapping}
+    config["base_model_name_or_path"] = str(golden / "odd")
+    (tmp_path / peft.CONFIG).write_text(json.dumps(config))
+    assert find_head_name(tmp_path, {}) == head
+    span = shutil.copytree(golden / "odd", tmp_path / "span")
+    model = json.loads((span / "config.json").read_text())
+    model["architectures"] = ["BertForQuestionAnswering"]
+    (span / "config.json").write_text(json.dumps(model))
+    (tmp_path / peft.CONFIG).write_text(json.dumps(config | {"base_model_name_or_path": str(span)}))
+    assert find_head_name(tmp_path, {}) == ("token" if head == "token" else "span")

@@ -8,8 +8,11 @@ from scipy import special, stats
 from sklearn import metrics
 
 from jaxtune.core.errors import UserError
+from jaxtune.data.sources.memory import from_memory
+from jaxtune.data.text.word_tokens import Words
 from jaxtune.tasks import classification, regression
 from jaxtune.tasks.registry import TASKS, find_task
+from jaxtune.tasks.task import records_of
 
 
 def labelled(labels):
@@ -154,3 +157,66 @@ def test_directions_are_known_for_every_score(name):
 def test_find_task_refuses_an_unknown_name():
     with pytest.raises(UserError, match=r"config.task is 'regresion'.*Nearest: regression"):
         find_task("regresion")
+
+
+# --- Rows without an answer -----------------------------------------------------------------------
+
+
+def answered(task, source, columns=()):
+    """The records of new rows under a model of two classes that says the same of each."""
+    rows = task.data.read_new(source, columns, "utf-8")
+    count = len(rows.inputs)
+    examples = SimpleNamespace(
+        info=[Words(s, np.zeros(len(s.spans), int), None) for s in rows.inputs]
+        if task.name == "token_classification"
+        else list(range(count))
+    )
+    outputs = np.tile(np.array([0.0, 9.0], np.float32), (count, 1))
+    if task.name == "token_classification":
+        outputs = outputs[:, None]
+    return records_of(task, outputs[:, :1] if task is regression.REGRESSION else outputs,
+                      examples, ("O", "b"), rows)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "empty"),
+    [
+        ("classification", {"label": "", "probabilities": {}}),
+        ("multi_label", {"labels": [], "probabilities": {}}),
+        ("regression", {"value": None}),
+        ("token_classification", {"entities": [], "tags": [], "text": ""}),
+        ("causal_lm", {"perplexity": None, "tokens": None}),
+    ],
+)
+@pytest.mark.parametrize("content", ["good\n\nbad\n", "good\n \u3000\nbad\n"])
+def test_an_empty_line_has_an_empty_record_with_a_reason(tmp_path, name, empty, content):
+    (tmp_path / "new.txt").write_text(content)
+    first, second, third = answered(find_task(name), tmp_path / "new.txt")
+    assert second.keys() == first.keys() == third.keys()
+    assert "new.txt line 2" in second.pop("reason")
+    assert second.items() >= empty.items()
+    assert first["reason"] is third["reason"] is None
+    (tmp_path / "new.txt").write_text("good\nbad\n")
+    assert all("reason" not in row for row in answered(find_task(name), tmp_path / "new.txt"))
+
+
+def test_pairs_of_which_one_text_is_missing():
+    pairs = from_memory({"a": ["x", None, "y"], "b": ["1", "2", float("nan")]}, "rows")
+    found = answered(classification.CLASSIFICATION, pairs, ("a", "b"))
+    assert [bool(record["label"]) for record in found] == [True, False, False]
+    reasons = [record["reason"] for record in found]
+    assert "column 'a' is empty" in reasons[1]
+    assert "column 'b' is empty" in reasons[2]
+
+
+def test_a_question_without_a_context_keeps_its_id():
+    columns = {"id": ["p", "q"], "question": ["Who?", "Who?"], "context": ["", "He."]}
+    rows = find_task("question_answering").data.read_new(from_memory(columns, "rows"), (), "utf-8")
+    assert [question.id for question in rows.inputs] == ["p", "q"]
+    records = [{"id": name, "answer": "-", "start": 0, "n_best": [1]} for name in "pq"]
+    output = SimpleNamespace(decode=lambda *_: records)
+    first, second = records_of(SimpleNamespace(output=output), None, None, (), rows)
+    assert first | {"reason": ""} == {
+        "id": "p", "answer": "", "start": None, "n_best": [], "reason": "",
+    }  # fmt: skip
+    assert second == records[1] | {"reason": None}

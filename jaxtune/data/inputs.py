@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.text.examples import Examples
-from jaxtune.data.text.tokens import FolderTokenizer
+from jaxtune.data.text.tokenizer import FileTokenizer
+from jaxtune.data.text.tokenizer_files import load_tokenizer
 from jaxtune.settings.data import AugmentationSettings, DataSettings
 
 
@@ -64,8 +65,14 @@ def _check_text_settings(settings: DataSettings, config: Any, folder: Path) -> N
     check_max_length(settings.tokens.max_length, config.max_length, folder)
 
 
-def _open_tokenizer(folder: Path, config: Any) -> FolderTokenizer:
-    return FolderTokenizer(folder, config.vocab_size)
+def _open_tokenizer(folder: Path, config: Any) -> FileTokenizer:
+    tokenizer = load_tokenizer(folder)
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, but the model has"
+            f" {config.vocab_size} word embeddings. They do not belong together."
+        )
+    return tokenizer
 
 
 TEXT = Inputs(_check_text_settings, _open_tokenizer, check_tokens)

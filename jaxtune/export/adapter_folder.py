@@ -8,6 +8,7 @@ rather than load the base without what was trained.
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import ApplyFn, Params
+from jaxtune.data.text.tokenizer_files import has_tokenizer
 from jaxtune.export import model_folder, peft
 from jaxtune.io.json_files import read_json_object
 from jaxtune.models.design import choose_outputs, make_design
@@ -38,7 +40,6 @@ from jaxtune.tuning.partition import FROZEN, Strategy
 from jaxtune.tuning.registry import make_strategy
 
 OWN = "JAXTUNE"
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 
 class Product(NamedTuple):
@@ -127,8 +128,16 @@ def open_model(
         source = read_source(folder)
         head = saved_head(source.family, source.hf_config) or "sequence"
         outputs = choose_outputs(head, source.hf_config)
-        key = None if needs_head else jax.random.key(0)
-        return load_weights(make_design(source, head, outputs, compute_dtype), key=key), folder
+        design = make_design(source, head, outputs, compute_dtype)
+        opened = load_weights(design, key=jax.random.key(0))
+        if needs_head:
+            check_head(opened)
+        return opened, folder
+    return _open_adapter(folder, compute_dtype)
+
+
+def _open_adapter(folder: Path, compute_dtype: Any) -> tuple[Pretrained, Path]:
+    """The base model with what was trained on it, and the folder of the tokenizer."""
     config, card, weights = _read(folder)
     source = _find_base(folder, config)
     head = find_head_name(folder, card)
@@ -155,9 +164,22 @@ def open_model(
         source=source._replace(path=folder, hf_config=hf_config),
         outputs=outputs._replace(class_names=names),
     )
-    own_tokenizer = any((folder / name).exists() for name in _TOKENIZER_FILES)
-    tokenizer_folder = folder if own_tokenizer else source.path
+    tokenizer_folder = folder if has_tokenizer(folder) else source.path
     return base._replace(params=params, apply_fn=apply_fn, design=design), tokenizer_folder
+
+
+def check_head(pretrained: Pretrained) -> None:
+    """Refuses a model whose head was not in its files.
+
+    Raises:
+      UserError: there is no head, or not a whole one.
+    """
+    new = pretrained.report.new
+    if new:
+        raise UserError(
+            f"{pretrained.folder} has no usable head: {'; '.join(new.values())}. Fine-tune it"
+            " first; what it gives now follows from chance."
+        )
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Weights]:
@@ -166,27 +188,36 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Weights]:
     kind = config.get("peft_type")
     if kind not in ("LORA", OWN):
         raise UserError(
-            f"{folder / peft.CONFIG}: peft_type is {kind!r}: expected 'LORA' or {OWN!r}, the kinds"
-            " that jaxtune reads."
+            f"{folder / peft.CONFIG}: peft_type is {repr(kind)[:80]}: expected 'LORA' or"
+            f" {OWN!r}, the kinds that jaxtune reads."
         )
     return config, model_folder.read_card(folder), peft.open_adapter(folder)
 
 
 def find_head_name(folder: Path, card: dict[str, Any]) -> str:
-    """The head that an adapter was trained with: what the card says, else peft's task type.
+    """The head that an adapter was trained with.
+
+    That is what the card says; else peft's task type; else the class of the model in peft's
+    `auto_mapping`; else the head of the base model.
 
     Raises:
-      UserError: another kind of head.
+      UserError: another kind of head, or no base model where that is asked.
     """
     if card.get("task") in TASKS:
         return TASKS[card["task"]].head
-    kind = read_json_object(folder / peft.CONFIG).get("task_type") or "SEQ_CLS"
-    if kind not in peft.HEAD_OF_TASK_TYPE:
-        raise UserError(
-            f"{folder / peft.CONFIG}: task_type is {kind!r}: expected one of"
-            f" {', '.join(peft.HEAD_OF_TASK_TYPE)}, the kinds that jaxtune reads."
-        )
-    return peft.HEAD_OF_TASK_TYPE[kind]
+    config = read_json_object(folder / peft.CONFIG)
+    kind, mapping = config.get("task_type"), config.get("auto_mapping") or {}
+    if kind:
+        if not isinstance(kind, str) or kind not in peft.HEAD_OF_TASK_TYPE:
+            raise UserError(
+                f"{folder / peft.CONFIG}: task_type is {repr(kind)[:80]}: expected one of"
+                f" {', '.join(peft.HEAD_OF_TASK_TYPE)}, the kinds that jaxtune reads."
+            )
+        return peft.HEAD_OF_TASK_TYPE[kind]
+    base = _find_base(folder, config)
+    named = mapping.get("base_model_class") if isinstance(mapping, dict) else None
+    own = saved_head(base.family, {"architectures": [named]})
+    return own or saved_head(base.family, base.hf_config) or "sequence"
 
 
 def _check_digest(folder: Path, base: Pretrained, expected: str | None) -> None:
@@ -228,14 +259,16 @@ def _base_name(base: ModelSettings) -> str:
 def _find_base(folder: Path, config: dict[str, Any]) -> Source:
     """The base model that an adapter names."""
     name, remedy = config.get("base_model_name_or_path"), "Set base_model_name_or_path there to it."
-    source = folder / peft.CONFIG
+    source, revision = folder / peft.CONFIG, config.get("revision")
+    if revision is not None and not isinstance(revision, str):
+        raise UserError(f"{source}: revision is {repr(revision)[:80]}, expected a name or null.")
     if not isinstance(name, str) or not name:
         raise UserError(
-            f"{source}: base_model_name_or_path is {name!r}, expected the folder or hub id of the"
-            f" base model. {remedy}"
+            f"{source}: base_model_name_or_path is {repr(name)[:80]}, expected the folder or hub"
+            f" id of the base model. {remedy}"
         )
     try:
-        return read_source(name, config.get("revision"))
+        return read_source(name, revision)
     except UserError as error:
         raise UserError(f"{source} names the base model {name!r}: {error} {remedy}") from None
 
@@ -271,8 +304,8 @@ def _apply_own(
     tuning = config.get("tuning")
     if not isinstance(tuning, dict) or not isinstance(tuning.get("name"), str):
         raise UserError(
-            f"{folder / peft.CONFIG}: tuning is {tuning!r}, expected the section of a run's"
-            " config.json with the strategy's name and fields."
+            f"{folder / peft.CONFIG}: tuning is {repr(tuning)[:80]}, expected the section of a"
+            " run's config.json with the strategy's name and fields."
         )
     fields: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in tuning.items() if k != "name"
@@ -282,22 +315,25 @@ def _apply_own(
     family, head = base.design.source.family, base.design.head
     defaults = family_fields(family, head, base.config, fields.get("placement"))
     strategy = make_strategy(tuning["name"], fields, defaults)
-    flat = paths.flatten(injection.extend(strategy, base.params, jax.random.key(0)))
-    added, found = {*flat} - {*paths.leaf_names(base.params)}, {*weights.shapes}
-    for what, names in (("missing", added - found), ("left over", found - {*flat})):
+    flat, extend = paths.flatten(base.params), partial(injection.extend, strategy)
+    shapes = paths.flatten(jax.eval_shape(extend, base.params, jax.random.key(0)))
+    added, found = {*shapes} - {*flat}, {*weights.shapes}
+    for what, names in (("missing", added - found), ("left over", found - {*shapes})):
         if names:
             raise UserError(
                 f"{folder / peft.WEIGHTS}: the tensor {min(names)!r} is {what}. The strategy"
                 f" {tuning['name']!r} of {peft.CONFIG} asks for {len(added)} added tensors."
             )
     for name, shape in weights.shapes.items():
-        if shape != flat[name].shape:
+        weights.check_floating(name)
+        if shape != shapes[name].shape:
             raise UserError(
                 f"{folder / peft.WEIGHTS}: the tensor {name!r} has shape {list(shape)}, but"
-                f" {peft.CONFIG} and the base model ask for {list(flat[name].shape)}."
+                f" {peft.CONFIG} and the base model ask for {list(shapes[name].shape)}."
             )
         flat[name] = jnp.asarray(weights.read(name), jnp.float32)
-    return paths.unflatten(flat), injection.adapt(strategy, base.apply_fn)
+    params = paths.unflatten({name: flat[name] for name in shapes})
+    return params, injection.adapt(strategy, base.apply_fn)
 
 
 def _check_new(folder: Path, base: Pretrained, params: Params) -> None:

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxtune.core import paths
+from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
 from jaxtune.io.atomic import replace_folder
 from jaxtune.io.json_files import read_json_object
@@ -17,6 +19,20 @@ from jaxtune.models.registry import CLASS_HEADS
 from jaxtune.tasks.task import Task
 
 _CARD = "jaxtune.json"
+_NAMES = {
+    **{list: "a list of texts", str: "a text", int: "a whole number", float: "a number"},
+    **{bool: "true or false", dict: "an object"},
+}
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("text_columns", "label_columns"), (list,)),
+    **dict.fromkeys(("task", "image_column", "label_column", "base_model", "base_sha256"), (str,)),
+    **dict.fromkeys(("max_length", "doc_stride", "max_answer_length", "n_best"), (int,)),
+    **dict.fromkeys(("mask_probability", "no_answer_threshold"), (float, int)),
+    "allow_no_answer": (bool,),
+    **dict.fromkeys(("id2label", "label2id"), (dict,)),
+    "problem_type": (str,),
+}
+"""The types of the fields of `jaxtune.json`."""
 
 
 def export_model(
@@ -86,16 +102,28 @@ def read_card(folder: Path) -> dict[str, Any]:
     """The folder's `jaxtune.json`; empty where another tool wrote the folder.
 
     Raises:
-      UserError: it is damaged.
+      UserError: it is damaged, or a field is of another type than a run writes.
     """
     file = folder / _CARD
-    return read_json_object(file) if file.exists() else {}
+    card = read_json_object(file) if file.exists() else {}
+    for name, kinds in _KINDS.items():
+        value = card.get(name)
+        good = value is None or type(value) in kinds
+        if isinstance(value, list):
+            good = good and all(isinstance(item, str) for item in value)
+        if not good:
+            raise UserError(
+                f"{file}: {name} is {repr(value)[:80]}, expected"
+                f" {' or '.join(_NAMES[kind] for kind in kinds)}. Write it as the run did."
+            )
+    return card
 
 
 def head_fields(pretrained: Pretrained, task: Task) -> dict[str, Any]:
     """What config.json says about a head: its classes and its problem type.
 
-    A head whose outputs are neither classes nor targets says nothing.
+    A head whose outputs are neither classes nor targets says nothing: two is what transformers
+    takes then, and what a head of spans has.
     """
     if task.head not in CLASS_HEADS:
         return {}
@@ -111,7 +139,8 @@ def head_fields(pretrained: Pretrained, task: Task) -> dict[str, Any]:
 def _config(pretrained: Pretrained, task: Task) -> dict[str, Any]:
     """The base model's config.json with the head's classes in it."""
     config = dict(pretrained.design.source.hf_config)
-    for stale in ("_name_or_path", "torch_dtype", "num_labels", "problem_type"):
+    of_head = ("num_labels", "id2label", "label2id", "problem_type")
+    for stale in ("_name_or_path", "torch_dtype", *of_head):
         config.pop(stale, None)
     config |= {"architectures": [pretrained.design.head.architecture], "dtype": "float32"}
     return config | head_fields(pretrained, task)

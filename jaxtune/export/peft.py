@@ -231,6 +231,7 @@ def _leaf_names(folder: Path, weights: Weights, flat: Mapping[str, Any]) -> dict
     known = {_tensor_name(leaf): leaf for leaf in leaves}
     names = {}
     for key in weights.shapes:
+        weights.check_floating(key)
         if key not in known:
             raise UserError(
                 f"{folder / WEIGHTS}: the tensor {key} belongs to no matrix or parameter of the"

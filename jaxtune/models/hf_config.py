@@ -1,6 +1,7 @@
 """Reading a Hugging Face `config.json` into a frozen dataclass, with every field checked."""
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -15,10 +16,12 @@ Config = TypeVar("Config")
 _EXPECTED = {
     str: "text",
     bool: "true or false",
-    int: "a whole number from {least}",
+    int: "a whole number from {least} to {most}",
     float: "a number",
     tuple: "a list of whole numbers from 1",
 }
+_MOST = 2**31 - 1  # what an int32 holds
+_MOST_LAYERS = 1_000  # each takes time to trace
 
 
 def read_fields(
@@ -52,9 +55,10 @@ def read_fields(
             continue
         wanted = _kind(hints[field.name])
         least = 0 if field.name.endswith("_id") else 1
-        if not _fits(value, wanted, least):
-            expected = _EXPECTED[wanted].format(least=least)
-            raise UserError(f"{source}: {field.name} is {value!r}, expected {expected}.")
+        most = _MOST_LAYERS if re.search("layers?$|depths", field.name) else _MOST
+        if not _fits(value, wanted, least, most):
+            expected, shown = _EXPECTED[wanted].format(least=least, most=most), repr(value)[:80]
+            raise UserError(f"{source}: {field.name} is {shown}, expected {expected}.")
         values[field.name] = tuple(value) if wanted is tuple else value
     config = kind(**values)
     name = getattr(config, activation)
@@ -104,8 +108,8 @@ def check_defaults(
         found = hf_config.get(name, value)
         if found not in (None, value):
             raise UserError(
-                f"{source}: {name} is {found!r}, which is not supported: jaxtune's {family} has"
-                f" {value!r}."
+                f"{source}: {name} is {repr(found)[:80]}, which is not supported: jaxtune's"
+                f" {family} has {value!r}."
             )
 
 
@@ -116,11 +120,14 @@ def _kind(hint: Any) -> Any:
     return typing.get_origin(kind) or kind
 
 
-def _fits(value: Any, wanted: type, least: int = 1) -> bool:
+def _fits(value: Any, wanted: type, least: int = 1, most: int = _MOST) -> bool:
     if wanted is bool or isinstance(value, bool):
         return wanted is bool and isinstance(value, bool)
     if wanted is int:
-        return isinstance(value, int) and value >= least
+        return isinstance(value, int) and least <= value <= most
     if wanted is tuple:
-        return isinstance(value, list) and bool(value) and all(_fits(item, int) for item in value)
-    return isinstance(value, (int, float) if wanted is float else wanted)
+        items = value if isinstance(value, list) else []
+        return bool(items) and all(_fits(item, int, most=most) for item in items)
+    if wanted is float:
+        return isinstance(value, int | float) and abs(value) <= _MOST
+    return isinstance(value, wanted)

@@ -120,7 +120,7 @@ def load_weights(
     """
     folder, leaves = design.source.path, paths.leaf_names(design.shapes)
     if from_scratch:
-        weights = Weights({}, lambda name: np.zeros(0), "torch", (folder / "config.json",))
+        weights = Weights({}, lambda name: np.zeros(0), "torch", (folder / "config.json",), {})
     else:
         weights = open_weights(folder)
     digest = _check_digest(weights, sha256)

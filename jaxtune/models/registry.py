@@ -35,7 +35,7 @@ def find_family(hf_config: Mapping[str, Any], source: str) -> Family:
     Raises:
       UserError: a model_type that jaxtune does not have, or none.
     """
-    model_type = str(hf_config.get("model_type"))
+    model_type = str(hf_config.get("model_type"))[:80]
     if model_type not in FAMILIES:
         raise UserError(
             f"{source}: model_type is {model_type!r}, but jaxtune loads"

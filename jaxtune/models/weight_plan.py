@@ -66,6 +66,7 @@ def plan_weights(design: Design, weights: Weights) -> tuple[dict[str, str], Load
                 f"{folder}: the tensor {name} has shape {weights.shapes[name]}, but config.json"
                 f" asks for {expected}."
             )
+        weights.check_floating(name)
         plan[leaf] = name
     used = set(plan.values())
     unused = tuple(

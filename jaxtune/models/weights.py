@@ -1,6 +1,5 @@
 """Weight files of a model folder: what tensors they hold, and reading one at a time."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -9,6 +8,9 @@ import numpy as np
 
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
+from jaxtune.io.json_files import read_json_object
+
+_FLOATING = ("F64", "F32", "F16", "BF16", "float64", "float32", "float16", "bfloat16")
 
 
 class Weights(NamedTuple):
@@ -19,12 +21,27 @@ class Weights(NamedTuple):
       read: gives the tensor of that name, in the file's dtype.
       layout: `torch` (names joined by dots, kernels [out, in]) or `flax` (slashes, [in, out]).
       files: the files, in a stable order.
+      dtypes: dtype by tensor name, as the file spells it.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     read: Callable[[str], np.ndarray]
     layout: Literal["torch", "flax"]
     files: tuple[Path, ...]
+    dtypes: Mapping[str, str]
+
+    def check_floating(self, name: str) -> None:
+        """Refuses a tensor that is not plain floating point, such as one that is quantised.
+
+        Raises:
+          UserError: names it and its dtype.
+        """
+        if self.dtypes[name] not in _FLOATING:
+            raise UserError(
+                f"{self.files[0].parent}: the tensor {name} has the dtype {self.dtypes[name]}, but"
+                " expected float32, float16 or bfloat16. Quantised weights mean nothing without"
+                " their scales: choose the model as it was before it was quantised."
+            )
 
 
 def open_weights(folder: Path) -> Weights:
@@ -58,15 +75,20 @@ def open_weights(folder: Path) -> Weights:
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
-    try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted({Path(name).name for name in weight_map.values()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{index} is not an index of shards: {error!r}. Fetch it again.") from None
+    weight_map = read_json_object(index, "Fetch it again.").get("weight_map")
+    values = list(weight_map.values()) if isinstance(weight_map, dict) else []
+    if not values or not all(isinstance(name, str) for name in values):
+        raise UserError(
+            f"{index} is not an index of shards: expected weight_map with the file of each tensor."
+            " Fetch it again."
+        )
+    names = sorted({Path(name).name for name in values})
     files = tuple(index.parent / name for name in names)
     for file in files:
-        if not file.exists():
-            raise UserError(f"{index} names the shard {file.name}, which is not in the folder.")
+        if not file.is_file():
+            raise UserError(
+                f"{index} names the shard {file.name[:80]}, which is not in the folder."
+            )
     return files
 
 
@@ -79,6 +101,7 @@ def open_safetensors(files: tuple[Path, ...]) -> Weights:
     from safetensors import SafetensorError, safe_open
 
     shapes: dict[str, tuple[int, ...]] = {}
+    dtypes: dict[str, str] = {}
     homes = {}
     for file in files:
         try:
@@ -88,9 +111,10 @@ def open_safetensors(files: tuple[Path, ...]) -> Weights:
                 f"{file} is damaged or is not a safetensors file: {error}. Fetch it again."
             ) from None
         for name in handle.keys():  # noqa: SIM118 (a handle is not a dict)
-            shapes[name] = tuple(handle.get_slice(name).get_shape())
+            found = handle.get_slice(name)
+            shapes[name], dtypes[name] = tuple(found.get_shape()), str(found.get_dtype())
             homes[name] = handle
-    return Weights(shapes, lambda name: homes[name].get_tensor(name), "torch", files)
+    return Weights(shapes, lambda name: homes[name].get_tensor(name), "torch", files, dtypes)
 
 
 def _open_msgpack(file: Path) -> Weights:
@@ -104,11 +128,12 @@ def _open_msgpack(file: Path) -> Weights:
             )
         flat = paths.flatten(tree)
         shapes = {name: tuple(value.shape) for name, value in flat.items()}
+        dtypes = {name: str(value.dtype) for name, value in flat.items()}
     except Exception as error:  # the decoder raises whatever the damaged bytes lead to
         raise UserError(
             f"{file} is damaged or is not a Flax msgpack file: {error!r}. Fetch it again."
         ) from None
-    return Weights(shapes, lambda name: np.asarray(flat[name]), "flax", (file,))
+    return Weights(shapes, lambda name: np.asarray(flat[name]), "flax", (file,), dtypes)
 
 
 def _listing(folder: Path) -> str:

@@ -1,13 +1,12 @@
 """What a person may type: the flags of `jaxtune COMMAND` and of `python -m jaxtune.main` alike."""
 
 import argparse
-import difflib
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxtune import __version__
-from jaxtune.core.errors import UserError
+from jaxtune.core.errors import UserError, find_nearest
 from jaxtune.run.config_files import named_configs
 from jaxtune.run.config_reference import describe
 from jaxtune.run.settings_table import settings_table
@@ -147,7 +146,7 @@ def _nearest(word: str, flags: Flags) -> str:
         for setting in describe():
             for part in {setting.name, setting.name.rpartition(".")[2]} - {"config"}:
                 known.setdefault(part, []).append(f"{_PREFIX}{setting.name}")
-    matches = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
+    matches = find_nearest(name, known, limit=1)
     found = [f"{flag}{equals}{value}" for match in matches for flag in known[match]]
     return f" Nearest: {', '.join(found)}." if found else ""
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from jaxtune.core.errors import UserError, nearest
+from jaxtune.core.errors import UserError, find_meant, nearest
 from jaxtune.io.json_files import read_json_object
 from jaxtune.run import config_types
 from jaxtune.run.config_files import find_config
+from jaxtune.run.config_reference import describe
 from jaxtune.settings import Settings
 from jaxtune.settings.dicts import from_dict, to_dict, typed_hints
 
@@ -65,6 +66,9 @@ def settings_of(values: dict[str, Any], overrides: Mapping[str, str] = {}) -> Se
       UserError: no such field, a value of another type or out of range.
     """
     _convert(Settings, values, "config")  # so that only sections are overridden within
+    task = values.get("task", Settings().task)
+    if overrides.get("task", task) != task:  # the file's metric is of the file's task
+        values.get("train", {}).pop("best_metric", None)
     for name, text in overrides.items():
         *parents, last = name.split(".")
         hint = _find_hint(name)
@@ -188,7 +192,16 @@ def _find_hint(name: str) -> Any:
 
 
 def _unknown(section: str, name: str, known: Mapping[str, Any]) -> str:
-    return f"{section} has no field {name!r}; it has {', '.join(known)}.{nearest(name, known)}"
+    near = nearest(name, find_meant(name, known)) or _elsewhere(name) or nearest(name, known)
+    return f"{section} has no field {name!r}; it has {', '.join(known)}.{near}"
+
+
+def _elsewhere(name: str) -> str:
+    """The settings of any section that are called so, or that others call so."""
+    settings = [setting.name for setting in describe()]
+    meant = find_meant(name, {setting.rpartition(".")[2] for setting in settings})
+    found = [f"config.{s}" for s in settings if s.rpartition(".")[2] in meant]
+    return f" Nearest: {', '.join(found[:3])}." if found else ""
 
 
 def _convert(kind: Any, values: Mapping[str, Any], section: str) -> dict[str, Any]:

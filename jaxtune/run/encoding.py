@@ -3,10 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from jaxtune.data.sources.rows import Data, class_order
 from jaxtune.run.console import Report
 from jaxtune.settings.data import DataSettings
 from jaxtune.tasks.task import Task
+
+_MANY_UNKNOWN = 0.05  # share of the tokens
 
 
 def encode_splits(
@@ -30,12 +34,30 @@ def encode_splits(
       report: shows progress.
     """
     order = class_order(data.class_names, class_names)
-    examples, notes = {}, []
+    examples, notes = {}, list(processor.notes)
     for split, rows in data.splits.items():
         if len(order):
             rows = rows._replace(labels=task.data.reorder(rows.labels, order))
         track = report.track(f"reading {split}")
         examples[split], more = task.data.encode(rows, processor, settings, track)
         check(examples[split])
+        more += _unknown_tokens(examples[split], processor)
         notes += [f"{split}: {note}" for note in more]
     return examples, notes
+
+
+def _unknown_tokens(examples: Any, processor: Any) -> list[str]:
+    """A note where the vocabulary lacks many of the words."""
+    unknown = getattr(processor, "unk_token_id", None)
+    # GPT-2's is also the end of a text.
+    if unknown is None or unknown in (processor.pad_token_id, processor.eos_token_id):
+        return []
+    ids = examples.tokens.input_ids
+    count = int(np.count_nonzero(ids == unknown))
+    if count < _MANY_UNKNOWN * len(ids):
+        return []
+    share = f"{count} of {len(ids)} tokens ({count / len(ids):.0%})"
+    return [
+        f"{share} are unknown to the model's vocabulary: are the texts in a language or script that"
+        " it was not made for?"
+    ]

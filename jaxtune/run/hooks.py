@@ -8,6 +8,7 @@ A hook of your own is a function of a `Moment`:
     jaxtune.train(config, workdir, hooks=[Hook(sharpen, every(100))])
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -93,11 +94,11 @@ def log(run: Run, trackers: Sequence[Tracker], note: Callable[[int, str], Any]) 
 
     def act(moment: Moment) -> Moment:
         progress = moment.progress
-        loss = progress.loss_total / progress.loss_weight
+        loss = progress.loss_total / progress.loss_weight if progress.loss_weight else math.nan
         row = _train_row(moment, loss)
         for tracker in trackers:
             tracker.log(moment.step, row)
-        note(0, f"loss {loss:.4f}")
+        note(0, f"loss {loss:.4f}" if progress.loss_weight else "nothing was scored")
         return moment._replace(progress=progress._replace(loss_total=0.0, loss_weight=0.0))
 
     return Hook(act, every(run.settings.train.log_every_steps))
@@ -165,7 +166,7 @@ def _save(moment: Moment, checkpoints: Checkpoints) -> None:
 
 
 def _train_row(moment: Moment, loss: float) -> dict[str, Any]:
-    if not np.isfinite(loss):
+    if moment.progress.loss_weight and not np.isfinite(loss):
         raise UserError(
             f"the training loss is {loss} at step {moment.step}. Lower"
             " config.optimizer.learning_rate, set config.optimizer.clip_norm, or use"

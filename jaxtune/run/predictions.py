@@ -16,12 +16,13 @@ from jaxtune.data.sources.locate import DataSource
 from jaxtune.data.sources.memory import InMemory, from_memory
 from jaxtune.data.sources.table import Table
 from jaxtune.data.text import text_tables
+from jaxtune.export.adapter_folder import check_head
 from jaxtune.models.heads import mean_tokens
 from jaxtune.models.places import pick, places_of
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import all_scores, predict_all
 from jaxtune.run.saved import SavedModel
-from jaxtune.tasks.task import Task
+from jaxtune.tasks.task import Task, records_of
 from jaxtune.training.compiled import Compiled
 
 Pooling = Literal["mean", "first", "last"]
@@ -40,17 +41,17 @@ def predict(
     Raises:
       UserError: names the row and column of what is wrong, or a model without a head.
     """
-    check_head(saved)
+    check_head(saved.pretrained)
     task, columns = saved.task, own_columns(saved.task, saved.card)
     rows = task.data.read_new(_source(saved, inputs), columns, "utf-8")
     examples, _ = task.data.encode(rows, saved.processor, saved.data, iter)
     _, outputs = outputs_of(saved, examples, batch_size, Report(quiet=True), "rows")
-    return task.output.decode(outputs, examples, saved.pretrained.class_names)
+    return records_of(task, outputs, examples, saved.pretrained.class_names, rows)
 
 
 def scores(saved: SavedModel, data: InMemory | str | Path, batch_size: int) -> dict[str, float]:
     """The mean loss and the task's scores on labelled rows."""
-    check_head(saved)
+    check_head(saved.pretrained)
     columns, reader = saved.data.columns, saved.task.data.reader
     if isinstance(data, str | Path):
         source: DataSource = dataclasses.replace(saved.data.source, path=str(data))
@@ -74,6 +75,8 @@ def embed(
         examples, _ = saved.task.data.encode(rows, saved.processor, saved.data, iter)
     else:  # whatever the task makes of texts, here each is one example
         rows = text_tables.read_new(source, columns, "utf-8")
+        if rows.reasons is not None:
+            raise UserError(f"{next(filter(None, rows.reasons))}, but expected a text to embed.")
         examples, _ = text_tables.encode(rows, saved.processor, saved.data, iter)
     step = Compiled(_make_embed_step(saved.pretrained.module, pooling))
     _, states = _run(saved, step, examples, batch_size, lambda count: None, pooling is None)
@@ -112,20 +115,6 @@ def own_columns(task: Task, card: Mapping[str, Any]) -> Sequence[str]:
     if task.head == "image":
         return [card["image_column"]] if card else ()
     return card.get("text_columns", ())
-
-
-def check_head(saved: SavedModel) -> None:
-    """Refuses a model whose head was not in its files.
-
-    Raises:
-      UserError: there is no head, or not a whole one.
-    """
-    new = saved.pretrained.report.new
-    if new:
-        raise UserError(
-            f"{saved.pretrained.folder} has no usable head: {'; '.join(new.values())}. Fine-tune it"
-            " first; what it gives now follows from chance."
-        )
 
 
 def _source(saved: SavedModel, inputs: InMemory | str | Path) -> Path | Table:

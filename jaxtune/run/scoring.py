@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.sources.rows import read_data
+from jaxtune.data.sources.rows import read_evaluation
+from jaxtune.io.json_files import read_json_object
 from jaxtune.run.console import Report
 from jaxtune.run.encoding import encode_splits
 from jaxtune.run.evaluate import all_scores
@@ -11,14 +12,17 @@ from jaxtune.run.predictions import outputs_of
 from jaxtune.run.saved import open_saved
 from jaxtune.run.trackers import finite
 from jaxtune.settings import Settings
-from jaxtune.tasks.registry import find_task
+from jaxtune.settings.data import SourceSettings
+from jaxtune.settings.dicts import from_dict
 from jaxtune.tasks.task import keeping_tokens
 
 
 def score(
     settings: Settings, workdir: Path, report: Report, token_cache_dir: Path | None = None
 ) -> dict[str, dict[str, float | None]]:
-    """Scores a saved model on the validation and test splits of the config's data.
+    """Scores a saved model on the validation and test splits of the config's data, or on all of it.
+
+    Data without such splits is scored as a whole, but for rows that the model was trained on.
 
     Args:
       settings: `model.path` is scored where `workdir` holds no `model/` of its own.
@@ -34,7 +38,6 @@ def score(
     """
     own = workdir / "model"
     folder = str(own) if own.is_dir() else settings.model.path
-    data = read_data(settings.data, find_task(settings.task).data.reader)
     saved = open_saved(folder, settings.precision.compute_dtype, settings.data)
     report.line(f"scoring {folder}")
     if saved.task.name != settings.task:
@@ -42,13 +45,8 @@ def score(
             f"{folder} is a model of {saved.task.name}, but config.task is {settings.task}."
         )
     names = saved.pretrained.class_names
-    for name in data.class_names:
-        if name not in names:
-            raise UserError(
-                f"{settings.data.source.path} has the class {name!r}, but {folder} knows only"
-                f" {', '.join(names[:20])}."
-            )
-    del data.splits["train"]
+    trained_on = _source_of_run(saved.pretrained.folder.parent)
+    data = read_evaluation(settings.data, saved.task.data.reader, names, trained_on)
     examples, cuts = encode_splits(
         keeping_tokens(saved.task, token_cache_dir),
         data,
@@ -67,3 +65,12 @@ def score(
         found[split] = {name: finite(value) for name, value in scores.items()}
         report.table(split, [(name, f"{value:.4f}") for name, value in scores.items()])
     return found
+
+
+def _source_of_run(workdir: Path) -> SourceSettings | None:
+    """The data of the run whose workdir it is; None where it is none."""
+    try:
+        data = read_json_object(workdir / "config.json")["data"]
+        return from_dict(SourceSettings, {name: data[name] for name in ("path", "name", "sha256")})
+    except (OSError, UserError, KeyError, TypeError):
+        return None

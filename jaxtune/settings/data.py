@@ -66,12 +66,20 @@ class ColumnSettings:
       label_column: class, number, list of classes, tags or answers, as the task has it.
       label_columns: several targets of a regression, or one column of 0 and 1 for each class, in
         the place of `label_column`.
+      label_lists: of `multi_label`: whether a list holds the `names` of the classes that apply, or
+        is `multi_hot`, with 0 or 1 for each class; `auto` tells by the values.
+      label_separator: of `multi_label`: stands between the classes in a field that is no JSON list.
+      on_unknown_class: what becomes of rows of an evaluation whose class training does not have:
+        `stop` refuses them, `wrong` counts each as an error, and the loss leaves it out.
     """
 
     text_columns: Annotated[tuple[str, ...], Len(1, 2), doc("one or two names")] = ("text",)
     image_column: str = "image"
     label_column: str = "label"
     label_columns: tuple[str, ...] = ()
+    label_lists: Literal["auto", "names", "multi_hot"] = "auto"
+    label_separator: Annotated[str, MinLen(1), doc("one or more characters")] = "|"
+    on_unknown_class: Literal["stop", "wrong"] = "stop"
 
 
 @dataclasses.dataclass(frozen=True)

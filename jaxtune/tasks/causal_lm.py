@@ -3,8 +3,6 @@
 Source: Radford et al. 2019, Language Models are Unsupervised Multitask Learners, section 2.
 """
 
-from typing import Any
-
 import numpy as np
 
 from jaxtune.core.errors import UserError
@@ -12,12 +10,13 @@ from jaxtune.data.sources.rows import Rows
 from jaxtune.data.text import blocks
 from jaxtune.data.text.examples import Examples
 from jaxtune.data.text.text_tables import Track
+from jaxtune.data.text.tokenizer import FileTokenizer
 from jaxtune.settings.data import DataSettings
 from jaxtune.tasks import language_modeling
 
 
 def encode(
-    rows: Rows, tokenizer: Any, settings: DataSettings, track: Track = iter
+    rows: Rows, tokenizer: FileTokenizer, settings: DataSettings, track: Track = iter
 ) -> tuple[Examples, list[str]]:
     """Blocks of tokens, each labelled with the one after it.
 

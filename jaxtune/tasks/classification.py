@@ -37,13 +37,24 @@ def batch_metrics(outputs: Float[Array, "b *t c"], batch: Batch) -> dict[str, Me
     }
 
 
+def class_metrics(outputs: Float[Array, "b c"], batch: Batch) -> dict[str, Mean]:
+    """`batch_metrics` where an example may have a class that the model does not have.
+
+    It counts as an error in the accuracy, and has no part in the loss.
+    """
+    found, labels = batch_metrics(outputs, batch), batch["labels"]
+    known = weights(batch, labels.shape) * (labels < outputs.shape[-1])
+    labels = jnp.minimum(labels, outputs.shape[-1] - 1)
+    return found | {"loss": cross_entropy(outputs, batch | {"labels": labels, "weight": known})}
+
+
 def scores(means: Mapping[str, float], outputs: np.ndarray, examples: Any) -> dict[str, float]:
     """Accuracy, macro F1 and Matthews correlation, by scikit-learn.
 
     Args:
       means: not read.
       outputs: logits, float32 [n c].
-      examples: with `labels`, class indices, int32 [n].
+      examples: with `labels`, class indices, int32 [n]; those beyond c are never predicted.
 
     Returns:
       `accuracy`; `macro_f1`, the mean of F1 over the classes that occur in labels or predictions;
@@ -63,8 +74,9 @@ def scores(means: Mapping[str, float], outputs: np.ndarray, examples: Any) -> di
 
 
 def reorder(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Class indices in the model's order."""
-    return order[labels]
+    """Class indices in the model's order; those of classes that it does not have stay."""
+    beyond = np.arange(len(order), max(labels.max(initial=0) + 1, len(order)), dtype=order.dtype)
+    return np.concatenate([order, beyond])[labels]
 
 
 def decode(outputs: np.ndarray, examples: Any, class_names: Sequence[str]) -> Records:
@@ -87,7 +99,7 @@ CLASSIFICATION = Task(
     head="sequence",
     problem_type="single_label_classification",
     data=TaskData(text_tables.CLASSES, text_tables.encode, reorder=reorder),
-    loss=TaskLoss(make_loss, batch_metrics),
+    loss=TaskLoss(make_loss, class_metrics),
     scores=TaskScores(
         scores,
         best="accuracy",

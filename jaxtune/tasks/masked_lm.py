@@ -9,7 +9,6 @@ Source: Devlin et al. 2019, BERT, section 3.1 and appendix A.1; Liu et al. 2019,
 """
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
@@ -19,6 +18,7 @@ from jaxtune.data.sources.rows import Rows
 from jaxtune.data.text import blocks
 from jaxtune.data.text.examples import Examples, Fields
 from jaxtune.data.text.text_tables import Track
+from jaxtune.data.text.tokenizer import FileTokenizer
 from jaxtune.settings.data import DataSettings
 from jaxtune.tasks import language_modeling
 
@@ -26,7 +26,7 @@ MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the chosen tokens; the others stay a
 
 
 def encode(
-    rows: Rows, tokenizer: Any, settings: DataSettings, track: Track = iter
+    rows: Rows, tokenizer: FileTokenizer, settings: DataSettings, track: Track = iter
 ) -> tuple[Examples, list[str]]:
     """Blocks of tokens, each labelled with itself; `mask_tokens` hides some of them.
 
@@ -46,7 +46,7 @@ def encode(
     """
     if tokenizer.mask_token_id is None:
         raise UserError(
-            f"{tokenizer.name_or_path}: the tokenizer has no mask token, but masked_lm hides words"
+            f"{tokenizer.place}: the tokenizer has no mask token, but masked_lm hides words"
             " behind one. Choose a model that was trained with masks, or config.task='causal_lm'."
         )
     texts = blocks.tokenize_texts(tokenizer, rows.inputs, track)
@@ -55,7 +55,7 @@ def encode(
     streams = [blocks.join(texts, blocks.separator(tokenizer))] if learning else texts
     parts = [blocks.cut(ids, size) for ids in streams]
     found = blocks.make_examples(parts, tokenizer.pad_token_id, frame)
-    special = blocks.special_tokens(tokenizer)
+    special = {*tokenizer.all_special_ids}
     ids = found.tokens.input_ids
     candidates = np.isin(ids, list(special), invert=True)
     if learning and not candidates.any():

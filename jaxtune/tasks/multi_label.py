@@ -21,8 +21,12 @@ def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -
 
 
 def batch_metrics(outputs: Float[Array, "b c"], batch: Batch) -> dict[str, Mean]:
-    """The loss of a batch (nats, mean over the classes), as sum and weight."""
-    return {"loss": binary_cross_entropy(outputs, batch)}
+    """The loss of a batch (nats, mean over the classes), as sum and weight.
+
+    Further columns of the labels, of classes that the model does not have, are left out.
+    """
+    labels = batch["labels"][..., : outputs.shape[-1]]
+    return {"loss": binary_cross_entropy(outputs, batch | {"labels": labels})}
 
 
 def scores(means: Mapping[str, float], outputs: np.ndarray, examples: Any) -> dict[str, float]:
@@ -31,7 +35,8 @@ def scores(means: Mapping[str, float], outputs: np.ndarray, examples: Any) -> di
     Args:
       means: not read.
       outputs: logits, float32 [n c].
-      examples: with `labels`, float32 [n c], 1 where a class applies.
+      examples: with `labels`, float32 [n c], 1 where a class applies; there may be further
+        columns, of classes that are never predicted.
 
     Returns:
       `micro_f1` over all decisions, `macro_f1` the mean over the classes (0 for a class that
@@ -40,7 +45,9 @@ def scores(means: Mapping[str, float], outputs: np.ndarray, examples: Any) -> di
     from sklearn import metrics
 
     del means
-    labels, predicted = examples.labels > 0.5, outputs > 0
+    labels = examples.labels > 0.5
+    predicted = np.zeros_like(labels)
+    predicted[:, : outputs.shape[1]] = outputs > 0
     f1_score: Any = metrics.f1_score  # whose annotations admit no number for zero_division
     f1 = {
         f"{mean}_f1": float(f1_score(labels, predicted, average=mean, zero_division=0))
@@ -50,8 +57,8 @@ def scores(means: Mapping[str, float], outputs: np.ndarray, examples: Any) -> di
 
 
 def reorder(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Columns in the model's order of classes."""
-    return labels[:, np.argsort(order)]
+    """Columns in the model's order of classes, and then those that it does not have."""
+    return np.concatenate([labels[:, np.argsort(order)], labels[:, len(order) :]], axis=1)
 
 
 def decode(outputs: np.ndarray, examples: Any, class_names: Sequence[str]) -> Records:

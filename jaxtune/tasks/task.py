@@ -131,6 +131,38 @@ class Task(NamedTuple):
     output: TaskOutput
 
 
+_KEPT, _HOLDERS = ("id", "file"), (str, list, dict)  # of a record without an answer
+
+
+def records_of(
+    task: Task, outputs: Any, examples: Any, class_names: Sequence[str], rows: Rows
+) -> Records:
+    """A record for each row; of one without an answer its values are empty.
+
+    Args:
+      task: decodes the outputs.
+      outputs: of all examples.
+      examples: of the rows.
+      class_names: in the order of the outputs.
+      rows: where any of them has no answer, each record has a `reason`, None where it has one.
+    """
+    records = task.output.decode(outputs, examples, class_names)
+    if rows.reasons is None:
+        return records
+    return [
+        (_emptied(record) if reason else record) | {"reason": reason or None}
+        for record, reason in zip(records, rows.reasons, strict=True)
+    ]
+
+
+def _emptied(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with an empty text, list or mapping in the place of each, and None for a number."""
+    return {
+        name: value if name in _KEPT else type(value)() if isinstance(value, _HOLDERS) else None
+        for name, value in record.items()
+    }
+
+
 def keeping_tokens(task: Task, folder: Path | None) -> Task:
     """The task with its tokens kept in `folder`, where it has one and turns whole texts to them."""
     if folder is None or task.data.encode is not text_tables.encode:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxtune.core.types import Batch, LossFn, Mean
+from jaxtune.core.types import Batch, LossFn, Mean, weights
 from jaxtune.data.text import tags, words
 from jaxtune.data.text.word_tokens import UNSCORED, Words, encode
 from jaxtune.data.text.words import Tags
@@ -33,7 +33,13 @@ def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -
 
 
 def batch_metrics(outputs: Float[Array, "b t c"], batch: Batch) -> dict[str, Mean]:
-    """The loss of a batch over its scored tokens (nats), as sum and weight."""
+    """The loss of a batch over its scored tokens (nats), as sum and weight.
+
+    Words with a tag that the model does not have are left out.
+    """
+    labels = batch["labels"]
+    known = weights(batch, labels.shape) * (labels < outputs.shape[-1])
+    batch = batch | {"labels": jnp.minimum(labels, outputs.shape[-1] - 1), "weight": known}
     return {"loss": cross_entropy(outputs, _with_indices(batch))}
 
 
@@ -82,6 +88,8 @@ def reorder(labels: Sequence[Tags], order: np.ndarray) -> list[Tags]:
     """Tags with indices in the model's order."""
     if not labels:
         return []
+    # Tags that the model does not have stay behind those that it has.
+    order = np.concatenate([order, np.arange(len(order), len(labels[0].names), dtype=order.dtype)])
     names = {int(order[c]): name for c, name in labels[0].names.items()}
     return [Tags(order[sentence.classes], names) for sentence in labels]
 

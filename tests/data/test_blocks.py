@@ -11,6 +11,8 @@ from jaxtune.core.errors import UserError
 from jaxtune.data.sources.locate import load_tables
 from jaxtune.data.sources.rows import read_data
 from jaxtune.data.text import blocks
+from jaxtune.data.text.tokenizer import FileTokenizer
+from jaxtune.data.text.tokenizer_files import of_transformers
 from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.settings.data import DataSettings, SourceSettings
 from jaxtune.settings.dicts import from_dict
@@ -37,7 +39,7 @@ def make_tokenizer(words, template=None, **special):
     if template:
         known = [(token, ids[token]) for token in {*special.values()} if token in template]
         inner.post_processor = processors.TemplateProcessing(single=template, special_tokens=known)
-    return PreTrainedTokenizerFast(tokenizer_object=inner, **special)
+    return of_transformers(PreTrainedTokenizerFast(tokenizer_object=inner, **special))
 
 
 ROBERTA = {
@@ -162,16 +164,12 @@ def test_new_texts_keep_their_places(tmp_path, write_csv):
 # --- Tokens -----------------------------------------------------------------------------------
 
 
-def test_texts_are_tokenized_whole_and_without_special_tokens(bert, vocab, golden):
+def test_texts_are_tokenized_whole_and_without_special_tokens(bert, vocab):
     texts = [*LINES, " ".join(["cat"] * 700), ""]
     expected = [[vocab[word] for word in text.split()] for text in texts]
-    own = load_tokenizer(golden / "odd")
-    own.backend_tokenizer.enable_truncation(3)  # as a tokenizer.json may ask for
-    own.backend_tokenizer.enable_padding(length=9)
-    for tokenizer in (bert, own):
-        found = blocks.tokenize_texts(tokenizer, texts)
-        assert [ids.tolist() for ids in found] == expected
-        assert all(ids.dtype == np.int32 for ids in found)
+    found = blocks.tokenize_texts(bert, texts)
+    assert [ids.tolist() for ids in found] == expected
+    assert all(ids.dtype == np.int32 for ids in found)
 
 
 def test_progress_counts_chunks_of_texts(bert):
@@ -198,7 +196,7 @@ def test_the_separator_and_the_frame_are_the_tokenizer_s_own(bert, vocab):
     assert found == ((0,), (2,))
 
     both = make_tokenizer(["cat"], eos_token="</s>", sep_token="[SEP]")
-    assert blocks.separator(both) == both.convert_tokens_to_ids("[SEP]") == 1
+    assert blocks.separator(both) == both.get_vocab()["[SEP]"] == 1
 
     gpt2 = make_tokenizer(["cat"], eos_token="<|endoftext|>")
     assert blocks.separator(gpt2) == 0
@@ -222,13 +220,12 @@ def test_a_tokenizer_without_a_separator_is_refused():
 
 
 def test_special_tokens_are_all_that_the_tokenizer_knows(golden, vocab):
-    tokenizer = load_tokenizer(golden / "odd")
     special = {vocab[f"[{name}]"] for name in ("PAD", "UNK", "CLS", "SEP", "MASK")}
-    assert blocks.special_tokens(tokenizer) == special
-    tokenizer.add_special_tokens({"additional_special_tokens": ["[ENTITY]"]})
-    tokenizer.add_tokens([AddedToken("[TITLE]", special=True), "word"])
-    added = tokenizer.convert_tokens_to_ids(["[ENTITY]", "[TITLE]", "word"])
-    assert blocks.special_tokens(tokenizer) == special | {*added[:2]}
+    assert {*load_tokenizer(golden / "odd").all_special_ids} == special
+    known = load_tokenizer(golden / "odd").backend_tokenizer
+    known.add_tokens([AddedToken("[TITLE]", special=True), "word"])
+    found = FileTokenizer(known, {"pad_token": "[PAD]"}).all_special_ids
+    assert {*found} == special | {known.token_to_id("[TITLE]")}
 
 
 # --- Blocks -----------------------------------------------------------------------------------

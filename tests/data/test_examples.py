@@ -203,5 +203,5 @@ def test_load_tokenizer_refuses_one_without_a_padding_token(odd, tmp_path):
     shutil.copy(odd / "tokenizer.json", folder)
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "[UNK]"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    with pytest.raises(UserError, match="padless: the tokenizer has no padding token"):
+    with pytest.raises(UserError, match=r"padless.*the tokenizer has no padding token"):
         load_tokenizer(folder)

@@ -56,14 +56,14 @@ def as_array(path):
 
 @pytest.mark.parametrize("word", ["validation", "val", "dev", "valid", "Val"])
 def test_a_folder_for_each_split(tmp_path, word):
-    fill(tmp_path / "train", ["dog", "cat"])
+    fill(tmp_path / "train", ["dog", "cat"], count=5)
     fill(tmp_path / word, ["cat", "dog"], count=2, first=1000)
     fill(tmp_path / "test", ["cat"], count=3, first=2000)
     fill(tmp_path / "unused", ["bird"])
     data = read(tmp_path, validation_size=0.5, test_size=0.5)
     assert data.class_names == ("cat", "dog")
     assert {split: rows.labels.tolist() for split, rows in data.splits.items()} == {
-        "train": [0] * 4 + [1] * 4,
+        "train": [0] * 5 + [1] * 5,
         "validation": [0, 0, 1, 1],
         "test": [0, 0, 0],
     }
@@ -155,6 +155,9 @@ def test_a_class_that_train_does_not_have(tmp_path):
     fill(tmp_path / "test", ["cat", "dogs"])
     with pytest.raises(UserError, match=r"test/dogs: .*'dogs' in test.*cat, dog.*Nearest: dog\."):
         read(tmp_path)
+    data = read(tmp_path, on_unknown_class="wrong", validation_size=0.25)
+    assert data.splits["test"].labels.max() == 2
+    assert any("dogs" in note and "counts as an error" in note for note in data.notes)
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,23 @@
 """Labels, targets and texts: what is taken, what is refused, and with which words."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources.table import Table
 from jaxtune.data.text.labels import (
+    class_labels,
     class_names,
     encode_classes,
     encode_targets,
     has_targets,
     text_rows,
 )
+from jaxtune.tasks import classification
 
 
 def table(values, names=(), source="dir/train.csv"):
@@ -182,3 +186,67 @@ def test_number_of_text_columns(columns):
 def test_column_that_is_not_there(call):
     with pytest.raises(UserError, match=r"dir/train\.csv.*'label'.*'labels'.*Nearest: label\."):
         call(table(["a"]), "labels")
+
+
+# --- Labels as people write them ----------------------------------------------------------------
+
+
+def test_white_space_around_a_label_makes_no_class_and_is_counted():
+    found = table(["pos", " pos", "neg\t", "\u00a0neg", "neg"])
+    assert class_names(found, "label") == ("neg", "pos")
+    labels = class_labels(found, "label", ("neg", "pos"))
+    assert labels.indices.tolist() == [1, 1, 0, 0, 0]
+    assert labels.notes == ("3 labels had white space around them, which was taken off",)
+
+
+def test_a_class_that_training_lacks_is_refused_with_its_count_and_the_setting():
+    found = table(["a", "meal", "b", "day", "meal"], source="dir/test.csv")
+    with pytest.raises(UserError) as caught:
+        class_labels(found, "label", ("a", "b"))
+    for part in ("dir/test.csv line 3", "3 of 5", "'meal' 2, 'day' 1", "on_unknown_class=wrong"):
+        assert part in str(caught.value)
+
+
+def test_a_class_that_training_lacks_is_scored_as_scikit_learn_scores_it():
+    found = table(["a", "meal", "b", "day", "b"])
+    labels = class_labels(found, "label", ("a", "b"), "wrong")
+    assert labels.names == ("a", "b", "meal", "day")
+    assert labels.indices.tolist() == [0, 2, 1, 3, 1]
+    assert "2 of 5" in labels.notes[0]
+    predicted = ["a", "b", "b", "a", "b"]
+    logits = np.array([[1.0, 0.0] if name == "a" else [0.0, 1.0] for name in predicted], np.float32)
+    right = found.columns["label"]
+    scores = classification.scores({}, logits, SimpleNamespace(labels=labels.indices))
+    assert scores == pytest.approx(
+        {
+            "accuracy": metrics.accuracy_score(right, predicted),
+            "macro_f1": metrics.f1_score(right, predicted, average="macro"),
+            "mcc": metrics.matthews_corrcoef(right, predicted),
+        }
+    )
+    batch = {"labels": labels.indices, "weight": np.array([1, 1, 1, 1, 0], np.float32)}
+    means = classification.class_metrics(logits, batch)
+    assert (float(means["accuracy"].total), float(means["accuracy"].weight)) == (2, 4)
+    known = {"labels": labels.indices[[0, 2]], "weight": np.ones(2, np.float32)}
+    expected = classification.cross_entropy(logits[[0, 2]], known)
+    np.testing.assert_allclose(means["loss"], expected, rtol=1e-6)
+    order = np.array([1, 0], np.int32)
+    assert classification.reorder(labels.indices, order).tolist() == [1, 2, 0, 3, 0]
+
+
+@pytest.mark.parametrize(
+    ("names", "values"),
+    [
+        (("LABEL_0", "LABEL_1", "LABEL_2"), [2, "0", 1.0]),
+        (("0", "1", "2"), ["LABEL_2", "LABEL_0", "LABEL_1"]),
+    ],
+)
+def test_numbers_are_the_classes_of_a_model_that_only_numbers_them(names, values):
+    assert encode_classes(table(values), "label", names).tolist() == [2, 0, 1]
+
+
+def test_measured_numbers_are_no_classes():
+    with pytest.raises(UserError, match=r"dir/train\.csv.*40 different.*'label'.*task=regression"):
+        class_names(table([f"{i * 0.37:.2f}" for i in range(40)]), "label")
+    ratings = [i / 2 for i in range(10)] * 4
+    assert len(class_names(table(ratings), "label")) == 10

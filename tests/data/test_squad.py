@@ -384,3 +384,52 @@ def test_a_parquet_file_of_the_hub(tmp_path):
     assert squad.rows(take(loaded, [0]), columns, ()).inputs == [
         Question("a", "Where?", CONTEXT, True)
     ]
+
+
+# --- Answers whose offsets are off --------------------------------------------------------------
+
+
+def many(*answers):
+    """A table of one question a row; each answer is (context, text, answer_start)."""
+    contexts, texts, starts = zip(*answers, strict=True)
+    columns = {
+        "id": [f"q{i}" for i in range(len(answers))],
+        "question": ["Where?"] * len(answers),
+        "context": list(contexts),
+        "answers": [{"text": [t], "answer_start": [s]} for t, s in zip(texts, starts, strict=True)],
+    }
+    return Table(columns, "dir/train.json", range(1, 1 + len(answers)), {})
+
+
+def utf16_start(context, text):
+    """Where a text begins, as JavaScript and Java count."""
+    return len(context[: context.index(text)].encode("utf-16-le")) // 2
+
+
+def test_moved_answers_are_counted_and_named():
+    right, wrong = (CONTEXT, "London", 25), (CONTEXT, "London", 27)
+    assert rows_of(many(right, right)).notes == ()
+    (note,) = rows_of(many(right, *[wrong] * 7)).notes
+    assert note.startswith("7 of 8 answers do not stand at their answer_start")
+    assert "'q1' ('London' from 27 to 25)" in note
+    assert note.endswith("and 2 more")
+    assert rows_of(table([{"text": " London", "answer_start": 24}])).notes == ()
+
+
+def test_starts_in_utf16_units_are_known_where_all_answers_agree():
+    context = "\U0001f600 a cat, \U0001f680 a cat, a dog \U0001f600 and a cat"
+    starts = [m.start() for m in re.finditer("a cat", context)]
+    units = [len(context[:s].encode("utf-16-le")) // 2 for s in starts]
+    found = rows_of(many((CONTEXT, "London", 25), *[(context, "a cat", u) for u in units]))
+    assert [answers[0].start for answers in found.labels] == [25, *starts]
+    assert found.notes == ("answer_start counts UTF-16 units here, by which all answers agree",)
+    assert utf16_start(context, "a dog") == context.index("a dog") + 2
+
+
+def test_starts_in_characters_stay_where_one_answer_stands_by_them_alone():
+    context = "\U0001f600 a cat"
+    by_units, by_characters = (context, "a cat", 3), (context, "a cat", 2)
+    for rows in ([by_characters] * 2, [by_units, by_characters]):
+        found = rows_of(many(*rows))
+        assert [answers[0].start for answers in found.labels] == [2, 2]
+        assert not any("UTF-16" in note for note in found.notes)

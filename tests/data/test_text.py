@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.sources.rows import class_order, read_data
+from jaxtune.data.sources.rows import class_order, read_data, read_evaluation
 from jaxtune.data.text import text_tables
 from jaxtune.data.text.tokens import load_tokenizer
-from jaxtune.settings.data import DataSettings
+from jaxtune.settings.data import DataSettings, SourceSettings
 from jaxtune.settings.dicts import from_dict
 
 CLASSES = ("bad", "good", "so")
@@ -215,3 +215,45 @@ def test_progress_is_tracked(folder, tokenizer):
 
     text_tables.encode(read(folder).splits["train"], tokenizer, DataSettings(), track)
     assert calls == [1]
+
+
+# --- Evaluation ---------------------------------------------------------------------------------
+
+
+def evaluated(path, names=CLASSES, trained_on=None, **fields):
+    settings = from_dict(DataSettings, {"path": str(path), **fields})
+    data = read_evaluation(settings, text_tables.CLASSES, names, trained_on)
+    return {split: len(rows.inputs) for split, rows in data.splits.items()}, data
+
+
+def test_evaluation_scores_all_rows_of_one_file(single):
+    sizes, data = evaluated(single)
+    assert sizes == {"data": 90}
+    assert data.splits["data"].labels.tolist() == [i % 3 for i in range(90)]
+    assert evaluated(single, test_size=0.5)[0] == {"data": 90}
+    sizes, data = evaluated(single, max_eval_examples=30)
+    assert sizes == {"data": 30}
+    assert "data: 30 of 90 rows, by config.data.max_eval_examples" in data.notes
+
+
+def test_evaluation_scores_the_held_out_rows_of_the_data_that_was_trained_on(single, write_csv):
+    run = read(single, test_size=0.2)
+    trained_on = SourceSettings(path="elsewhere", sha256=run.sha256)
+    sizes, data = evaluated(single, trained_on=trained_on, test_size=0.2)
+    assert sizes == {"test": 18, "validation": 7}
+    for split, rows in data.splits.items():
+        assert rows.inputs == run.splits[split].inputs
+    write_csv(single, make_rows(30, first=900))
+    assert evaluated(single, trained_on=trained_on)[0] == {"data": 30}
+
+
+def test_evaluation_scores_the_splits_that_there_are(folder):
+    assert evaluated(folder)[0] == {"validation": 30, "test": 24}
+
+
+def test_evaluation_follows_the_classes_of_the_model(single):
+    names = ("so", "other", "bad", "good")
+    labels = evaluated(single, names)[1].splits["data"].labels
+    assert [names[i] for i in labels] == [CLASSES[i % 3] for i in range(90)]
+    with pytest.raises(UserError, match=r"all\.csv line 4.*'so'.*bad, good\..*30 of 90 labels"):
+        evaluated(single, ("bad", "good"))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxtune.data.sources.rows import Rows
-from jaxtune.data.text import text_tables, token_cache, tokens
-from jaxtune.data.text.tokens import FolderTokenizer, tokenize
+from jaxtune.data.text import text_tables, token_cache
+from jaxtune.data.text.tokens import load_tokenizer, tokenize
 from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import from_dict
 from jaxtune.tasks.registry import TASKS
@@ -18,7 +18,7 @@ TEXTS = [("good film",), ("the cat ran so far on the film",), ("",), ("bad",)]
 
 @pytest.fixture
 def tokenizer(golden):
-    return FolderTokenizer(golden / "odd", 1000)
+    return load_tokenizer(golden / "odd")
 
 
 @pytest.fixture
@@ -60,28 +60,14 @@ def test_whatever_the_tokens_follow_from_is_in_the_name(tokenizer, asked, tmp_pa
     once(tokenizer, TEXTS, 7)
     folder = tmp_path / "model"
     shutil.copytree(golden / "odd", folder)
-    once(FolderTokenizer(folder, 1000), TEXTS, 6)  # found, since it has the same files
+    once(load_tokenizer(folder), TEXTS, 6)  # found, since it has the same files
     (folder / "model.safetensors").write_bytes(b"other weights")
-    once(FolderTokenizer(folder, 1000), TEXTS, 6)
+    once(load_tokenizer(folder), TEXTS, 6)
     assert asked == [*map(len, lists), 4]
     file = folder / "tokenizer_config.json"
     file.write_text(file.read_text().replace("{", '{"truncation_side": "left", ', 1))
-    once(FolderTokenizer(folder, 1000), TEXTS, 6)
+    once(load_tokenizer(folder), TEXTS, 6)
     assert asked == [*map(len, lists), 4, 4]
-
-
-def test_a_tokenizer_is_loaded_when_it_is_needed(golden, tmp_path, monkeypatch):
-    first = FolderTokenizer(golden / "odd", 1000)
-    expected = token_cache.tokenize_once(tmp_path, first, TEXTS, 6)
-    monkeypatch.setattr(tokens, "load_tokenizer", lambda folder: pytest.fail("it was loaded"))
-    same(
-        token_cache.tokenize_once(tmp_path, FolderTokenizer(golden / "odd", 1000), TEXTS, 6),
-        expected,
-    )
-    assert len(first) == len(first.get_vocab())
-    assert first.mask_token_id == first.loaded.mask_token_id
-    with pytest.raises(AttributeError, match="no_such_thing"):
-        _ = first.no_such_thing
 
 
 @pytest.mark.parametrize(

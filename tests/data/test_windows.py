@@ -4,7 +4,6 @@ import dataclasses
 import random
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from jaxtune.data.batching.batches import BatchIndex
 from jaxtune.data.sources.rows import Rows
 from jaxtune.data.text import windows
 from jaxtune.data.text.squad import Answer, Question
+from jaxtune.data.text.tokenizer_files import of_transformers
 from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.settings.data import AnswerSettings, DataSettings
 from jaxtune.settings.dicts import from_dict
@@ -40,7 +40,7 @@ def byte_level(post):
     )
     bpe.train_from_iterator([" ".join(WORDS[:11])] * 3, trainer)
     bpe.post_processor = post
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>")
+    return of_transformers(PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>"))
 
 
 @pytest.fixture(params=KINDS)
@@ -79,13 +79,14 @@ def make_rows(seed, count=30, longest=60):
 
 def reference(tokenizer, question, context, answer, max_length, stride):
     """(tokens, label) of each window, from texts that were tokenized apart and put together."""
-    special = tokenizer.num_special_tokens_to_add(pair=True)
+    special = tokenizer.num_special_tokens(pair=True)
     before, after = {3: ([2], [3]), 0: ([], []), 4: ([0], [2])}[special]  # BERT, GPT-2, RoBERTa
     between = after * (2 if special == 4 else 1)
-    options = {"add_special_tokens": False, "truncation": False, "padding": False}
-    head = [*before, *tokenizer(question, **options)["input_ids"], *between]
-    encoded = tokenizer(context, return_offsets_mapping=True, **options)
-    tokens, spans = encoded["input_ids"], encoded["offset_mapping"]
+    asked, encoded = tokenizer.backend_tokenizer.encode_batch(
+        [question, context], add_special_tokens=False
+    )
+    head = [*before, *asked.ids, *between]
+    tokens, spans = encoded.ids, encoded.offsets
     room = max_length - len(head) - len(after)
     found, start = [], 0
     while True:
@@ -287,12 +288,6 @@ def test_no_room_for_a_question(bert, max_length, stride):
         assert part in str(caught.value)
 
 
-def test_a_tokenizer_without_offsets():
-    slow = SimpleNamespace(is_fast=False, name_or_path="models/slow")
-    with pytest.raises(UserError, match=r"models/slow.*tokenizer\.json"):
-        windows.encode(make_rows(0), slow, DataSettings())
-
-
 def test_a_context_without_tokens(bert):
     rows = Rows([Question("a", "is it", "\u200b"), Question("b", "is it", "\u200b")], [(), ()])
     rows.labels[1] = (Answer("\u200b", 0),)
@@ -302,17 +297,10 @@ def test_a_context_without_tokens(bert):
     assert notes == ["1 of 2 answers are wholly in no window; raise doc_stride"]
 
 
-def test_settings_of_the_tokenizer_do_not_count_and_are_not_left_behind(bert):
-    rows, settings = make_rows(0), FORTY
-    plain, _ = windows.encode(rows, bert, settings)
-    backend = bert.backend_tokenizer
-    backend.enable_truncation(5, stride=2, strategy="longest_first", direction="left")
-    backend.enable_padding(length=64)
-    other, _ = windows.encode(rows, bert, settings)
-    assert other.tokens.input_ids.tolist() == plain.tokens.input_ids.tolist()
-    assert other.labels.tolist() == plain.labels.tolist()
-    assert backend.truncation is None
-    assert backend.padding is None
+def test_nothing_is_left_behind(bert):
+    windows.encode(make_rows(0), bert, FORTY)
+    assert bert.backend_tokenizer.truncation is None
+    assert bert.backend_tokenizer.padding is None
 
 
 def test_nothing_depends_on_the_rest_of_the_rows(bert):

@@ -5,8 +5,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from jaxtune.core.errors import UserError
 from jaxtune.data.sources.rows import Rows
+from jaxtune.data.text.tokenizer_files import of_transformers
 from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.data.text.word_tokens import UNSCORED, encode
 from jaxtune.data.text.words import Tags, from_words
@@ -40,7 +40,7 @@ def byte_level(prefix, special=True):
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     if special:
         backend.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0))
-    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>")
+    return of_transformers(PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>"))
 
 
 def encoded(tokenizer, sentences, max_length=64, classes=None):
@@ -106,14 +106,14 @@ def test_words_are_separate_for_a_byte_level_tokenizer(prefix, special):
     ]
     found, notes = encoded(byte_level(prefix, special), sentences)
     # transformers asks for add_prefix_space=True with words.
-    expected = byte_level(True, special)(sentences, is_split_into_words=True)
-    assert found.tokens.input_ids.tolist() == [i for ids in expected["input_ids"] for i in ids]
+    expected = byte_level(True, special).encode(sentences, words=True)
+    assert found.tokens.input_ids.tolist() == [i for part in expected for i in part.ids]
     assert notes == []
     tokenizer = byte_level(True)
     for i, sentence in enumerate(sentences):
         tokens = found.tokens.input_ids[found.tokens.offsets[i] : found.tokens.offsets[i + 1]]
         parts = np.split(tokens[: -1 if special else None], found.info[i].tokens)
-        words = [tokenizer.decode(part, clean_up_tokenization_spaces=False) for part in parts[1:]]
+        words = [tokenizer.backend_tokenizer.decode(part.tolist()) for part in parts[1:]]
         assert words == [f" {word}" for word in sentence]
 
 
@@ -126,14 +126,6 @@ def test_chunks_and_batches(bert, monkeypatch):
         np.testing.assert_array_equal(one, other)
     for name in ("labels", "weights"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
-
-
-def test_a_tokenizer_that_knows_no_words(bert):
-    class Slow:
-        is_fast = False
-
-    with pytest.raises(UserError, match="Slow does not say which word"):
-        encode(Rows([from_words(["a"])], None), Slow(), DataSettings())
 
 
 def test_unscored_is_no_class():

@@ -1,17 +1,22 @@
 """Words and tags: what is read, and what is refused with which words."""
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from seqeval.metrics import f1_score as seqeval_f1
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources.rows import read_data
 from jaxtune.data.sources.table import Table
 from jaxtune.data.text import tags
+from jaxtune.data.text.word_tokens import Words
 from jaxtune.data.text.words import READER, from_words, read_new, split_words
 from jaxtune.settings.data import ColumnSettings, DataSettings, SourceSettings
 from jaxtune.settings.dicts import from_dict
+from jaxtune.tasks import token_classification
 
 COLUMNS = ColumnSettings(text_columns=("tokens",), label_column="ner")
 PERSON = ("O", "B-person", "I-person")
@@ -280,10 +285,8 @@ def test_read_new(tmp_path, name, content, columns, expected):
 @pytest.mark.parametrize(
     ("name", "content", "columns", "parts"),
     [
-        ("a.txt", "one\n\ntwo\n", (), ("line 2", "found ''")),
-        ("a.txt", "one\n \u00a0\ntwo\n", (), ("line 2", "a text with one")),
         ("a.txt", "", (), ("a.txt",)),
-        ("a.jsonl", '{"w": []}\n', (), ("line 1", "found []", "'w'")),
+        ("a.jsonl", '{"w": [1]}\n', (), ("line 1", "found [1]", "'w'")),
         ("a.jsonl", '{"w": ["a"], "v": 1}\n', (), ("w, v", "--text_columns=NAME")),
         ("a.jsonl", '{"w": ["a"]}\n', ("x",), ("'w'", "'x'")),
         ("a.csv", "a,b\n1,2\n", ("a", "b"), ("--text_columns", "found 2 columns")),
@@ -326,3 +329,30 @@ def test_entities_of_prefixed_tags(sequence, expected):
 def test_entities_of_plain_tags(sequence, expected):
     assert not tags.have_prefixes(sequence)
     assert tags.entities(sequence, False) == expected
+
+
+def test_a_type_that_training_lacks_counts_as_missed_and_has_no_part_in_the_loss():
+    train, test = one_word_each("B-person", "O"), one_word_each("B-person", "B-place", "O")
+    names = READER.class_names(train, COLUMNS)
+    assert "on_unknown_class=wrong" in failure(READER.rows, test, COLUMNS, names)
+    wrong = dataclasses.replace(COLUMNS, on_unknown_class="wrong")
+    rows = READER.rows(test, wrong, names)
+    assert "1 of 3 labels" in rows.notes[0]
+    info = [
+        Words(sentence, np.zeros(1, int), tags)
+        for sentence, tags in zip(rows.inputs, rows.labels, strict=True)
+    ]
+    logits = [np.eye(3, dtype=np.float32)[[names.index(tag)]] for tag in ("B-person", "O", "O")]
+    task = token_classification
+    scores = task.scores({}, logits, SimpleNamespace(info=info))
+    right = [["B-person"], ["B-place"], ["O"]]
+    guess = [["B-person"], ["O"], ["O"]]
+    assert scores["f1"] == pytest.approx(seqeval_f1(right, guess))
+    assert scores["recall"] == 0.5
+    labels = np.array([[tags.classes[0] for tags in rows.labels]], np.int32)
+    batch = {"labels": labels, "weight": np.ones((1, 3), np.float32)}
+    known = batch | {"weight": np.array([[1, 0, 1]], np.float32), "labels": labels % 3}
+    outputs = np.stack(logits, axis=1)
+    assert task.batch_metrics(outputs, batch) == task.batch_metrics(outputs, known)
+    moved = task.reorder(rows.labels, np.array([2, 1, 0], np.int32))
+    assert [tags.names[int(tags.classes[0])] for tags in moved] == ["B-person", "B-place", "O"]

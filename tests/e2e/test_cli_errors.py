@@ -423,7 +423,7 @@ def damaged_checkpoint(world):
 
 
 def class_that_the_model_lacks(world):
-    world.write("train.csv", [*TRAIN, ("so so", "so")])
+    world.write("validation.csv", [*TRAIN, ("so so", "so")])
     return world.train("--mode=eval")
 
 
@@ -442,7 +442,10 @@ def task_that_the_model_lacks(world):
         (binary_run_config, ("run/config.json is not valid JSON", "--workdir")),
         (list_for_a_run_config, ("run/config.json", "--workdir")),
         (damaged_checkpoint, ("checkpoints/2", "Remove that folder")),
-        (class_that_the_model_lacks, ("the class 'so'", "bad, good")),
+        (
+            class_that_the_model_lacks,
+            ("validation.csv line 14", "'so'", "bad, good", "class=wrong"),
+        ),
         (task_that_the_model_lacks, ("a model of classification", "config.task is regression")),
     ],
 )
@@ -499,11 +502,6 @@ def which_column(world, model):
     return world.predict(world.model, "in.csv")
 
 
-def empty_line(world, model):
-    (world.root / "in.txt").write_text("good\n\nbad\n")
-    return world.predict(model)
-
-
 def empty_input(world, model):
     (world.root / "in.txt").write_text("")
     return world.predict(model)
@@ -553,7 +551,6 @@ def pairs_for_a_model_of_one_type(world, model):
         (no_such_column, ("in.csv line 1", "'text'", "title")),
         (no_such_named_column, ("in.csv line 1", "'bdy'", "Nearest: body")),
         (which_column, ("title, body", "--text_columns=NAME")),
-        (empty_line, ("in.txt line 2", "not empty")),
         (empty_input, ("in.txt is empty", "one text a line")),
         (latin_input, ("in.txt line 2", "0xf6", "latin-1")),
         (no_such_encoding, ("in.txt", "'latin-99'", "latin-1")),

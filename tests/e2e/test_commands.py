@@ -127,6 +127,8 @@ RUN = ["--config=c", "--workdir=w"]
         (console.run, ["lr_find", *RUN], ("'lr_find'", "Nearest: lr-find")),
         (console.run, ["--config=agnews"], ("'--config=agnews'", "train, predict")),
         (console.run, ["train", *RUN, "--seed=1"], ("--seed=1.", "Nearest: --config.seed=1.")),
+        (console.run, ["train", *RUN, "--lr=1"], ("Nearest: --config.optimizer.learning_rate=1.",)),
+        (console.run, ["train", *RUN, "--Seed=1"], ("Nearest: --config.seed=1.",)),
         (console.run, ["train", "--confg=c"], ("--confg=c.", "Nearest: --config=c.")),
         (
             console.run,

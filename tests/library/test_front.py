@@ -155,7 +155,7 @@ def test_states_are_those_of_the_last_layer(pooling, model):
     found = model.embed(texts, pooling=pooling)
     own = model.saved.pretrained
     for text, states in zip(texts, found, strict=True):
-        ids = model.saved.processor(text)["input_ids"]
+        ids = model.saved.processor.encode([text])[0].ids
         batch = {
             "input_ids": jnp.array([ids]),
             "attention_mask": jnp.ones((1, len(ids)), jnp.int32),

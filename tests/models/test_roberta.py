@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import jax
@@ -85,6 +86,25 @@ def test_given_positions_count_from_zero(sequence, batch):
     np.testing.assert_array_equal(outputs(sequence, batch | {"position_ids": counted}), plain)
     shifted = outputs(sequence, batch | {"position_ids": counted + 1})
     assert np.abs(shifted - plain).min() > 1e-4
+
+
+def test_padding_that_is_written_out_has_its_own_row():
+    """As transformers and fairseq count: the cumulative sum over all but padding, plus its id."""
+    config = config_from_hf({"pad_token_id": 1, "max_position_embeddings": 24}, "config.json")
+    rows = [[0, 7, 1, 8, 2], [0, 1, 1, 2], [1, 9], [0, 5, 2]]
+
+    def counted(row):
+        real = np.array(row) != 1
+        return np.where(real, np.cumsum(real) + 1, 1).tolist()
+
+    for row in rows:
+        found = config.positions({"input_ids": jnp.array([row])})
+        assert found[0].tolist() == counted(row)
+    packed = {
+        "input_ids": jnp.array([[*chain(*rows), 1, 1]]),
+        "position_ids": jnp.array([[*chain(*(range(len(row)) for row in rows)), 0, 0]]),
+    }
+    assert config.positions(packed)[0].tolist()[:-2] == [*chain(*map(counted, rows))]
 
 
 @pytest.mark.parametrize("head", HEADS)

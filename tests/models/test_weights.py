@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+import struct
 
 import flax.serialization
 import ml_dtypes
@@ -11,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxtune.core.errors import UserError
+from jaxtune.models.pretrained import load_pretrained
 from jaxtune.models.weights import open_weights
 
 
@@ -115,7 +117,7 @@ def test_damaged_index(tmp_path, content):
     (tmp_path / "model.safetensors.index.json").write_bytes(content)
     text = message(tmp_path)
     assert "model.safetensors.index.json" in text
-    assert "not an index of shards" in text
+    assert "Fetch it again" in text
 
 
 def test_index_reaches_no_other_folder(tmp_path):
@@ -157,3 +159,30 @@ def test_no_weights_lists_what_is_there(tmp_path):
     assert "model.safetensors" in text
     assert "0.txt, 1.txt" in text
     assert "and 2 more" in text
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "float8_e4m3fn"])
+def test_what_is_not_plain_floating_point_is_named(golden, tmp_path, dtype):
+    shutil.copytree(golden / "odd", tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["classifier.weight"] = np.ones((3, 36), getattr(ml_dtypes, dtype, dtype))
+    save_tensors(tensors, file)
+    with pytest.raises(UserError, match=r"the tensor classifier\.weight has the dtype [IUF]"):
+        load_pretrained(tmp_path / "model")
+
+
+def save_tensors(tensors, file):
+    """As safetensors does, which for numpy knows no float8."""
+    names = {"float32": "F32", "float8_e4m3fn": "F8_E4M3", "uint8": "U8", "int32": "I32"}
+    header, data = {}, b""
+    for name, value in tensors.items():
+        end = len(data) + value.nbytes
+        header[name] = {
+            "dtype": names.get(str(value.dtype), "I8"),
+            "shape": value.shape,
+            "data_offsets": [len(data), end],
+        }
+        data += value.tobytes()
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text + data)

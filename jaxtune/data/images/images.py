@@ -23,7 +23,7 @@ from jaxtune.data.sources.new_rows import open_new
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table, bad_row, check_columns, column, where
 from jaxtune.data.sources.text_files import read_lines
-from jaxtune.data.text import labels
+from jaxtune.data.text import doubts, labels
 from jaxtune.data.text.text_tables import Track
 from jaxtune.settings.data import ColumnSettings, DataSettings, SourceSettings
 
@@ -49,7 +49,7 @@ def encode(
     """
     del track
     examples = ImageExamples(rows.inputs, processor, rows.labels, settings.augmentation)
-    return examples, list(processor.notes)
+    return examples, []
 
 
 def read_new(source: Path | Table, columns: Sequence[str] = (), encoding: str = "utf-8") -> Rows:
@@ -163,9 +163,9 @@ def _class_names(table: Table, columns: ColumnSettings) -> tuple[str, ...]:
 
 
 def _rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows:
-    encoded = labels.encode_classes(table, columns.label_column, names)
-    images = _images(table, columns.image_column)
-    return Rows(images, encoded, keys=check_all(images), strata=encoded)
+    found = labels.class_labels(table, columns.label_column, names, columns.on_unknown_class)
+    images, classes = _images(table, columns.image_column), found.indices
+    return Rows(images, classes, keys=check_all(images), strata=classes, notes=found.notes)
 
 
 def _images(table: Table, name: str) -> list[Source]:
@@ -236,5 +236,10 @@ def _load_processor(folder: Path, config: Any) -> ImageProcessor:
 IMAGES = Inputs(_check_settings, _load_processor, lambda examples, config, folder: None)
 """Images, by the preprocessor_config.json in the model's folder."""
 
-CLASSES = Reader(_load, _has_labels, _class_names, _rows, what="images")
+
+def _doubts(rows: Rows, names: Sequence[str]) -> list[str]:
+    return doubts.of_classes(names, np.bincount(rows.labels, minlength=len(names)))
+
+
+CLASSES = Reader(_load, _has_labels, _class_names, _rows, what="images", doubts=_doubts)
 """One class an image: labels int32 [n]."""

@@ -10,6 +10,9 @@ from jaxtune.core.errors import UserError, nearest
 from jaxtune.data.images.image_processor import FILE, ImageProcessor
 from jaxtune.io.json_files import read_json_object
 
+MAX_EDGE = 4096
+"""Pixels of an image's side as a model takes it; more would fill the memory with one batch."""
+
 _IMAGENET = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
 _BILINEAR, _BICUBIC = int(Image.Resampling.BILINEAR), int(Image.Resampling.BICUBIC)
 _TYPES: Mapping[str, Mapping[str, Any]] = {
@@ -73,9 +76,9 @@ def _type_name(fields: Mapping[str, Any], file: str) -> str:
     name = str(given).replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast")
     if name not in _TYPES:
         raise UserError(
-            f"{file}: image_processor_type is {given!r}, expected one of {', '.join(_TYPES)}."
-            f"{nearest(name, _TYPES)} A ViTImageProcessor with all fields given does the same as"
-            " most others."
+            f"{file}: image_processor_type is {repr(given)[:80]}, expected one of"
+            f" {', '.join(_TYPES)}.{nearest(name, _TYPES)} A ViTImageProcessor with all fields"
+            " given does the same as most others."
         )
     return name
 
@@ -121,7 +124,13 @@ def _size(value: Any, of_number: str, file: str, field: str = "size") -> dict[st
         and (set(value) == {"height", "width"} or set(value) == {"shortest_edge"})
         and all(map(_is_pixels, value.values()))
     )
-    _check(good, file, field, value, "pixels, as height and width or as shortest_edge")
+    _check(
+        good,
+        file,
+        field,
+        value,
+        f"pixels up to {MAX_EDGE}, as height and width or as shortest_edge",
+    )
     return dict(value)
 
 
@@ -150,12 +159,12 @@ def _check_shape(processor: ImageProcessor, file: str) -> None:
 
 def _check(good: bool, file: str, field: str, value: Any, expected: str) -> None:
     if not good:
-        raise UserError(f"{file}: {field} is {value!r}, expected {expected}.")
+        raise UserError(f"{file}: {field} is {repr(value)[:80]}, expected {expected}.")
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
 
 
 def _is_pixels(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_EDGE

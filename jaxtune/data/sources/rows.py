@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources import splits
-from jaxtune.data.sources.bad_rows import BadRowsError, OnBadRow, Skipped, bad_rows
+from jaxtune.data.sources.bad_rows import BadRowsError, Skipped, bad_rows
 from jaxtune.data.sources.locate import DataSource
 from jaxtune.data.sources.memory import digest
 from jaxtune.data.sources.table import Table, num_rows
@@ -27,12 +27,17 @@ class Rows(NamedTuple):
       labels: what it learns, [n ...]; None where unlabelled.
       keys: rows with equal keys stay on the same side of a split; they are the inputs where None.
       strata: class of each row, of which a split or a subset gets its share; None for no classes.
+      reasons: of rows to predict on, why one has no answer; empty where it has one. None where
+        each has.
+      notes: what a person should know of how they were read.
     """
 
     inputs: Sequence[Any]
     labels: Any
     keys: Sequence[Hashable] | None = None
     strata: np.ndarray | None = None
+    reasons: Sequence[str] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def own_keys(self) -> Sequence[Hashable]:
@@ -56,6 +61,12 @@ class Data(NamedTuple):
     notes: list[str]
 
 
+def _no_doubts(rows: Rows, class_names: Sequence[str]) -> list[str]:
+    """Nothing to say."""
+    del rows, class_names
+    return []
+
+
 class Reader(NamedTuple):
     """How a task reads its data; each function raises a UserError that names file and row.
 
@@ -65,6 +76,7 @@ class Reader(NamedTuple):
       class_names: the classes of the training table; () where there are none.
       rows: (table, columns, class names) -> checked rows.
       what: what a row is called in messages.
+      doubts: (training rows, class names) -> notes on what can hardly be meant.
     """
 
     load: Callable[[DataSource, ColumnSettings], dict[str, Table]]
@@ -72,6 +84,7 @@ class Reader(NamedTuple):
     class_names: Callable[[Table, ColumnSettings], tuple[str, ...]]
     rows: Callable[[Table, ColumnSettings, tuple[str, ...]], Rows]
     what: str = "texts"
+    doubts: Callable[[Rows, Sequence[str]], list[str]] = _no_doubts
 
 
 def read_data(
@@ -87,26 +100,54 @@ def read_data(
     Raises:
       UserError: names the file, the row and the column of what is wrong.
     """
-    columns = settings.columns
-    given, tables = tables, reader.load(tables or settings.source, columns)
-    digest = _check_digest(tables, settings.source, given)
-    notes: list[str] = []
-    test = tables.get("test")
-    if test is not None and not reader.has_labels(test, columns):
-        notes.append(f"{test.source} has no labels: the final scores are those of validation")
-        del tables["test"]
-    names, parts, said = _checked(tables, reader, columns, settings.source.files.on_bad_row)
-    notes += said
-    parts = _complete(parts, settings.splits, notes)
-    parts = {split: _subset(rows, split, settings.splits) for split, rows in parts.items()}
-    known = parts["train"].own_keys
-    for split in parts:
-        if split != "train":
-            shared = splits.overlap(known, parts[split].own_keys)
-            if shared:
-                count = len(parts[split].inputs)
-                notes.append(f"{shared} of {count} {split} {reader.what} are also in train")
-    return Data(parts, names, digest, notes)
+    loaded = reader.load(tables or settings.source, settings.columns)
+    digest = _check_digest(loaded, settings.source, tables)
+    data = _read_tables(loaded, None, digest, settings, reader)
+    data.notes.extend(reader.doubts(data.splits["train"], data.class_names))
+    return _split(data, settings.splits, reader.what)
+
+
+def read_evaluation(
+    settings: DataSettings,
+    reader: Reader,
+    class_names: tuple[str, ...],
+    trained_on: SourceSettings | None,
+) -> Data:
+    """Labelled rows to score a saved model on: all that are given, but those it was trained on.
+
+    Args:
+      settings: of the data.
+      reader: of the task.
+      class_names: those of the model, in its order, which the labels follow.
+      trained_on: the data of the model's own run, of which the rows that were held out are taken;
+        None where that is not known.
+
+    Returns:
+      `validation` and `test` where the source has them or training held them out; else `data`, all
+      rows of the source.
+
+    Raises:
+      UserError: names the file, the row and the column of what is wrong, such as a class that the
+        model does not have.
+    """
+    tables = reader.load(settings.source, settings.columns)
+    digest = _check_digest(tables, settings.source, None)
+    if _is_same(settings.source, digest, trained_on):
+        data = _read_tables(tables, class_names, digest, settings, reader)
+        data = _split(data, settings.splits, reader.what)
+        del data.splits["train"]
+        return data
+    held = {split: table for split, table in tables.items() if split != "train"}
+    data = _read_tables(held, class_names, digest, settings, reader)
+    if not data.splits:
+        held = {"data": tables["train"]}
+        data = _read_tables(held, class_names, digest, settings, reader)
+    parts = {split: _subset(rows, split, settings.splits) for split, rows in data.splits.items()}
+    for split, rows in parts.items():
+        found, count = len(rows.inputs), len(data.splits[split].inputs)
+        if found < count:
+            data.notes.append(f"{split}: {found} of {count} rows, by config.data.max_eval_examples")
+    return data._replace(splits=parts)
 
 
 def take(rows: Rows, indices: np.ndarray) -> Rows:
@@ -117,7 +158,8 @@ def take(rows: Rows, indices: np.ndarray) -> Rows:
             return None if values is None else values[indices]
         return [values[i] for i in indices]
 
-    return Rows(*map(pick, rows))
+    fields = {name: pick(values) for name, values in rows._asdict().items() if name != "notes"}
+    return rows._replace(**fields)
 
 
 def class_order(data_names: Sequence[str], model_names: Sequence[str]) -> np.ndarray:
@@ -125,10 +167,28 @@ def class_order(data_names: Sequence[str], model_names: Sequence[str]) -> np.nda
     return np.array([model_names.index(name) for name in data_names], np.int32)
 
 
-def _checked(
-    tables: Mapping[str, Table], reader: Reader, columns: ColumnSettings, on_bad_row: OnBadRow
-) -> tuple[tuple[str, ...], dict[str, Rows], list[str]]:
-    """The class names, the rows of each split, and the notes on how these were read."""
+def _read_tables(
+    tables: Mapping[str, Table],
+    names: tuple[str, ...] | None,
+    digest: str | None,
+    settings: DataSettings,
+    reader: Reader,
+) -> Data:
+    """The rows of each table, and how they were read; without a test split that has no labels.
+
+    Args:
+      tables: by split.
+      names: of the classes; None for those of the training table.
+      digest: of the files.
+      settings: say which columns are read, and what becomes of bad rows.
+      reader: of the task.
+    """
+    columns, skip = settings.columns, settings.source.files.on_bad_row == "skip"
+    tables, notes, parts = dict(tables), [], {}
+    test = tables.get("test")
+    if test is not None and not reader.has_labels(test, columns):
+        notes.append(f"{test.source} has no labels: the final scores are those of validation")
+        del tables["test"]
 
     def find_names(table: Table) -> tuple[str, ...]:
         return reader.class_names(table, columns)
@@ -136,22 +196,42 @@ def _checked(
     def find_rows(table: Table, names: tuple[str, ...] = ()) -> Rows:
         return reader.rows(table, columns, names)
 
-    train = tables["train"]
-    if on_bad_row == "skip":
-        train = _without_bad(find_names, train)
-        names = find_names(train)
-        train = _without_bad(lambda table: find_rows(table, names), train)
-    names = _first_refused(find_names, train, (find_rows,))
-    parts, notes = {}, []
-    for split, table in {**tables, "train": train}.items():
+    if names is None:
+        train = tables["train"]
+        if skip:
+            train = _without_bad(find_names, train)
+            train = _without_bad(partial(find_rows, names=find_names(train)), train)
+        names = _first_refused(find_names, train, (find_rows,))
+        tables["train"] = train
+    for split, table in tables.items():
         check = partial(find_rows, names=names)
-        if on_bad_row == "skip" and split != "train":
-            table = _without_bad(check, table)
+        table = _without_bad(check, table) if skip else table
         parts[split] = _first_refused(check, table, (check,))
-        notes += table.notes
+        notes += [*table.notes, *(f"{split}: {note}" for note in parts[split].notes)]
         if table.skipped.number:
             notes.append(table.skipped.note(table.source, num_rows(table)))
-    return names, parts, notes
+    return Data(parts, names, digest, notes)
+
+
+def _split(data: Data, settings: SplitSettings, what: str) -> Data:
+    """All splits, of the sizes that are wanted; says what is in train and beside it too."""
+    parts = _complete(data.splits, settings, data.notes)
+    parts = {split: _subset(rows, split, settings) for split, rows in parts.items()}
+    known = parts["train"].own_keys
+    for split in parts:
+        if split != "train":
+            shared = splits.overlap(known, parts[split].own_keys)
+            if shared:
+                count = len(parts[split].inputs)
+                data.notes.append(f"{shared} of {count} {split} {what} are also in train")
+    return data._replace(splits=parts)
+
+
+def _is_same(source: SourceSettings, digest: str | None, other: SourceSettings | None) -> bool:
+    """Whether two sources hold the same; files tell by their content, the hub by names."""
+    if other is None or digest != other.sha256:
+        return False
+    return digest is not None or (source.path, source.name) == (other.path, other.name)
 
 
 def _without_bad(check: Callable[[Table], Any], table: Table) -> Table:

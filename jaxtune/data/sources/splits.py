@@ -47,7 +47,8 @@ def split_off(
     if min(wanted, n - wanted) < len(rows):
         raise UserError(
             f"Cannot hold out {wanted} of {n} rows: found {len(rows)} classes, but expected at "
-            "least one row of each on either side. Change the size, or name a validation file."
+            "least one row of each on either side. Change the size, name a validation file, or "
+            "check config.data.label_column."
         )
     group = _groups(keys)
     sizes = np.bincount(group)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32
@@ -10,10 +10,11 @@ from jaxtyping import Int32
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources.new_rows import open_new
 from jaxtune.data.sources.rows import Reader, Rows
-from jaxtune.data.sources.table import Table, bad_row, column
-from jaxtune.data.text import tokens
+from jaxtune.data.sources.table import Table, bad_row, column, where
+from jaxtune.data.text import labels, tokens
 from jaxtune.data.text.examples import Examples
 from jaxtune.data.text.text_tables import Track, load_tables, only_column
+from jaxtune.data.text.tokenizer import FileTokenizer
 from jaxtune.settings.data import ColumnSettings
 
 _CHUNK = 2000  # texts tokenized at a time, so that progress can be shown
@@ -72,7 +73,7 @@ TEXTS = Reader(load_tables, lambda *_: True, lambda *_: (), _rows)
 
 
 def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Rows:
-    """One text for each row of a file, to predict on; a blank one is kept, so that rows match.
+    """One text for each row of a file, to predict on; a blank one is kept, with a reason.
 
     Args:
       source: a file that `data.sources.files.read_file` reads.
@@ -83,22 +84,25 @@ def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Row
       UserError: names the file, the line and the column of what is wrong.
     """
     table = open_new(source, encoding, "texts", columns)
-    columns = columns or (only_column(table, "NAME which holds the text"),)
-    return Rows(read_texts(table, columns), None)
+    columns = tuple(columns) or (only_column(table, "NAME which holds the text"),)
+    values = {n: ["" if labels.is_blank(v) else v for v in column(table, n)] for n in columns}
+    texts = read_texts(table._replace(columns=values), columns)
+    reasons = ["" if text else f"{where(table, i)}: empty text" for i, text in enumerate(texts)]
+    return Rows(texts, None, reasons=reasons if any(reasons) else None)
 
 
-def tokenize_texts(tokenizer: Any, texts: Sequence[str], track: Track = iter) -> list[Tokens]:
+def tokenize_texts(
+    tokenizer: FileTokenizer, texts: Sequence[str], track: Track = iter
+) -> list[Tokens]:
     """The tokens of each text, of any length, without special ones around it."""
-    options = {"add_special_tokens": False, "truncation": False, "padding": False}
     found: list[Tokens] = []
     for start in track(range(0, len(texts), _CHUNK)):
-        chunk = list(texts[start : start + _CHUNK])
-        encoded = tokenizer(chunk, verbose=False, **options)
-        found += [np.array(ids, np.int32) for ids in encoded["input_ids"]]
+        encoded = tokenizer.encode(texts[start : start + _CHUNK], special=False)
+        found += [np.array(tokens.ids, np.int32) for tokens in encoded]
     return found
 
 
-def separator(tokenizer: Any) -> int:
+def separator(tokenizer: FileTokenizer) -> int:
     """The token between texts: the one that separates them, or else the one that ends them.
 
     Raises:
@@ -108,18 +112,12 @@ def separator(tokenizer: Any) -> int:
         if token is not None:
             return token
     raise UserError(
-        f"{tokenizer.name_or_path}: the tokenizer has neither a sep_token nor an eos_token to stand"
+        f"{tokenizer.place}: the tokenizer has neither a sep_token nor an eos_token to stand"
         " between texts. Set one in its tokenizer_config.json."
     )
 
 
-def special_tokens(tokenizer: Any) -> set[int]:
-    """The tokens that are no words: separators, masks, padding, and words that are unknown."""
-    added = tokenizer.added_tokens_decoder.items()
-    return {*tokenizer.all_special_ids, *(i for i, token in added if token.special)}
-
-
-def find_frame(tokenizer: Any, texts: Sequence[str], tokens: Sequence[Tokens]) -> Frame:
+def find_frame(tokenizer: FileTokenizer, texts: Sequence[str], tokens: Sequence[Tokens]) -> Frame:
     """What the tokenizer puts around a single text; nothing where no text has tokens.
 
     Args:
@@ -130,8 +128,8 @@ def find_frame(tokenizer: Any, texts: Sequence[str], tokens: Sequence[Tokens]) -
     sample = next((text for text, ids in zip(texts, tokens, strict=True) if len(ids)), None)
     if sample is None:
         return NO_FRAME
-    encoded = tokenizer(sample, return_special_tokens_mask=True, truncation=False, verbose=False)
-    ids, mask = encoded["input_ids"], encoded["special_tokens_mask"]
+    (encoded,) = tokenizer.encode([sample])
+    ids, mask = encoded.ids, encoded.special_tokens_mask
     first, last = mask.index(0), len(mask) - mask[::-1].index(0)
     return Frame(tuple(ids[:first]), tuple(ids[last:]))
 

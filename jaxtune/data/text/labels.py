@@ -1,10 +1,10 @@
 """Columns to what a model learns from: texts, class indices, regression targets."""
 
-import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32
@@ -14,6 +14,9 @@ from jaxtune.data.sources.table import Table, bad_row, column, num_rows, where
 
 _HIDDEN = ("", "-1", "-1.0", "nan")
 """What stands in a label column whose labels are withheld, as the hub's GLUE test splits do."""
+
+BLANK = "-"
+"""Stands for an empty text; what is predicted of it is not told."""
 
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 
@@ -35,7 +38,8 @@ def class_names(train: Table, name: str) -> tuple[str, ...]:
       UserError: there is no such column, a row has no label, or there are fewer than two.
     """
     labels = _labels(train, name)
-    names = train.class_names.get(name) or _sorted_labels(set(labels))
+    names = train.class_names.get(name) or sort_labels(set(labels))
+    _refuse_targets(train, name, names, len(labels))
     if len(names) < 2:
         raise UserError(
             f"{train.source}: found {len(names)} class in the column {name!r} "
@@ -44,8 +48,24 @@ def class_names(train: Table, name: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def encode_classes(table: Table, name: str, names: Sequence[str]) -> Int32[np.ndarray, " n"]:
-    """The index into `names` of each row's label.
+class ClassLabels(NamedTuple):
+    """The class of each row.
+
+    Attributes:
+      indices: into `names`, int32 [n].
+      names: the classes of training, then those that only this table has.
+      notes: what a person should know of them.
+    """
+
+    indices: Int32[np.ndarray, " n"]
+    names: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def class_labels(
+    table: Table, name: str, names: Sequence[str], on_unknown: str = "stop"
+) -> ClassLabels:
+    """The index of each row's class.
 
     Where the table itself declares class names, an integer in the column is an index into those,
     and is translated by name: the same class gets the same index even if two files declare their
@@ -54,27 +74,71 @@ def encode_classes(table: Table, name: str, names: Sequence[str]) -> Int32[np.nd
     Args:
       table: n rows.
       name: The label column.
-      names: The classes, from `class_names` of the training table.
-
-    Returns:
-      int32 [n], each in [0, len(names)).
+      names: The classes, from `class_names` of the training table, or those of a model, of which
+        LABEL_0, LABEL_1, ... are the numbers too.
+      on_unknown: `stop`, or `wrong`: a class that is not in `names` gets an index of its own after
+        these, so that whatever is predicted is an error.
 
     Raises:
       UserError: there is no such column, a row has no label, or one that is not in `names`.
     """
-    index = {class_name: i for i, class_name in enumerate(names)}
-    encoded = np.empty(num_rows(table), np.int32)
-    for i, label in enumerate(_labels(table, name)):
-        if label not in index:
-            more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-            raise UserError(
-                f"{where(table, i)}: found the label {label!r} in the column {name!r}, but "
-                f"expected one of the classes of the training data: {', '.join(names[:20])}{more}."
-                f"{nearest(label, names)} Correct or remove the row, or add rows of this class to "
-                "the training data.",
-            )
-        encoded[i] = index[label]
-    return encoded
+    found = _labels(table, name)
+    encoded, known, notes = index_labels(table, name, found, names, on_unknown)
+    blanks = count_blanks(table, name)
+    if blanks:
+        notes = (f"{blanks} labels had white space around them, which was taken off", *notes)
+    return ClassLabels(np.array(encoded, np.int32), known, notes)
+
+
+def encode_classes(table: Table, name: str, names: Sequence[str]) -> Int32[np.ndarray, " n"]:
+    """The `indices` of `class_labels`, each in [0, len(names))."""
+    return class_labels(table, name, names).indices
+
+
+def index_labels(
+    table: Table, name: str, labels: Sequence[str], names: Sequence[str], on_unknown: str
+) -> tuple[list[int], tuple[str, ...], tuple[str, ...]]:
+    """The index of each label into the names, these with the unknown ones, and notes.
+
+    Args:
+      table: n rows, for messages.
+      name: the label column.
+      labels: of each row.
+      names: as of `class_labels`.
+      on_unknown: as of `class_labels`.
+
+    Raises:
+      UserError: a label that is not in `names`.
+    """
+    index = _index(names)
+    unknown = Counter(label for label in labels if label not in index)
+    if not unknown:
+        return [index[label] for label in labels], tuple(names), ()
+    told = ", ".join(f"{label[:40]!r} {count}" for label, count in unknown.most_common(5))
+    told += f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+    total = f"{unknown.total()} of {len(labels)} labels are of classes that training does not have"
+    if on_unknown == "stop":
+        first = next(i for i, label in enumerate(labels) if label not in index)
+        more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+        raise UserError(
+            f"{where(table, first)}: found the label {labels[first][:80]!r} in the column {name!r},"
+            " but expected one of the classes of the training data:"
+            f" {', '.join(names[:20])}{more}.{nearest(labels[first], names)} {total}: {told}."
+            " Correct or remove the rows, or set config.data.on_unknown_class=wrong, which scores"
+            " them as errors."
+        )
+    index |= {label: len(names) + i for i, label in enumerate(unknown)}
+    note = f"{total} ({told}): each counts as an error, and the loss leaves it out"
+    return [index[label] for label in labels], (*names, *unknown), (note,)
+
+
+def _index(names: Sequence[str]) -> dict[str, int]:
+    """Where each class stands; LABEL_0, LABEL_1, ... and the numbers are the same classes."""
+    numbers = [str(i) for i in range(len(names))]
+    unnamed = [f"LABEL_{i}" for i in numbers]
+    aliases = {tuple(numbers): unnamed, tuple(unnamed): numbers}.get(tuple(names), [])
+    spellings = (aliases, [name.strip() for name in names], names)
+    return {label: i for labels in spellings for i, label in enumerate(labels)}
 
 
 def encode_targets(table: Table, name: str) -> Float32[np.ndarray, " n"]:
@@ -93,84 +157,18 @@ def encode_targets(table: Table, name: str) -> Float32[np.ndarray, " n"]:
     targets = np.empty(num_rows(table), np.float32)
     limit = float(np.finfo(np.float32).max)  # A float64 beyond it would become infinite.
     for i, value in enumerate(column(table, name)):
-        number = _number(value)
+        number = number_of(value)
         if abs(number) <= limit:
             targets[i] = number
         else:
             raise bad_row(
                 table,
                 i,
-                f"found {_shown(value)} in the column {name!r}, but expected a "
+                f"found {shown(value)} in the column {name!r}, but expected a "
                 "finite number to train a regression on. Correct or remove the row, or check "
                 "config.data.label_column.",
             )
     return targets
-
-
-def set_names(train: Table, name: str) -> tuple[str, ...]:
-    """The classes in a column whose values are lists of labels, as `class_names` orders them.
-
-    Raises:
-      UserError: no such column, a value that is no list of labels, or no class at all.
-    """
-    names = train.class_names.get(name) or _sorted_labels(
-        {label for labels in _label_sets(train, name) for label in labels}
-    )
-    if not names:
-        raise UserError(
-            f"{train.source}: no row has a class in the column {name!r}: expected lists such as "
-            '["news", "sport"]. Check config.data.label_column.'
-        )
-    return tuple(names)
-
-
-def encode_sets(table: Table, name: str, names: Sequence[str]) -> Float32[np.ndarray, "n c"]:
-    """1 where a row has a class, 0 where not.
-
-    Args:
-      table: n rows.
-      name: a column of lists, of class names or of indices into those that the source declares; a
-        string is a list written as JSON, or names joined by `|`.
-      names: c classes, from `set_names` of the training table.
-
-    Raises:
-      UserError: a value that is no list of labels, or a class that is not in `names`.
-    """
-    index = {class_name: i for i, class_name in enumerate(names)}
-    encoded = np.zeros((num_rows(table), len(names)), np.float32)
-    for i, labels in enumerate(_label_sets(table, name)):
-        for label in labels:
-            if label not in index:
-                raise UserError(
-                    f"{where(table, i)}: found the label {label!r} in the column {name!r}, but "
-                    "expected only classes of the training data: "
-                    f"{', '.join(names[:20])}.{nearest(label, names)} Correct or remove the row.",
-                )
-            encoded[i, index[label]] = 1.0
-    return encoded
-
-
-def encode_flags(table: Table, columns: Sequence[str]) -> Float32[np.ndarray, "n c"]:
-    """One column for each class, with 1 (true) where it applies and 0 (false) where not.
-
-    Raises:
-      UserError: a value that is neither.
-    """
-    flags = {"1": 1.0, "true": 1.0, "0": 0.0, "false": 0.0, "1.0": 1.0, "0.0": 0.0}
-    encoded = np.zeros((num_rows(table), len(columns)), np.float32)
-    for c, name in enumerate(columns):
-        for i, value in enumerate(column(table, name)):
-            flag = flags.get(str(value).strip().lower()) if _is_plain(value) else None
-            if flag is None:
-                raise bad_row(
-                    table,
-                    i,
-                    f"found {_shown(value)} in the column {name!r}, but "
-                    "expected 1 where the class applies and 0 where not. Correct or remove the "
-                    "row, or check config.data.label_columns.",
-                )
-            encoded[i, c] = flag
-    return encoded
 
 
 def has_targets(table: Table, name: str) -> bool:
@@ -186,7 +184,7 @@ def has_targets(table: Table, name: str) -> bool:
     if name not in table.columns:
         return False
     hidden = (
-        value is None or (_is_plain(value) and str(value).strip().lower() in _HIDDEN)
+        value is None or (is_plain(value) and str(value).strip().lower() in _HIDDEN)
         for value in table.columns[name]
     )
     return not all(hidden)
@@ -218,11 +216,38 @@ def text_rows(table: Table, columns: Sequence[str]) -> list[tuple[str, ...]]:
                 raise bad_row(
                     table,
                     i,
-                    f"found {_shown(text)} in the column {name!r}, but expected "
+                    f"found {shown(text)} in the column {name!r}, but expected "
                     "a text that is not empty. Fill in or remove the row, or check "
                     "config.data.text_columns.",
                 )
     return list(zip(*values, strict=True))
+
+
+def new_texts(
+    table: Table, columns: Sequence[str]
+) -> tuple[list[tuple[str, ...]], list[str] | None]:
+    """As `text_rows`, to predict on: an empty text is no error, but a row without an answer.
+
+    Returns:
+      (texts, with `BLANK` in the place of empty ones; why a row has no answer, empty where it has
+      one, or None where all have).
+    """
+    reasons, values = [""] * num_rows(table), {}
+    for name in columns:
+        values[name] = list(column(table, name))
+        for i, value in enumerate(values[name]):
+            if is_blank(value):
+                values[name][i] = BLANK
+                reasons[i] = f"{where(table, i)}: the column {name!r} is empty"
+    texts = text_rows(table._replace(columns=table.columns | values), columns)
+    return texts, reasons if any(reasons) else None
+
+
+def is_blank(value: Any) -> bool:
+    """Whether there is no text: nothing, NaN or white space."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _labels(table: Table, name: str) -> list[str]:
@@ -230,12 +255,12 @@ def _labels(table: Table, name: str) -> list[str]:
     declared = table.class_names.get(name, ())
     labels = []
     for i, value in enumerate(column(table, name)):
-        label = _label(value, declared)
-        if not label.strip():
+        label = label_of(value, declared)
+        if not label:
             raise bad_row(
                 table,
                 i,
-                f"found {_shown(value)} in the label column {name!r}, but "
+                f"found {shown(value)} in the label column {name!r}, but "
                 "expected a string, an integer or a boolean. Fill in or remove the row, or check "
                 "config.data.label_column.",
             )
@@ -243,37 +268,11 @@ def _labels(table: Table, name: str) -> list[str]:
     return labels
 
 
-def _label_sets(table: Table, name: str) -> list[list[str]]:
-    """The labels of each row; a row may have none."""
-    declared = table.class_names.get(name, ())
-    found = []
-    for i, value in enumerate(column(table, name)):
-        items = value
-        if isinstance(value, str):
-            text = value.strip()
-            try:
-                items = json.loads(text) if text.startswith("[") else text.split("|")
-            except ValueError:
-                items = None
-            items = [] if text == "" else items
-        labels = [_label(item, declared) for item in items] if isinstance(items, list) else [""]
-        if any(not label.strip() for label in labels):
-            raise bad_row(
-                table,
-                i,
-                f"found {_shown(value)} in the label column {name!r}, but "
-                'expected a list of class names, such as ["news", "sport"] or news|sport. Correct '
-                "the row, or check config.data.label_column.",
-            )
-        found.append(list(dict.fromkeys(label.strip() for label in labels)))
-    return found
-
-
-def _label(value: Any, declared: tuple[str, ...]) -> str:
+def label_of(value: Any, declared: tuple[str, ...]) -> str:
     """The name of a class, or an empty string where the value cannot be one."""
     if isinstance(value, str):
-        return value
-    if not _is_plain(value) or (isinstance(value, float) and math.isnan(value)):
+        return value.strip()
+    if not is_plain(value) or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -285,16 +284,32 @@ def _label(value: Any, declared: tuple[str, ...]) -> str:
     return str(value)
 
 
-def _sorted_labels(labels: set[str]) -> list[str]:
+def _refuse_targets(table: Table, name: str, names: Sequence[str], num_rows: int) -> None:
+    """Refuses measured numbers, of which hardly two are the same, as classes."""
+    if 2 * len(names) > max(num_rows, 40) and are_measures(names):
+        raise UserError(
+            f"{table.source}: found {len(names)} different numbers in {num_rows} rows of the label"
+            f" column {name!r}, such as {names[0]}, but expected classes. Set"
+            " config.task=regression to predict numbers, or check config.data.label_column."
+        )
+
+
+def are_measures(names: Sequence[str]) -> bool:
+    """Whether all names are numbers, and not all of them whole ones."""
+    numbers = [number_of(name) for name in names]
+    return all(map(math.isfinite, numbers)) and not all(n.is_integer() for n in numbers)
+
+
+def sort_labels(labels: set[str]) -> list[str]:
     """Labels in the order of their values if all are integers, else of their characters."""
     if all(_INTEGER.fullmatch(label) for label in labels):
         return sorted(labels, key=lambda label: (int(label), label))
     return sorted(labels)
 
 
-def _number(value: Any) -> float:
+def number_of(value: Any) -> float:
     """The value as a float, or NaN where it is not a number."""
-    if isinstance(value, bool) or not _is_plain(value) or "_" in str(value):
+    if isinstance(value, bool) or not is_plain(value) or "_" in str(value):
         return math.nan  # float() takes True and "1_0", which no data file means as numbers.
     try:
         return float(value)
@@ -302,11 +317,16 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def _is_plain(value: Any) -> bool:
+def count_blanks(table: Table, name: str) -> int:
+    """How many labels have white space around them."""
+    return sum(isinstance(v, str) and v != v.strip() for v in table.columns[name])
+
+
+def is_plain(value: Any) -> bool:
     """True for a single string, number or boolean."""
     return isinstance(value, str | bool | int | float)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """The value for a message, cut short."""
     return "nothing" if value is None else repr(value)[:80]

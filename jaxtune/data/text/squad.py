@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxtune.core.errors import UserError
+from jaxtune.data.sources.bad_rows import BadRowsError
 from jaxtune.data.sources.locate import DataSource, load_source
 from jaxtune.data.sources.new_rows import open_new
 from jaxtune.data.sources.rows import Reader, Rows
@@ -20,6 +23,8 @@ COLUMNS = ("question", "context")
 _ANSWERS = "answers"
 _UNANSWERABLE = "train has unanswerable questions"  # a column, which no file has
 _OFF_BY = 5  # characters; some converted sets are a few off
+_SHOWN = 5  # questions in a note
+_LAST_OF_ONE_UNIT = "\uffff"  # a character beyond it is two units of UTF-16
 
 
 class Question(NamedTuple):
@@ -91,15 +96,22 @@ def rows(table: Table, columns: ColumnSettings, class_names: tuple[str, ...]) ->
     del class_names
     name = _label_column(columns)
     questions = _questions(table, _text_columns(columns.text_columns))
-    answers = [
-        _answers(value, question, f"{where(table, i)}, question {question.id!r}", name)
-        for i, (value, question) in enumerate(zip(column(table, name), questions, strict=True))
-    ]
-    return Rows(questions, answers, [question.context for question in questions])
+    places = [f"{where(table, i)}, question {q.id!r}" for i, q in enumerate(questions)]
+    names = [name] * len(places)
+    pairs = _each(_checked_pairs, column(table, name), places, names)
+    in_utf16 = _count_utf16(questions, pairs)
+    if in_utf16:
+        pairs = [_from_utf16(q.context, part) for q, part in zip(questions, pairs, strict=True)]
+    contexts = [question.context for question in questions]
+    answers = _each(_answers, pairs, contexts, places)
+    notes = _moved(questions, pairs, answers)
+    if in_utf16:
+        notes.insert(0, "answer_start counts UTF-16 units here, by which all answers agree")
+    return Rows(questions, answers, contexts, notes=tuple(notes))
 
 
 def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Rows:
-    """The questions of a file, to be answered.
+    """The questions of a file, to be answered; one with an empty text has a reason.
 
     Args:
       source: SQuAD JSON, or a table that `data.sources.files.read_file` reads.
@@ -111,8 +123,11 @@ def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Row
     """
     names = _text_columns(columns)
     table = open_new(source, encoding, "questions and contexts", names)
-    questions = _questions(table, names)
-    return Rows(questions, None, [question.context for question in questions])
+    texts, reasons = labels.new_texts(table, names)
+    columns_of = dict(zip(names, map(list, zip(*texts, strict=True)), strict=True))
+    questions = _questions(table._replace(columns=table.columns | columns_of), names)
+    contexts = [question.context for question in questions]
+    return Rows(questions, None, contexts, reasons=reasons)
 
 
 def resolve(settings: DataSettings, train: Rows) -> DataSettings:
@@ -180,7 +195,22 @@ def _pairs(value: Any) -> list[tuple[str, int]] | None:
     return [(t, s) for t, s in pairs if t.strip()]
 
 
-def _answers(value: Any, question: Question, place: str, name: str) -> tuple[Answer, ...]:
+def _each(check: Callable[..., Any], *columns: Sequence[Any]) -> list[Any]:
+    """What a check gives for each row.
+
+    Raises:
+      BadRowsError: it refuses one.
+    """
+    found = []
+    for i, values in enumerate(zip(*columns, strict=True)):
+        try:
+            found.append(check(*values))
+        except UserError as error:
+            raise BadRowsError({i: str(error)}) from None
+    return found
+
+
+def _checked_pairs(value: Any, place: str, name: str) -> list[tuple[str, int]]:
     pairs = _pairs(value)
     if pairs is None:
         shown = "nothing" if value is None else repr(value)[:80]
@@ -189,12 +219,42 @@ def _answers(value: Any, question: Question, place: str, name: str) -> tuple[Ans
             ' {"text": ["Paris"], "answer_start": [17]}, and empty lists where there is none.'
             " Correct or remove the row, or set config.data.label_column."
         )
+    return pairs
+
+
+def _count_utf16(questions: Sequence[Question], pairs: Sequence[list[tuple[str, int]]]) -> bool:
+    """Whether starts count UTF-16 units: where these and characters differ, all answers say so."""
+    fit_units = fit_characters = True
+    for question, part in zip(questions, pairs, strict=True):
+        context = question.context
+        for (text, start), (_, moved) in zip(part, _from_utf16(context, part), strict=True):
+            if moved != start:
+                fit_units &= context.startswith(text, max(moved, 0))
+                fit_characters &= context.startswith(text, max(start, 0))
+    return fit_units and not fit_characters
+
+
+def _from_utf16(context: str, pairs: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Starts in characters, from such in UTF-16 units, of which some characters are two."""
+    if context.isascii() or max(context) <= _LAST_OF_ONE_UNIT:
+        return pairs
+    units = [1 + (c > _LAST_OF_ONE_UNIT) for c in context]
+    ends = np.cumsum(units)
+    return [(text, int(np.searchsorted(ends, start, side="right"))) for text, start in pairs]
+
+
+def _answers(pairs: list[tuple[str, int]], context: str, place: str) -> tuple[Answer, ...]:
+    """The answers of one question, each where it stands or at the nearest equal text.
+
+    Raises:
+      UserError: there is none within a few characters.
+    """
     answers = []
     for found, start in pairs:
         near = range(max(start - _OFF_BY, 0), max(start + _OFF_BY + 1, 0))
-        starts = [s for s in near if question.context.startswith(found, s)]
+        starts = [s for s in near if context.startswith(found, s)]
         if not starts:
-            there = question.context[max(start, 0) : max(start, 0) + len(found)]
+            there = context[max(start, 0) : max(start, 0) + len(found)]
             raise UserError(
                 f"{place}: found the answer {found[:80]!r} with answer_start {start}, but the"
                 f" context has {there[:80]!r} there. Correct or remove the row: answer_start counts"
@@ -203,3 +263,29 @@ def _answers(value: Any, question: Question, place: str, name: str) -> tuple[Ans
         at = min(starts, key=lambda s: abs(s - start))
         answers.append(Answer(found.strip(), at + len(found) - len(found.lstrip())))
     return tuple(answers)
+
+
+def _moved(
+    questions: Sequence[Question],
+    pairs: Sequence[list[tuple[str, int]]],
+    answers: Sequence[tuple[Answer, ...]],
+) -> list[str]:
+    """A note that counts and names the answers that do not stand where their start says."""
+    moved = [
+        (question, answer, start)
+        for question, part, own in zip(questions, pairs, answers, strict=True)
+        for (text, start), answer in zip(part, own, strict=True)
+        if answer.start != start + len(text) - len(text.lstrip())
+    ]
+    if not moved:
+        return []
+    total = sum(map(len, answers))
+    told = ", ".join(
+        f"{question.id[:40]!r} ({answer.text[:20]!r} from {start} to {answer.start})"
+        for question, answer, start in moved[:_SHOWN]
+    )
+    more = f" and {len(moved) - _SHOWN} more" if len(moved) > _SHOWN else ""
+    return [
+        f"{len(moved)} of {total} answers do not stand at their answer_start and were moved to the"
+        f" nearest equal text, at most {_OFF_BY} characters away, of the questions {told}{more}"
+    ]

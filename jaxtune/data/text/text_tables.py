@@ -14,7 +14,7 @@ from jaxtune.data.sources.new_rows import open_new
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table
 from jaxtune.data.sources.text_files import read_lines
-from jaxtune.data.text import labels
+from jaxtune.data.text import doubts, label_sets, labels
 from jaxtune.data.text.examples import Examples, Transform
 from jaxtune.data.text.token_cache import tokenize_once
 from jaxtune.data.text.token_dropout import token_dropout
@@ -41,19 +41,35 @@ def _class_names(table: Table, columns: ColumnSettings) -> tuple[str, ...]:
 
 def _class_rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows:
     texts = labels.text_rows(table, columns.text_columns)
-    encoded = labels.encode_classes(table, columns.label_column, names)
-    return Rows(texts, encoded, strata=encoded)
+    found = labels.class_labels(table, columns.label_column, names, columns.on_unknown_class)
+    return Rows(texts, found.indices, strata=found.indices, notes=found.notes)
+
+
+def _class_doubts(rows: Rows, names: Sequence[str]) -> list[str]:
+    counts = np.bincount(rows.labels, minlength=len(names))
+    return [*doubts.of_classes(names, counts), *doubts.of_texts(rows.inputs)]
+
+
+def _load_sets(source: DataSource, columns: ColumnSettings) -> dict[str, Table]:
+    tables = load_tables(source, columns)
+    return tables if columns.label_columns else label_sets.read_sets(tables, columns)
 
 
 def _set_names(table: Table, columns: ColumnSettings) -> tuple[str, ...]:
-    return columns.label_columns or labels.set_names(table, columns.label_column)
+    return columns.label_columns or label_sets.set_names(table, columns.label_column)
 
 
 def _set_rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows:
     texts = labels.text_rows(table, columns.text_columns)
     if columns.label_columns:
-        return Rows(texts, labels.encode_flags(table, columns.label_columns))
-    return Rows(texts, labels.encode_sets(table, columns.label_column, names))
+        return Rows(texts, label_sets.encode_columns(table, columns.label_columns, names))
+    found = label_sets.encode_sets(table, columns.label_column, names, columns.on_unknown_class)
+    return Rows(texts, found.flags, notes=found.notes)
+
+
+def _set_doubts(rows: Rows, names: Sequence[str]) -> list[str]:
+    counts = rows.labels.sum(axis=0).astype(int)
+    return [*doubts.of_classes(names, counts), *doubts.of_texts(rows.inputs)]
 
 
 def _target_rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows:
@@ -64,13 +80,18 @@ def _target_rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) 
     return Rows(texts, np.stack(targets, axis=1))
 
 
-CLASSES = Reader(load_tables, _has_labels, _class_names, _class_rows)
+def _target_doubts(rows: Rows, names: Sequence[str]) -> list[str]:
+    del names
+    return doubts.of_texts(rows.inputs)
+
+
+CLASSES = Reader(load_tables, _has_labels, _class_names, _class_rows, doubts=_class_doubts)
 """One class a row: labels int32 [n]."""
 
-CLASS_SETS = Reader(load_tables, _has_labels, _set_names, _set_rows)
+CLASS_SETS = Reader(_load_sets, _has_labels, _set_names, _set_rows, doubts=_set_doubts)
 """Any number of classes a row: labels float32 [n c], 1 where a class applies."""
 
-TARGETS = Reader(load_tables, _has_labels, lambda *_: (), _target_rows)
+TARGETS = Reader(load_tables, _has_labels, lambda *_: (), _target_rows, doubts=_target_doubts)
 """Numbers: labels float32 [n k], one column for each of k targets."""
 
 
@@ -121,7 +142,7 @@ def _dropout(tokenizer: Any, rate: float) -> Transform:
 
 
 def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Rows:
-    """One or two texts for each row of a file, to predict on.
+    """One or two texts for each row of a file, to predict on; an empty one has a reason.
 
     Args:
       source: .txt with one text a line, or a table that `data.sources.files.read_file` reads,
@@ -137,10 +158,12 @@ def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Row
         if not lines:
             raise UserError(f"{source} is empty: expected one text a line.")
         table = Table({"text": lines}, str(source), range(1, len(lines) + 1), {})
-        return Rows(labels.text_rows(table, ("text",)), None)
+        texts, reasons = labels.new_texts(table, ("text",))
+        return Rows(texts, None, reasons=reasons)
     table = open_new(source, encoding, "texts", columns)
     columns = columns or (only_column(table, "NAME, or NAME,NAME for pairs, which hold the text"),)
-    return Rows(labels.text_rows(table, columns), None)
+    texts, reasons = labels.new_texts(table, columns)
+    return Rows(texts, None, reasons=reasons)
 
 
 def only_column(table: Table, expected: str) -> str:

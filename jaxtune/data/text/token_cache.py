@@ -11,17 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxtune.data.text.tokens import FolderTokenizer, Tokens, tokenize
+from jaxtune.data.text.tokenizer import FileTokenizer
+from jaxtune.data.text.tokens import Tokens, tokenize
 from jaxtune.io.atomic import write_atomic
 
 MAX_BYTES = 2 << 30  # of all files; the ones not used for longest are removed
-_FORMAT = "2"
+_FORMAT = "3"
 _ARRAYS = ("input_ids", "token_type_ids", "offsets", "cut", "pad_token_id")
 
 
 def tokenize_once(
     folder: Path,
-    tokenizer: FolderTokenizer,
+    tokenizer: FileTokenizer,
     rows: Sequence[tuple[str, ...]],
     max_length: int,
     track: Callable[[Iterable[int]], Iterable[int]] = iter,
@@ -31,7 +32,7 @@ def tokenize_once(
     Args:
       folder: holds a file for each answer. A damaged one is made again; one that cannot be written
         is left out.
-      tokenizer: is not loaded where the answer is there.
+      tokenizer: of the model's folder.
       rows: one or two texts each.
       max_length: tokens, special ones included.
       track: shows progress.
@@ -45,10 +46,10 @@ def tokenize_once(
     return tokens, cut
 
 
-def _digest(tokenizer: FolderTokenizer, rows: Sequence[tuple[str, ...]], max_length: int) -> str:
+def _digest(tokenizer: FileTokenizer, rows: Sequence[tuple[str, ...]], max_length: int) -> str:
     """Of all that the tokens follow from."""
-    versions = version("tokenizers"), version("transformers")
-    head = [_FORMAT, *versions, tokenizer.digest, max_length, len(rows), len(rows[0])]
+    library = version("tokenizers")
+    head = [_FORMAT, library, tokenizer.digest, max_length, len(rows), len(rows[0])]
     digest = hashlib.sha256(json.dumps(head).encode())
     for row in rows:
         for text in row:

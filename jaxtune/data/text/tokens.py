@@ -1,21 +1,17 @@
 """From texts to tokens: a model folder's tokenizer, and the tokens of many texts as one array."""
 
-import hashlib
-import os
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Int32
 
-from jaxtune.core.errors import UserError
-from jaxtune.io.json_files import sha256_of
+from jaxtune.data.text.tokenizer import Cut, FileTokenizer
+from jaxtune.data.text.tokenizer_files import load_tokenizer
+
+__all__ = ["Tokens", "join", "load_tokenizer", "tokenize"]
 
 _CHUNK = 2000  # texts tokenized at a time, so that progress can be shown
-_TOKENIZER_SUFFIXES = (".json", ".txt", ".model", ".spm", ".tiktoken", ".jinja")
-_EXPECTED = "Expected tokenizer.json, or vocab.txt, with tokenizer_config.json."
 
 
 _Ids = Sequence[int] | Int32[np.ndarray, " t"]
@@ -46,98 +42,15 @@ class Tokens(NamedTuple):
         return f"Tokens({len(self.offsets) - 1} sequences, {len(self.input_ids)} tokens)"
 
 
-class FolderTokenizer:
-    """A folder's tokenizer, loaded when something of it is first asked for.
-
-    To import transformers and to load takes a second, and whoever finds the tokens of an earlier
-    run needs neither before the export. Has all attributes of the tokenizer itself.
-    """
-
-    def __init__(self, folder: Path, max_size: int) -> None:
-        """Loads nothing.
-
-        Args:
-          folder: as of `load_tokenizer`, whose errors come when it is loaded.
-          max_size: the most tokens that the model knows.
-        """
-        self._folder, self._max_size = folder, max_size
-
-    @cached_property
-    def loaded(self) -> Any:
-        """The tokenizer itself.
-
-        Raises:
-          UserError: as `load_tokenizer`, or it has more tokens than `max_size`.
-        """
-        tokenizer = load_tokenizer(self._folder)
-        if len(tokenizer) > self._max_size:
-            raise UserError(
-                f"{self._folder}: the tokenizer has {len(tokenizer)} tokens, but the model has"
-                f" {self._max_size} word embeddings. They do not belong together."
-            )
-        return tokenizer
-
-    @cached_property
-    def digest(self) -> str:
-        """Of the names and contents of all files that a tokenizer may be made from."""
-        digest = hashlib.sha256()
-        for file in sorted(self._folder.iterdir()):
-            if file.suffix in _TOKENIZER_SUFFIXES and file.is_file():
-                digest.update(f"{file.name!r} {sha256_of([file])}\n".encode())
-        return digest.hexdigest()
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked for by Python itself
-            raise AttributeError(name)
-        return getattr(self.loaded, name)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As the tokenizer's own."""
-        return self.loaded(*args, **kwargs)
-
-    def __len__(self) -> int:
-        """How many tokens it has."""
-        return len(self.loaded)
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer, as transformers loads it.
-
-    Raises:
-      UserError: no tokenizer files, or no padding token.
-    """
-    # Without torch, transformers says at import that it has no models; nobody needs to act on it.
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UserError(
-            f"{folder} has no tokenizer that transformers can load: {str(error).splitlines()[0]}"
-            f" {_EXPECTED}"
-        ) from None
-    # Without its vocabulary transformers builds one of special tokens alone, and says nothing.
-    files = tokenizer.vocab_files_names.values()
-    if not any((folder / file).is_file() for file in files):
-        raise UserError(f"{folder} has no tokenizer: none of {', '.join(files)}. {_EXPECTED}")
-    if tokenizer.pad_token_id is None:  # GPT-2's; which token fills a row makes no difference
-        if tokenizer.eos_token is None:
-            raise UserError(f"{folder}: the tokenizer has no padding token; set one in its files.")
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
 def tokenize(
-    tokenizer: Any,
+    tokenizer: FileTokenizer,
     rows: Sequence[tuple[str, ...]],
     max_length: int,
     track: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> tuple[Tokens, int]:
     """Tokenizes texts or pairs of texts, cut to `max_length` tokens.
 
-    The tokenizer's own truncation and padding settings are not used. Of a pair, the longer text
-    is cut first.
+    Of a pair, the longer text is cut first.
 
     Args:
       tokenizer: from `load_tokenizer`.
@@ -152,19 +65,15 @@ def tokenize(
     types: list[list[int]] = []
     cut = 0
     for start in track(range(0, len(rows), _CHUNK)):
-        columns = [list(column) for column in zip(*rows[start : start + _CHUNK], strict=True)]
-        options = {"padding": False, "return_token_type_ids": True, "verbose": False}
-        encoded = tokenizer(*columns, truncation=False, **options)
-        long = [i for i, tokens in enumerate(encoded["input_ids"]) if len(tokens) > max_length]
-        if long:
-            few = [[column[i] for i in long] for column in columns]
-            again = tokenizer(*few, truncation="longest_first", max_length=max_length, **options)
-            for position, i in enumerate(long):
-                encoded["input_ids"][i] = again["input_ids"][position]
-                encoded["token_type_ids"][i] = again["token_type_ids"][position]
+        chunk = [row[0] if len(row) == 1 else row for row in rows[start : start + _CHUNK]]
+        encoded = tokenizer.encode(chunk)
+        long = [i for i, tokens in enumerate(encoded) if len(tokens) > max_length]
+        again = tokenizer.encode([chunk[i] for i in long], cut=Cut(max_length)) if long else []
+        for i, short in zip(long, again, strict=True):
+            encoded[i] = short
         cut += len(long)
-        ids += encoded["input_ids"]
-        types += encoded["token_type_ids"]
+        ids += [tokens.ids for tokens in encoded]
+        types += [tokens.type_ids for tokens in encoded]
     return join(ids, types, tokenizer.pad_token_id), cut
 
 

@@ -13,15 +13,10 @@ from jaxtune.data.text import tokens
 from jaxtune.data.text.examples import Examples
 from jaxtune.data.text.squad import Answer, Question
 from jaxtune.data.text.text_tables import Track
+from jaxtune.data.text.tokenizer import Cut, FileTokenizer
 from jaxtune.settings.data import AnswerSettings, DataSettings
 
 _CHUNK = 1000  # questions tokenized at a time, so that progress can be shown
-
-_OPTIONS = {
-    **{"padding": False, "return_overflowing_tokens": True, "return_offsets_mapping": True},
-    **{"return_token_type_ids": True, "verbose": False},
-}
-"""How questions and contexts are tokenized."""
 
 
 class Window(NamedTuple):
@@ -45,15 +40,13 @@ class Window(NamedTuple):
 
 
 def encode(
-    rows: Rows, tokenizer: Any, settings: DataSettings, track: Track = iter
+    rows: Rows, tokenizer: FileTokenizer, settings: DataSettings, track: Track = iter
 ) -> tuple[Examples, list[str]]:
     """Tokenizes questions with their contexts, in windows of at most `max_length` tokens.
 
-    The tokenizer's own truncation and padding settings are not used.
-
     Args:
       rows: inputs `Question`; labels tuples of `Answer`, or None.
-      tokenizer: a fast one, from `load_tokenizer`.
+      tokenizer: from `load_tokenizer`.
       settings: of the tokens `max_length` is read, and all of the answers.
       track: shows progress.
 
@@ -62,16 +55,10 @@ def encode(
       last token of the first right answer, or (0, 0) where it is not wholly in the window; notes).
 
     Raises:
-      UserError: a tokenizer without offsets, or too few tokens for a question and a context.
+      UserError: too few tokens for a question and a context.
     """
-    if not tokenizer.is_fast:
-        raise UserError(
-            f"{tokenizer.name_or_path}: the tokenizer does not tell which characters a token is"
-            " of, which question_answering needs: expected one with a tokenizer.json."
-        )
     size, stride = settings.tokens.max_length, settings.answers.doc_stride
     limit = _question_limit(tokenizer, size, stride)
-    options = {"truncation": "only_second", "max_length": size, "stride": stride} | _OPTIONS
     ids: list[list[int]] = []
     types: list[list[int]] = []
     windows: list[Window] = []
@@ -80,12 +67,13 @@ def encode(
         part = rows.inputs[start : start + _CHUNK]
         questions, cut = _cut_questions(tokenizer, part, limit)
         num_cut += cut
-        encoded = tokenizer(questions, [question.context for question in part], **options)
-        ids += encoded["input_ids"]
-        types += encoded["token_type_ids"]
-        for w, i in enumerate(encoded["overflow_to_sample_mapping"]):
-            windows.append(_window(rows, start + i, encoded, w, settings.answers))
-    tokenizer.backend_tokenizer.no_truncation()  # else it would be saved with the model
+        pairs = zip(questions, (question.context for question in part), strict=True)
+        encoded = tokenizer.encode([*pairs], cut=Cut(size, "only_second", stride))
+        for i, whole in enumerate(encoded):
+            for piece in (whole, *whole.overflowing):
+                ids.append(piece.ids)
+                types.append(piece.type_ids)
+                windows.append(_window(rows, start + i, piece, settings.answers))
     labels = None if rows.labels is None else np.array([_label(w) for w in windows], np.int32)
     found = tokens.join(ids, types, tokenizer.pad_token_id)
     examples = Examples(found, labels, info=windows, spans=True)
@@ -96,9 +84,9 @@ def encode(
     return examples, notes
 
 
-def _question_limit(tokenizer: Any, size: int, stride: int) -> int:
+def _question_limit(tokenizer: FileTokenizer, size: int, stride: int) -> int:
     """The most tokens of a question: each window goes on by a quarter of its size at least."""
-    special = tokenizer.num_special_tokens_to_add(pair=True)
+    special = tokenizer.num_special_tokens(pair=True)
     limit = size - special - stride - size // 4
     if limit < 1:
         raise UserError(
@@ -110,33 +98,25 @@ def _question_limit(tokenizer: Any, size: int, stride: int) -> int:
 
 
 def _cut_questions(
-    tokenizer: Any, questions: Sequence[Question], limit: int
+    tokenizer: FileTokenizer, questions: Sequence[Question], limit: int
 ) -> tuple[list[str], int]:
     """The questions cut to so many tokens, and how many were cut."""
     # White space before a question would be many tokens; some of SQuAD's have that.
     texts = [question.question.strip() for question in questions]
-    encoded = tokenizer(
-        texts,
-        add_special_tokens=False,
-        truncation=False,
-        padding=False,
-        return_offsets_mapping=True,
-        verbose=False,
-    )
     num_cut = 0
-    for i, spans in enumerate(encoded["offset_mapping"]):
-        if len(spans) > limit:
-            texts[i] = texts[i][: spans[limit][0]].rstrip()
+    for i, encoded in enumerate(tokenizer.encode(texts, special=False)):
+        if len(encoded) > limit:
+            texts[i] = texts[i][: encoded.offsets[limit][0]].rstrip()
             num_cut += 1
     return texts, num_cut
 
 
-def _window(rows: Rows, row: int, encoded: Any, w: int, rules: AnswerSettings) -> Window:
+def _window(rows: Rows, row: int, encoded: Any, rules: AnswerSettings) -> Window:
     question = rows.inputs[row]
-    sides = encoded.sequence_ids(w)
+    sides = encoded.sequence_ids
     count = sides.count(1)
     first = sides.index(1) if count else len(sides)
-    spans = encoded["offset_mapping"][w][first : first + count]
+    spans = encoded.offsets[first : first + count]
     if rules.allow_no_answer is None:
         rules = dataclasses.replace(rules, allow_no_answer=question.may_lack_answer)
     answers = None if rows.labels is None else rows.labels[row]

@@ -1,16 +1,16 @@
 """Words to tokens: the first token of each word stands for it."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-from jaxtune.core.errors import UserError
 from jaxtune.data.sources.rows import Rows
 from jaxtune.data.text import tokens
 from jaxtune.data.text.examples import Examples
 from jaxtune.data.text.text_tables import Track
+from jaxtune.data.text.tokenizer import Cut, FileTokenizer
 from jaxtune.data.text.words import Sentence, Tags
 from jaxtune.settings.data import DataSettings
 
@@ -45,7 +45,7 @@ class _Tokens(NamedTuple):
 
 
 def encode(
-    rows: Rows, tokenizer: Any, settings: DataSettings, track: Track = iter
+    rows: Rows, tokenizer: FileTokenizer, settings: DataSettings, track: Track = iter
 ) -> tuple[Examples, list[str]]:
     """Tokenizes sentences word by word, and says how many words have no token.
 
@@ -54,7 +54,7 @@ def encode(
 
     Args:
       rows: of `words.READER`, or without labels.
-      tokenizer: one of the `tokenizers` library, from `load_tokenizer`.
+      tokenizer: from `load_tokenizer`.
       settings: of the tokens `max_length` is read.
       track: shows progress.
 
@@ -63,14 +63,7 @@ def encode(
       and special tokens have UNSCORED and 0; without labels there are no weights. `info` has
       `Words`.
 
-    Raises:
-      UserError: a tokenizer that does not know which word a token is of.
     """
-    if not tokenizer.is_fast:
-        raise UserError(
-            f"{type(tokenizer).__name__} does not say which word a token is of: expected a"
-            " tokenizer with a tokenizer.json."
-        )
     found: list[_Tokens] = []
     length = settings.tokens.max_length
     for start in track(range(0, len(rows.inputs), _CHUNK)):
@@ -88,24 +81,20 @@ def encode(
     return examples, _notes(found, length)
 
 
-def _tokenize(tokenizer: Any, sentences: Sequence[Sentence], max_length: int) -> list[_Tokens]:
+def _tokenize(
+    tokenizer: FileTokenizer, sentences: Sequence[Sentence], max_length: int
+) -> list[_Tokens]:
     # Byte-level tokenizers know that a word begins by the space before it; others drop the space.
     words = [[f" {word}" for word in sentence.words] for sentence in sentences]
-    options = {"is_split_into_words": True, "return_token_type_ids": True, "verbose": False}
-    whole = tokenizer(words, padding=False, truncation=False, **options)
     found = []
-    for i, sentence in enumerate(words):
-        first = _first_tokens(whole.word_ids(i), len(sentence))
-        dropped = int((first < 0).sum())
-        tokens = _Tokens(whole["input_ids"][i], whole["token_type_ids"][i], first, dropped, 0)
-        if len(tokens.input_ids) > max_length:
-            short = tokenizer(
-                [sentence], padding=False, truncation=True, max_length=max_length, **options
-            )
-            first = _first_tokens(short.word_ids(0), len(sentence))
+    for encoded, sentence in zip(tokenizer.encode(words, words=True), words, strict=True):
+        first = _first_tokens(encoded.word_ids, len(sentence))
+        dropped, cut = int((first < 0).sum()), 0
+        if len(encoded) > max_length:
+            (encoded,) = tokenizer.encode([sentence], words=True, cut=Cut(max_length))
+            first = _first_tokens(encoded.word_ids, len(sentence))
             cut = int((first < 0).sum()) - dropped
-            tokens = _Tokens(short["input_ids"][0], short["token_type_ids"][0], first, dropped, cut)
-        found.append(tokens)
+        found.append(_Tokens(encoded.ids, encoded.type_ids, first, dropped, cut))
     return found
 
 

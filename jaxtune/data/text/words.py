@@ -16,9 +16,9 @@ from jaxtune.data.sources.locate import DataSource, load_source
 from jaxtune.data.sources.new_rows import open_new
 from jaxtune.data.sources.reading import NEW_DATA
 from jaxtune.data.sources.rows import Reader, Rows
-from jaxtune.data.sources.table import Table, bad_row, check_columns, column, num_rows
+from jaxtune.data.sources.table import Table, bad_row, check_columns, column, num_rows, where
 from jaxtune.data.sources.text_files import read_lines
-from jaxtune.data.text import labels, tag_spelling, tags, text_tables
+from jaxtune.data.text import doubts, labels, tag_spelling, tags, text_tables
 from jaxtune.settings.data import ColumnSettings
 
 _UNSPACED = (
@@ -84,7 +84,7 @@ def _words_pattern() -> Any:
 
 
 def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Rows:
-    """The sentences of a file, to predict on.
+    """The sentences of a file, to predict on; an empty one has a reason.
 
     Args:
       source: .txt with one text a line, a CoNLL file, of which only the words are read, or a table
@@ -108,7 +108,15 @@ def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Row
         check_columns(names, columns, table.source, NEW_DATA.columns)
     else:
         name = text_tables.only_column(table, "NAME which holds the texts or lists of words")
-    return Rows(_sentences(table, name, split=True), None)
+    blank = [value in (None, []) or labels.is_blank(value) for value in column(table, name)]
+    if not any(blank):
+        return Rows(_sentences(table, name, split=True), None)
+    pairs = list(zip(column(table, name), blank, strict=True))
+    values = [[labels.BLANK] if empty else value for value, empty in pairs]
+    told = f"the column {name!r} is empty"
+    reasons = [f"{where(table, i)}: {told}" if empty else "" for i, empty in enumerate(blank)]
+    table = table._replace(columns={name: values})
+    return Rows(_sentences(table, name, split=True), None, reasons=reasons)
 
 
 # --- Tables ---------------------------------------------------------------------------------
@@ -202,15 +210,23 @@ def _rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows
     """
     flat, sentences = _one_row_a_word(table, columns)
     try:
-        classes = labels.encode_classes(flat, columns.label_column, names)
+        found = labels.class_labels(flat, columns.label_column, names, columns.on_unknown_class)
     except BadRowsError as error:
         raise _of_sentences(error, sentences) from None
-    known = dict(enumerate(names))
+    known = dict(enumerate(found.names))
     cuts = np.cumsum([len(sentence.spans) for sentence in sentences])[:-1]
-    return Rows(sentences, [Tags(part, known) for part in np.split(classes, cuts)])
+    parts = np.split(found.indices, cuts)
+    return Rows(sentences, [Tags(part, known) for part in parts], notes=found.notes)
 
 
-READER = Reader(_load_tables, _has_labels, _class_names, _rows, what="sentences")
+def _doubts(rows: Rows, names: Sequence[str]) -> list[str]:
+    """Notes on the tags that occur; `tags.complete` adds others."""
+    counts = np.bincount(np.concatenate([t.classes for t in rows.labels]), minlength=len(names))
+    occur = np.flatnonzero(counts)
+    return doubts.of_classes([names[c] for c in occur.tolist()], counts[occur])
+
+
+READER = Reader(_load_tables, _has_labels, _class_names, _rows, what="sentences", doubts=_doubts)
 """A tag for each word: inputs are n `Sentence`, labels a list of n `Tags`."""
 
 

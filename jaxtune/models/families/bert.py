@@ -19,7 +19,6 @@ from jaxtune.models.families.bert_config import BertConfig, config_from_hf
 from jaxtune.models.family import Family, Head, Matrices, Names, layer_rules
 from jaxtune.models.heads import Transform, output_layer, span_head, tied_logits, token_head
 from jaxtune.models.hf_config import check_tied
-from jaxtune.models.inputs import positions_of
 from jaxtune.models.layers import ACTIVATIONS, Dropout, Nested, NoiseIds, dense, layer_norm, table
 from jaxtune.models.model import Encoder, Part
 from jaxtune.models.places import Places, pick, pick_noise_ids
@@ -139,7 +138,7 @@ class Bert(nn.Module):
         """The input of layer 0. Token types are 0 where the batch has none."""
         input_ids = batch["input_ids"]
         types = batch.get("token_type_ids", jnp.zeros_like(input_ids))
-        positions = positions_of(batch) + self.config.first_position
+        positions = self.config.positions(batch)
         return self.embeddings(input_ids, types, positions, noise_ids)
 
     def run_layers(

@@ -4,8 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from jaxtyping import Array, Int
+
 from jaxtune.core.errors import UserError
+from jaxtune.core.types import Batch
 from jaxtune.models.hf_config import check_heads, read_fields
+from jaxtune.models.inputs import positions_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +40,10 @@ class BertConfig:
     def first_position(self) -> int:
         """The row of the position table for the first token."""
         return 0
+
+    def positions(self, batch: Batch) -> Int[Array, "b t"]:
+        """The row of the position table for each token."""
+        return positions_of(batch)
 
     @property
     def head_dropout(self) -> float:

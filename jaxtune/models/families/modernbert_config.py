@@ -120,8 +120,8 @@ def _global_layers(
         return None
     if not isinstance(kinds, list) or len(kinds) != count or any(k not in _THETAS for k in kinds):
         raise UserError(
-            f"{source}: layer_types is {kinds!r}, expected a list of {count} (num_hidden_layers),"
-            f" each one of {', '.join(_THETAS)}."
+            f"{source}: layer_types is {repr(kinds)[:80]}, expected a list of {count}"
+            f" (num_hidden_layers), each one of {', '.join(_THETAS)}."
         )
     return tuple(i for i, kind in enumerate(kinds) if kind == "full_attention")
 
@@ -136,14 +136,14 @@ def _rope_thetas(
     rope = hf_config.get("rope_parameters") or {}
     if not isinstance(rope, dict) or not set(rope) <= set(_THETAS):
         raise UserError(
-            f"{source}: rope_parameters is {rope!r}, expected an object for each of"
+            f"{source}: rope_parameters is {repr(rope)[:80]}, expected an object for each of"
             f" {', '.join(_THETAS)}."
         )
     for kind, field in _THETAS.items():
         own = rope.get(kind) or {}
         where = f"{source}: rope_parameters: {kind}"
         if not isinstance(own, dict):
-            raise UserError(f"{where} is {own!r}, expected an object.")
+            raise UserError(f"{where} is {repr(own)[:80]}, expected an object.")
         check_defaults(own, where, {"rope_type": "default", "type": "default"}, "ModernBERT")
         theta = own.get("rope_theta", thetas[field])
         if isinstance(theta, bool) or not isinstance(theta, (int, float)) or theta <= 0:

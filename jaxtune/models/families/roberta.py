@@ -10,8 +10,9 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch
@@ -21,6 +22,7 @@ from jaxtune.models.families.bert_config import BertConfig
 from jaxtune.models.family import Family, Head
 from jaxtune.models.heads import Transform, output_layer, span_head, tied_logits, token_head
 from jaxtune.models.hf_config import check_tied
+from jaxtune.models.inputs import positions_of
 from jaxtune.models.layers import Dropout, Nested, NoiseIds, dense
 
 
@@ -35,6 +37,16 @@ class RobertaConfig(BertConfig):
     def first_position(self) -> int:
         """The row after the one of padding, as fairseq counts."""
         return self.pad_token_id + 1
+
+    def positions(self, batch: Batch) -> Int[Array, "b t"]:
+        """Counted from there; a token of padding has a row of its own, and counts as none.
+
+        One may stand in a text: written out, it is what the tokenizer makes of it.
+        """
+        plain, padding = positions_of(batch), batch["input_ids"] == self.pad_token_id
+        before = jnp.cumsum(padding, axis=1) - padding  # in the row, [b t]
+        before -= jax.lax.cummax(jnp.where(plain == 0, before, 0), axis=1)  # in the example
+        return jnp.where(padding, self.pad_token_id, plain - before + self.first_position)
 
 
 def config_from_hf(hf_config: Mapping[str, Any], source: str) -> BertConfig:
