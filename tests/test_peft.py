@@ -231,6 +231,10 @@ BAD_FIELDS = [
     ({"use_dora": True}, "lora_magnitude_vector is missing"),
     ({"target_modules": ["query", "value", "key"]}, r"self\.key\.lora_A\.weight is missing"),
     ({"target_modules": r"bert\..*\.dense"}, r"dense\.lora_A\.weight is missing"),
+    ({"target_modules": "(query"}, r"target_modules is '\(query': missing \)"),
+    ({"target_modules": [3]}, r"target_modules is \[3\], expected a list of names"),
+    ({"target_modules": 3}, "target_modules is 3, expected a list of names"),
+    ({"modules_to_save": True}, "modules_to_save is True, expected a list of names"),
     ({"modules_to_save": ["classifier", "pooler"]}, r"pooler\.dense\.\w+ is missing"),
     ({"peft_type": "IA3"}, "peft_type is 'IA3'"),
     ({"base_model_name_or_path": None}, "base_model_name_or_path is None"),
@@ -243,6 +247,16 @@ BAD_FIELDS = [
 def test_a_config_that_jaxtune_cannot_follow(theirs, fields, message):
     with pytest.raises(UserError, match=message):
         open_model(theirs("lora", **fields))
+
+
+def test_a_pattern_that_takes_too_long_is_refused(theirs, monkeypatch):
+    def fullmatch(pattern, name, timeout):
+        assert timeout < 1
+        raise TimeoutError
+
+    monkeypatch.setattr("regex.fullmatch", fullmatch)
+    with pytest.raises(UserError, match="target_modules is 'query': it takes for ever"):
+        open_model(theirs("lora", target_modules="query"))
 
 
 def drop(key):

@@ -63,6 +63,7 @@ _UNSUPPORTED = (
     "use_bdlora",
     "use_qalora",
 )
+_SECONDS = 0.5  # for one name and the pattern of a folder
 _PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")  # the others change W
 
 
@@ -221,6 +222,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
         value = config.get(name, 0.0 if name == "lora_dropout" else None)
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise UserError(f"{file}: {name} is {value!r}, expected a number.")
+    for name in ("modules_to_save", "target_modules"):
+        value = config.get(name) or []
+        names = value if isinstance(value, list) else [name == "target_modules" and value]
+        if not all(isinstance(item, str) for item in names):
+            raise UserError(f"{file}: {name} is {value!r}, expected a list of names.")
     return config
 
 
@@ -271,7 +277,7 @@ def _check_tensors(
 
 def _expected(config: Mapping[str, Any], flat: Mapping[str, Any], found: set[str]) -> Iterator[str]:
     """The leaves that the config's `modules_to_save` and `target_modules` ask for."""
-    whole = [name for name in config.get("modules_to_save") or () if isinstance(name, str)]
+    whole = config.get("modules_to_save") or ()
     targets = config.get("target_modules") or ()
     narrowed = any(config.get(field) for field in ("layers_to_transform", "exclude_modules"))
     for name in flat:
@@ -288,8 +294,25 @@ def _expected(config: Mapping[str, Any], flat: Mapping[str, Any], found: set[str
 def _is_target(module: str, targets: Any) -> bool:
     """Whether peft's `target_modules` choose a module."""
     if isinstance(targets, str):
-        return targets != "all-linear" and re.fullmatch(targets, module) is not None
+        return targets != "all-linear" and _fits(targets, module)
     return any(f".{module}".endswith(f".{target}") for target in targets)
+
+
+def _fits(pattern: str, module: str) -> bool:
+    """Whether the whole name fits a pattern, which may be anybody's.
+
+    Raises:
+      UserError: it is no pattern, or one that takes for ever.
+    """
+    import regex  # which knows a limit in time
+
+    try:
+        return regex.fullmatch(pattern, module, timeout=_SECONDS) is not None
+    except (regex.error, TimeoutError, RecursionError) as error:
+        raise UserError(
+            f"{CONFIG}: target_modules is {pattern[:80]!r}: {str(error) or 'it takes for ever'}."
+            " Expected a regex of names, or a list of their ends."
+        ) from None
 
 
 def _modules_to_save(

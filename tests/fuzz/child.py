@@ -11,15 +11,16 @@ import traceback
 import warnings
 from pathlib import Path
 
-from jaxtune.core.errors import UserError
 from readers import READERS, Reader
+
+from jaxtune.core.errors import UserError
 
 _SECONDS = 2.0
 _MEMORY = 1 << 30
 _MESSAGE = 1200  # characters that no message may exceed: paths of folders are long
 
 
-class TimeIsUp(BaseException):  # noqa: N818 (no error that a reader may catch)
+class TimeIsUp(BaseException):
     """An input took too long."""
 
 
@@ -35,7 +36,10 @@ def serve(names: list[str], start: int, count: int, keep: Path | None) -> None:
         for number, name in enumerate(names):
             for i in range(start if number == 0 else 0, count):
                 say.write(json.dumps([name]) + "\n")
-                say.write(json.dumps([name, *_outcome(READERS[name], name, folders[name], i, keep)]) + "\n")
+                say.write(
+                    json.dumps([name, *_outcome(READERS[name], name, folders[name], i, keep)])
+                    + "\n"
+                )
 
 
 def _warm(reader: Reader, folder: Path) -> Path:

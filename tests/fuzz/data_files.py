@@ -4,6 +4,7 @@ import io
 import json as json_text
 import random
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,45 +13,55 @@ import numpy as np
 
 TEXTS = (
     *("a good film", "so bad, and long", "it was ok", 'the "old" car', "naïve 日本 text", "1 2 3"),
-    *("what a dog", "who sat here?", "no", "a cat ran in the house", "film; film | film", "the end"),
+    *(
+        "what a dog",
+        "who sat here?",
+        "no",
+        "a cat ran in the house",
+        "film; film | film",
+        "the end",
+    ),
 )
 LABELS = ("good", "bad", "so")
 WORDS = (("John", "B-PER"), ("lives", "O"), ("in", "O"), ("New", "B-LOC"), ("York", "I-LOC"))
 
 
-def reads(task: str, **fields: Any) -> Callable[[Path], None]:
-    """A function that reads a file as the training data of a task, twice, and as new data.
+def reads(task: str) -> Callable[[Path], None]:
+    """A function that reads a file as the training data of a task, and as new data.
 
-    Rows that are bad stop it the first time, and are left out the second. What was read is
-    tokenized.
+    Where rows are bad, it is read once more without them. What was read is tokenized.
     """
 
     def read(file: Path) -> None:
         from jaxtune.core.errors import UserError
         from jaxtune.data.sources.rows import read_data
-        from jaxtune.settings.data import DataSettings
-        from jaxtune.settings.dicts import from_dict
         from jaxtune.tasks.registry import TASKS
 
         data = TASKS[task].data
-        path = file.parent.parent if file.suffix == ".png" else file
         stopped = None
         for on_bad_row in ("stop", "skip"):
-            given = COLUMNS.get(task, {}) | fields | {"on_bad_row": on_bad_row}
-            settings = from_dict(DataSettings, {"path": str(path), "validation_size": 4} | given)
+            settings = _settings(task, str(file), on_bad_row)
             try:
                 found = read_data(settings, data.reader)
-                if task != "image_classification":
-                    data.encode(found.splits["train"], _tokenizer(), settings, iter)
+                data.encode(found.splits["train"], _tokenizer(), settings, iter)
+                break
             except UserError as error:
                 stopped = error
-        names = given.get("text_columns", ("text",)) if task != "image_classification" else ()
         if "splits" not in file.name:  # of which a file to predict on has none
-            data.read_new(file, names, "utf-8")
+            data.read_new(file, settings.columns.text_columns, "utf-8")
         if stopped:
             raise stopped
 
     return read
+
+
+@cache
+def _settings(task: str, path: str, on_bad_row: str) -> Any:
+    from jaxtune.settings.data import DataSettings
+    from jaxtune.settings.dicts import from_dict
+
+    fields = COLUMNS.get(task, {}) | {"path": path, "on_bad_row": on_bad_row}
+    return from_dict(DataSettings, {"validation_size": 4} | fields)
 
 
 COLUMNS = {
@@ -98,7 +109,7 @@ def conll() -> dict[str, bytes]:
 
 
 def _ten_columns(words: list[tuple[str, str]]) -> list[str]:
-    return [f"{i}\t{w}\t_\tN\t_\t_\t0\t_\t_\t{tag}\n" for i, (w, tag) in enumerate(words, 1)]
+    return [f"{i}\t{w}\t_\t{t[0]}\t_\t_\t0\t_\t_\t{t}\n" for i, (w, t) in enumerate(words, 1)]
 
 
 def jsonl() -> dict[str, bytes]:
@@ -116,15 +127,19 @@ def json() -> dict[str, bytes]:
 
 
 def squad() -> dict[str, bytes]:
-    """SQuAD's own object, and a record a line."""
-    context, records = "The cat sat on the mat in New York, all day.", []
-    for i, answer in enumerate(("cat", "mat", "New York", "all day", "The cat", "")):
-        at = context.find(answer)
-        answers = [{"text": answer, "answer_start": at}] if answer else []
-        question = {"id": str(i), "question": f"who {i}?", "answers": answers}
-        records.append(question | {"is_impossible": not answer})
-    data = {"version": "2", "data": [{"title": "t", "paragraphs": [{"context": context, "qas": records}]}]}
-    return {"squad.json": mutations.dumps(data), "more.json": mutations.dumps(data | {"data": data["data"] * 2})}
+    """SQuAD's own object, and an array of records."""
+    paragraphs, records = [], []
+    for i, answer in enumerate(("cat", "mat", "New York", "all day", "The cat", "", "", "sat")):
+        context = f"The cat sat on the mat in New York, all day {i}."
+        at = [context.find(answer)] if answer else []
+        own = {"id": str(i), "question": f"who {i}?"}
+        answers = [{"text": answer, "answer_start": start} for start in at]
+        question = own | {"answers": answers, "is_impossible": not answer}
+        paragraphs.append({"context": context, "qas": [question]})
+        columns = {"text": [answer] * len(at), "answer_start": at}
+        records.append(own | {"context": context, "answers": columns})
+    data = {"version": "2", "data": [{"title": "t", "paragraphs": paragraphs}]}
+    return {"squad.json": mutations.dumps(data), "records.json": mutations.dumps(records)}
 
 
 def parquet() -> dict[str, bytes]:
@@ -146,7 +161,9 @@ def mutate_parquet(rng: random.Random, data: bytes, others: list[bytes]) -> byte
         return mutations.mutate_bytes(rng, data, others)
     table = pq.read_table(io.BytesIO(data))
     rows, metadata = table.to_pylist(), table.schema.metadata or {}
-    metadata = {name.decode(): value.decode() for name, value in metadata.items() if b"hugg" in name}
+    metadata = {
+        name.decode(): value.decode() for name, value in metadata.items() if b"hugg" in name
+    }
     try:
         if kind == 1 and metadata:
             found = json_text.loads(metadata["huggingface"])
@@ -154,7 +171,9 @@ def mutate_parquet(rng: random.Random, data: bytes, others: list[bytes]) -> byte
             return _write(rows, {"huggingface": changed})
         name = rng.choice(("text", "label"))
         if rng.random() < 0.5:  # a column of another type
-            value = rng.choice((b"\xff", 1.5, True, None, [1], {"a": "b"}, ["a"], 2**40, "x" * 9000))
+            value = rng.choice(
+                (b"\xff", 1.5, True, None, [1], {"a": "b"}, ["a"], 2**40, "x" * 9000)
+            )
             rows = [row | {name: value} for row in rows]
         else:
             rows[rng.randrange(len(rows))][name] = rng.choice(mutations.VALUES)
@@ -164,7 +183,7 @@ def mutate_parquet(rng: random.Random, data: bytes, others: list[bytes]) -> byte
 
 
 def images() -> dict[str, bytes]:
-    """One of each format, all named alike, as contents say what a file is; each in a class."""
+    """One of each format, all named alike: the contents say what a file is."""
     from PIL import Image
 
     pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
@@ -172,16 +191,29 @@ def images() -> dict[str, bytes]:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned
     found = {}
-    for i, kind in enumerate(("png", "jpeg", "gif", "bmp", "webp", "tiff", "ppm")):
+    for kind in ("png", "jpeg", "gif", "bmp", "webp", "tiff", "ppm"):
         stream = io.BytesIO()
         options = {"exif": exif} if kind in ("jpeg", "webp", "png") else {}
         image.save(stream, kind, **options)
-        found[f"{'ab'[i % 2]}/{kind}.png"] = stream.getvalue()
-    for kind, mode in (("png", "P"), ("png", "I;16"), ("tiff", "CMYK"), ("png", "LA"), ("png", "1")):
+        found[f"{kind}.png"] = stream.getvalue()
+    for kind, mode in (
+        ("png", "P"),
+        ("png", "I;16"),
+        ("tiff", "CMYK"),
+        ("png", "LA"),
+        ("png", "1"),
+    ):
         stream = io.BytesIO()
         (image.convert("L") if mode == "I;16" else image).convert(mode).save(stream, kind)
-        found[f"{'ab'[len(found) % 2]}/{mode[0]}-{kind}.png"] = stream.getvalue()
+        found[f"{mode[0]}-{kind}.png"] = stream.getvalue()
     return found
+
+
+def read_image(file: Path) -> None:
+    """Decodes it, as new data is."""
+    from jaxtune.data.images.images import read_new
+
+    read_new(file)
 
 
 def preprocessor() -> dict[str, bytes]:
@@ -207,7 +239,7 @@ def read_preprocessor(file: Path) -> None:
 
     processor = load_image_processor(file.parent)
     if max(processor.shape) <= 1024:
-        processor(Image.new("RGB", (20, 30)))
+        processor.normalize(np.asarray(processor.resize(Image.new("RGB", (20, 30)))))
 
 
 def _tokenizer() -> Any:

@@ -1,6 +1,5 @@
 """Small files of models, tokenizers and adapters, and what reads them."""
 
-import json
 import random
 from functools import cache
 from pathlib import Path
@@ -64,18 +63,29 @@ def configs() -> dict[str, bytes]:
 
 def read_config(file: Path) -> None:
     """Reads what a model is, to the shapes of its parameters."""
-    from jaxtune.models.design import choose_outputs, make_design
+    from jaxtune.models.design import choose_outputs
     from jaxtune.models.registry import saved_head
     from jaxtune.models.source import is_regression, read_source
 
     source = read_source(file.parent)
     is_regression(source.hf_config)
-    head = saved_head(source.family, source.hf_config) or [*source.family.heads][0]
+    head = saved_head(source.family, source.hf_config) or next(iter(source.family.heads))
     outputs = choose_outputs(head, source.hf_config)
     known = vars(source.config)
     layers = [known[name] for name in ("num_hidden_layers", "n_layers", "n_layer") if name in known]
     if max([*layers, sum(known.get("depths", ()))]) <= _TRACED:
-        make_design(source, head, outputs)
+        _trace(source.family.model_type, head, source.config, len(outputs.class_names))
+
+
+@cache
+def _trace(model_type: str, head: str, config: Any, num_classes: int) -> None:
+    """Makes the shapes of a model, once for all configs that say the same."""
+    from jaxtune.models.design import Outputs, make_design
+    from jaxtune.models.registry import FAMILIES
+    from jaxtune.models.source import Source
+
+    source = Source(Path(), FAMILIES[model_type], config, {})
+    make_design(source, head, Outputs(num_classes))
 
 
 @cache
@@ -192,7 +202,9 @@ def tokenizer() -> dict[str, bytes]:
     )
     made.add_special_tokens([AddedToken(word) for word in _WORDS[:5]])
     made.enable_truncation(16)
-    special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    special = {
+        f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")
+    }
     config = {"tokenizer_class": "BertTokenizer", "model_max_length": 40, "do_lower_case": True}
     config |= {"truncation_side": "right", "split_special_tokens": False}
     return {

@@ -29,23 +29,24 @@ class Reader(NamedTuple):
     mutate: Mutate = mutations.mutate_bytes
 
 
-def _data(task: str, mutate: Mutate = mutations.mutate_bytes, **settings: Any) -> Callable:
-    def make(files: Callable[[], Mapping[str, bytes]]) -> Reader:
-        return Reader(files, [*files()], data_files.reads(task, **settings), mutate)
-
-    return make
+def _data(
+    files: Callable[[], Mapping[str, bytes]], task: str, mutate: Mutate = mutations.mutate_bytes
+) -> Reader:
+    return Reader(files, [*files()], data_files.reads(task), mutate)
 
 
 READERS: Mapping[str, Reader] = {
-    "csv": _data("classification")(data_files.csv),
-    "tsv": _data("classification")(data_files.tsv),
-    "text": _data("masked_lm")(data_files.text),
-    "conll": _data("token_classification")(data_files.conll),
-    "jsonl": _data("multi_label", mutations.mutate_lines)(data_files.jsonl),
-    "json": _data("regression", mutations.mutate_json)(data_files.json),
-    "parquet": _data("classification", data_files.mutate_parquet)(data_files.parquet),
-    "squad": _data("question_answering", mutations.mutate_json)(data_files.squad),
-    "images": _data("image_classification", mutations.mutate_image)(data_files.images),
+    "csv": _data(data_files.csv, "classification"),
+    "tsv": _data(data_files.tsv, "classification"),
+    "text": _data(data_files.text, "masked_lm"),
+    "conll": _data(data_files.conll, "token_classification"),
+    "jsonl": _data(data_files.jsonl, "multi_label", mutations.mutate_lines),
+    "json": _data(data_files.json, "regression", mutations.mutate_json),
+    "parquet": _data(data_files.parquet, "classification", data_files.mutate_parquet),
+    "squad": _data(data_files.squad, "question_answering", mutations.mutate_json),
+    "images": Reader(
+        data_files.images, [*data_files.images()], data_files.read_image, mutations.mutate_image
+    ),
     "preprocessor": Reader(
         data_files.preprocessor,
         [*data_files.preprocessor()],
@@ -53,7 +54,10 @@ READERS: Mapping[str, Reader] = {
         mutations.mutate_json,
     ),
     "config": Reader(
-        model_files.configs, [*model_files.configs()], model_files.read_config, mutations.mutate_json
+        model_files.configs,
+        [*model_files.configs()],
+        model_files.read_config,
+        mutations.mutate_json,
     ),
     "safetensors": Reader(
         model_files.safetensors,
@@ -92,9 +96,7 @@ READERS: Mapping[str, Reader] = {
     "checkpoint": Reader(
         run_files.checkpoint, run_files.METADATA, run_files.read_checkpoint, mutations.mutate_json
     ),
-    "log": Reader(
-        run_files.log, ["metrics.jsonl"], run_files.read_log, mutations.mutate_lines
-    ),
+    "log": Reader(run_files.log, ["metrics.jsonl"], run_files.read_log, mutations.mutate_lines),
     "run_config": Reader(
         run_files.config, ["config.json"], run_files.read_config, mutations.mutate_json
     ),

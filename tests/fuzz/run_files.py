@@ -96,9 +96,11 @@ def mutate_words(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
     """Changes words, or their order and number; the command is kept."""
     command, *words = data.decode().split("\n")
     if rng.random() < 0.5:
-        words = mutations.mutate_bytes(rng, "\n".join(words).encode(), others).decode(
-            "utf-8", "surrogateescape"
-        ).split("\n")
+        words = (
+            mutations.mutate_bytes(rng, "\n".join(words).encode(), others)
+            .decode("utf-8", "surrogateescape")
+            .split("\n")
+        )
     for _ in range(rng.choice((0, 1, 2))):
         i = rng.randrange(len(words))
         name, equals, value = words[i].partition("=")
