@@ -73,7 +73,8 @@ class ImageProcessor:
         if self.do_resize:
             image = image.resize(self.resized(image.size), self.resample)
             if self.crop_pct is not None:
-                image = _center_crop(image, (self.size["shortest_edge"],) * 2)
+                edge = self.size["shortest_edge"]
+                image = _center_crop(image, (edge, edge))
         return _center_crop(image, self.shape) if self.do_center_crop else image
 
     def normalize(self, pixels: UInt8[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w c"]:
