@@ -1,17 +1,15 @@
 """`python -m jaxtune.predict --model=DIR --input=FILE --output=FILE`: labels new data."""
 
-import csv
-import io
-import json
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 from jaxtune.core.errors import UserError, nearest
 from jaxtune.run.cli import start_command, token_folder
 
 _OUTPUTS = (".jsonl", ".csv")
+_FLAGS = ("text_columns", "encoding", "batch_size", "max_length", "compute_dtype")
+"""The flags that records follow from."""
 
 
 def main(argv: list[str], prog: str = "python -m jaxtune.predict") -> None:
@@ -47,11 +45,11 @@ def main(argv: list[str], prog: str = "python -m jaxtune.predict") -> None:
         raise UserError(f"--input={source}: there is no such file.{nearest(source.name, siblings)}")
     # The heavy imports wait until the arguments have been found good.
     from jaxtune.core.units import human_seconds
-    from jaxtune.io.atomic import write_atomic
     from jaxtune.run import predictions
     from jaxtune.run.console import Report
+    from jaxtune.run.predict_file import compact, digest_of, predict_file
     from jaxtune.run.saved import open_saved, saved_task
-    from jaxtune.tasks.task import keeping_tokens, records_of
+    from jaxtune.tasks.task import keeping_tokens
     from jaxtune.training.program_cache import keep_programs
 
     report = Report()
@@ -59,38 +57,18 @@ def main(argv: list[str], prog: str = "python -m jaxtune.predict") -> None:
     folder, task, card = saved_task(arguments.model)
     own = predictions.own_columns(task, card)
     names = arguments.text_columns.split(",") if arguments.text_columns else own
-    rows = task.data.read_new(source, names, arguments.encoding)
+    rows = compact(task.data.read_new(source, names, arguments.encoding))
     saved = open_saved(folder, arguments.compute_dtype, max_length=arguments.max_length)
     start = time.perf_counter()
-    track = report.track(f"reading {source.name}")
     task = keeping_tokens(saved.task, token_folder(report.line))
-    examples, notes = task.data.encode(rows, saved.processor, saved.data, track)
-    for note in (*saved.processor.notes, *notes):
+    for note in saved.processor.notes:
         report.line(note)
-    _, outputs = predictions.outputs_of(saved, examples, arguments.batch_size, report, source.name)
-    records = records_of(saved.task, outputs, examples, saved.pretrained.class_names, rows)
-    write_atomic(output, _format(records, output.suffix))
-    seconds = time.perf_counter() - start
-    report.line(f"{len(records)} predictions in {human_seconds(seconds)}: {output}")
-
-
-def _format(records: list[dict[str, Any]], suffix: str) -> str:
-    """JSON lines, or csv with what is no plain value as JSON."""
-    if suffix == ".jsonl":
-        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    for record in records:
-        writer.writerow(
-            {
-                name: json.dumps(value, ensure_ascii=False)
-                if isinstance(value, dict | list)
-                else value
-                for name, value in record.items()
-            }
-        )
-    return stream.getvalue()
+    flags = {name: getattr(arguments, name) for name in _FLAGS}
+    digest = digest_of(saved, source, flags)
+    done = predict_file(saved, task, rows, output, arguments.batch_size, report, digest)
+    seconds = human_seconds(time.perf_counter() - start)
+    before = f", {done} of them by an earlier start" if done else ""
+    report.line(f"{len(rows.inputs)} predictions in {seconds}{before}: {output}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from jaxtune.core.errors import UserError
-from jaxtune.run.checkpoint import Checkpoints, KeepNewestAndBest
+from jaxtune.run.checkpoint import Checkpoints
 from jaxtune.run.progress import Progress
 from jaxtune.training.state import TrainState, init_state
 from jaxtune.tuning import partition
@@ -123,16 +123,6 @@ def test_a_resumed_run_still_knows_the_best(tmp_path):
     assert steps(tmp_path) == [1, 3]
 
 
-def test_the_policy_alone():
-    class Checkpoint:
-        def __init__(self, step):
-            self.step = step
-
-    checkpoints = [Checkpoint(step) for step in (2, 5, 9)]
-    assert KeepNewestAndBest(5).should_preserve(checkpoints, context=None) == [False, True, True]
-    assert KeepNewestAndBest().should_preserve(checkpoints, context=None) == [False, False, True]
-
-
 def test_the_parameters_of_the_best(tmp_path):
     states = {step: make_state(step) for step in (1, 2)}
     with Checkpoints(tmp_path) as checkpoints:
@@ -170,7 +160,6 @@ def test_a_damaged_checkpoint_names_its_folder(tmp_path, file):
     (tmp_path / "2" / file).write_bytes(b"\xffnonsense")
     text = restore_message(tmp_path, make_state())
     assert str(tmp_path / "2") in text
-    assert "Remove that folder" in text
     assert "\n" not in text
     assert "handler" not in text  # of Orbax, which no person has heard of
 
@@ -265,7 +254,7 @@ def test_a_checkpoint_is_as_large_as_what_is_trained(tmp_path):
 def test_a_checkpoint_names_its_base_and_is_refused_with_another(tmp_path):
     with Checkpoints(tmp_path, {"model": "first", "sha256": "a1"}) as checkpoints:
         checkpoints.save(make_state(), Progress())
-    message = "trained from first with sha256 a1, but second has b2"
+    message = r"trained from first with sha256 a1, but second has b2"
     other = Checkpoints(tmp_path, {"model": "second", "sha256": "b2"})
     with other as checkpoints, pytest.raises(UserError, match=message):
         checkpoints.progress(0)

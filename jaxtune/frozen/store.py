@@ -1,6 +1,7 @@
 """Outputs of the frozen layers, kept for each example from one epoch to the next."""
 
 import math
+import os
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from jaxtune.core.units import human_bytes
 from jaxtune.data.batching.batches import BatchIndex
+from jaxtune.io.disk import explained
 
 
 class ActivationCache:
@@ -39,6 +42,9 @@ class ActivationCache:
           folder: for the file, which has no name and ends with the process; None for the system's.
           owned: the examples whose states are kept here, where several processes share them; None
             for all.
+
+        Raises:
+          UserError: there is no room for the file.
         """
         self._sizes = sizes
         kept = sizes if owned is None else np.where(owned, sizes, 0)
@@ -52,7 +58,14 @@ class ActivationCache:
         if self.in_memory:
             self._states: Any = np.empty(whole, dtype)
         else:
-            with tempfile.TemporaryFile(dir=folder) as file:  # the map outlives it
+            told = f"the kept states of frozen layers, {human_bytes(self.num_bytes)} in a file in"
+            remedy = "Set config.activation_cache.enabled=false, or make room"
+            with (
+                explained(f"{told} {folder or tempfile.gettempdir()}", remedy),
+                tempfile.TemporaryFile(dir=folder) as file,  # the map outlives it
+            ):
+                if hasattr(os, "posix_fallocate"):  # else a full disk ends the process by a signal
+                    os.posix_fallocate(file.fileno(), 0, self.num_bytes)
                 raw = np.memmap(file, np.uint8, "w+", shape=(self.num_bytes,))
             self._states = raw.view(dtype).reshape(whole)
 

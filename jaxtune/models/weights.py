@@ -103,9 +103,10 @@ def open_safetensors(files: tuple[Path, ...]) -> Weights:
 
     shapes: dict[str, tuple[int, ...]] = {}
     dtypes: dict[str, str] = {}
-    homes = {}
+    homes, sizes = {}, {}
     for file in files:
         try:
+            sizes[file] = file.stat().st_size
             handle = safe_open(file, framework="np")
         except (SafetensorError, OSError) as error:
             raise UserError(
@@ -114,8 +115,16 @@ def open_safetensors(files: tuple[Path, ...]) -> Weights:
         for name in handle.keys():  # noqa: SIM118 (a handle is not a dict)
             found = handle.get_slice(name)
             shapes[name], dtypes[name] = tuple(found.get_shape()), str(found.get_dtype())
-            homes[name] = handle
-    return Weights(shapes, lambda name: homes[name].get_tensor(name), "torch", files, dtypes)
+            homes[name] = file, handle
+
+    def read(name: str) -> np.ndarray:
+        file, handle = homes[name]
+        if not file.exists() or file.stat().st_size != sizes[file]:
+            # To read a mapped file beyond its end would end the process by a signal.
+            raise UserError(f"{file} was changed while it was read. Start again when it is whole.")
+        return handle.get_tensor(name)
+
+    return Weights(shapes, read, "torch", files, dtypes)
 
 
 def _open_msgpack(file: Path) -> Weights:

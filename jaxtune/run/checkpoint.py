@@ -1,11 +1,17 @@
 """Checkpoints of a run: the train state and the loop's few numbers, written by Orbax.
 
 Two are kept: the newest, to go on from, and the best. A parameter that was never trained is in
-neither: both name the base model and the digest of its weights instead.
+neither: both name the base model and the digest of its weights instead. Each has a checksum of
+every leaf and a digest of what stands beside them, so that damage is found.
 """
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -16,9 +22,16 @@ from jaxtyping import Array, Int
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
+from jaxtune.io.atomic import sync
+from jaxtune.io.disk import explained
 from jaxtune.parallel import multihost
+from jaxtune.run import values
 from jaxtune.run.progress import Progress
 from jaxtune.training.state import TrainState
+
+
+class DamagedCheckpointError(UserError):
+    """A checkpoint that cannot be read, or does not hold what was written."""
 
 
 class Stored(NamedTuple):
@@ -35,22 +48,13 @@ class Stored(NamedTuple):
     settled: Params
 
 
-class KeepNewestAndBest:
-    """Orbax's preservation policy for the two checkpoints that a run needs."""
-
-    def __init__(self, best_step: int = -1) -> None:
-        """Keeps the checkpoint of `best_step` besides the newest; -1 keeps the newest alone."""
-        self.best_step = best_step
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """True for the last and the best; called by Orbax after each save."""
-        del context
-        newest = max(checkpoint.step for checkpoint in checkpoints)
-        return [checkpoint.step in (newest, self.best_step) for checkpoint in checkpoints]
-
-
 class Checkpoints:
-    """The checkpoints of one folder; a context manager that waits for writing to end."""
+    """The checkpoints of one folder; a context manager that waits for writing to end.
+
+    Attributes:
+      folder: of all of them.
+      unreadable: steps of those that were set aside when the folder was opened.
+    """
 
     def __init__(self, folder: Path, base: Mapping[str, str] | None = None) -> None:
         """Opens the folder, which need not exist; what an interrupted save left is removed.
@@ -60,15 +64,15 @@ class Checkpoints:
           base: `model` and `sha256` of the weights that the frozen parameters come from. They are
             written into each checkpoint, and one with another sha256 is refused.
         """
-        from orbax.checkpoint import v1 as ocp  # a fifth of a second that no first table waits for
-
         self._base = dict(base or {})
-        self._policy = KeepNewestAndBest()
-        self._checkpointer = ocp.training.Checkpointer(
-            str(folder.absolute()), preservation_policy=self._policy, cleanup_tmp_directories=True
-        )
-        self._writing: Any = None
         self.folder = folder
+        self.unreadable: list[int] = []
+        try:
+            self._checkpointer = _open(folder)
+        except Exception as error:  # one of them is so damaged that Orbax shows none of them
+            self._set_aside_unreadable(error)
+            self._checkpointer = _open(folder)
+        self._writing: tuple[int, int, Any] | None = None  # step, best step, what to wait for
 
     def __enter__(self) -> Self:
         """Returns itself."""
@@ -80,14 +84,21 @@ class Checkpoints:
             return
         try:
             self._wait()
-        finally:
-            self._checkpointer.close()
+        except BaseException:
+            with contextlib.suppress(Exception):  # it says the same once more
+                self._checkpointer.close()
+            raise
+        self._checkpointer.close()
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Of all checkpoints that are there, in order."""
+        return tuple(sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints))
 
     @property
     def latest_step(self) -> int | None:
         """Step of the newest checkpoint; None where there is none."""
-        latest = self._checkpointer.latest
-        return None if latest is None else latest.step
+        return max(self.steps, default=None)
 
     def save(self, state: TrainState, progress: Progress, settled: Params = None) -> None:
         """Writes a checkpoint in the background; it counts only once it is whole.
@@ -97,19 +108,25 @@ class Checkpoints:
             holds the values once this returns.
           progress: written beside it.
           settled: parameters that are frozen now but were trained before; None elsewhere.
+
+        Raises:
+          UserError: the disk refuses it, or the one before.
         """
         step = int(state.step)
-        if any(checkpoint.step == step for checkpoint in self._checkpointer.checkpoints):
+        if step in self.steps:
             return  # a resumed run is back where it was; the same bits are there already
         self._wait()
-        self._policy.best_step = progress.best_step
-        beside: Any = {"progress": progress._asdict(), "base": self._base}
-        self._writing = self._checkpointer.save_async(
-            step,
-            _storable(state, settled),
-            force=True,
-            custom_metadata=beside,
-        )
+        stored = _storable(state, settled)
+        beside: Any = {
+            "progress": progress._asdict(),
+            "base": self._base,
+            "values": _signed(stored),
+        }
+        with explained(self.folder / str(step)):
+            writing = self._checkpointer.save_async(
+                step, stored, force=True, custom_metadata=beside | {"sha256": _digest(beside)}
+            )
+        self._writing = step, progress.best_step, writing
 
     def progress(self, step: int) -> Progress:
         """What was written beside the checkpoint at `step`.
@@ -117,19 +134,13 @@ class Checkpoints:
         Raises:
           UserError: it is damaged, or the checkpoint belongs to another base model.
         """
-        self._wait()
-        saved: Any = {}
-        with contextlib.suppress(Exception):  # Orbax gives {} or raises for what it cannot read
-            saved = self._checkpointer.metadata(step).custom_metadata or {}
-        fields = saved.get("progress", {})
-        if set(fields) != set(Progress._fields):
-            raise self._error(step, "its metadata is damaged")
-        base = saved.get("base", {})
+        saved = self._beside(step)
+        base, fields = saved["base"], saved["progress"]
         if base.get("sha256") != self._base.get("sha256"):
-            raise self._error(
-                step,
-                f"it was trained from {base.get('model')} with sha256 {base.get('sha256')}, but"
-                f" {self._base.get('model')} has {self._base.get('sha256')}",
+            raise UserError(
+                f"the checkpoint {self.folder / str(step)} does not fit this model: it was trained"
+                f" from {base.get('model')} with sha256 {base.get('sha256')}, but"
+                f" {self._base.get('model')} has {self._base.get('sha256')}. {_REMEDY}"
             )
         return Progress(**fields | {"stage_starts": tuple(fields["stage_starts"])})
 
@@ -153,38 +164,115 @@ class Checkpoints:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
             _storable(like, settled),
         )
-        self._wait()
+        recorded = self._beside(step)["values"]
+        self._check_layout(step, {name: layout for name, (layout, _) in recorded.items()}, abstract)
         try:
-            found, wanted = _layout(self._checkpointer.metadata(step).metadata), _layout(abstract)
-            if found and found != wanted:  # Orbax itself lets a part of a tree pass
-                odd = min(n for n in {*found, *wanted} if found.get(n) != wanted.get(n))
-                raise ValueError(
-                    f"{odd} is {found.get(odd, 'absent')} in it, but the model's is"
-                    f" {wanted.get(odd, 'absent')}"
-                )
             stored = self._checkpointer.load(step, abstract_state=abstract)
+            found = _signed(stored)
+        except (MemoryError, *multihost.LOST):
+            raise
         except Exception as error:  # Orbax raises whatever the damage leads to
-            cause: BaseException = error
-            while cause.__cause__ or cause.__context__:  # it is wrapped in several others
-                cause = cause.__cause__ or cause.__context__ or cause
-            first = next(iter(str(cause).splitlines()), "")
-            raise self._error(
-                step, f"{type(cause).__name__}: {first[:300].rstrip(' .:')}"
-            ) from None
+            raise self._damaged(step, f"{type(error).__name__} when it was read") from None
+        odd = [name for name, signed in recorded.items() if signed != found.get(name)]
+        if odd:
+            raise self._damaged(step, f"{odd[0]} has other values than were written")
         key = jax.random.wrap_key_data(stored.key, impl=jax.random.key_impl(like.key))
         return TrainState(stored.step, stored.params, stored.opt_state, key), stored.settled
 
-    def _wait(self) -> None:
-        """Until the last save is on disk; what went wrong in it is raised here."""
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.result()  # which also ends the thread of that save
+    def set_aside(self, step: int) -> None:
+        """Renames a damaged checkpoint, so that the run can come to its step again."""
+        self._rename(step)
+        self._checkpointer.reload()
 
-    def _error(self, step: int, reason: str) -> UserError:
-        return UserError(
-            f"the checkpoint {self.folder / str(step)} cannot be read or does not fit this model:"
-            f" {reason}. Remove that folder to go on from the one before, or use another --workdir."
+    def _rename(self, step: int) -> None:
+        aside = self.folder / f"{step}.damaged"
+        if multihost.is_first():
+            shutil.rmtree(aside, ignore_errors=True)
+            with explained(self.folder):
+                os.replace(self.folder / str(step), aside)
+        multihost.wait("set aside")
+
+    def _set_aside_unreadable(self, error: Exception) -> None:
+        """Finds the checkpoints that cannot be opened even alone; `error` came of all together."""
+        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        for name in sorted(filter(str.isdecimal, names)):
+            with tempfile.TemporaryDirectory() as alone:
+                (Path(alone) / name).symlink_to((self.folder / name).absolute())
+                try:
+                    _open(Path(alone)).close()
+                except Exception:
+                    self.unreadable.append(int(name))
+        for step in self.unreadable:
+            self._rename(step)
+        if not self.unreadable:
+            with explained(self.folder):
+                raise error
+
+    def _beside(self, step: int) -> dict[str, Any]:
+        """What stands beside the values, just as it was written."""
+        self._wait()
+        saved: Any = {}
+        with contextlib.suppress(Exception):  # Orbax gives None or raises for what it cannot read
+            read: Any = self._checkpointer.metadata(step).custom_metadata
+            saved = dict(read)
+        if saved.pop("sha256", None) != _digest(saved):
+            raise self._damaged(step, "its metadata is not what was written")
+        return saved
+
+    def _check_layout(self, step: int, found: Mapping[str, str], abstract: Stored) -> None:
+        wanted = _layout(abstract)
+        if found != wanted:  # Orbax itself lets a part of a tree pass
+            odd = min(n for n in {*found, *wanted} if found.get(n) != wanted.get(n))
+            raise UserError(
+                f"the checkpoint {self.folder / str(step)} does not fit this model: {odd} is"
+                f" {found.get(odd, 'absent')} in it, but the model's is"
+                f" {wanted.get(odd, 'absent')}. {_REMEDY}"
+            )
+
+    def _wait(self) -> None:
+        """Until the last save is on disk for good; then removes what is not needed any more."""
+        if self._writing is None:
+            return
+        (step, best_step, writing), self._writing = self._writing, None
+        with explained(self.folder / str(step)):
+            writing.result()  # which also ends the thread of that save
+            if multihost.is_first():  # Orbax leaves that to the system, which a power cut ends too
+                for path in [*(self.folder / str(step)).rglob("*"), self.folder / str(step)]:
+                    sync(path)
+                sync(self.folder)
+        for old in self.steps:
+            if old not in (step, best_step):
+                self._checkpointer.delete(old)
+
+    def _damaged(self, step: int, reason: str) -> DamagedCheckpointError:
+        return DamagedCheckpointError(
+            f"the checkpoint {self.folder / str(step)} is damaged: {reason}."
         )
+
+
+def _open(folder: Path) -> Any:
+    from orbax.checkpoint import v1 as ocp  # a fifth of a second that no first table waits for
+
+    return ocp.training.Checkpointer(str(folder.absolute()), cleanup_tmp_directories=True)
+
+
+def newest_step(folder: Path) -> int | None:
+    """Step of the newest checkpoint of a folder, which is not opened; None where there is none."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return max((int(name) for name in names if name.isdecimal()), default=None)
+
+
+_REMEDY = "Use another --workdir."
+
+
+def _signed(tree: Any) -> dict[str, list[Any]]:
+    """Layout and checksum by leaf name."""
+    layout, sums = _layout(tree), values.checksums(tree)
+    return {name: [layout[name], sums[name]] for name in layout}
+
+
+def _digest(beside: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(beside, sort_keys=True).encode()).hexdigest()
 
 
 def _layout(tree: Any) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch, Params
 from jaxtune.data.batching.batches import BatchIndex
 from jaxtune.data.batching.layout import Layout
@@ -45,6 +46,9 @@ def predict_all(
     Returns:
       (means of the metrics, outputs float32 in the examples' order: [n ...], or a list of n arrays
       [t ...] where they are of tokens, or None).
+
+    Raises:
+      NonFiniteError: a metric is NaN or infinite.
     """
     lengths = examples.lengths
     sums: dict[str, np.ndarray] = {}
@@ -63,7 +67,7 @@ def predict_all(
         found = None
     elif not per_token:
         found = np.stack(outputs).astype(np.float32)
-    return {name: float(total / weight) for name, (total, weight) in sums.items()}, found
+    return {name: _mean(name, *sums[name]) for name in sums}, found
 
 
 def _results(
@@ -108,6 +112,20 @@ def all_scores(
     return {"loss": means["loss"]} | task.scores.compute(means, outputs, examples)
 
 
+class NonFiniteError(UserError):
+    """A loss or score of real examples is NaN or infinite."""
+
+
+def _mean(name: str, total: Any, weight: Any) -> float:
+    """The mean; NaN where there is nothing to take it of."""
+    if not np.isfinite(total):
+        raise NonFiniteError(
+            f"the {name} is {float(total)} in total: the parameters are damaged, beyond what the"
+            " compute dtype holds, or were trained at too high a rate."
+        )
+    return float(total / weight) if weight else float("nan")
+
+
 class Scorer(NamedTuple):
     """(all parameters, split) -> the scores of that split.
 
@@ -122,18 +140,25 @@ class Scorer(NamedTuple):
     step: Compiled
 
     def __call__(self, params: Params, split: str) -> dict[str, float]:
-        """The mean loss and the task's scores, by name."""
+        """The mean loss and the task's scores, by name.
+
+        Raises:
+          NonFiniteError: as `predict_all`; names the split.
+        """
         run, examples = self.run, self.run.data.examples[split]
         no_holes = jax.tree.map(lambda _: None, params)
         with self.report.bar(f"evaluating {split}", len(examples.lengths)) as update:
-            means, outputs = predict_all(
-                lambda batch: self.step(params, no_holes, batch),
-                examples,
-                run.data.eval_layout,
-                update,
-                per_token=run.task.output.per_token,
-                sharding=run.sharding,
-            )
+            try:
+                means, outputs = predict_all(
+                    lambda batch: self.step(params, no_holes, batch),
+                    examples,
+                    run.data.eval_layout,
+                    update,
+                    per_token=run.task.output.per_token,
+                    sharding=run.sharding,
+                )
+            except NonFiniteError as error:
+                raise NonFiniteError(f"{split}: {error}") from None
         return all_scores(run.task, means, outputs, examples)
 
 

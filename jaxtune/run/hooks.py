@@ -8,7 +8,7 @@ A hook of your own is a function of a `Moment`:
     jaxtune.train(config, workdir, hooks=[Hook(sharpen, every(100))])
 """
 
-import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,9 +16,11 @@ import numpy as np
 
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
-from jaxtune.run import signals, stages
+from jaxtune.run import signals, stages, values
 from jaxtune.run.checkpoint import Checkpoints
 from jaxtune.run.console import Report
+from jaxtune.run.evaluate import NonFiniteError
+from jaxtune.run.nonfinite import REMEDY
 from jaxtune.run.profile import Profile
 from jaxtune.run.progress import Progress, judge
 from jaxtune.run.setup import Run
@@ -94,12 +96,18 @@ def log(run: Run, trackers: Sequence[Tracker], note: Callable[[int, str], Any]) 
 
     def act(moment: Moment) -> Moment:
         progress = moment.progress
-        loss = progress.loss_total / progress.loss_weight if progress.loss_weight else math.nan
+        if progress.skipped and not progress.loss_weight:
+            raise UserError(
+                f"all {progress.skipped} steps up to step {moment.step} were left out, as none of"
+                f" them was finite. {REMEDY}"
+            )
+        loss = progress.loss_total / progress.loss_weight if progress.loss_weight else np.nan
         row = _train_row(moment, loss)
         for tracker in trackers:
             tracker.log(moment.step, row)
         note(0, f"loss {loss:.4f}" if progress.loss_weight else "nothing was scored")
-        return moment._replace(progress=progress._replace(loss_total=0.0, loss_weight=0.0))
+        cleared = progress._replace(loss_total=0.0, loss_weight=0.0, skipped=0)
+        return moment._replace(progress=cleared)
 
     return Hook(act, every(run.settings.train.log_every_steps))
 
@@ -113,7 +121,10 @@ def evaluation(
     """The scores of the validation split; the best one is remembered."""
 
     def act(moment: Moment) -> Moment:
-        scores = scores_of(moment.params, "validation")
+        try:
+            scores = scores_of(moment.params, "validation")
+        except NonFiniteError as error:
+            raise UserError(f"after step {moment.step}, {error} {REMEDY}") from None
         progress = judge(run, moment.progress, moment.step, scores)
         for tracker in trackers:
             tracker.log(moment.step, {f"validation/{k}": value for k, value in scores.items()})
@@ -133,19 +144,30 @@ def checkpoint(run: Run, checkpoints: Checkpoints, evaluated: Hook) -> Hook:
     return Hook(lambda moment: _save(moment, checkpoints), due)
 
 
-def stop(received: list[int], checkpoints: Checkpoints, logged: Hook) -> Hook:
-    """Ends the run on a signal, with a checkpoint."""
+def asked(
+    received: list[int], checkpoints: Checkpoints, logged: Hook, until: float | None = None
+) -> Hook:
+    """Saves a checkpoint where a signal asks for it, and ends the run where it is to stop.
+
+    Args:
+      received: the signals; those that were answered are taken out.
+      checkpoints: of the run.
+      logged: at whose lines several processes settle what to do.
+      until: the time of `time.perf_counter` at which the run is to stop; None for never.
+    """
     found: list[int] = []
 
     def due(moment: Moment) -> bool:
-        signum = signals.agreed(received, logged.due(moment))
-        if signum:
-            found.append(signum)
-        return bool(signum)
+        if until is not None and time.perf_counter() >= until:
+            received.append(signals.TIME_IS_UP)
+        found[:] = [signals.agreed(received, logged.due(moment))]
+        return bool(found[0])
 
     def act(moment: Moment) -> None:
         _save(moment, checkpoints)
-        raise signals.InterruptedRunError(found[0], moment.step)
+        if found[0] != signals.SAVE:
+            raise signals.InterruptedRunError(found[0], moment.step)
+        received[:] = [signum for signum in received if signum != signals.SAVE]
 
     return Hook(act, due)
 
@@ -161,26 +183,26 @@ def traced(profile: Profile) -> Hook:
 
 def _save(moment: Moment, checkpoints: Checkpoints) -> None:
     stage = moment.stage
+    if not values.all_finite(stage.state.params):
+        raise UserError(
+            f"step {moment.step} leaves parameters that are NaN or infinite, so no checkpoint is"
+            f" written. {REMEDY}"
+        )
     kept = stages.settled(moment.run, stage.number, stage.frozen)
     checkpoints.save(stage.state, moment.progress, kept)
 
 
 def _train_row(moment: Moment, loss: float) -> dict[str, Any]:
-    if moment.progress.loss_weight and not np.isfinite(loss):
-        raise UserError(
-            f"the training loss is {loss} at step {moment.step}. Lower"
-            " config.optimizer.learning_rate, set config.optimizer.clip_norm, or use"
-            " config.precision.compute_dtype=float32; the last checkpoint is kept."
-        )
     goal, tally, info = moment.run.goal, moment.tally, moment.info
     assert info is not None
+    skipped = moment.progress.skipped
     return {
         "epoch": moment.step / goal.steps_per_epoch,
         "train/loss": loss,
         "train/grad_norm": float(info.grad_norm),
         "train/learning_rate": float(np.asarray(goal.schedule(moment.step - 1))),
         "train/tokens_per_second": tally.tokens / tally.seconds if tally.seconds else None,
-    }
+    } | ({"train/skipped_steps": skipped} if skipped else {})
 
 
 def _evaluation_line(moment: Moment, scores: dict[str, float], progress: Progress) -> str:

@@ -9,19 +9,20 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxtune.core import trees
+from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
 from jaxtune.parallel import multihost
 from jaxtune.run import hooks, signals, stages
-from jaxtune.run.checkpoint import Checkpoints
+from jaxtune.run.checkpoint import Checkpoints, DamagedCheckpointError
 from jaxtune.run.console import Report
 from jaxtune.run.hooks import Hook, Moment, Tally
+from jaxtune.run.nonfinite import Taken, add_losses
 from jaxtune.run.profile import Profile
-from jaxtune.run.progress import Progress, add_losses, is_over
+from jaxtune.run.progress import Progress, is_over
 from jaxtune.run.setup import Run
 from jaxtune.run.stages import Stage
 from jaxtune.run.trackers import Tracker
 from jaxtune.training.compiled import Compiled, main_shape
-from jaxtune.training.step import StepInfo
 
 _IN_FLIGHT = 4
 """Steps that may be under way at once: each holds its batch, and none waits for the host."""
@@ -41,32 +42,45 @@ class Fit(NamedTuple):
     first_step: int
 
 
+class Around(NamedTuple):
+    """What a run is surrounded by.
+
+    Attributes:
+      trackers: take the numbers; started already.
+      hooks: called after the loop's own, before it may stop on a signal.
+      until: the time of `time.perf_counter` at which to stop with a checkpoint; None for never.
+    """
+
+    trackers: Sequence[Tracker] = ()
+    hooks: Sequence[Hook] = ()
+    until: float | None = None
+
+
 def fit(
-    run: Run,
+    moment: Moment,
     workdir: Path,
     report: Report,
     checkpoints: Checkpoints,
     scores_of: Callable[[Params, str], dict[str, float]],
-    trackers: Sequence[Tracker] = (),
-    own_hooks: Sequence[Hook] = (),
+    around: Around,
 ) -> Fit:
-    """Steps from the newest checkpoint, or from 0, to the last step or an early stop.
+    """Steps from a moment, as `first` gives it, to the last step or an early stop.
 
     Args:
-      run: as it was prepared.
+      moment: to go on from.
       workdir: gets the profile, and the activations that are too many for memory.
       report: where a person reads along.
       checkpoints: of the workdir.
       scores_of: (all parameters, split) -> scores.
-      trackers: take the numbers; started already.
-      own_hooks: called after the loop's own, before it may stop on a signal.
+      around: trackers, hooks, and when to stop.
 
     Raises:
-      InterruptedRunError: a signal came; the checkpoint is written.
+      InterruptedRunError: a signal came, or the time is up; the checkpoint is written.
+      UserError: a step, the parameters or the validation loss is not finite.
     """
-    moment = _first(run, workdir, report, checkpoints)
+    run, trackers = moment.run, around.trackers
     first_step, programs = moment.step, [_programs(moment.stage)]
-    waiting: list[StepInfo] = []
+    waiting: list[Taken] = []
     _tell(moment.stage, report)
     with contextlib.ExitStack() as stack:
         received = stack.enter_context(signals.collected())
@@ -78,8 +92,8 @@ def fit(
         logged = hooks.log(run, trackers, update)
         evaluated = hooks.evaluation(run, scores_of, trackers, report)
         saved = hooks.checkpoint(run, checkpoints, evaluated)
-        stopped = hooks.stop(received, checkpoints, logged)
-        chain = [hooks.traced(profile), logged, evaluated, saved, *own_hooks, stopped]
+        asked = hooks.asked(received, checkpoints, logged, around.until)
+        chain = [hooks.traced(profile), logged, evaluated, saved, *around.hooks, asked]
         stream = moment.stage.loader.on_devices(moment.step, moment.progress.stage_starts[-1])
         stack.callback(lambda: stream.close())  # the one of the last stage
         while moment.step < run.goal.num_steps and not is_over(run, moment.progress):
@@ -90,24 +104,59 @@ def fit(
                 programs.append(_programs(moment.stage))
             for hook in chain:
                 hook.before(moment)
-            moment, due = _step(moment, stream, waiting, chain, update)
+            moment, due = _step(moment, stream, waiting, chain, update, report)
             for hook in due:
                 moment = hook.act(moment) or moment
     return Fit(moment, tuple(programs), first_step)
 
 
-def _first(run: Run, workdir: Path, report: Report, checkpoints: Checkpoints) -> Moment:
-    """Where the newest checkpoint stands, or the beginning."""
-    latest = checkpoints.latest_step
-    if latest is None:
-        return Moment(run, 0, stages.begin(run, 0, run.params, folder=workdir), Progress())
-    stage, progress = stages.restore(run, checkpoints, latest, workdir)
-    report.line(f"going on from the checkpoint at step {latest}")
-    return Moment(run, latest, stage, progress)
+def first(run: Run, workdir: Path, report: Report, checkpoints: Checkpoints) -> Moment:
+    """Where the newest sound checkpoint stands, or the beginning.
+
+    Args:
+      run: as it was prepared.
+      workdir: gets the activations that are too many for memory.
+      report: is told of damaged checkpoints, which are set aside.
+      checkpoints: of the workdir.
+
+    Raises:
+      UserError: all checkpoints are damaged, or one belongs to another model.
+    """
+    for step in checkpoints.unreadable:
+        told = f"the checkpoint {checkpoints.folder / str(step)} is damaged, and set aside"
+        if not checkpoints.steps:
+            raise UserError(f"{told}. There is no other: the same command again begins anew.")
+        report.line(told)
+    while (latest := checkpoints.latest_step) is not None:
+        try:
+            stage, progress = stages.restore(run, checkpoints, latest, workdir)
+        except DamagedCheckpointError as error:
+            if len(checkpoints.steps) == 1:
+                raise UserError(
+                    f"{error} There is no other: remove that folder to begin anew, or use another"
+                    " --workdir."
+                ) from None
+            report.line(f"{error} It is set aside as {latest}.damaged; the one before is taken.")
+            checkpoints.set_aside(latest)
+            continue
+        report.line(f"going on from the checkpoint at step {latest}")
+        if progress.best_step >= 0 and progress.best_step not in checkpoints.steps:
+            report.line(
+                f"the best checkpoint, of step {progress.best_step}, is gone: the best is chosen"
+                " among those from here on"
+            )
+            progress = progress._replace(best_step=-1, best_scores={})
+        return Moment(run, latest, stage, progress)
+    return Moment(run, 0, stages.begin(run, 0, run.params, folder=workdir), Progress())
 
 
 def _step(
-    moment: Moment, stream: Any, waiting: list[StepInfo], chain: list[Hook], update: Any
+    moment: Moment,
+    stream: Any,
+    waiting: list[Taken],
+    chain: list[Hook],
+    update: Any,
+    report: Report,
 ) -> tuple[Moment, list[Hook]]:
     """One step, and the hooks that are due after it."""
     run, stage, tally = moment.run, moment.stage, moment.tally
@@ -119,11 +168,14 @@ def _step(
         jax.block_until_ready(waiting)  # or these would be computed in uncounted time
     state, info = stage.step(stage.state, stage.frozen, batch)
     stage = stage._replace(state=state)
-    waiting.append(info)
+    waiting.append(Taken(moment.step + 1, index.indices, info))
     moment = moment._replace(step=moment.step + 1, stage=stage, info=info)
     due = [hook for hook in chain if hook.due(moment)]
     if due or stages.is_due(run, moment.progress, moment.step):
-        moment = moment._replace(progress=add_losses(moment.progress, waiting))
+        progress = add_losses(
+            run, moment.progress, waiting, lambda: stage.state.params, report.line
+        )
+        moment = moment._replace(progress=progress)
         waiting.clear()
     else:
         jax.block_until_ready(waiting[:-_IN_FLIGHT][-1:])

@@ -3,13 +3,14 @@
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
 from jaxtune.models.family import Family
 from jaxtune.parallel.sharding import Sharding, make_sharding
-from jaxtune.settings import Settings
+from jaxtune.settings import OptimizerSettings, Settings
 from jaxtune.training.optimizers import make_schedule
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.partition import Staged, Strategy
@@ -73,13 +74,46 @@ def make_plan(
             layers=family.names.layers,
             below=family.names.below,
         ),
-        schedule=make_schedule(
-            o.schedule, o.learning_rate, num_steps, round(o.warmup_fraction * num_steps)
-        ),
+        schedule=schedule_of(o, num_steps),
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
         sharding=make_sharding(settings.parallel, family.sharding_rules, extended),
     )
+
+
+def schedule_of(optimizer: OptimizerSettings, num_steps: int) -> optax.Schedule:
+    """The learning rate by step, in a run of so many."""
+    warmup_steps = round(optimizer.warmup_fraction * num_steps)
+    return make_schedule(optimizer.schedule, optimizer.learning_rate, num_steps, warmup_steps)
+
+
+def check_length(
+    optimizer: OptimizerSettings, taken: int, before: int, now: int, schedule: optax.Schedule
+) -> None:
+    """Refuses another length for a run whose steps so far would then have been others.
+
+    Args:
+      optimizer: whose rate may depend on the length.
+      taken: steps so far.
+      before: steps in all, as the run was begun.
+      now: steps in all, as it is to go on.
+      schedule: of the run as it is to go on.
+
+    Raises:
+      UserError: fewer steps than were taken, or other rates at them.
+    """
+    lengths = f"{before} steps, it is now to have {now}, and {taken} were taken"
+    if now < taken:
+        raise UserError(f"the run in this workdir had {lengths}: expected at least {taken}.")
+    steps = np.arange(taken)
+    old, new = (jax.vmap(of)(steps) for of in (schedule_of(optimizer, before), schedule))
+    if before != now and not np.array_equal(old, new):
+        raise UserError(
+            f"the run in this workdir had {lengths}: their learning rates follow from the length by"
+            f" optimizer.schedule {optimizer.schedule} and optimizer.warmup_fraction"
+            f" {optimizer.warmup_fraction:g}. Only a constant rate goes on as it began; set"
+            " num_epochs and num_steps as they were, or use another --workdir."
+        )
 
 
 def trains_statistics(settings: Settings) -> bool:

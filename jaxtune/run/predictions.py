@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch, Params
-from jaxtune.data.batching.layout import choose_layout
+from jaxtune.data.batching.layout import Layout, choose_layout
 from jaxtune.data.sources.locate import DataSource
 from jaxtune.data.sources.memory import InMemory, from_memory
 from jaxtune.data.sources.table import Table
@@ -20,7 +20,7 @@ from jaxtune.export.adapter_folder import check_head
 from jaxtune.models.heads import mean_tokens
 from jaxtune.models.places import pick, places_of
 from jaxtune.run.console import Report
-from jaxtune.run.evaluate import all_scores, predict_all
+from jaxtune.run.evaluate import Advance, NonFiniteError, all_scores, predict_all
 from jaxtune.run.saved import SavedModel
 from jaxtune.tasks.task import Task, records_of
 from jaxtune.training.compiled import Compiled
@@ -79,7 +79,8 @@ def embed(
             raise UserError(f"{next(filter(None, rows.reasons))}, but expected a text to embed.")
         examples, _ = text_tables.encode(rows, saved.processor, saved.data, iter)
     step = Compiled(_make_embed_step(saved.pretrained.module, pooling))
-    _, states = _run(saved, step, examples, batch_size, lambda count: None, pooling is None)
+    layout = choose(saved, examples.lengths, batch_size)
+    _, states = _run(saved, step, examples, layout, lambda count: None, pooling is None)
     return states
 
 
@@ -98,15 +99,39 @@ def outputs_of(
     Raises:
       UserError: a token that the model has no embedding for, or outputs that are not finite.
     """
+    layout = choose(saved, examples.lengths, batch_size)
     with report.bar(f"predicting {name}", len(examples.lengths)) as update:
-        means, outputs = _run(
-            saved, saved.step, examples, batch_size, update, saved.task.output.per_token
-        )
+        return _checked(saved, examples, layout, update)
+
+
+def outputs_in(saved: SavedModel, examples: Any, layout: Layout) -> Any:
+    """As `outputs_of`, of examples without labels, in batches of a layout from `choose`."""
+    _, outputs = _checked(saved, examples, layout, lambda count: None)
+    return outputs
+
+
+def choose(saved: SavedModel, lengths: Int[np.ndarray, " n"], batch_size: int) -> Layout:
+    """The layout of batches of examples with these lengths: packed where they are texts."""
+    limit = getattr(saved.pretrained.config, "max_length", 1)
+    kind = "bucketed" if saved.task.head == "image" else "packed"
+    return choose_layout(kind, lengths, batch_size, limit)
+
+
+def _checked(
+    saved: SavedModel, examples: Any, layout: Layout, update: Advance
+) -> tuple[dict[str, float], Any]:
+    """Metrics and outputs, which must be finite."""
+    bad = UserError(
+        f"{saved.pretrained.folder} gives outputs that are not finite: its weights are damaged,"
+        " or too large for the compute dtype."
+    )
+    per_token = saved.task.output.per_token
+    try:
+        means, outputs = _run(saved, saved.step, examples, layout, update, per_token)
+    except NonFiniteError:
+        raise bad from None
     if outputs is not None and not all(np.isfinite(part).all() for part in outputs):
-        raise UserError(
-            f"{saved.pretrained.folder} gives outputs that are not finite: its weights are damaged,"
-            " or too large for the compute dtype."
-        )
+        raise bad
     return means, outputs
 
 
@@ -138,14 +163,11 @@ def _source(saved: SavedModel, inputs: InMemory | str | Path) -> Path | Table:
 
 
 def _run(
-    saved: SavedModel, step: Any, examples: Any, batch_size: int, update: Any, per_token: bool
+    saved: SavedModel, step: Any, examples: Any, layout: Layout, update: Advance, per_token: bool
 ) -> tuple[dict[str, float], Any]:
-    """A step over all examples, packed where they are texts."""
+    """A step over all examples."""
     pretrained = saved.pretrained
     saved.task.data.inputs.check(examples, pretrained.config, pretrained.folder)
-    limit = getattr(pretrained.config, "max_length", 1)
-    kind = "bucketed" if saved.task.head == "image" else "packed"
-    layout = choose_layout(kind, examples.lengths, batch_size, limit)
     return predict_all(
         lambda batch: step(pretrained.params, batch),
         examples,

@@ -24,6 +24,7 @@ from jaxtune.models.recompute import make_recomputing_apply
 from jaxtune.models.registry import find_head
 from jaxtune.models.source import Source, read_source
 from jaxtune.parallel.sharding import Sharding, check_devices, place, put
+from jaxtune.run.base_digests import base_digests, check_base
 from jaxtune.run.console import Report
 from jaxtune.run.encoding import encode_splits
 from jaxtune.run.plan import Plan, make_plan, trains_statistics
@@ -49,6 +50,7 @@ class _Read(NamedTuple):
     processor: Any
     notes: list[str]
     outputs: Outputs
+    places: Any
 
 
 def prepare(
@@ -84,7 +86,7 @@ def prepare(
     stage_labels, notes = _with_new_parts(settings, plan.stage_labels, params, pretrained)
     layout, eval_layout = _choose_layouts(settings, task, read.examples, source, plan.sharding)
     return Run(
-        settings=_resolve(settings, task, data, pretrained.sha256),
+        settings=_resolve(settings, task, data, source.path, pretrained.sha256),
         task=task,
         pretrained=pretrained._replace(params=None),
         params=_cast_frozen(params, stage_labels, settings.precision.frozen_dtype),
@@ -94,6 +96,7 @@ def prepare(
             eval_layout=eval_layout,
             processor=read.processor,
             notes=(*read.notes, *notes),
+            places=read.places,
         ),
         tuning=Tuned(
             strategy=strategy,
@@ -128,6 +131,7 @@ def _check_metric(task: Task, name: str | None) -> str:
 def _open_model(settings: Settings, task: Task) -> tuple[Source, Strategy]:
     """Reads the model's config, and makes the strategy on the names of its parameters."""
     source = read_source(settings.model.path, settings.model.revision)
+    check_base(settings.model, source.path)
     head = find_head(source.family, task.head)
     config = with_statistics(source.config, trains_statistics(settings))
     strategy = make_strategy(
@@ -156,7 +160,10 @@ def _encode(settings: Settings, task: Task, source: Source, data: Data, report: 
     examples, cuts = encode_splits(
         task, data, processor, settings.data, outputs.class_names, check, report
     )
-    return _Read(examples, processor, [*data.notes, *cuts], outputs)
+    places = data.splits["train"].places
+    if places is not None and len(places) != len(examples["train"].lengths):
+        places = None  # an example is a part of a row
+    return _Read(examples, processor, [*data.notes, *cuts], outputs, places)
 
 
 def _load(settings: Settings, design: Design, sharding: Sharding | None) -> Pretrained:
@@ -202,13 +209,13 @@ def _choose_layouts(
     )
 
 
-def _resolve(settings: Settings, task: Task, data: Data, sha256: str) -> Settings:
+def _resolve(settings: Settings, task: Task, data: Data, folder: Path, sha256: str) -> Settings:
     """The settings with what was found out: digests, and what follows from the data."""
     found = task.data.resolve(settings.data, data.splits["train"])
     source = dataclasses.replace(found.source, sha256=data.sha256)
     return dataclasses.replace(
         settings,
-        model=dataclasses.replace(settings.model, sha256=sha256),
+        model=dataclasses.replace(settings.model, sha256=sha256, **base_digests(folder)),
         data=dataclasses.replace(found, source=source),
     )
 

@@ -3,10 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import jax
-
 from jaxtune.run.setup import Run
-from jaxtune.training.step import StepInfo
 from jaxtune.tuning.partition import Staged
 
 
@@ -19,6 +16,7 @@ class Progress(NamedTuple):
       bad_evals: evaluations since then, or since the stage began, that were not better.
       loss_total: sum of the training losses since the last line of the log.
       loss_weight: sum of their weights.
+      skipped: steps since then that were left out, as their numbers were not finite.
       stage_starts: the step at which each stage of the strategy began, up to the present one.
     """
 
@@ -27,6 +25,7 @@ class Progress(NamedTuple):
     bad_evals: int = 0
     loss_total: float = 0.0
     loss_weight: float = 0.0
+    skipped: int = 0
     stage_starts: tuple[int, ...] = (0,)
 
 
@@ -51,13 +50,3 @@ def is_over(run: Run, progress: Progress) -> bool:
         return False
     by_score = isinstance(strategy, Staged) and strategy.stage_by == "plateau"
     return not by_score or len(progress.stage_starts) == len(run.tuning.stage_labels)
-
-
-def add_losses(progress: Progress, infos: list[StepInfo]) -> Progress:
-    """Waits for the steps that are under way, and adds their losses in their order."""
-    for total, weight in jax.device_get([info.loss for info in infos]):
-        progress = progress._replace(
-            loss_total=progress.loss_total + float(total),
-            loss_weight=progress.loss_weight + float(weight),
-        )
-    return progress

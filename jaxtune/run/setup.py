@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import optax
 
 from jaxtune.core.types import ApplyFn, LossFn, Params
@@ -27,6 +28,7 @@ class RunData(NamedTuple):
       eval_layout: how the others make batches.
       processor: the tokenizer or image processor, from the model's folder.
       notes: what a person should know about the data.
+      places: row of each training example in its file, from 1; None where examples are no rows.
     """
 
     examples: Mapping[str, Any]
@@ -34,6 +36,7 @@ class RunData(NamedTuple):
     eval_layout: Layout
     processor: Any
     notes: tuple[str, ...]
+    places: np.ndarray | None = None
 
 
 class Tuned(NamedTuple):

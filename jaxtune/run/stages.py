@@ -19,7 +19,7 @@ from jaxtune.run.setup import Run, make_tx
 from jaxtune.training.compiled import Compiled
 from jaxtune.training.sharded_step import shard_sums
 from jaxtune.training.state import TrainState, init_state
-from jaxtune.training.step import make_sums, make_update, sum_over
+from jaxtune.training.step import make_sums, make_update, skip_nonfinite, sum_over
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.partition import Staged
 
@@ -115,6 +115,8 @@ def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -
         out = (sharding.shardings(state), sharding.whole)
         transform = partial(jax.jit, out_shardings=out)
     step = make_update(sums, make_tx(run, index))
+    if run.settings.train.on_nonfinite == "skip":
+        step = skip_nonfinite(step)
     return Compiled(step, donate_argnums=(0,), transform=transform)
 
 

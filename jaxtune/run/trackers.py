@@ -1,11 +1,14 @@
 """Where the numbers of a run go while it trains; metrics.jsonl is the first of these places."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from jaxtune.core.errors import UserError
 from jaxtune.io.atomic import write_atomic
+from jaxtune.io.disk import explained
 
 
 class Tracker(Protocol):
@@ -42,29 +45,47 @@ class JsonLines:
         self._stream: Any = None
 
     def start(self, config: Mapping[str, Any], step: int) -> None:
-        """Opens the file and keeps its lines up to `step`, whole ones only."""
+        """Opens the file and keeps its lines up to `step`, whole ones only.
+
+        Raises:
+          UserError: a line that this class has not written, or a disk that refuses one.
+        """
         del config
-        path, kept = self._path, []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # cut off by a kill in the midst of writing
-            if row["step"] <= step:
-                kept.append(line)
-        write_atomic(path, "".join(f"{line}\n" for line in kept))
-        self._stream = path.open("a", encoding="utf-8")
+        kept = [line for line, row in _lines(self._path) if row["step"] <= step]
+        write_atomic(self._path, "".join(f"{line}\n" for line in kept))
+        with explained(self._path):
+            self._stream = self._path.open("a", encoding="utf-8")
 
     def log(self, step: int, scores: Mapping[str, Any]) -> None:
         """Writes one line; NaN becomes null, which JSON has."""
         row = {"step": step} | {key: finite(value) for key, value in scores.items()}
-        self._stream.write(json.dumps(row, allow_nan=False) + "\n")
-        self._stream.flush()
+        with explained(self._path):
+            self._stream.write(json.dumps(row, allow_nan=False) + "\n")
+            self._stream.flush()
 
     def finish(self) -> None:
         """Closes the file."""
         if self._stream is not None:
-            self._stream.close()
+            with contextlib.suppress(OSError):  # what a full disk refused is still in the buffer
+                self._stream.close()
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines of a log and what they hold; a last one that a kill cut off is left out."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        row: Any = None
+        try:
+            row = json.loads(line.decode("utf-8"))
+        except (ValueError, RecursionError):
+            if number == len(lines):
+                return
+        if type(row) is not dict or type(row.get("step")) is not int:
+            raise UserError(
+                f"{path} line {number}: found {line[:40]!r}, but expected an object of JSON with a"
+                " whole number as step. Remove that line, or use another --workdir."
+            )
+        yield line.decode("utf-8"), row
 
 
 def finite(value: Any) -> Any:

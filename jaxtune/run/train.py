@@ -14,17 +14,20 @@ from jaxtune.data.sources.table import Table
 from jaxtune.export import adapter_folder
 from jaxtune.export.adapter_folder import Product
 from jaxtune.io.atomic import write_atomic
+from jaxtune.io.json_files import read_json_object
 from jaxtune.parallel import multihost
-from jaxtune.run import stages, summary
-from jaxtune.run.checkpoint import Checkpoints
+from jaxtune.run import signals, stages, summary
+from jaxtune.run.checkpoint import Checkpoints, DamagedCheckpointError, newest_step
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import make_scorer
 from jaxtune.run.hooks import Hook
-from jaxtune.run.loop import Fit, fit
+from jaxtune.run.loop import Around, Fit, first, fit
+from jaxtune.run.plan import check_length
 from jaxtune.run.prepare import prepare
+from jaxtune.run.progress import is_over
 from jaxtune.run.setup import Run
 from jaxtune.run.trackers import JsonLines, Tracker
-from jaxtune.run.workdir import check_workdir, claim_workdir
+from jaxtune.run.workdir import check_workdir, claim_workdir, hold_workdir, kept_settings
 from jaxtune.settings import Settings
 from jaxtune.settings.dicts import to_dict, to_json
 
@@ -67,13 +70,35 @@ def train(
       InterruptedRunError: a signal came; the checkpoint is written.
     """
     start = time.perf_counter()
-    check_workdir(workdir, settings)
-    run = prepare(settings, report, token_cache_dir, tables)
-    _claim(workdir, run)
-    report.table("jaxtune", summary.start_rows(run, workdir))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(signals.never_ended_by_save())
+        if multihost.is_first():  # which alone writes
+            stack.enter_context(hold_workdir(workdir))
+        check_workdir(workdir, settings)
+        run = prepare(settings, report, token_cache_dir, tables)
+        _claim(workdir, run, report)
+        report.table("jaxtune", summary.start_rows(run, workdir))
+        done = finished(run, workdir)
+        if done is not None:
+            report.table("done before", summary.end_rows(done, workdir))
+            return done
+        return _train(run, workdir, report, start, hooks, trackers)
+
+
+def _train(
+    run: Run,
+    workdir: Path,
+    report: Report,
+    start: float,
+    hooks: Sequence[Hook],
+    trackers: Sequence[Tracker],
+) -> dict[str, Any]:
+    """As `train`, once the run is prepared; `start` is the time at which that began."""
     summary.show_audit(run, report)
     scorer = make_scorer(run, report)
-    fitted, best = _fit(run, workdir, report, scorer, hooks, trackers)
+    seconds = run.settings.train.max_seconds
+    around = Around(trackers, hooks, None if seconds is None else start + seconds)
+    fitted, best = _fit(run, workdir, report, scorer, around)
     params, progress = stages.assemble(best), fitted.last.progress
     scores = {"validation": dict(progress.best_scores)}
     if "test" in run.data.examples:
@@ -89,11 +114,14 @@ def train(
     return results
 
 
-def _claim(workdir: Path, run: Run) -> None:
+def _claim(workdir: Path, run: Run, report: Report) -> None:
     """Takes the workdir for this run; all processes must have the same one."""
     multihost.check_same("the config", json.loads(to_json(run.settings)))
+    _check_length(workdir, run)
+    multihost.wait("checked")  # before the old config is written over
     if multihost.is_first():
-        claim_workdir(workdir, run.settings)
+        for changed in claim_workdir(workdir, run.settings):
+            report.line(f"going on with another setting: {changed}")
     multihost.wait("claimed")
     if not (workdir / "config.json").exists():
         raise UserError(
@@ -102,31 +130,75 @@ def _claim(workdir: Path, run: Run) -> None:
         )
 
 
+def _check_length(workdir: Path, run: Run) -> None:
+    """Refuses a length that the steps in a workdir do not allow."""
+    old, taken = kept_settings(workdir), newest_step(workdir / "checkpoints")
+    if not old or not taken:
+        return
+    goal, length = run.goal, old.get("train", {})
+    before = length.get("num_steps") or length.get("num_epochs", 0) * goal.steps_per_epoch
+    check_length(run.settings.optimizer, taken, before, goal.num_steps, goal.schedule)
+
+
 def _fit(
-    run: Run,
-    workdir: Path,
-    report: Report,
-    scorer: Any,
-    hooks: Sequence[Hook],
-    trackers: Sequence[Tracker],
+    run: Run, workdir: Path, report: Report, scorer: Any, around: Around
 ) -> tuple[Fit, stages.Stage]:
     """What the loop brings back, and the stage at the best step."""
-    model = run.settings.model
-    base = {"model": model.path, "sha256": str(model.sha256)}
-    first = multihost.is_first()  # which alone writes
-    trackers = (JsonLines(workdir / "metrics.jsonl"), *trackers) if first else ()
+    trackers: Sequence[Tracker] = ()
+    if multihost.is_first():  # which alone writes
+        (workdir / "results.json").unlink(missing_ok=True)  # of a shorter run
+        trackers = (JsonLines(workdir / "metrics.jsonl"), *around.trackers)
     with (
-        Checkpoints(workdir / "checkpoints", base) as checkpoints,
+        Checkpoints(workdir / "checkpoints", _base(run)) as checkpoints,
         contextlib.ExitStack() as stack,
     ):
+        begin = first(run, workdir, report, checkpoints)
         for tracker in trackers:
             stack.callback(tracker.finish)
-            tracker.start(json.loads(to_json(run.settings)), checkpoints.latest_step or 0)
-        fitted = fit(run, workdir, report, checkpoints, scorer, trackers, hooks)
-        best, best_step = fitted.last.stage, fitted.last.progress.best_step
-        if best_step != fitted.last.step:
-            best, _ = stages.restore(run, checkpoints, best_step)
-    return fitted, best
+            tracker.start(json.loads(to_json(run.settings)), begin.step)
+        around = around._replace(trackers=trackers)
+        fitted = fit(begin, workdir, report, checkpoints, scorer, around)
+        return _best(fitted, report, checkpoints, scorer)
+
+
+def _best(
+    fitted: Fit, report: Report, checkpoints: Checkpoints, scorer: Any
+) -> tuple[Fit, stages.Stage]:
+    """The stage at the best step; the last one where that is damaged or gone."""
+    last, progress = fitted.last, fitted.last.progress
+    if progress.best_step == last.step:
+        return fitted, last.stage
+    reason = "no evaluation is known"
+    if progress.best_step >= 0:
+        try:
+            return fitted, stages.restore(last.run, checkpoints, progress.best_step)[0]
+        except DamagedCheckpointError as error:
+            reason = str(error)
+    report.line(f"the last step takes the place of the best: {reason}")
+    scores = scorer(last.params, "validation")
+    progress = progress._replace(best_step=last.step, best_scores=scores)
+    return fitted._replace(last=last._replace(progress=progress)), last.stage
+
+
+def finished(run: Run, workdir: Path) -> dict[str, Any] | None:
+    """What results.json holds where the run in a workdir has come to its end; None elsewhere."""
+    file = workdir / "results.json"
+    if not file.is_file() or not (workdir / "model").is_dir():
+        return None
+    with contextlib.suppress(UserError):  # a damaged file is written anew
+        found, step = read_json_object(file), newest_step(workdir / "checkpoints")
+        steps = found.get("steps")
+        if steps == run.goal.num_steps or (found.get("stopped_early") and step is None):
+            return found
+        if step is not None and found.get("stopped_early") and steps == step:
+            with Checkpoints(workdir / "checkpoints", _base(run)) as checkpoints:
+                return found if is_over(run, checkpoints.progress(step)) else None
+    return None
+
+
+def _base(run: Run) -> dict[str, str]:
+    """What each checkpoint says of the weights that the run began with."""
+    return {"model": run.settings.model.path, "sha256": str(run.settings.model.sha256)}
 
 
 def product_of(run: Run) -> Product:

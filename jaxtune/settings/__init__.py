@@ -34,12 +34,16 @@ class ModelSettings:
       path: a folder in the transformers layout, or a hub id.
       revision: branch, tag or commit of a hub id.
       sha256: expected digest of the weight files (joined in the order of their names).
+      config_sha256: expected digest of `config.json`.
+      tokenizer_sha256: expected digest of the files of the tokenizer or image processor.
       from_scratch: draws all parameters; of the folder only `config.json` is read.
     """
 
     path: Annotated[str, MinLen(1), doc("a folder or a hub id")] = ""
     revision: str | None = None
     sha256: str | None = None
+    config_sha256: str | None = None
+    tokenizer_sha256: str | None = None
     from_scratch: bool = False
 
 
@@ -112,6 +116,10 @@ class TrainSettings:
       checkpoint_every_steps: besides the checkpoint at every evaluation; None for none.
       best_metric: chooses the best checkpoint; None takes the task's own (accuracy, pearson).
       patience: stop after so many evaluations without a better one; None never stops early.
+      on_nonfinite: what to do where a loss or gradient is NaN or infinite: `stop`, with the numbers
+        and rows of the step, or `skip`, which leaves out that step's update.
+      max_seconds: stop after so many seconds with a checkpoint, from which the same command goes
+        on; None does not.
     """
 
     num_epochs: Count = 3
@@ -125,6 +133,8 @@ class TrainSettings:
     checkpoint_every_steps: Count | None = None
     best_metric: str | None = None
     patience: Count | None = None
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    max_seconds: Positive | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -159,6 +159,31 @@ def make_update(sums: SumsFn, tx: optax.GradientTransformation) -> TrainStep:
     return train_step
 
 
+def skip_nonfinite(step: TrainStep) -> TrainStep:
+    """The step, but where its loss or gradient is NaN or infinite, only the step number changes.
+
+    Parameters and moments stay, and so does the optimizer's own count of updates. The reductions
+    are those that the step reports anyway.
+
+    Args:
+      step: as `make_train_step` makes it.
+    """
+
+    def guarded(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, StepInfo]:
+        new, info = step(state, frozen, batch)
+        good = jnp.isfinite(info.loss.total) & jnp.isfinite(info.grad_norm)
+
+        def choose(after: Any, before: Any) -> Any:
+            return jax.tree.map(lambda x, y: jnp.where(good, x, y), after, before)
+
+        return new._replace(
+            params=choose(new.params, state.params),
+            opt_state=choose(new.opt_state, state.opt_state),
+        ), info
+
+    return guarded
+
+
 def make_eval_step(
     apply_fn: ApplyFn,
     metrics_fn: Callable[[Array, Batch], dict[str, Mean]],

@@ -153,7 +153,7 @@ def test_the_digest_is_of_all_images(tmp_path):
 def test_a_class_that_train_does_not_have(tmp_path):
     fill(tmp_path / "train", ["cat", "dog"])
     fill(tmp_path / "test", ["cat", "dogs"])
-    with pytest.raises(UserError, match=r"test/dogs: .*'dogs' in test.*cat, dog.*Nearest: dog\."):
+    with pytest.raises(UserError, match=r"test/dogs/0.png: .*'dogs'.*cat, dog.*Nearest: dog\."):
         read(tmp_path)
     data = read(tmp_path, on_unknown_class="wrong", validation_size=0.25)
     assert data.splits["test"].labels.max() == 2
@@ -489,7 +489,7 @@ def test_without_labels_there_are_none(tmp_path):
     assert set(batch) == {"pixel_values", "weight", "example_ids"}
 
 
-def test_encode_keeps_the_rows_and_tells_the_notes(tmp_path):
+def test_encode_keeps_the_rows(tmp_path):
     sources = examples(tmp_path).images
     settings = from_dict(DataSettings, {"augmentation": AugmentationSettings(flip=True)})
     processor = ImageProcessor("ViTImageProcessor", {"height": 6, "width": 8}, 2, notes=("hm",))
@@ -497,7 +497,7 @@ def test_encode_keeps_the_rows_and_tells_the_notes(tmp_path):
     assert found.images is sources
     assert found.labels is None
     assert found.augmentation.flip
-    assert notes == ["hm"]
+    assert notes == []  # those of the processor are told once, not for each split
     assert "5 images" in repr(found)
 
 

@@ -82,9 +82,9 @@ def test_losses_are_fetched_where_they_are_read_and_few_steps_are_in_flight(
     fetched, waited = [], []
     add, block = loop.add_losses, loop.jax.block_until_ready
 
-    def count(progress, infos):
-        fetched.append(len(infos))
-        return add(progress, infos)
+    def count(run, progress, taken, params, say):
+        fetched.append(len(taken))
+        return add(run, progress, taken, params, say)
 
     def note(infos):
         waited.append(len(infos))
@@ -152,13 +152,17 @@ def wait_for_step(log, step, process):
     raise AssertionError("the run never got there")
 
 
-def test_a_finished_run_started_again_gives_the_same_results(finished, tmp_path):
+def test_a_finished_run_started_again_changes_nothing(finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "run")
-    first = json.loads((finished / "results.json").read_text())
+    before = contents(tmp_path / "run")
     again = run(finished / "config.json", tmp_path / "run")
-    assert again["scores"] == first["scores"]
-    assert again["steps"] == first["steps"]
-    assert again["compiled_train_shapes"] == []
+    assert again == json.loads((finished / "results.json").read_text())
+    assert contents(tmp_path / "run") == before
+    assert "done before" in capsys.readouterr().out
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_the_best_step_is_exported_and_patience_stops(deep_config, tmp_path):

@@ -30,6 +30,7 @@ class Rows(NamedTuple):
       reasons: of rows to predict on, why one has no answer; empty where it has one. None where
         each has.
       notes: what a person should know of how they were read.
+      places: of each row in its file, from 1; None where that is not known.
     """
 
     inputs: Sequence[Any]
@@ -38,6 +39,7 @@ class Rows(NamedTuple):
     strata: np.ndarray | None = None
     reasons: Sequence[str] | None = None
     notes: tuple[str, ...] = ()
+    places: np.ndarray | None = None
 
     @property
     def own_keys(self) -> Sequence[Hashable]:
@@ -162,6 +164,12 @@ def take(rows: Rows, indices: np.ndarray) -> Rows:
     return rows._replace(**fields)
 
 
+def _placed(rows: Rows, table: Table) -> Rows:
+    """The rows with their places, where each row of the table is one of them."""
+    same = len(rows.inputs) == len(table.rows)
+    return rows._replace(places=np.array(table.rows, np.int64)) if same else rows
+
+
 def class_order(data_names: Sequence[str], model_names: Sequence[str]) -> np.ndarray:
     """Where each class of the data stands in the model's order of the same classes, int32 [c]."""
     return np.array([model_names.index(name) for name in data_names], np.int32)
@@ -201,16 +209,18 @@ def _read_tables(
         if skip:
             train = _without_bad(find_names, train)
             train = _without_bad(partial(find_rows, names=find_names(train)), train)
-        names = _first_refused(find_names, train, (find_rows,))
-        tables["train"] = train
+            tables["train"] = train
+        known: tuple[str, ...] = _first_refused(find_names, train, (find_rows,))
+    else:
+        known = names
     for split, table in tables.items():
-        check = partial(find_rows, names=names)
+        check = partial(find_rows, names=known)
         table = _without_bad(check, table) if skip else table
-        parts[split] = _first_refused(check, table, (check,))
+        parts[split] = _placed(_first_refused(check, table, (check,)), table)
         notes += [*table.notes, *(f"{split}: {note}" for note in parts[split].notes)]
         if table.skipped.number:
             notes.append(table.skipped.note(table.source, num_rows(table)))
-    return Data(parts, names, digest, notes)
+    return Data(parts, known, digest, notes)
 
 
 def _split(data: Data, settings: SplitSettings, what: str) -> Data:

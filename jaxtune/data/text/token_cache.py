@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxtune.core.errors import UserError
 from jaxtune.data.text.tokenizer import FileTokenizer
 from jaxtune.data.text.tokens import Tokens, tokenize
 from jaxtune.io.atomic import write_atomic
@@ -86,7 +87,8 @@ def _write(file: Path, tokens: Tokens, cut: int) -> None:
     content = stream.getvalue()
     if len(content) > MAX_BYTES:
         return
-    with contextlib.suppress(OSError):  # such as a full disk; another run may remove files too
+    # Such as a full disk; another run may remove files too.
+    with contextlib.suppress(OSError, UserError):
         write_atomic(file, content)
         _trim(file.parent, MAX_BYTES)
 

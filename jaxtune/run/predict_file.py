@@ -1,0 +1,248 @@
+"""Predictions of many rows, written as they come; a command that was ended goes on where it was.
+
+Until all rows are done the records stand, one JSON object a line, in a partial file beside the
+output. Its name has a digest of the model, the input and the flags, so that no two are mixed.
+"""
+
+import csv
+import glob
+import hashlib
+import itertools
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtune import __version__
+from jaxtune.data.batching.layout import Layout
+from jaxtune.data.sources.rows import Rows, take
+from jaxtune.io import lock
+from jaxtune.io.atomic import put_in_place, sync
+from jaxtune.io.disk import explained
+from jaxtune.io.json_files import sha256_of
+from jaxtune.run import predictions
+from jaxtune.run.console import Report
+from jaxtune.run.saved import SavedModel
+from jaxtune.tasks.task import Records, Task, records_of
+from jaxtune.training.prefetch import prefetch
+
+CHUNK = 4096
+"""Rows that are in work at once; all that is held grows with it, and not with the input."""
+
+_SAMPLED = 2048  # rows that the shapes of batches are chosen by
+_COUNTED = re.compile(r"(\d+) of (\d+) (.*)", re.DOTALL)  # a note with numbers that add up
+
+
+class Packed(Sequence[tuple[str, ...]]):
+    """Rows of texts, kept as the bytes of all of them, a third of what the objects take."""
+
+    def __init__(self, rows: Sequence[tuple[str, ...]]) -> None:
+        """Copies rows of equal numbers of texts."""
+        self._width = len(rows[0])
+        parts = [text.encode("utf-8", "surrogatepass") for row in rows for text in row]
+        self._ends = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+        self._bytes = b"".join(parts)
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return (len(self._ends) - 1) // self._width
+
+    def __getitem__(self, i: Any) -> Any:
+        """The texts of a row."""
+        if i >= len(self):
+            raise IndexError(i)  # which ends an iteration
+        ends = self._ends[i * self._width : (i + 1) * self._width + 1].tolist()
+        pairs = itertools.pairwise(ends)
+        return tuple(self._bytes[a:b].decode("utf-8", "surrogatepass") for a, b in pairs)
+
+
+def compact(rows: Rows) -> Rows:
+    """The rows, packed where they are texts, to be read before a model needs the memory."""
+    texts = all(isinstance(row, tuple) and all(type(x) is str for x in row) for row in rows.inputs)
+    return rows._replace(inputs=Packed(rows.inputs)) if texts and rows.inputs else rows
+
+
+def digest_of(saved: SavedModel, source: Path, flags: Mapping[str, Any]) -> str:
+    """Of all that the records follow from.
+
+    Args:
+      saved: the model.
+      source: a file, which is read; or a folder, of which names, sizes and times are taken.
+      flags: values by name.
+    """
+    folder = saved.pretrained.folder
+    small = [file for file in sorted(folder.glob("*")) if file.suffix in (".json", ".txt")]
+    own = [file for file in (*small, folder / "adapter_model.safetensors") if file.is_file()]
+    if source.is_dir():
+        states = [(str(file), file.stat()) for file in sorted(source.rglob("*"))]
+        read: Any = [(name, state.st_size, state.st_mtime_ns) for name, state in states]
+    else:
+        read = sha256_of([source])
+    parts = [__version__, saved.pretrained.sha256, sha256_of(own), read, dict(flags)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def predict_file(
+    saved: SavedModel,
+    task: Task,
+    rows: Rows,
+    output: Path,
+    batch_size: int,
+    report: Report,
+    digest: str,
+) -> int:
+    """Writes a record for each row, in order.
+
+    Args:
+      saved: the model.
+      task: its task, which may keep tokens.
+      rows: to predict on.
+      output: .jsonl, or .csv with what is no plain value as JSON; it appears whole, at the end.
+      batch_size: examples a step.
+      report: shows progress.
+      digest: from `digest_of`.
+
+    Returns:
+      How many rows an earlier command had done.
+
+    Raises:
+      UserError: as `predictions.outputs_of`; another command writes there; or the disk refuses a
+        row, and what stands before it is kept.
+    """
+    partial = output.with_name(f".{output.name}.{digest[:16]}.partial")
+    with explained(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        if output.is_symlink():
+            output = Path(os.path.realpath(output))
+    with lock.held(partial.with_suffix(".lock"), f"--output={output}"):
+        for other in output.parent.glob(f".{glob.escape(output.name)}.*.partial"):
+            if other != partial:
+                other.unlink()  # of another model or input
+        done = _whole_chunks(partial)
+        with explained(output), partial.open("ab") as stream:
+            for records in _records(saved, task, rows, done, batch_size, report):
+                lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+                stream.write("".join(lines).encode())
+                stream.flush()
+        with explained(output):
+            _finish(partial, output)
+    return done
+
+
+def _records(
+    saved: SavedModel, task: Task, rows: Rows, done: int, batch_size: int, report: Report
+) -> Iterator[Records]:
+    """The records of the rows from `done` on, a chunk at a time; says what there is to say."""
+    count = len(rows.inputs)
+    layout_of = _layouts(saved, task, rows, batch_size)
+    notes: list[str] = []
+    with report.bar("predicting", count, done) as update:
+        for part, examples, more in prefetch(_encoded(saved, task, rows, done)):
+            notes += more
+            outputs = predictions.outputs_in(saved, examples, layout_of(examples))
+            names = saved.pretrained.class_names
+            records = records_of(saved.task, outputs, examples, names, part)
+            if len(records) != len(part.inputs):
+                raise ValueError(f"{task.name} gave {len(records)} records for a chunk of rows")
+            yield records
+            update(len(records))
+    for note in _summed(notes):
+        report.line(note)
+
+
+def _encoded(
+    saved: SavedModel, task: Task, rows: Rows, done: int
+) -> Iterator[tuple[Rows, Any, list[str]]]:
+    """The rows of each chunk, its examples, and notes for a person."""
+    for start in range(done, len(rows.inputs), CHUNK):
+        part = take(rows, np.arange(start, min(start + CHUNK, len(rows.inputs))))
+        yield part, *task.data.encode(part, saved.processor, saved.data, iter)
+
+
+def _layouts(saved: SavedModel, task: Task, rows: Rows, batch_size: int) -> Callable[[Any], Layout]:
+    """The layout of a chunk: one for all that is no longer than a sample of the rows.
+
+    It does not depend on where a command began, so that one that goes on gives the same bits.
+    """
+    count = len(rows.inputs)
+    if count <= CHUNK:
+        return lambda examples: predictions.choose(saved, examples.lengths, batch_size)
+    sample = take(rows, np.linspace(0, count - 1, _SAMPLED).astype(np.int64))
+    examples, _ = task.data.encode(sample, saved.processor, saved.data, iter)
+    lengths = examples.lengths
+    limit = max(saved.data.tokens.max_length, int(lengths.max()))
+    usual = predictions.choose(saved, lengths, batch_size)
+    long = predictions.choose(saved, np.append(lengths, limit), batch_size)
+
+    def layout_of(examples: Any) -> Layout:
+        return usual if examples.lengths.max() <= usual.lengths[-1] else long
+
+    return layout_of
+
+
+def _whole_chunks(partial: Path) -> int:
+    """Cuts a partial file to whole chunks of rows, and says how many rows these have."""
+    if not partial.exists():
+        return 0
+    ends, end = [0], 0
+    with partial.open("rb") as stream:
+        for line in stream:
+            end += len(line)
+            if line.endswith(b"\n"):
+                ends.append(end)
+    done = (len(ends) - 1) // CHUNK * CHUNK
+    os.truncate(partial, ends[done])
+    return done
+
+
+def _finish(partial: Path, output: Path) -> None:
+    """Puts the whole file in the place of the output, as csv where that is asked for."""
+    if output.suffix == ".csv":
+        table = partial.with_suffix(".csv")
+        try:
+            _write_csv(partial, table)
+            sync(table)
+            put_in_place(table, output)
+        except BaseException:
+            table.unlink(missing_ok=True)
+            raise
+        partial.unlink()
+        return
+    sync(partial)
+    put_in_place(partial, output)
+
+
+def _write_csv(partial: Path, table: Path) -> None:
+    """A row for each record, with the columns of all of them; what is no plain value as JSON."""
+    with partial.open(encoding="utf-8") as lines:
+        names = dict.fromkeys(name for line in lines for name in json.loads(line))
+    with (
+        partial.open(encoding="utf-8") as lines,
+        table.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        writer = csv.DictWriter(stream, fieldnames=list(names), lineterminator="\n")
+        writer.writeheader()
+        for line in lines:
+            record = json.loads(line)
+            writer.writerow(
+                {
+                    name: json.dumps(value, ensure_ascii=False)
+                    if isinstance(value, dict | list)
+                    else value
+                    for name, value in record.items()
+                }
+            )
+
+
+def _summed(notes: list[str]) -> list[str]:
+    """The notes of all chunks, each once; where one counts rows, with the sums of all."""
+    sums: dict[str, np.ndarray] = {}
+    for note in notes:
+        found = _COUNTED.fullmatch(note)
+        text, numbers = (found[3], (int(found[1]), int(found[2]))) if found else (note, (0, 0))
+        sums[text] = sums.get(text, np.zeros(2, np.int64)) + numbers
+    return [f"{n} of {total} {text}" if total else text for text, (n, total) in sums.items()]
