@@ -276,12 +276,45 @@ def adapter() -> dict[str, bytes]:
 def read_adapter(file: Path) -> None:
     """Reads which head it has, and the adapter on its base; a name of the base is not followed."""
     from jaxtune.export import adapter_folder, peft
+
+    peft.load_lora(file.parent, _base(file.parent / "base").params)
+    adapter_folder.find_head_name(file.parent, {"task": "classification"})
+
+
+def own_adapter() -> dict[str, bytes]:
+    """A strategy of jaxtune's own, as a run writes it."""
+    from safetensors.numpy import save
+
+    layer = "bert/encoder/layer/0"
+    leaves = ("attention/self/query/kernel_ia3_output", "output/dense/kernel_ia3_input")
+    tuning = {"name": "ia3", "targets": ["query/kernel$"], "feedforward_targets": [], "rank": None}
+    tuning |= {"head": "classifier/", "placement": None, "batch_statistics": "frozen"}
+    config = {"peft_type": "JAXTUNE", "base_model_name_or_path": "base", "revision": None}
+    config |= {"base_sha256": None, "frozen_dtype": "float32", "tuning": tuning}
+    base = {f"base/{name}": data for name, data in safetensors().items()}
+    tensors = {f"{layer}/{leaf}": np.ones(8, np.float32) for leaf in leaves}
+    return base | {
+        "adapter_config.json": mutations.dumps(config),
+        "adapter_model.safetensors": save(tensors),
+    }
+
+
+def read_own_adapter(file: Path) -> None:
+    """As `read_adapter`."""
+    from jaxtune.export import adapter_folder, own_adapter
+
+    config, _, weights = adapter_folder._read(file.parent)
+    if config["peft_type"] == adapter_folder.OWN:
+        own_adapter.apply_own(file.parent, config, _base(file.parent / "base"), weights)
+
+
+@cache
+def _base(folder: Path) -> Any:
+    """A model that is not mutated."""
     from jaxtune.models.pretrained import load_weights
 
     design = _design()
-    source = design.source._replace(path=file.parent / "base")
-    peft.load_lora(file.parent, load_weights(design._replace(source=source)).params)
-    adapter_folder.find_head_name(file.parent, {"task": "classification"})
+    return load_weights(design._replace(source=design.source._replace(path=folder)))
 
 
 def card() -> dict[str, bytes]:

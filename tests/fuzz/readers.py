@@ -90,6 +90,12 @@ READERS: Mapping[str, Reader] = {
         model_files.read_adapter,
         mutations.mutate_json,
     ),
+    "own_adapter": Reader(
+        model_files.own_adapter,
+        ["adapter_config.json"],
+        model_files.read_own_adapter,
+        mutations.mutate_json,
+    ),
     "card": Reader(
         model_files.card, ["jaxtune.json"], model_files.read_card, mutations.mutate_json
     ),

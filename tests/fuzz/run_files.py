@@ -32,9 +32,13 @@ def read_checkpoint(file: Path) -> None:
     from jaxtune.run.checkpoint import Checkpoints
 
     folder = next(parent for parent in file.parents if parent.name == "1").parent
-    with Checkpoints(folder, {"model": "base", "sha256": "0"}) as checkpoints:
-        checkpoints.progress(1)
-        checkpoints.restore(1, _state(0))
+    try:
+        with Checkpoints(folder, {"model": "base", "sha256": "0"}) as checkpoints:
+            checkpoints.restore(1, _state(0))
+            checkpoints.progress(1)
+    finally:
+        if not (folder / "1").exists():  # it was set aside
+            (folder / "1.damaged").rename(folder / "1")
 
 
 def _state(step: int) -> Any:

@@ -9,7 +9,7 @@ import pytest
 DATA = ("csv", "tsv", "text", "conll", "jsonl", "json", "parquet", "squad", "images")
 OTHERS = (
     *("preprocessor", "config", "safetensors", "index", "msgpack", "tokenizer", "vocabulary"),
-    *("adapter", "card", "checkpoint", "log", "run_config", "command"),
+    *("adapter", "own_adapter", "card", "checkpoint", "log", "run_config", "command"),
 )
 
 
