@@ -1,8 +1,8 @@
-"""The nearest name: in other letters, as others call it, most alike, or a word of it."""
+"""Messages, and the nearest name: in other letters, as others call it, most alike, or a word."""
 
 import pytest
 
-from jaxtune.core.errors import nearest
+from jaxtune.core.errors import UserError, nearest
 from jaxtune.tuning.registry import STRATEGIES
 
 
@@ -25,3 +25,16 @@ def test_nearest(name, known, expected):
 def test_nothing_is_near():
     assert nearest("xyzzy", ["accuracy", "loss"]) == ""
     assert nearest("lr", ["accuracy", "loss"]) == ""
+
+
+def test_a_message_quotes_what_no_terminal_obeys():
+    """Escape codes could clear a screen, and one message is one line."""
+    text = str(UserError("found 'a\x1b[2J\nb\ud83d\u202e' 日本 é"))
+    assert text == r"found 'a\x1b[2J\nb\ud83d\u202e' 日本 é"
+
+
+def test_a_message_is_short_whatever_it_quotes():
+    text = str(UserError(f"data.csv line 7: found {'x' * 10_000}, but expected a number. Mend it."))
+    assert len(text) < 1000
+    assert text.startswith("data.csv line 7: found xxx")
+    assert text.endswith("xxx, but expected a number. Mend it.")

@@ -15,8 +15,10 @@ from jaxtune.core.errors import UserError
 from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.export import peft
 from jaxtune.export.adapter_folder import find_head_name, open_model
+from jaxtune.export.own_adapter import apply_own
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.models.source import read_source
+from jaxtune.models.weights import open_weights
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.lora import Lora
 
@@ -231,6 +233,10 @@ BAD_FIELDS = [
     ({"use_dora": True}, "lora_magnitude_vector is missing"),
     ({"target_modules": ["query", "value", "key"]}, r"self\.key\.lora_A\.weight is missing"),
     ({"target_modules": r"bert\..*\.dense"}, r"dense\.lora_A\.weight is missing"),
+    ({"target_modules": "(query"}, r"target_modules is '\(query': missing \)"),
+    ({"target_modules": [3]}, r"target_modules is \[3\], expected a list of names"),
+    ({"target_modules": 3}, "target_modules is 3, expected a list of names"),
+    ({"modules_to_save": True}, "modules_to_save is True, expected a list of names"),
     ({"modules_to_save": ["classifier", "pooler"]}, r"pooler\.dense\.\w+ is missing"),
     ({"peft_type": "IA3"}, "peft_type is 'IA3'"),
     ({"base_model_name_or_path": None}, "base_model_name_or_path is None"),
@@ -243,6 +249,16 @@ BAD_FIELDS = [
 def test_a_config_that_jaxtune_cannot_follow(theirs, fields, message):
     with pytest.raises(UserError, match=message):
         open_model(theirs("lora", **fields))
+
+
+def test_a_pattern_that_takes_too_long_is_refused(theirs, monkeypatch):
+    def fullmatch(pattern, name, timeout):
+        assert timeout < 1
+        raise TimeoutError
+
+    monkeypatch.setattr("regex.fullmatch", fullmatch)
+    with pytest.raises(UserError, match="target_modules is 'query': it takes for ever"):
+        open_model(theirs("lora", target_modules="query"))
 
 
 def drop(key):
@@ -337,3 +353,22 @@ def test_an_adapter_without_a_task_type_follows_its_model(golden, tmp_path, mapp
     (span / "config.json").write_text(json.dumps(model))
     (tmp_path / peft.CONFIG).write_text(json.dumps(config | {"base_model_name_or_path": str(span)}))
     assert find_head_name(tmp_path, {}) == ("token" if head == "token" else "span")
+
+
+@pytest.mark.parametrize(
+    ("tuning", "message"),
+    [
+        (["lora"], r"tuning is \['lora'\], expected the section"),
+        (
+            {"name": "lora", "rank": "2"},
+            r"tuning is .*'rank': '2'.* cannot be followed \(TypeError",
+        ),
+        ({"name": "ia3", "targets": 5}, r"cannot be followed \(TypeError"),
+        ({"name": "ia3", "targets": [{}]}, r"cannot be followed \(TypeError"),
+        ({"name": "ia4"}, "expected one of"),
+    ],
+)
+def test_a_strategy_of_our_own_that_is_none(golden, tmp_path, tuning, message):
+    base = load_pretrained(golden / "odd")
+    with pytest.raises(UserError, match=message):
+        apply_own(tmp_path, {"tuning": tuning}, base, open_weights(golden / "odd"))

@@ -7,9 +7,22 @@ from collections.abc import Iterable
 class UserError(Exception):
     """Bad input. The message names where, what was found, what was expected, and the remedy.
 
-    The command line prints the message alone and exits with status 2; a library user gets an
-    ordinary exception.
+    What a message quotes may be anything: characters that a terminal obeys are escaped, and of a
+    long message the middle is left out. The command line prints the message alone and exits with
+    status 2; a library user gets an ordinary exception.
     """
+
+    def __init__(self, message: str) -> None:
+        """Takes the message, whatever is quoted in it."""
+        if len(message) > sum(_KEPT):
+            message = f"{message[: _KEPT[0]]} [...] {message[-_KEPT[1] :]}"
+        if not message.isprintable():
+            message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+        super().__init__(message)
+
+
+_KEPT = (500, 400)
+"""Characters from the beginning and from the end of a long message."""
 
 
 _MEANT = {

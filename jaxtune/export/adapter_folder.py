@@ -8,7 +8,6 @@ rather than load the base without what was trained.
 
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +17,10 @@ import numpy as np
 
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
-from jaxtune.core.types import ApplyFn, Params
+from jaxtune.core.types import Params
 from jaxtune.data.text.tokenizer_files import has_tokenizer
 from jaxtune.export import model_folder, peft
+from jaxtune.export.own_adapter import apply_own
 from jaxtune.io.json_files import read_json_object
 from jaxtune.models.design import choose_outputs, make_design
 from jaxtune.models.family import Head
@@ -34,10 +34,8 @@ from jaxtune.settings.tuning import TuningSettings
 from jaxtune.tasks.registry import TASKS
 from jaxtune.tasks.task import Task
 from jaxtune.tuning import injection
-from jaxtune.tuning.family_fields import family_fields
 from jaxtune.tuning.lora import Lora
 from jaxtune.tuning.partition import FROZEN, Strategy
-from jaxtune.tuning.registry import make_strategy
 
 OWN = "JAXTUNE"
 
@@ -155,7 +153,7 @@ def _open_adapter(folder: Path, compute_dtype: Any) -> tuple[Pretrained, Path]:
     if config.get("frozen_dtype") == "bfloat16":  # as in training
         base = base._replace(params=jax.tree.map(lambda x: x.astype(jnp.bfloat16), base.params))
     if config["peft_type"] == OWN:
-        params, apply_fn = _apply_own(folder, config, base, weights)
+        params, apply_fn = apply_own(folder, config, base, weights)
     else:
         lora, extended = peft.load_lora(folder, base.params)
         params, apply_fn = lora.merge(extended), base.apply_fn
@@ -296,44 +294,6 @@ def _head_fields(
     if kernel is None or kernel[0] == len(head_names(hf_config)):
         return {}
     return {"id2label": {str(i): f"LABEL_{i}" for i in range(kernel[0])}, "problem_type": None}
-
-
-def _apply_own(
-    folder: Path, config: dict[str, Any], base: Pretrained, weights: Weights
-) -> tuple[Params, ApplyFn]:
-    tuning = config.get("tuning")
-    if not isinstance(tuning, dict) or not isinstance(tuning.get("name"), str):
-        raise UserError(
-            f"{folder / peft.CONFIG}: tuning is {repr(tuning)[:80]}, expected the section of a"
-            " run's config.json with the strategy's name and fields."
-        )
-    fields: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in tuning.items() if k != "name"
-    }
-    for name in ("batch_statistics", "frozen_dropout"):  # which a strategy does not read
-        fields.pop(name, None)
-    family, head = base.design.source.family, base.design.head
-    defaults = family_fields(family, head, base.config, fields.get("placement"))
-    strategy = make_strategy(tuning["name"], fields, defaults)
-    flat, extend = paths.flatten(base.params), partial(injection.extend, strategy)
-    shapes = paths.flatten(jax.eval_shape(extend, base.params, jax.random.key(0)))
-    added, found = {*shapes} - {*flat}, {*weights.shapes}
-    for what, names in (("missing", added - found), ("left over", found - {*shapes})):
-        if names:
-            raise UserError(
-                f"{folder / peft.WEIGHTS}: the tensor {min(names)!r} is {what}. The strategy"
-                f" {tuning['name']!r} of {peft.CONFIG} asks for {len(added)} added tensors."
-            )
-    for name, shape in weights.shapes.items():
-        weights.check_floating(name)
-        if shape != shapes[name].shape:
-            raise UserError(
-                f"{folder / peft.WEIGHTS}: the tensor {name!r} has shape {list(shape)}, but"
-                f" {peft.CONFIG} and the base model ask for {list(shapes[name].shape)}."
-            )
-        flat[name] = jnp.asarray(weights.read(name), jnp.float32)
-    params = paths.unflatten({name: flat[name] for name in shapes})
-    return params, injection.adapt(strategy, base.apply_fn)
 
 
 def _check_new(folder: Path, base: Pretrained, params: Params) -> None:

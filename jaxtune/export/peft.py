@@ -23,13 +23,13 @@ from jaxtune.core import paths
 from jaxtune.core.errors import UserError, nearest
 from jaxtune.core.types import Params
 from jaxtune.export import model_folder
+from jaxtune.export.peft_config import CONFIG, is_target, read_config
 from jaxtune.models import convert
-from jaxtune.models.source import read_json
 from jaxtune.models.weights import Weights, open_safetensors
 from jaxtune.tuning.lora import Lora
 from jaxtune.tuning.partition import FROZEN
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 
 _PARTS = {
@@ -48,22 +48,6 @@ HEAD_OF_TASK_TYPE = {
 
 # peft saves these of every classifier of texts or tokens.
 _HEADS = re.compile(r"(?:^|\.)(classifier|score)(?=\.|$)")
-_UNSUPPORTED = (
-    "rank_pattern",
-    "alpha_pattern",
-    "lora_bias",
-    "layer_replication",
-    "target_parameters",
-    "trainable_token_indices",
-    "alora_invocation_tokens",
-    "arrow_config",
-    "kasa_config",
-    "monteclora_config",
-    "velora_config",
-    "use_bdlora",
-    "use_qalora",
-)
-_PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")  # the others change W
 
 
 class Base(NamedTuple):
@@ -153,7 +137,7 @@ def load_lora(folder: Path, params: Params) -> tuple[Lora, Params]:
       UserError: another kind of adapter, a field that jaxtune does not have, or a tensor that is
         missing, left over, or of another shape.
     """
-    config, weights, flat = _read_config(folder), open_adapter(folder), paths.flatten(params)
+    config, weights, flat = read_config(folder), open_adapter(folder), paths.flatten(params)
     names = _leaf_names(folder, weights, flat)
     kernels = sorted(name.removesuffix("_lora_a") for name in names if name.endswith("_lora_a"))
     if not kernels:
@@ -193,35 +177,6 @@ def open_adapter(folder: Path) -> Weights:
             " save_pretrained(folder), which writes safetensors."
         )
     raise UserError(f"{folder} has no {WEIGHTS}, which belongs to its {CONFIG}.")
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    """A config that `load_lora` can follow."""
-    file = folder / CONFIG
-    config = read_json(file)
-    if config.get("peft_type") != "LORA":
-        raise UserError(
-            f"{file}: peft_type is {config.get('peft_type')!r}: expected 'LORA', the only kind of"
-            " peft's that jaxtune reads."
-        )
-    unset = {name: config.get(name) or "unset" for name in _UNSUPPORTED}
-    expected = dict.fromkeys(unset, ("unset",))
-    fields = unset | {
-        "bias": config.get("bias", "none"),
-        "init_lora_weights": config.get("init_lora_weights"),
-    }
-    expected |= {"bias": ("none",), "init_lora_weights": _PLAIN_STARTS}
-    for name, value in fields.items():
-        if value not in expected[name]:
-            raise UserError(
-                f"{file}: {name} is {config[name]!r}, which jaxtune does not have. Merge the"
-                " adapter with peft (merge_and_unload), and save the whole model instead."
-            )
-    for name, kinds in (("r", int), ("lora_alpha", (int, float)), ("lora_dropout", (int, float))):
-        value = config.get(name, 0.0 if name == "lora_dropout" else None)
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            raise UserError(f"{file}: {name} is {value!r}, expected a number.")
-    return config
 
 
 def _leaf_names(folder: Path, weights: Weights, flat: Mapping[str, Any]) -> dict[str, str]:
@@ -271,7 +226,7 @@ def _check_tensors(
 
 def _expected(config: Mapping[str, Any], flat: Mapping[str, Any], found: set[str]) -> Iterator[str]:
     """The leaves that the config's `modules_to_save` and `target_modules` ask for."""
-    whole = [name for name in config.get("modules_to_save") or () if isinstance(name, str)]
+    whole = config.get("modules_to_save") or ()
     targets = config.get("target_modules") or ()
     narrowed = any(config.get(field) for field in ("layers_to_transform", "exclude_modules"))
     for name in flat:
@@ -281,15 +236,8 @@ def _expected(config: Mapping[str, Any], flat: Mapping[str, Any], found: set[str
             yield name
         elif not name.endswith("/kernel") or narrowed:
             continue
-        elif _is_target(_module(name), targets) and name not in found:
+        elif is_target(_module(name), targets) and name not in found:
             yield f"{name}_lora_a"
-
-
-def _is_target(module: str, targets: Any) -> bool:
-    """Whether peft's `target_modules` choose a module."""
-    if isinstance(targets, str):
-        return targets != "all-linear" and re.fullmatch(targets, module) is not None
-    return any(f".{module}".endswith(f".{target}") for target in targets)
 
 
 def _modules_to_save(

@@ -54,6 +54,11 @@ def read_source(path: str | Path, revision: str | None = None) -> Source:
         )
     hf_config = read_json(source)
     family = registry.find_family(hf_config, str(source))
+    classes = hf_config.get("architectures")
+    if not isinstance(classes, list | None):
+        raise UserError(
+            f"{source}: architectures is {repr(classes)[:80]}, expected a list of names."
+        )
     try:
         head_names(hf_config)
     except (ValueError, TypeError) as error:
@@ -78,11 +83,11 @@ def find_folder(path: str | Path, revision: str | None = None) -> Path:
     """
     text = str(path)
     folder = Path(os.path.expanduser(text))  # Path.expanduser raises for an unknown ~name
-    if folder.is_dir():
+    if os.path.isdir(folder):  # False for a name that no folder can have, too
         check_folder(folder)
         _check_no_run(folder)
         return folder
-    if folder.exists():
+    if os.path.exists(folder):
         raise UserError(f"model path {text} is a file, expected a folder with config.json.")
     if _looks_local(text):
         raise UserError(
@@ -114,7 +119,7 @@ def _looks_local(text: str) -> bool:
         return True
     first, *rest = text.split("/")
     # Folders as jaxtune's own commands and pages name them.
-    return bool(rest) and (first == "runs" or rest[0] in _OF_RUNS or Path(first).exists())
+    return bool(rest) and (first == "runs" or rest[0] in _OF_RUNS or os.path.exists(first))
 
 
 def _check_no_run(folder: Path) -> None:

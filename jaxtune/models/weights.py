@@ -1,5 +1,6 @@
 """Weight files of a model folder: what tensors they hold, and reading one at a time."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -85,7 +86,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
     names = sorted({Path(name).name for name in values})
     files = tuple(index.parent / name for name in names)
     for file in files:
-        if not file.is_file():
+        if not os.path.isfile(file):  # False for a name that no file can have, too
             raise UserError(
                 f"{index} names the shard {file.name[:80]}, which is not in the folder."
             )
@@ -140,7 +141,8 @@ def _open_msgpack(file: Path) -> Weights:
         dtypes = {name: str(value.dtype) for name, value in flat.items()}
     except Exception as error:  # the decoder raises whatever the damaged bytes lead to
         raise UserError(
-            f"{file} is damaged or is not a Flax msgpack file: {error!r}. Fetch it again."
+            f"{file} is damaged or is not a Flax msgpack file: {type(error).__name__}:"
+            f" {str(error)[:200]}. Fetch it again."
         ) from None
     return Weights(shapes, lambda name: np.asarray(flat[name]), "flax", (file,), dtypes)
 

@@ -19,7 +19,7 @@ def find_config(name: str) -> Path:
     if name in known:
         return known[name]
     path = Path(os.path.expanduser(name))
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     listed = "" if path.name != path.stem else f" Those of jaxtune: {', '.join(known)}."
     raise UserError(f"--config={name}: there is no such file.{listed}{nearest(path.stem, known)}")

@@ -439,3 +439,7 @@ def test_import_is_light():
 print(sorted({{"datasets", "pandas", "pyarrow", "sklearn", "jax"}} & set(sys.modules)))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_path_that_can_be_none():
+    assert message("a\0b.csv") == r"'a\x00b.csv' can be no path: embedded null byte."

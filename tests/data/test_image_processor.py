@@ -8,6 +8,9 @@ import pytest
 from PIL import Image
 
 from jaxtune.core.errors import UserError
+from jaxtune.data.batching.batches import BatchIndex
+from jaxtune.data.images.decode import Source
+from jaxtune.data.images.image_examples import ImageExamples
 from jaxtune.data.images.image_processor import ImageProcessor
 from jaxtune.data.images.preprocessor_config import load_image_processor
 
@@ -125,8 +128,9 @@ def test_values_are_scaled_as_the_flags_say():
         ({"do_center_crop": True, "crop_size": {"shortest_edge": 9}}, "crop_size is"),
         ({"resample": 9}, "resample is 9"),
         ({"resample": "bilinear"}, "resample is 'bilinear'"),
-        ({"rescale_factor": 0}, "rescale_factor is 0, expected a number above 0"),
+        ({"rescale_factor": 0}, "rescale_factor is 0, expected a number from 1e-09"),
         ({"size": 9, "crop_pct": "all"}, "crop_pct is 'all'"),
+        ({"size": 9, "crop_pct": 10}, "crop_pct is 10, expected a number from 0.1 to 1"),
         ({"image_mean": [0.5, 0.5]}, "image_mean is"),
         ({"image_mean": "imagenet"}, "image_mean is"),
         ({"image_std": [0.5, 0.5, 0]}, "image_std is"),
@@ -151,3 +155,19 @@ def test_a_file_that_is_no_json(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text("{")
     with pytest.raises(UserError, match=r"preprocessor_config\.json is not valid JSON"):
         load_image_processor(tmp_path)
+
+
+def test_a_narrow_image_is_not_blown_up(tmp_path):
+    """Its longer side grows as its shorter one does."""
+    file = tmp_path / "a.png"
+    Image.new("RGB", (2, 50)).save(file)
+    processor = load(tmp_path, size={"shortest_edge": 64}, do_center_crop=True, crop_size=64)
+    assert processor.resized((2, 50)) == (64, 1600)
+    fits, not_quite = (
+        ImageExamples([Source(str(file), "list line 3", None, limit)], processor, None)
+        for limit in (64 * 1600, 64 * 1600 - 1)
+    )
+    one = BatchIndex(np.arange(1), 1)
+    assert fits.collate(one, 1)["pixel_values"].shape == (1, 64, 64, 3)
+    with pytest.raises(UserError, match=r"^list line 3: .* 2 x 50 .* 64 x 1600, .*_image_pixels"):
+        not_quite.collate(one, 1)

@@ -393,3 +393,8 @@ def test_a_fifo_in_a_folder_is_no_file_to_wait_for(tmp_path, folder):
     path = folder("train.csv")
     os.mkfifo(tmp_path / "dev.csv")
     assert "dev.csv is a FIFO" in message(path)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000 + ".csv", "./a\0b.csv", "./\ud83d.csv"])
+def test_a_name_that_no_file_can_have(name):
+    assert "does not exist" in message(name)

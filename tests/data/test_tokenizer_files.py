@@ -181,3 +181,32 @@ def test_code_is_refused_before_transformers_sees_it(tmp_path, monkeypatch):
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *_, **__: pytest.fail("it saw it"))
     with pytest.raises(UserError, match="auto_map"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda file: file["model"]["vocab"].update(x=2**24 + 1), "a token has the id 16777217"),
+        (lambda file: file.update(post_processor=template("$A $A")), "single .* a text 2 times"),
+        (
+            lambda file: file.update(
+                post_processor={"type": "Sequence", "processors": [template("$A $A")]}
+            ),
+            "single .* a text 2 times",
+        ),
+    ],
+)
+def test_what_takes_endless_memory_is_refused_before_a_text_is_read(tmp_path, change, message):
+    make(tmp_path, "bert")
+    file = json.loads((tmp_path / "tokenizer.json").read_text())
+    change(file)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(file))
+    with pytest.raises(UserError, match=message):
+        load_tokenizer(tmp_path)
+
+
+def template(single):
+    from tokenizers.processors import TemplateProcessing
+
+    made = TemplateProcessing(single=single, pair="$A $B:1", special_tokens=[])
+    return json.loads(made.__getstate__())

@@ -60,6 +60,7 @@ def test_the_folder_of_a_run_is_no_model(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"architectures": 3.5}, "architectures is 3.5, expected a list of names"),
         ({"id2label": None, "num_labels": 10**9}, f"up to {MAX_CLASSES}: num_labels is 10000"),
         ({"id2label": None, "num_labels": "3"}, "num_labels"),
         ({"id2label": None, "num_labels": True}, "num_labels"),
@@ -86,3 +87,9 @@ def test_only_regular_files_are_opened(odd, name):
     os.mkfifo(odd / name)
     with pytest.raises(UserError, match=rf"{name} is no file, but expected a regular file"):
         read_source(odd)
+
+
+@pytest.mark.parametrize("name", ["./" + "x" * 5000, "a\0b", "runs/\ud83d", "./" + "x/" * 3000])
+def test_a_name_that_no_folder_can_have(name):
+    with pytest.raises(UserError, match="does not exist"):
+        read_source(name)

@@ -186,3 +186,9 @@ def save_tensors(tensors, file):
         data += value.tobytes()
     text = json.dumps(header).encode()
     file.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def test_an_index_with_a_name_that_no_file_can_have(tmp_path):
+    index = {"weight_map": {"x": "x" * 5000}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "names the shard xxx" in message(tmp_path)

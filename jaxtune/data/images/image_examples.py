@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int
 
+from jaxtune.core.errors import UserError
 from jaxtune.data.batching.batches import BatchIndex
 from jaxtune.data.images import augment
 from jaxtune.data.images.decode import WORKERS, Source, decode
@@ -80,12 +81,23 @@ class ImageExamples(NamedTuple):
     def _pixels(self, i: int, draw: Draw | None) -> Float32[np.ndarray, "h w c"]:
         """Image i as it goes into a batch."""
         image = decode(self.images[i])
+        self._check_resized(self.images[i], image.size)
         if draw is None:
             image = self.processor.resize(image)
         else:
             rng = augment.generator(draw, i, augment.OF_IMAGE)
             image = augment.augment(image, self.processor, self.augmentation, rng)
         return self.processor.normalize(np.asarray(image))
+
+    def _check_resized(self, source: Source, size: tuple[int, int]) -> None:
+        """Refuses a long and narrow image that would be blown up to one of very many pixels."""
+        width, height = self.processor.resized(size)
+        if width * height > source.max_pixels:
+            raise UserError(
+                f"{source.place}: found an image of {size[0]} x {size[1]} pixels, which the model"
+                f" takes resized to {width} x {height}, but expected at most {source.max_pixels}"
+                " pixels, config.data.max_image_pixels. Crop it, or remove it."
+            )
 
     def __repr__(self) -> str:
         """The number, not the contents."""

@@ -57,10 +57,24 @@ class ImageProcessor:
         edge = size.get("shortest_edge", 0)
         return size.get("height", edge), size.get("width", edge)
 
+    def resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """What a width and height in pixels become before anything is cropped."""
+        edge = self.size.get("shortest_edge")
+        if not self.do_resize:
+            return size
+        if edge is None:
+            return self.size["width"], self.size["height"]
+        if self.crop_pct is None:
+            return _keep_ratio(size, edge)
+        return (edge, edge) if edge >= _WARPED else _keep_ratio(size, int(edge / self.crop_pct))
+
     def resize(self, image: Image.Image) -> Image.Image:
         """An image of `shape`: resized and cropped."""
         if self.do_resize:
-            image = self._resize(image)
+            image = image.resize(self.resized(image.size), self.resample)
+            if self.crop_pct is not None:
+                edge = self.size["shortest_edge"]
+                image = _center_crop(image, (edge, edge))
         return _center_crop(image, self.shape) if self.do_center_crop else image
 
     def normalize(self, pixels: UInt8[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w c"]:
@@ -89,23 +103,12 @@ class ImageProcessor:
         scale = np.full(3, factor) / np.asarray(std)
         return scale.astype(np.float32), (np.zeros(3) - mean / np.asarray(std)).astype(np.float32)
 
-    def _resize(self, image: Image.Image) -> Image.Image:
-        edge = self.size.get("shortest_edge")
-        if edge is None:
-            return image.resize((self.size["width"], self.size["height"]), self.resample)
-        if self.crop_pct is None:
-            return image.resize(_keep_ratio(image, edge), self.resample)
-        if edge >= _WARPED:
-            return image.resize((edge, edge), self.resample)
-        larger = image.resize(_keep_ratio(image, int(edge / self.crop_pct)), self.resample)
-        return _center_crop(larger, (edge, edge))
 
-
-def _keep_ratio(image: Image.Image, edge: int) -> tuple[int, int]:
+def _keep_ratio(size: tuple[int, int], edge: int) -> tuple[int, int]:
     """Width and height with `edge` as the shorter of them, rounded as transformers rounds it."""
-    short, long = sorted(image.size)
+    short, long = sorted(size)
     longer = int(edge * long / short)
-    return (edge, longer) if image.width <= image.height else (longer, edge)
+    return (edge, longer) if size[0] == short else (longer, edge)
 
 
 def _center_crop(image: Image.Image, shape: tuple[int, int]) -> Image.Image:

@@ -13,6 +13,7 @@ from jaxtune.io.json_files import read_json_object
 MAX_EDGE = 4096
 """Pixels of an image's side as a model takes it; more would fill the memory with one batch."""
 
+_RANGES = {"rescale_factor": (1e-9, 1e9), "crop_pct": (0.1, 1.0)}
 _IMAGENET = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
 _BILINEAR, _BICUBIC = int(Image.Resampling.BILINEAR), int(Image.Resampling.BICUBIC)
 _TYPES: Mapping[str, Mapping[str, Any]] = {
@@ -103,8 +104,9 @@ def _make(
     found["resample"] = int(given["resample"])
     for field in ("rescale_factor", *(("crop_pct",) if is_convnext else ())):
         if field in given:
-            good = _is_number(given[field]) and given[field] > 0
-            _check(good, file, field, given[field], "a number above 0")
+            least, most = _RANGES[field]
+            good = _is_number(given[field]) and least <= given[field] <= most
+            _check(good, file, field, given[field], f"a number from {least:g} to {most:g}")
             found[field] = float(given[field])
     for field in ("image_mean", "image_std"):
         if field in given:

@@ -75,14 +75,14 @@ def load_tables(
     if not path:  # Path("") would be the current folder.
         raise UserError("config.data: found no path, but expected a file, a folder or a hub name.")
     local = Path(os.path.expanduser(path))  # Path.expanduser raises for an unknown ~name
-    if local.is_dir():
+    if os.path.isdir(local):  # False for a name that no folder can have, too
         tables = _load_folder(settings, local, required, words)
         if tables is None and len(required) == 1 and not words:
             tables = text_folders.load_tables(settings, local, (required[0], label))
         if tables is None:
             raise no_train_file(path, local)
         return tables
-    if local.exists():
+    if os.path.exists(local):
         return _load_file(settings, required, words)
     if _looks_like_path(path):
         raise UserError(_not_found(path, local))
@@ -147,7 +147,7 @@ def _looks_like_path(path: str) -> bool:
 def _not_found(path: str, local: Path) -> str:
     """The message for a path that does not exist, with what is beside it."""
     parent = local.parent
-    if not parent.is_dir():
+    if not os.path.isdir(parent):
         return f"{path}: does not exist, and neither does its folder {parent}. Check the path."
     beside = sorted(entry.name for entry in parent.iterdir())
     hint = nearest(local.name, beside) or f" It holds: {', '.join(beside[:10]) or 'nothing'}."

@@ -1,6 +1,7 @@
 """From a folder's files to its tokenizer: `tokenizer.json` is the truth, where there is one."""
 
 import importlib.util
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ FILE, CONFIG = "tokenizer.json", "tokenizer_config.json"
 _EXPECTED = f"Expected {FILE}, or vocab.txt, with {CONFIG}."
 _VOCABULARIES = ("vocab.txt", "vocab.json")
 
+_MOST_ID = 2**24
 _NO_TOKENS: Mapping[str, str] = MappingProxyType({})
 _BERT = {
     **{"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]"},
@@ -60,6 +62,7 @@ def load_tokenizer(folder: Path) -> FileTokenizer:
 
     with told_of(f"{folder} has no tokenizer that can be read: {FILE}"):
         backend = Tokenizer.from_file(str(folder / FILE))
+        _check_sizes(backend, folder / FILE)
         config = _checked(config, folder / CONFIG)
         named = config | _special_map(folder, config)
         special = _name_tokens(backend, named, model)
@@ -89,6 +92,27 @@ def of_transformers(found: Any, place: str = "the tokenizer") -> FileTokenizer:
     config |= {"split_special_tokens": found.split_special_tokens}
     config |= {"model_input_names": list(found.model_input_names)}
     return FileTokenizer(found.backend_tokenizer, config, place)
+
+
+def _check_sizes(backend: Any, file: Path) -> None:
+    """Refuses what a small file makes the `tokenizers` library take endless memory by.
+
+    It keeps a place for every id up to the largest, and cuts each text of a template into pieces
+    of which all combinations are made.
+    """
+    largest = max(backend.get_vocab(with_added_tokens=True).values(), default=0)
+    if largest > _MOST_ID:
+        raise UserError(f"{file}: a token has the id {largest}, expected at most {_MOST_ID}.")
+    processor = json.loads(backend.post_processor.__getstate__()) if backend.post_processor else {}
+    for part in processor.get("processors", [processor]):
+        for name in ("single", "pair"):
+            pieces = part.get(name, ()) if part.get("type") == "TemplateProcessing" else ()
+            texts = [piece["Sequence"]["id"] for piece in pieces if "Sequence" in piece]
+            if len(texts) != len({*texts}):
+                raise UserError(
+                    f"{file}: the template {name} of post_processor has a text {len(texts)} times,"
+                    " expected $A and $B once each."
+                )
 
 
 def _from_slow_files(folder: Path, config: dict[str, Any]) -> FileTokenizer:

@@ -11,6 +11,8 @@ from jaxtune.models.layers import ACTIVATIONS
 _THETAS = {"full_attention": "global_rope_theta", "sliding_attention": "local_rope_theta"}
 """The kinds of layers, as `layer_types` spells them, and the field that has the theta of each."""
 
+_MOST_THETA = 1e30
+
 
 @dataclasses.dataclass(frozen=True)
 class ModernBertConfig:
@@ -118,7 +120,7 @@ def _global_layers(
     kinds, count = hf_config.get("layer_types"), config.num_hidden_layers
     if kinds is None:
         return None
-    if not isinstance(kinds, list) or len(kinds) != count or any(k not in _THETAS for k in kinds):
+    if not isinstance(kinds, list) or len(kinds) != count or not {*map(str, kinds)} <= {*_THETAS}:
         raise UserError(
             f"{source}: layer_types is {repr(kinds)[:80]}, expected a list of {count}"
             f" (num_hidden_layers), each one of {', '.join(_THETAS)}."
@@ -146,9 +148,11 @@ def _rope_thetas(
             raise UserError(f"{where} is {repr(own)[:80]}, expected an object.")
         check_defaults(own, where, {"rope_type": "default", "type": "default"}, "ModernBERT")
         theta = own.get("rope_theta", thetas[field])
-        if isinstance(theta, bool) or not isinstance(theta, (int, float)) or theta <= 0:
+        is_number = isinstance(theta, int | float) and not isinstance(theta, bool)
+        if not is_number or not 0 < theta < _MOST_THETA:
             raise UserError(
-                f"{source}: rope_theta of {kind} ({field}) is {theta!r}, expected a number above 0."
+                f"{source}: rope_theta of {kind} ({field}) is {repr(theta)[:80]}, expected a number"
+                f" above 0 and below {_MOST_THETA:g}."
             )
         thetas[field] = float(theta)
     return thetas
