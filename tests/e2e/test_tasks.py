@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from cover import mark_rest
-from orbax.checkpoint.v1.training import Checkpointer
+from orbax.checkpoint import v1 as ocp
 from safetensors.numpy import load_file
 
 from jaxtune import main, predict
@@ -47,7 +47,9 @@ KEYS = {
 def test_resumes_with_the_same_bits_and_predicts(
     task, tiny_tasks, tiny_families, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(Checkpointer, "delete", lambda self, step: None)  # all are kept
+    monkeypatch.setattr(
+        ocp.training.Checkpointer, "delete", lambda self, step: None
+    )  # all are kept
     data, config = tiny_tasks[task], tmp_path / "config.json"
     config.write_text(json.dumps({"task": task, "data": {**data.fields, "path": str(data.folder)}}))
     length = data.fields.get("max_length", 16)
