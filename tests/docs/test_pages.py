@@ -21,6 +21,7 @@ SECTIONS = {row.name.split(".")[0] for row in describe() if "." in row.name}
 
 
 @pytest.mark.parametrize("page", BLOCKS)
+@pytest.mark.usefixtures("counted_operations")
 def test_the_blocks_of_a_page_run_in_their_order(page, golden, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("google-bert").mkdir()
