@@ -11,7 +11,7 @@ from jaxtune.core.types import Batch, LossFn, Mean
 from jaxtune.data.inputs import TEXT, Inputs
 from jaxtune.data.sources.rows import Data, Reader, Rows
 from jaxtune.data.sources.table import Table
-from jaxtune.data.text import text_tables
+from jaxtune.data.text import text_tables, windows
 from jaxtune.data.text.text_tables import Track
 from jaxtune.settings import LossSettings
 from jaxtune.settings.data import DataSettings
@@ -164,7 +164,8 @@ def _emptied(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def keeping_tokens(task: Task, folder: Path | None) -> Task:
-    """The task with its tokens kept in `folder`, where it has one and turns whole texts to them."""
-    if folder is None or task.data.encode is not text_tables.encode:
+    """The task with its tokens kept in `folder`, where it has one and they are worth it."""
+    once = {text_tables.encode: text_tables.encode_once, windows.encode: windows.encode_once}
+    if folder is None or task.data.encode not in once:
         return task
-    return task._replace(data=task.data._replace(encode=text_tables.encode_once(folder)))
+    return task._replace(data=task.data._replace(encode=once[task.data.encode](folder)))

@@ -121,7 +121,7 @@ def test_tasks_of_whole_texts_keep_theirs(name, tokenizer, asked, tmp_path):
     task = keeping_tokens(TASKS[name], tmp_path)
     assert keeping_tokens(TASKS[name], None) is TASKS[name]
     if name not in ("classification", "multi_label", "regression"):
-        assert task is TASKS[name]
+        assert (task is TASKS[name]) == (name != "question_answering")
         return
     rows = Rows(TEXTS, np.arange(4, dtype=np.int32))
     settings = from_dict(DataSettings, {"max_length": 6, "token_dropout": 0.1})

@@ -35,7 +35,7 @@ class Part(NamedTuple):
     num_cut: int
 
 
-class _Frame(NamedTuple):
+class Frame(NamedTuple):
     """What stands before, between and after the texts of a row, and the types of all that.
 
     Attributes:
@@ -63,20 +63,20 @@ def parts(
       max_length: tokens, special ones included.
       track: wraps the iteration over chunks, to show progress.
     """
-    look_ups = _look_ups(tokenizer)
-    look_up, frame = next(look_ups), None
+    ways = look_ups(tokenizer)
+    look_up, frame = next(ways), None
     for start in track(range(0, len(rows), CHUNK)):
         chunk = [rows[i] for i in range(start, min(start + CHUNK, len(rows)))]
         some = chunk[:: -(-len(chunk) // _COMPARED)]
         if look_up is not None and frame is None:
-            frame = next(filter(None, (_find_frame(tokenizer, row) for row in some)), None)
+            frame = next(filter(None, (find_frame(tokenizer, row) for row in some)), None)
             if frame is not None:
                 expected = _by_library(tokenizer, some, max_length)
                 while look_up is not None:
                     found = _by_texts(tokenizer, some, max_length, look_up, frame)
                     if _is_same(found, expected):
                         break
-                    look_up = next(look_ups)
+                    look_up = next(ways)
         if look_up is None or frame is None:
             yield _by_library(tokenizer, chunk, max_length)
         else:
@@ -91,11 +91,11 @@ def _is_same(one: Part, other: Part) -> bool:
     )  # of None and None too
 
 
-def _look_ups(tokenizer: FileTokenizer) -> Iterator[LookUp | None]:
+def look_ups(tokenizer: FileTokenizer) -> Iterator[LookUp | None]:
     """Ways to the tokens of texts alone, the fastest first; None after the last."""
 
     def whole(texts: Sequence[str]) -> Found:
-        return _whole(tokenizer, texts)
+        return whole_texts(tokenizer, texts)
 
     lexicon = open_lexicon(tokenizer)
     if lexicon is not None:
@@ -104,7 +104,7 @@ def _look_ups(tokenizer: FileTokenizer) -> Iterator[LookUp | None]:
     yield None
 
 
-def _whole(tokenizer: FileTokenizer, texts: Sequence[str]) -> Found:
+def whole_texts(tokenizer: FileTokenizer, texts: Sequence[str]) -> Found:
     """The tokens of each text by the library, without special ones around them."""
     encoded = tokenizer.encode(texts, special=False)
     lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
@@ -131,32 +131,32 @@ def _by_library(tokenizer: FileTokenizer, rows: Sequence[_Row], max_length: int)
 
 
 def _by_texts(
-    tokenizer: FileTokenizer, rows: Sequence[_Row], max_length: int, look_up: LookUp, frame: _Frame
+    tokenizer: FileTokenizer, rows: Sequence[_Row], max_length: int, look_up: LookUp, frame: Frame
 ) -> Part:
     """The tokens of each text, cut and framed."""
     room = max_length - sum(map(len, frame.ids))
     if room < 0:
         return _by_library(tokenizer, rows, max_length)  # which says what it makes of that
-    sides = [_complete(tokenizer, texts, look_up(texts)) for texts in zip(*rows, strict=True)]
+    sides = [complete(tokenizer, texts, look_up(texts)) for texts in zip(*rows, strict=True)]
     kept = _cut([side.lengths for side in sides], room)
     num_cut = int((np.sum([side.lengths for side in sides], axis=0) > room).sum())
     left = tokenizer.truncation_side == "left"
     sides = [_clipped(side, lengths, left) for side, lengths in zip(sides, kept, strict=True)]
-    ids, types, lengths = _laid(sides, frame, tokenizer.id_dtype)
+    ids, types, lengths = lay(sides, frame, tokenizer.id_dtype)
     return Part(ids, types if types.any() else None, lengths, num_cut)
 
 
-def _complete(tokenizer: FileTokenizer, texts: Sequence[str], found: Found) -> Found:
+def complete(tokenizer: FileTokenizer, texts: Sequence[str], found: Found) -> Found:
     """The tokens of all texts, the odd ones too."""
     odd = np.flatnonzero(found.odd)
     if not len(odd):
         return found
-    more = _whole(tokenizer, [texts[i] for i in odd.tolist()])
+    more = whole_texts(tokenizer, [texts[i] for i in odd.tolist()])
     lengths = found.lengths.copy()
     lengths[odd] = more.lengths
-    ids, starts = np.empty(int(lengths.sum()), np.int32), _starts(lengths)
-    ids[_places(starts[odd], more.lengths)] = more.ids
-    ids[_places(starts, found.lengths)] = found.ids
+    ids, starts = np.empty(int(lengths.sum()), np.int32), starts_of(lengths)
+    ids[places_of(starts[odd], more.lengths)] = more.ids
+    ids[places_of(starts, found.lengths)] = found.ids
     return Found(ids, lengths, np.zeros_like(found.odd))
 
 
@@ -180,42 +180,42 @@ def _clipped(side: Found, lengths: Int[np.ndarray, " n"], left: bool) -> Found:
     """The first or last so many tokens of each text."""
     if np.array_equal(lengths, side.lengths):
         return side
-    starts = _starts(side.lengths) + (side.lengths - lengths if left else 0)
-    return side._replace(ids=side.ids[_places(starts, lengths)], lengths=lengths)
+    starts = starts_of(side.lengths) + (side.lengths - lengths if left else 0)
+    return side._replace(ids=side.ids[places_of(starts, lengths)], lengths=lengths)
 
 
-def _laid(
-    sides: Sequence[Found], frame: _Frame, dtype: np.dtype
+def lay(
+    sides: Sequence[Found], frame: Frame, dtype: np.dtype
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ids, types and lengths of rows: their texts with special tokens around them."""
     lengths = np.sum([side.lengths for side in sides], axis=0) + sum(map(len, frame.ids))
     total = int(lengths.sum())
     ids, types = np.zeros(total, dtype), np.zeros(total, np.uint8)
-    at = _starts(lengths)
+    at = starts_of(lengths)
     for group, (special, special_types) in enumerate(zip(frame.ids, frame.types, strict=True)):
         for token, kind in zip(special, special_types, strict=True):
             ids[at], types[at] = token, kind
             at = at + 1
         if group < len(sides):
             sizes = sides[group].lengths
-            places = _places(at, sizes)
+            places = places_of(at, sizes)
             ids[places], types[places] = sides[group].ids, frame.text_types[group]
             at = at + sizes
     return ids, types, lengths
 
 
-def _starts(lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+def starts_of(lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """Where each part begins, of parts one after the other."""
     return np.cumsum(lengths) - lengths
 
 
-def _places(starts: Int[np.ndarray, " n"], sizes: Int[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
+def places_of(starts: Int[np.ndarray, " n"], sizes: Int[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
     """The places of parts that begin at `starts`, one part after the other."""
-    return np.repeat(starts - _starts(sizes), sizes) + np.arange(int(sizes.sum()))
+    return np.repeat(starts - starts_of(sizes), sizes) + np.arange(int(sizes.sum()))
 
 
-def _find_frame(tokenizer: FileTokenizer, row: _Row) -> _Frame | None:
-    """What the tokenizer puts around such a row; None where that cannot be seen of it."""
+def find_frame(tokenizer: FileTokenizer, row: _Row) -> Frame | None:
+    """What a tokenizer puts around rows like one; None where that cannot be seen of it."""
     (encoded,) = tokenizer.encode([row[0] if len(row) == 1 else row])
     sides: list[Any] = encoded.sequence_ids  # None of special tokens
     order = [side for side, _ in itertools.groupby(sides) if side is not None]
@@ -230,4 +230,4 @@ def _find_frame(tokenizer: FileTokenizer, row: _Row) -> _Frame | None:
         last = ends[group + 1]
         ids.append(tuple(encoded.ids[first:last]))
         types.append(tuple(encoded.type_ids[first:last]))
-    return _Frame(tuple(ids), tuple(types), text_types)
+    return Frame(tuple(ids), tuple(types), text_types)
