@@ -10,6 +10,7 @@ import numpy as np
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources import splits
 from jaxtune.data.sources.bad_rows import BadRowsError, Skipped, bad_rows
+from jaxtune.data.sources.class_sets import ClassSets
 from jaxtune.data.sources.locate import DataSource
 from jaxtune.data.sources.memory import digest
 from jaxtune.data.sources.table import Table, num_rows
@@ -156,6 +157,8 @@ def take(rows: Rows, indices: np.ndarray) -> Rows:
     """The rows at `indices`, in that order."""
 
     def pick(values: Any) -> Any:
+        if isinstance(values, ClassSets):
+            return values.take(indices)
         if values is None or isinstance(values, np.ndarray):
             return None if values is None else values[indices]
         return [values[i] for i in indices]
