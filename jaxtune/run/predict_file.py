@@ -34,7 +34,8 @@ from jaxtune.training.prefetch import prefetch
 CHUNK = 4096
 """Rows that are in work at once; all that is held grows with it, and not with the input."""
 
-_MOST_OUTPUTS = 1 << 24  # of the rows in work, where each class has one
+_MOST_OUTPUTS = 1 << 22  # of the rows in work, where each class has one
+_FEWEST = 128  # rows in work; more are a multiple of it, so that few batches are ragged
 _MANY = 1000  # classes of which somebody may want the likeliest alone
 
 _SAMPLED = 2048  # rows that the shapes of batches are chosen by
@@ -147,7 +148,8 @@ def predict_file(
 
 def _chunk_of(saved: SavedModel) -> int:
     """Rows in work at once: `CHUNK`, or fewer where there are very many classes."""
-    return min(CHUNK, max(64, _MOST_OUTPUTS // max(len(saved.pretrained.class_names), 1)))
+    fitting = _MOST_OUTPUTS // max(len(saved.pretrained.class_names), 1)
+    return min(CHUNK, max(fitting // _FEWEST, 1) * _FEWEST)
 
 
 def _records(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 Record = dict[str, Any]
 """Of one row, JSON-like."""
@@ -47,8 +47,7 @@ def by_class(
     if top_k is None:
         return dict(zip(class_names, probabilities.tolist(), strict=True))
     best = _largest(probabilities, top_k)
-    names: list[str] = [class_names[i] for i in best.tolist()]
-    return dict(zip(names, probabilities[best].tolist(), strict=True))
+    return dict(zip((class_names[i] for i in best), probabilities[best].tolist(), strict=True))
 
 
 def check_names(outputs: Float[np.ndarray, "n c"], class_names: Sequence[str]) -> None:
@@ -61,11 +60,11 @@ def check_names(outputs: Float[np.ndarray, "n c"], class_names: Sequence[str]) -
         raise ValueError(f"{len(class_names)} names of classes, but {outputs.shape[1]} outputs")
 
 
-def _largest(values: Float[np.ndarray, " c"], count: int) -> Int[np.ndarray, " k"]:
+def _largest(values: Float[np.ndarray, " c"], count: int) -> list[int]:
     """Where the largest values are, these first; of equals the first."""
     if count < len(values):
         least = np.partition(values, -count)[-count]
         places = np.flatnonzero(values >= least)
     else:
         places = np.arange(len(values))
-    return places[np.argsort(-values[places], kind="stable")][:count]
+    return places[np.argsort(-values[places], kind="stable")][:count].tolist()

@@ -189,7 +189,14 @@ def test_rows_in_work_are_fewer_where_classes_are_many(monkeypatch):
             SimpleNamespace(pretrained=SimpleNamespace(class_names=names))
         )
 
-    assert [chunk(n) for n in (0, 2, 4096, 8192, 10**6)] == [4096, 4096, 4096, 2048, 64]
+    assert [chunk(n) for n in (0, 2, 1024, 2048, 10_000, 10**6)] == [
+        4096,
+        4096,
+        4096,
+        2048,
+        384,
+        128,
+    ]
 
 
 def test_what_another_input_left_is_not_gone_on_from(job, tmp_path, monkeypatch, capsys):
