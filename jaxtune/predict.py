@@ -49,20 +49,21 @@ def main(argv: list[str], prog: str = "python -m jaxtune.predict") -> None:
     from jaxtune.run.console import Report
     from jaxtune.run.predict_file import Job, compact, digest_of, predict_file
     from jaxtune.run.saved import open_saved, saved_task
-    from jaxtune.tasks.task import check_top_k, keeping_tokens
+    from jaxtune.tasks.task import check_top_k, keeping
     from jaxtune.training.program_cache import keep_programs
 
     report = Report()
     keep_programs(report.line)
     folder, task, card = saved_task(arguments.model)
+    kept = token_folder(report.line)
     if arguments.top_k is not None:
         check_top_k(task, arguments.top_k)
     own = predictions.own_columns(task, card)
     names = arguments.text_columns.split(",") if arguments.text_columns else own
-    rows = compact(task.data.read_new(source, names, arguments.encoding))
+    rows = compact(keeping(task, kept).data.read_new(source, names, arguments.encoding))
     saved = open_saved(folder, arguments.compute_dtype, max_length=arguments.max_length)
     start = time.perf_counter()
-    task = keeping_tokens(saved.task, token_folder(report.line))
+    task = keeping(saved.task, kept)
     for note in saved.processor.notes:
         report.line(note)
     flags = {name: getattr(arguments, name) for name in _FLAGS}

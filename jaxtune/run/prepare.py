@@ -33,7 +33,7 @@ from jaxtune.settings import Settings
 from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import to_dict
 from jaxtune.tasks.registry import find_task
-from jaxtune.tasks.task import Task, keeping_tokens
+from jaxtune.tasks.task import Task, keeping
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.depth import frozen_layers
 from jaxtune.tuning.family_fields import family_fields
@@ -73,7 +73,7 @@ def prepare(
       UserError: whatever is wrong with the config, the data or the weights, in that order.
     """
     check_devices(settings.parallel, settings.train.batch_size, jax.device_count())
-    task = keeping_tokens(find_task(settings.task), token_cache_dir)
+    task = keeping(find_task(settings.task), token_cache_dir)
     best_metric = _check_metric(task, settings.train.best_metric)
     source, strategy = _open_model(settings, task)
     task.data.inputs.check_settings(settings.data, source.config, source.path)

@@ -126,7 +126,7 @@ CLASSIFICATION = Task(
     name="classification",
     head="sequence",
     problem_type="single_label_classification",
-    data=TaskData(text_tables.CLASSES, text_tables.encode, reorder=reorder),
+    data=TaskData(text_tables.CLASSES, text_tables.encode, reorder=reorder, once=text_tables.once),
     loss=TaskLoss(make_loss, class_metrics),
     scores=TaskScores(
         scores,

@@ -53,7 +53,12 @@ IMAGE_CLASSIFICATION = CLASSIFICATION._replace(
     name="image_classification",
     head="image",
     data=TaskData(
-        images.CLASSES, images.encode, images.read_new, images.IMAGES, classification.reorder
+        images.CLASSES,
+        images.encode,
+        images.read_new,
+        images.IMAGES,
+        classification.reorder,
+        once=images.once,
     ),
     loss=CLASSIFICATION.loss._replace(make=make_loss),
     output=TaskOutput(decode, ranks=True),

@@ -95,7 +95,9 @@ MULTI_LABEL = Task(
     name="multi_label",
     head="sequence",
     problem_type="multi_label_classification",
-    data=TaskData(text_tables.CLASS_SETS, text_tables.encode, reorder=reorder),
+    data=TaskData(
+        text_tables.CLASS_SETS, text_tables.encode, reorder=reorder, once=text_tables.once
+    ),
     loss=TaskLoss(make_loss, batch_metrics),
     scores=TaskScores(
         scores,

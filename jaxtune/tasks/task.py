@@ -13,7 +13,7 @@ from jaxtune.core.types import Batch, LossFn, Mean
 from jaxtune.data.inputs import TEXT, Inputs
 from jaxtune.data.sources.rows import Data, Reader, Rows
 from jaxtune.data.sources.table import Table
-from jaxtune.data.text import text_tables, windows
+from jaxtune.data.text import text_tables
 from jaxtune.data.text.text_tables import Track
 from jaxtune.settings import LossSettings
 from jaxtune.settings.data import DataSettings
@@ -56,6 +56,8 @@ class TaskData(NamedTuple):
       inputs: texts or images.
       reorder: (labels, index of each class of the data in the model's order) -> labels.
       resolve: (settings, training rows) -> the settings with what follows from the data.
+      once: a folder -> those of these fields, by name, that keep there what is dear to make; None
+        where nothing is.
     """
 
     reader: Reader
@@ -64,6 +66,7 @@ class TaskData(NamedTuple):
     inputs: Inputs = TEXT
     reorder: Callable[[Any, np.ndarray], Any] = unchanged
     resolve: Callable[[DataSettings, Rows], DataSettings] = as_set
+    once: Callable[[Path], Mapping[str, Any]] | None = None
 
 
 class TaskLoss(NamedTuple):
@@ -191,9 +194,8 @@ def _emptied(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def keeping_tokens(task: Task, folder: Path | None) -> Task:
-    """The task with its tokens kept in `folder`, where it has one and they are worth it."""
-    once = {text_tables.encode: text_tables.encode_once, windows.encode: windows.encode_once}
-    if folder is None or task.data.encode not in once:
+def keeping(task: Task, folder: Path | None) -> Task:
+    """The task with what is dear to make of its data kept in `folder`, where there is one."""
+    if folder is None or task.data.once is None:
         return task
-    return task._replace(data=task.data._replace(encode=once[task.data.encode](folder)))
+    return task._replace(data=task.data._replace(**task.data.once(folder)))

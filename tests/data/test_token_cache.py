@@ -12,7 +12,7 @@ from jaxtune.data.text.tokens import load_tokenizer, tokenize
 from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import from_dict
 from jaxtune.tasks.registry import TASKS
-from jaxtune.tasks.task import keeping_tokens
+from jaxtune.tasks.task import keeping
 
 TEXTS = [("good film",), ("the cat ran so far on the film",), ("",), ("bad",)]
 
@@ -118,10 +118,11 @@ def test_a_folder_that_is_gone_or_full_is_no_error(tokenizer, tmp_path, monkeypa
 
 @pytest.mark.parametrize("name", TASKS)
 def test_tasks_of_whole_texts_keep_theirs(name, tokenizer, asked, tmp_path):
-    task = keeping_tokens(TASKS[name], tmp_path)
-    assert keeping_tokens(TASKS[name], None) is TASKS[name]
+    task = keeping(TASKS[name], tmp_path)
+    assert keeping(TASKS[name], None) is TASKS[name]
     if name not in ("classification", "multi_label", "regression"):
-        assert (task is TASKS[name]) == (name != "question_answering")
+        kept = name in ("question_answering", "image_classification")
+        assert (task is TASKS[name]) == (not kept)
         return
     rows = Rows(TEXTS, np.arange(4, dtype=np.int32))
     settings = from_dict(DataSettings, {"max_length": 6, "token_dropout": 0.1})

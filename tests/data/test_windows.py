@@ -22,7 +22,7 @@ from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.settings.data import AnswerSettings, DataSettings
 from jaxtune.settings.dicts import from_dict
 from jaxtune.tasks.registry import TASKS
-from jaxtune.tasks.task import keeping_tokens
+from jaxtune.tasks.task import keeping
 
 FORTY = from_dict(DataSettings, {"max_length": 40, "doc_stride": 8})
 KINDS = ("bert", "gpt2", "roberta")
@@ -205,7 +205,7 @@ def test_the_second_time_is_read(bert, tmp_path, monkeypatch, labelled):
         return parts(tokenizer, questions, *rest)
 
     monkeypatch.setattr(window_arrays, "parts", count)
-    encode = keeping_tokens(TASKS["question_answering"], tmp_path).data.encode
+    encode = keeping(TASKS["question_answering"], tmp_path).data.encode
     for _ in range(2):
         found, notes = encode(rows, bert, FORTY)
         assert notes == expected_notes

@@ -1,5 +1,6 @@
 """From a data source to checked rows in splits, whatever the task: nothing is tokenized yet."""
 
+import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -80,6 +81,7 @@ class Reader(NamedTuple):
       rows: (table, columns, class names) -> checked rows.
       what: what a row is called in messages.
       doubts: (training rows, class names) -> notes on what can hardly be meant.
+      digest: files -> the SHA-256 of their bytes, one file after the other.
     """
 
     load: Callable[[DataSource, ColumnSettings], dict[str, Table]]
@@ -88,6 +90,7 @@ class Reader(NamedTuple):
     rows: Callable[[Table, ColumnSettings, tuple[str, ...]], Rows]
     what: str = "texts"
     doubts: Callable[[Rows, Sequence[str]], list[str]] = _no_doubts
+    digest: Callable[[Sequence[Path]], str] = sha256_of
 
 
 def read_data(
@@ -104,7 +107,7 @@ def read_data(
       UserError: names the file, the row and the column of what is wrong.
     """
     loaded = reader.load(tables or settings.source, settings.columns)
-    digest = _check_digest(loaded, settings.source, tables)
+    digest = _check_digest(loaded, settings.source, tables, reader)
     data = _read_tables(loaded, None, digest, settings, reader)
     data.notes.extend(reader.doubts(data.splits["train"], data.class_names))
     return _split(data, settings.splits, reader.what)
@@ -134,7 +137,7 @@ def read_evaluation(
         model does not have.
     """
     tables = reader.load(settings.source, settings.columns)
-    digest = _check_digest(tables, settings.source, None)
+    digest = _check_digest(tables, settings.source, None, reader)
     if _is_same(settings.source, digest, trained_on):
         data = _read_tables(tables, class_names, digest, settings, reader)
         data = _split(data, settings.splits, reader.what)
@@ -311,15 +314,19 @@ def _subset(rows: Rows, split: str, settings: SplitSettings) -> Rows:
 
 
 def _check_digest(
-    tables: dict[str, Table], source: SourceSettings, given: Mapping[str, Table] | None
+    tables: dict[str, Table],
+    source: SourceSettings,
+    given: Mapping[str, Table] | None,
+    reader: Reader,
 ) -> str | None:
     """The sha256 of what was read; None for the hub's."""
     if given is not None:
         return _compare(digest(given), source)
     files = sorted({file for table in tables.values() for file in table.files or [table.source]})
-    if not all(Path(file).expanduser().is_file() for file in files):
+    paths = [os.path.expanduser(file) for file in files]
+    if not all(map(os.path.isfile, paths)):
         return None  # the hub's
-    return _compare(sha256_of(Path(file).expanduser() for file in files), source)
+    return _compare(reader.digest([*map(Path, paths)]), source)
 
 
 def _compare(found: str, source: SourceSettings) -> str:

@@ -123,9 +123,9 @@ def encode(
     return Examples(found, rows.labels, transform=transform), notes
 
 
-def encode_once(folder: Path) -> Callable[..., tuple[Examples, list[str]]]:
-    """As `encode`, with the tokens kept in `folder`."""
-    return partial(encode, tokenize=partial(tokenize_once, folder))
+def once(folder: Path) -> dict[str, Any]:
+    """What of a task's data tokenizes no text a second time; the tokens are kept in `folder`."""
+    return {"encode": partial(encode, tokenize=partial(tokenize_once, folder))}
 
 
 def _dropout(tokenizer: Any, rate: float) -> Transform:

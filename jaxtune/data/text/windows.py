@@ -154,9 +154,9 @@ def encode(
     return Examples(found, labels, info=windows, spans=True), notes
 
 
-def encode_once(folder: Path) -> Callable[..., tuple[Examples, list[str]]]:
-    """As `encode`, with the windows kept in `folder`."""
-    return partial(encode, make=partial(make_once, folder))
+def once(folder: Path) -> dict[str, Any]:
+    """What of a task's data makes no window a second time; they are kept in `folder`."""
+    return {"encode": partial(encode, make=partial(make_once, folder))}
 
 
 def _digest(tokenizer: FileTokenizer, questions: Sequence[Question], limits: Limits) -> str:
