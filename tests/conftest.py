@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from copies import copy_model
+from copies import copy_model, make_flat
 from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that would use the network fails at once
@@ -209,17 +209,6 @@ def make_noisy(folder: Path, copy: Path, changes: dict) -> Path:
     return copy_model(folder, copy, dict.fromkeys(RATES, 0.3) | changes)
 
 
-def make_flat(folder: Path, copy: Path) -> Path:
-    """Copies a model of one layer, or of one in each of its stages."""
-    known = json.loads((folder / "config.json").read_text())
-    fields = {name: 1 for name in ("num_hidden_layers", "n_layers", "n_layer") if name in known}
-    if "layer_types" in known:
-        fields["layer_types"] = known["layer_types"][:1]
-    if "depths" in known:
-        fields["depths"] = [1] * len(known["depths"])
-    return copy_model(folder, copy, fields)
-
-
 def make_texts(count: int) -> list[str]:
     """Texts of the words that the tiny tokenizers know."""
     rng = np.random.default_rng(0)
@@ -381,3 +370,15 @@ def tiny_weights(tiny_families, tiny_tasks, once):
 def noisy_weights(tiny_weights, tmp_path):
     """`tiny_weights` that drop much, everywhere."""
     return lambda *which: make_noisy(tiny_weights(*which), tmp_path / "noisy", {})
+
+
+@pytest.fixture
+def counted_operations():
+    """Asked for by a test that looks at the operations of a step."""
+
+
+@pytest.fixture(autouse=True)
+def _uncounted(request, monkeypatch):
+    """To count the operations of a step is to trace it twice more."""
+    if "counted_operations" not in request.fixturenames:
+        monkeypatch.setattr("jaxtune.analysis.audit.step_flops", lambda *_: None)

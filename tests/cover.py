@@ -142,27 +142,40 @@ KIND = dict.fromkeys(
 """Strategies that differ in nothing but the labels of the leaves."""
 
 
-def with_kinds(cases: Sequence[Case]) -> list[Case]:
-    """Fewer of the cases: none that differs from another in labels of leaves, or the loss, alone.
-
-    A cover of pairs with heads for tasks and kinds of strategies for strategies, and each task and
-    strategy. What a strategy adds to a family's layers is the same for each head, and does not
-    depend on its family but for the names, which tracing shows.
-    """
-    kinds = {
+def by_kind(cases: Sequence[Case]) -> dict[Case, Case]:
+    """One for each combination of values, heads in the place of tasks, kinds of strategies."""
+    return {
         case._replace(
             task=TASKS[case.task].head, strategy=KIND.get(case.strategy, case.strategy)
         ): case
         for case in cases
     }
-    strategy = Case._fields.index("strategy")
-    apart = [(Case._fields.index(name), strategy) for name in ("task", "family")]
+
+
+def with_kinds(cases: Sequence[Case]) -> list[Case]:
+    """Fewer of the cases: those of them whose programs differ where two choices meet.
+
+    Heads stand for tasks and kinds of strategies for strategies. A head meets its layout, and the
+    layers of a family its layout and what they are computed in. A family and its heads are compared
+    with torch by themselves, and what a strategy adds to any layers is the subject of the laws of
+    partitions and of layouts. Each task and strategy occurs. The other pairs are traced.
+    """
+    kinds = by_kind(cases)
+    task, family, strategy, layout, precision, _ = range(len(Case._fields))
+    apart = {(task, family), (task, strategy), (family, strategy), (task, precision)}
+    apart |= {(strategy, layout), (strategy, precision)}
     found = [kinds[Case(*case)] for case in cover(list(kinds), 2, COSTS, apart)]
     seen = {value for case in found for value in case}
     for name in ("strategy", "task"):
         rest = {getattr(case, name): case for case in cases if getattr(case, name) not in seen}
         found += rest.values()
     return list(dict.fromkeys(found))
+
+
+def values_with_kinds(cases: Sequence[Case]) -> list[Case]:
+    """Fewer still: each head, kind of strategy and value of the other choices occurs."""
+    kinds = by_kind(cases)
+    return [kinds[Case(*case)] for case in cover(list(kinds))]
 
 
 def num_layers(case: Case) -> int:

@@ -109,7 +109,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("model", ["vit-image", "resnet-image"])
+@pytest.mark.parametrize(
+    "model", ["vit-image", pytest.param("resnet-image", marks=pytest.mark.exhaustive)]
+)
 def test_it_learns_with_all_augmentation(folder, tmp_path, model):
     (tmp_path / "preprocessor_config.json").write_text('{"size": 12}')
     settings = from_dict(

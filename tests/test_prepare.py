@@ -11,7 +11,7 @@ from jaxtune.core.errors import UserError
 from jaxtune.models import source
 from jaxtune.run.console import Report
 from jaxtune.run.prepare import prepare
-from jaxtune.run.summary import show_audit
+from jaxtune.run.summary import Cost, show_groups
 from jaxtune.settings import ModelSettings, Settings
 from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import from_dict
@@ -75,7 +75,8 @@ def test_a_start_reads_config_json_once_and_traces_the_parameters_once(
     monkeypatch.setattr(nn.Module, "init", lambda *args: traces.append(args) or init(*args))
     settings = asked(folder, tiny_data, tuning=TuningSettings("lora"))
     run = prepare(settings, Report())
-    show_audit(run, Report())
+    show_groups(run, Report())
+    Cost(run, Report())
     assert [file.name for file in reads] == ["config.json"]
     assert not run.pretrained.report.new  # which would be drawn: a trace of its own
     assert len(traces) == 1

@@ -2,8 +2,8 @@
 
 labels = partition.label(strategy, params)
 found = audit(apply_fn, loss_fn, params, labels, batch, Updates(1e-3, weight_decay=0.01))
-report.grid("what trains", HEADER, audit_rows(found))
-report.line(flops_line(found, "32 x 48 tokens"))
+report.grid("what trains", HEADER, audit_rows(found.groups))
+report.line(flops_line(found.flops, found.full_flops, "32 x 48 tokens"))
 """
 
 import posixpath
@@ -104,23 +104,44 @@ def audit(
     Source: Lee, Tang and Lin 2019, What Would Elsa Do?, which freezes layers; a frozen layer below
     all trained ones saves two of its three parts: the gradients of its input and of its weights.
     """
-    if updates.multipliers is None:
-        updates = updates._replace(multipliers=jax.tree.map(lambda _: 1.0, params))
-    for name, tree in (("labels", labels), ("multipliers", updates.multipliers)):
-        _check_structure(name, tree, params)
+    costs = count_flops(apply_fn, loss_fn, params, labels, batch, updates, base)
+    return Audit(find_groups(params, labels, updates), *costs)
+
+
+def count_flops(
+    apply_fn: ApplyFn,
+    loss_fn: LossFn,
+    params: Params,
+    labels: Any,
+    batch: Batch,
+    updates: Updates,
+    base: tuple[ApplyFn, Params] | None = None,
+) -> tuple[float | None, float | None]:
+    """`flops` and `full_flops` of an `Audit`, which takes as long as tracing two steps.
+
+    Args:
+      apply_fn: the model, with what the strategy adds.
+      loss_fn: sum of losses and of weights.
+      params: all parameters, arrays or `jax.ShapeDtypeStruct`.
+      labels: a tree of str like `params`.
+      batch: one batch, or its shapes.
+      updates: rate, decay and optimizer.
+      base: as of `audit`.
+    """
 
     def flops(apply_fn: ApplyFn, params: Params, labels: Any) -> float | None:
         tx = _optimizer(updates, labels)
         return step_flops(apply_fn, loss_fn, tx, params, labels, batch)
 
+    _check_structure("labels", labels, params)
     own = full = flops(apply_fn, params, labels)
     if base is not None or FROZEN in jax.tree.leaves(labels):
         full_apply, full_params = base or (apply_fn, params)
         full = flops(full_apply, full_params, jax.tree.map(lambda _: TRAINABLE, full_params))
-    return Audit(_groups(params, labels, updates), own, full)
+    return own, full
 
 
-def audit_rows(found: Audit) -> list[tuple[str, ...]]:
+def audit_rows(groups: Iterable[Group]) -> list[tuple[str, ...]]:
     """One row of text for each group, with the columns of HEADER."""
     return [
         (
@@ -131,22 +152,23 @@ def audit_rows(found: Audit) -> list[tuple[str, ...]]:
             "-" if group.learning_rate is None else f"{group.learning_rate:.3g}",
             "-" if group.weight_decay is None else f"{group.weight_decay:g}",
         )
-        for group in found.groups
+        for group in groups
     ]
 
 
-def flops_line(found: Audit, batch_name: str) -> str:
+def flops_line(flops: float | None, full_flops: float | None, batch_name: str) -> str:
     """The cost of a step beside that of a full one, in words.
 
     Args:
-      found: from `audit`.
+      flops: of an `Audit`.
+      full_flops: likewise.
       batch_name: the batch that was counted, such as `32 x 48 tokens`.
     """
-    if found.flops is None or not found.full_flops:
+    if flops is None or not full_flops:
         return f"one step costs an unknown number of floating-point operations ({batch_name})"
     return (
-        f"one step costs {found.flops / found.full_flops:.0%} of the floating-point operations of a"
-        f" full one ({human_flops(found.flops)} of {human_flops(found.full_flops)}, {batch_name})"
+        f"one step costs {flops / full_flops:.0%} of the floating-point operations of a full one"
+        f" ({human_flops(flops)} of {human_flops(full_flops)}, {batch_name})"
     )
 
 
@@ -159,9 +181,22 @@ class _Leaf(NamedTuple):
     optimizer_bytes: int
 
 
-def _groups(params: Params, labels: Any, updates: Updates) -> tuple[Group, ...]:
-    """The distinct (label, multiplier, decayed or not)."""
+def find_groups(params: Params, labels: Any, updates: Updates) -> tuple[Group, ...]:
+    """The `groups` of an `Audit`: the distinct (label, multiplier, decayed or not).
+
+    Args:
+      params: all parameters, arrays or `jax.ShapeDtypeStruct`.
+      labels: a tree of str like `params`.
+      updates: rate, decay and optimizer.
+
+    Raises:
+      UserError: as `audit`.
+    """
     learning_rate, weight_decay, _, multipliers = updates
+    if multipliers is None:
+        multipliers = jax.tree.map(lambda _: 1.0, params)
+    for name, tree in (("labels", labels), ("multipliers", multipliers)):
+        _check_structure(name, tree, params)
     flat = paths.flatten(_shapes(params))
     trainable, _ = partition.partition(_shapes(params), labels)
     kept = _state_bytes(jax.eval_shape(_optimizer(updates, labels).init, trainable), flat)

@@ -8,6 +8,8 @@ together; a hash that compilers fuse into the multiplication costs next to nothi
 is drawn twice. Keys are still JAX's own.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,6 +50,7 @@ def keep_mask(
     return _mix(rows + columns) >= np.uint32(min(round(rate * 2**32), 2**32 - 1))
 
 
+@partial(jax.jit, static_argnames="rate", inline=True)  # traced once for layers that are alike
 def dropout(
     x: Float[Array, "*n"],
     rate: float,

@@ -125,6 +125,14 @@ class Loader:
             return prefetch(batches)
         return batches
 
+    def shapes(self, step: int, count: int) -> Iterator[Batch]:
+        """The shapes of `count` batches from `step` on, as `Stream.shapes`, on the device.
+
+        None of them where there is a trunk, whose outputs have others, or several devices.
+        """
+        if self.trunk is None and self._sharding is None:
+            yield from map(self._put, self._stream.shapes(step, count))
+
     def batch(self, index: BatchIndex, epoch: int) -> Fields:
         """One batch; the trunk runs where the states of an example are not kept yet.
 

@@ -76,10 +76,18 @@ class Dense(nn.Dense):
         """
         del noise_ids
         shape = (inputs.shape[-1], self.features)
-        y = product(inputs, self.param("kernel", self.kernel_init, shape), self.dtype)
+        y = product(inputs, self._param("kernel", self.kernel_init, shape), self.dtype)
         if self.use_bias:
-            y = y + self.param("bias", self.bias_init, (self.features,)).astype(y.dtype)
+            y = y + self._param("bias", self.bias_init, (self.features,)).astype(y.dtype)
         return y
+
+    def _param(self, name: str, init: Any, shape: tuple[int, ...]) -> Any:
+        """As `param`, which draws a value again to see whether one that is there has its shape."""
+        if not self.has_variable("params", name):
+            return self.param(name, init, shape)
+        value: Any = self.get_variable("params", name)
+        assert value.shape == shape, f"{name} is {value.shape}, expected {shape}"
+        return value
 
 
 class Nested(nn.Module):

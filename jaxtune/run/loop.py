@@ -1,6 +1,7 @@
 """The training loop: steps from where a run stands to its end, and hooks between them."""
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,9 @@ from jaxtune.run.setup import Run
 from jaxtune.run.stages import Stage
 from jaxtune.run.trackers import Tracker
 from jaxtune.training.compiled import Compiled, main_shape
+
+_COMPILED_AHEAD = 100
+"""Steps whose shapes are compiled before they come up, beside the first one."""
 
 _IN_FLIGHT = 4
 """Steps that may be under way at once: each holds its batch, and none waits for the host."""
@@ -94,14 +98,18 @@ def fit(
         saved = hooks.checkpoint(run, checkpoints, evaluated)
         asked = hooks.asked(received, checkpoints, logged, around.until)
         chain = [hooks.traced(profile), logged, evaluated, saved, *around.hooks, asked]
+        stack.callback(lambda: moment.stage.step.close())
+        _compile_ahead(moment)
         stream = moment.stage.loader.on_devices(moment.step, moment.progress.stage_starts[-1])
         stack.callback(lambda: stream.close())  # the one of the last stage
         while moment.step < run.goal.num_steps and not is_over(run, moment.progress):
             if stages.is_due(run, moment.progress, moment.step):
                 stream.close()
+                moment.stage.step.close()
                 moment = _next_stage(moment, report, workdir)
                 stream = moment.stage.loader.on_devices(moment.step, moment.step)
                 programs.append(_programs(moment.stage))
+                _compile_ahead(moment)
             for hook in chain:
                 hook.before(moment)
             moment, due = _step(moment, stream, waiting, chain, update, report)
@@ -188,6 +196,14 @@ def _step(
     )
     update(1)
     return moment._replace(tally=tally), due
+
+
+def _compile_ahead(moment: Moment) -> None:
+    """Begins to compile for the shapes that come up after the first, beside the first steps."""
+    run, stage, step = moment.run, moment.stage, moment.step
+    count = min(_COMPILED_AHEAD, run.goal.num_steps - step)
+    others = itertools.islice(stage.loader.shapes(step, count), 1, None)
+    stage.step.ahead(others, stage.state, stage.frozen)
 
 
 def _next_stage(moment: Moment, report: Report, workdir: Path) -> Moment:

@@ -43,9 +43,9 @@ class Stage(NamedTuple):
 
     @property
     def compile_seconds(self) -> float:
-        """Spent in tracing and compiling the step, and the frozen layers below it, so far."""
+        """What steps so far took longer for: the step, and the frozen layers below it, compiled."""
         trunk = self.loader.trunk
-        return self.step.seconds + (0.0 if trunk is None else trunk.seconds)
+        return self.step.waited + (0.0 if trunk is None else trunk.waited)
 
 
 def begin(

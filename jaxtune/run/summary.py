@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+import threading
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -12,12 +13,21 @@ import jax
 import numpy as np
 
 from jaxtune import __version__
-from jaxtune.analysis.audit import HEADER, Updates, audit, audit_rows, flops_line
+from jaxtune.analysis.audit import (
+    HEADER,
+    Updates,
+    audit_rows,
+    count_flops,
+    find_groups,
+    flops_line,
+)
 from jaxtune.core import paths, trees
 from jaxtune.core.units import human_bytes, human_seconds
 from jaxtune.data.batching import batches
+from jaxtune.parallel import multihost
 from jaxtune.parallel.sharding import spell
 from jaxtune.run.console import Report
+from jaxtune.run.hooks import Hook, Moment
 from jaxtune.run.loop import Fit
 from jaxtune.run.setup import Run, make_tx
 from jaxtune.run.trackers import finite
@@ -65,24 +75,53 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
     return rows
 
 
-def show_audit(run: Run, report: Report) -> None:
-    """The table of what trains, with rates and bytes, and what share of a full step it costs."""
-    batch: Any = _empty_batch(run)
-    model, chosen = run.pretrained, run.settings.optimizer
-    adds = run.tuning.apply_fn is not model.apply_fn
-    found = audit(
-        run.tuning.apply_fn,
-        run.goal.loss_fn,
-        run.params,
-        run.tuning.stage_labels[0],
-        batch,
-        Updates(chosen.learning_rate, chosen.weight_decay, chosen.name, run.tuning.multipliers),
-        base=(model.apply_fn, model.design.shapes) if adds else None,
-    )
+def show_groups(run: Run, report: Report) -> None:
+    """The table of what trains, with rates and bytes."""
+    found = find_groups(run.params, run.tuning.stage_labels[0], _updates(run))
     count = len(run.tuning.stage_labels)
     report.grid(f"stage 1 of {count}" if count > 1 else "parameters", HEADER, audit_rows(found))
-    shape, unit = main_shape(batch), "pixels" if _reads_images(run) else "tokens"
-    report.line(flops_line(found, f"{' x '.join(map(str, shape[:3]))} {unit}"))
+
+
+class Cost:
+    """The share of a full step that one costs, said once the first step is taken.
+
+    It is counted in the background: by then the processor is busy with what needs no Python.
+
+    Attributes:
+      hook: of the training loop; begins to count.
+    """
+
+    def __init__(self, run: Run, report: Report) -> None:
+        """Nothing is counted yet; of several processes, the first one counts."""
+        model, adds = run.pretrained, run.tuning.apply_fn is not run.pretrained.apply_fn
+        batch: Any = _empty_batch(run)
+        shapes: Any = jax.eval_shape(lambda params: params, run.params)
+        shape, unit = main_shape(batch), "pixels" if _reads_images(run) else "tokens"
+        self._name = f"{' x '.join(map(str, shape[:3]))} {unit}"
+        self._report = report
+        self._count = lambda: count_flops(
+            *(run.tuning.apply_fn, run.goal.loss_fn, shapes, run.tuning.stage_labels[0]),
+            *(batch, _updates(run)),
+            base=(model.apply_fn, model.design.shapes) if adds else None,
+        )
+        self._thread = threading.Thread(target=self._tell, name="counting")
+        self.hook = Hook(lambda moment: None, lambda moment: False, self._begin)
+
+    def _begin(self, moment: Moment) -> None:
+        if moment.info is not None and self._thread.ident is None and multihost.is_first():
+            self._thread.start()
+
+    def _tell(self) -> None:
+        try:
+            costs = self._count()
+        except Exception:  # what a number to read along with cannot be had for ends no run
+            costs = None, None
+        self._report.line(flops_line(*costs, self._name))
+
+    def finish(self) -> None:
+        """Waits until it is said."""
+        if self._thread.ident is not None:
+            self._thread.join()
 
 
 def results(
@@ -178,6 +217,11 @@ def peak_memory_bytes() -> int | None:
         return None
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _updates(run: Run) -> Updates:
+    chosen = run.settings.optimizer
+    return Updates(chosen.learning_rate, chosen.weight_decay, chosen.name, run.tuning.multipliers)
 
 
 def _optimizer(run: Run) -> str:

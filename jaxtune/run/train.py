@@ -94,15 +94,18 @@ def _train(
     trackers: Sequence[Tracker],
 ) -> dict[str, Any]:
     """As `train`, once the run is prepared; `start` is the time at which that began."""
-    summary.show_audit(run, report)
+    summary.show_groups(run, report)
+    cost = summary.Cost(run, report)
     scorer = make_scorer(run, report)
     seconds = run.settings.train.max_seconds
-    around = Around(trackers, hooks, None if seconds is None else start + seconds)
+    until = None if seconds is None else start + seconds
+    around = Around(trackers, (*hooks, cost.hook), until)
     fitted, best = _fit(run, workdir, report, scorer, around)
     params, progress = stages.assemble(best), fitted.last.progress
     scores = {"validation": dict(progress.best_scores)}
     if "test" in run.data.examples:
         scores["test"] = scorer(params, "test")
+    cost.finish()
     params = multihost.on_host(params)
     if multihost.is_first():
         adapter_folder.write(workdir, product_of(run), params, _card(run), report.line)

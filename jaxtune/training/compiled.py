@@ -1,7 +1,9 @@
 """A step compiled once for each batch shape."""
 
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import jax
@@ -11,7 +13,8 @@ class Compiled:
     """Calls a pure step through programs compiled ahead, one for each shape of the batch.
 
     Attributes:
-      seconds: spent in tracing and compiling so far.
+      seconds: spent in tracing and compiling so far, in whatever thread.
+      waited: those of them that a call took longer for.
     """
 
     def __init__(
@@ -28,8 +31,10 @@ class Compiled:
           transform: `jax.jit`, with options of its own bound, or `jax.pmap`.
         """
         self._jitted = transform(step, donate_argnums=donate_argnums)
-        self._programs: dict[tuple[Any, ...], Any] = {}
-        self.seconds = 0.0
+        self._programs: dict[tuple[Any, ...], Future[Any]] = {}
+        self._lock = threading.Lock()  # of the dict: who enters a program compiles it
+        self._closed = threading.Event()
+        self.seconds = self.waited = 0.0
 
     def __call__(self, *args: Any) -> Any:
         """Runs the step; compiles first if the batch has a new shape."""
@@ -37,21 +42,67 @@ class Compiled:
 
     def program(self, *args: Any) -> Any:
         """The `jax.stages.Compiled` for the shape of the batch, with its costs and its memory."""
+        found = self._programs.get(_shapes(args[-1]))
+        if found is not None and found.done():
+            return found.result()
+        start = time.perf_counter()
+        program = self._compile(*args).result()
+        self.waited += time.perf_counter() - start
+        return program
+
+    def ahead(self, batches: Iterable[Mapping[str, Any]], *args: Any) -> None:
+        """Compiles for the shapes of some batches, one after the other, in a background thread.
+
+        Args:
+          batches: whose shapes are to come; read in that thread.
+          *args: the other arguments; of these too, only the shapes are read, and none is kept.
+        """
+        shapes = jax.tree.map(_shape_of, args)
+
+        def compile_all() -> None:
+            for batch in batches:
+                if self._closed.is_set():
+                    return
+                self._compile(*shapes, batch)
+
+        threading.Thread(target=compile_all, name="compiling").start()
+
+    def close(self) -> None:
+        """Nothing more is compiled in the background, once what is being compiled is done."""
+        self._closed.set()
+
+    def _compile(self, *args: Any) -> Future[Any]:
+        """The program, which this thread compiles where no other has begun to."""
         key = _shapes(args[-1])
-        if key not in self._programs:
-            start = time.perf_counter()
-            self._programs[key] = self._jitted.lower(*args).compile()
+        with self._lock:
+            found = self._programs.get(key)
+            if found is not None:
+                return found
+            own = self._programs[key] = Future()
+        start = time.perf_counter()
+        try:
+            own.set_result(self._jitted.lower(*args).compile())
+        except BaseException as error:
+            with self._lock:
+                del self._programs[key]  # whoever asks next meets the error by himself
+            own.set_exception(error)
+        with self._lock:
             self.seconds += time.perf_counter() - start
-        return self._programs[key]
+        return own
 
     def knows(self, batch: Mapping[str, Any]) -> bool:
         """Whether the program for this batch's shape is compiled."""
-        return _shapes(batch) in self._programs
+        found = self._programs.get(_shapes(batch))
+        return found is not None and found.done()
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
         """The shapes compiled so far: [b, t] of texts, [b, h, w, c] of images."""
-        return sorted(_main({name: shape for name, shape, _ in key}) for key in self._programs)
+        return sorted(_main({name: shape for name, shape, _ in key}) for key in [*self._programs])
+
+
+def _shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
 def main_shape(batch: Mapping[str, Any]) -> tuple[int, ...]:

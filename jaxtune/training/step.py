@@ -1,6 +1,7 @@
 """The training, evaluation and prediction steps: pure functions, jitted by whoever calls them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -143,9 +144,9 @@ def make_update(sums: SumsFn, tx: optax.GradientTransformation) -> TrainStep:
       tx: an optimizer over the trainable tree.
     """
 
-    def train_step(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, StepInfo]:
-        key = jax.random.fold_in(state.key, state.step)
-        loss, grads, statistics = sums(state.params, frozen, batch, key)
+    @partial(jax.jit, inline=True)  # traced once for all shapes of a batch
+    def update(state: TrainState, sums: Sums) -> tuple[TrainState, StepInfo]:
+        loss, grads, statistics = sums
         # A batch of no weight at all (every row is filling) has no gradient, not NaN.
         scale = 1.0 / jnp.maximum(loss.weight, jnp.finfo(jnp.float32).tiny)
         grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
@@ -155,6 +156,10 @@ def make_update(sums: SumsFn, tx: optax.GradientTransformation) -> TrainStep:
             params = trees.replace(params, statistics)
         info = StepInfo(loss, optax.tree.norm(grads))
         return TrainState(state.step + 1, params, opt_state, state.key), info
+
+    def train_step(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, StepInfo]:
+        key = jax.random.fold_in(state.key, state.step)
+        return update(state, sums(state.params, frozen, batch, key))
 
     return train_step
 

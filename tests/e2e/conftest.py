@@ -9,7 +9,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxtune import main
-from jaxtune.analysis import audit
 
 
 def write_config(folder: Path, model: Path, data: Path) -> Path:
@@ -71,18 +70,6 @@ def finished(once, kept_data, flat) -> Path:
         main.main([f"--config={config}", f"--workdir={folder / 'run'}"])
 
     return once("finished", run) / "run"
-
-
-@pytest.fixture
-def counted_operations():
-    """Asked for by a test that looks at them."""
-
-
-@pytest.fixture(autouse=True)
-def _uncounted(request, monkeypatch):
-    """To count the operations of a step is to trace it twice more."""
-    if "counted_operations" not in request.fixturenames:
-        monkeypatch.setattr(audit, "step_flops", lambda *_: None)
 
 
 @pytest.fixture

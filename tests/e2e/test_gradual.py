@@ -85,11 +85,12 @@ def test_a_run_too_short_for_its_stages_is_refused(config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.exhaustive  # by default tests/faults kills a run at the change of its stage
 @pytest.mark.parametrize(
     ("choice", "stages"),
     [
-        pytest.param(BY_EPOCH, (0, 1), id="epoch", marks=pytest.mark.exhaustive),
-        pytest.param(CHAIN, (2,), id="chain", marks=pytest.mark.exhaustive),
+        pytest.param(BY_EPOCH, (0, 1), id="epoch"),
+        pytest.param(CHAIN, (2,), id="chain"),
         pytest.param(PLATEAU, (1,), id="plateau"),
     ],
 )
@@ -121,6 +122,7 @@ def test_a_run_that_dies_in_any_stage_goes_on_with_the_same_bits(
         assert log(tmp_path / "whole") == log(workdir)
 
 
+@pytest.mark.exhaustive
 def test_a_plateau_of_the_score_begins_the_next_stage(config, tmp_path):
     results = run(config, tmp_path / "run", *PLATEAU, "--config.train.num_epochs=12")
     losses = {

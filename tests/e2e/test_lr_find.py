@@ -47,6 +47,7 @@ def test_it_writes_its_two_files_and_leaves_the_workdir_to_a_run(config, tmp_pat
     assert (workdir / "lr_find.json").exists()
 
 
+@pytest.mark.exhaustive
 def test_the_same_seed_gives_the_same_losses(config, tmp_path):
     found = [
         sweep(config, tmp_path / name, f"--config.seed={seed}", HEAD, *more)
@@ -89,6 +90,7 @@ def test_sgd_goes_up_to_ten_and_divergence_ends_the_sweep(config, tmp_path, caps
     assert all(value is not None for value in found["losses"][:-1])
 
 
+@pytest.mark.exhaustive
 def test_it_sweeps_the_chosen_strategy(deep_config, tmp_path, capsys):
     choices = (["name=lora"], ["name=gradual", "stage_length=0.2", "frozen_dropout=true"])
     found = [

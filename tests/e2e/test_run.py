@@ -112,13 +112,13 @@ def test_losses_are_fetched_where_they_are_read_and_few_steps_are_in_flight(
     assert min(losses[1]) < losses[0][0] < max(losses[1])
 
 
-LONG = ["--config.train.checkpoint_every_steps=7", "--config.train.num_epochs=12"]
+LONG = ["--config.train.checkpoint_every_steps=7", "--config.train.num_epochs=6"]
 
 
 def test_killed_and_started_again_ends_with_the_same_bits(config, tmp_path):
     workdir = tmp_path / "killed"
     command = [sys.executable, "-m", "jaxtune.main", f"--config={config}", f"--workdir={workdir}"]
-    for how, step in ((signal.SIGTERM, 16), (signal.SIGINT, 48), (signal.SIGKILL, 80)):
+    for how, step in ((signal.SIGTERM, 16), (signal.SIGINT, 30)):
         process = subprocess.Popen(
             [*command, *LONG], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
         )
@@ -126,14 +126,13 @@ def test_killed_and_started_again_ends_with_the_same_bits(config, tmp_path):
         process.send_signal(how)
         output, _ = process.communicate(timeout=60)
         assert not (workdir / "results.json").exists(), "it was killed too late to show anything"
-        if how != signal.SIGKILL:
-            assert process.returncode == 128 + how
-            assert "the same command goes on from there" in output
-            assert "Traceback" not in output
+        assert process.returncode == 128 + how
+        assert "the same command goes on from there" in output
+        assert "Traceback" not in output
         if step > 16:
             assert "going on from the checkpoint at step" in output
     done = run(config, workdir, *LONG)
-    assert 48 < done["resumed_from_step"] < done["steps"] == 132
+    assert 30 < done["resumed_from_step"] < done["steps"] == 66
     run(config, tmp_path / "whole", *LONG)
     assert same_weights(tmp_path / "whole", workdir)
     whole, again = (steady(rows(tmp_path / name / "metrics.jsonl")) for name in ("whole", "killed"))
@@ -270,6 +269,7 @@ def read_predictions(file):
     return [record | {"probabilities": json.loads(record["probabilities"])} for record in records]
 
 
+@pytest.mark.exhaustive
 def test_regression_on_pairs(tmp_path, flat, write_csv):
     rng = np.random.default_rng(0)
     words = ["good", "bad", "film", "car", "great", "poor", "cat", "dog"]

@@ -43,7 +43,7 @@ KEYS = {
 }
 
 
-@pytest.mark.parametrize("task", mark_rest(FAMILIES, ("classification", "image_classification")))
+@pytest.mark.parametrize("task", mark_rest(FAMILIES, ("classification",)))
 def test_resumes_with_the_same_bits_and_predicts(
     task, tiny_tasks, tiny_families, tmp_path, monkeypatch
 ):

@@ -101,7 +101,9 @@ def test_a_run_goes_on_from_the_newest_sound_one(settings, tmp_path, capsys):
     assert names == {"2", "6", "6.damaged"}
 
 
-@pytest.mark.parametrize("damage", ["gone", "unreadable"])
+@pytest.mark.parametrize(
+    "damage", ["gone", pytest.param("unreadable", marks=pytest.mark.exhaustive)]
+)
 def test_a_lost_best_one_does_not_end_the_run(settings, tmp_path, capsys, damage):
     workdir = tmp_path / "run"
     first = train(settings, workdir, Report(quiet=True))

@@ -203,8 +203,11 @@ PLAIN = [w for w in INSTANCES if w not in ADDING or (w in MERGEABLE and w != "bo
 # A plain function has no calls that could be edited; net shows what only those strategies do.
 CASES = [(m, w) for m in ("bert", "toy") for w in INSTANCES if m == "bert" or w in PLAIN]
 CASES += [("net", which) for which in ("full", *ADDING)]
-ON_BERT = ("full", "one", "union", "prefix", "stacked")  # what is trained is read off the labels
-DEFAULT = [case for case in CASES if case[0] != "bert" or case[1] in ON_BERT]
+ON_OTHERS = {
+    "bert": ("one", "stacked"),  # what is trained is read off the labels
+    "net": [which for which in ADDING if which not in PLAIN],  # what a plain function cannot show
+}
+DEFAULT = [case for case in CASES if case[1] in ON_OTHERS.get(case[0], INSTANCES)]
 
 
 def cases(*conditions):

@@ -7,6 +7,7 @@ import datasets
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cover import mark_rest
 from safetensors.numpy import load_file
 
 import jaxtune as jt
@@ -81,7 +82,7 @@ def test_a_hook_sees_each_moment_that_is_due(run):
     assert np.isfinite(float(seen[0].info.loss.value))
 
 
-@pytest.mark.parametrize("kind", ["mappings", "columns", "dataset"])
+@pytest.mark.parametrize("kind", mark_rest(("mappings", "columns", "dataset"), ("dataset",)))
 def test_rows_in_memory_train_as_files_do(kind, config, run, tiny_tasks, tmp_path):
     make = {"mappings": list, "columns": columns, "dataset": datasets.Dataset.from_list}[kind]
     folder = tiny_tasks["classification"].folder

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cover import COVER, num_layers
+from cover import COVER, num_layers, values_with_kinds
 
 from jaxtune.core import dropout, paths, trees
 from jaxtune.models.trunk import make_upper_apply
@@ -29,6 +29,7 @@ PRECISIONS = {
 }
 SGD = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.1, "optimizer.schedule": "constant"}
 CASES = [case for case in COVER if case.placement in PLACEMENTS]
+FEWER = values_with_kinds(CASES)
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +50,15 @@ def settings(tiny_weights, write_settings, tmp_path_factory):
     return found
 
 
-@pytest.fixture(scope="module", params=PLACEMENTS)
-def shared(request, settings, run_on):
+def run_cases(cases, settings, run_on):
     """Outcomes by case, all from one process."""
-    devices, placed = PLACEMENTS[request.param]
+    devices, placed = PLACEMENTS[cases[0].placement]
     jobs = {}
-    for case in CASES:
-        if case.placement == request.param:
-            folder, fields, _ = settings[case]
-            overrides = {name: str(value) for name, value in (fields | placed).items()}
-            config = str(folder / "config.json")
-            jobs[case] = {"name": "-".join(case), "config": config, "overrides": overrides}
+    for case in cases:
+        folder, fields, _ = settings[case]
+        overrides = {name: str(value) for name, value in (fields | placed).items()}
+        config = str(folder / "config.json")
+        jobs[case] = {"name": "-".join(case), "config": config, "overrides": overrides}
     found = run_on([job | {"steps": STEPS} for job in jobs.values()], devices)
     return {case: found[job["name"]] for case, job in jobs.items()}
 
@@ -81,8 +80,19 @@ def alone(settings):
     return losses, paths.flatten(jax.device_get(trees.merge(state.params, stage.frozen)))
 
 
-def test_steps_are_those_of_one_device(shared, settings):
-    for case, found in shared.items():
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_steps_of_all_are_those_of_one_device(placement, settings, run_on):
+    check([case for case in CASES if case.placement == placement], settings, run_on)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_steps_are_those_of_one_device(placement, settings, run_on):
+    check([case for case in FEWER if case.placement == placement], settings, run_on)
+
+
+def check(cases, settings, run_on):
+    for case, found in run_cases(cases, settings, run_on).items():
         assert "error" not in found.facts, (case, found.facts.get("error"))
         losses, params = alone(settings[case][2])
         close = {"rtol": 0, "atol": 2e-5 if case.precision == "float32" else 1e-3}

@@ -39,9 +39,9 @@ DEFAULT = []  # they are in the cover of pairs, with fewer steps, and in two pro
 SCORED_PARTS = [("data", "padded"), ("all axes", "padded"), ("all axes", "cached")]
 PROGRAMS = {  # of several devices, and which of them the default tests compile
     "data": (TUNINGS, ("lora",)),
-    "fsdp": (("full", "lora"), ("lora",)),
+    "fsdp": (("full", "lora"), ()),
     "fsdp x tensor": (("full", "lora"), ("full",)),
-    "tensor": (("full", "lora"), ("full",)),
+    "tensor": (("full", "lora"), ()),
 }
 SIZES = {
     "data": {},
@@ -86,10 +86,10 @@ def eight(request, run_on, job):
 
 @pytest.fixture
 def two_processes(variant, run_on, job):
-    """Each with four devices; the rows of a batch, the kept states and the writing are shared."""
-    fields = VARIANTS[variant] | ({"parallel.fsdp": 4} if variant == "cached" else {})
+    """Each with two devices; the rows of a batch, the kept states and the writing are shared."""
+    fields = VARIANTS[variant] | ({"parallel.fsdp": 2} if variant == "cached" else {})
     jobs = [job(variant, fields, steps=20, scores=True)]
-    return run_on(jobs, 4, 2)
+    return run_on(jobs, 2, 2)
 
 
 @pytest.mark.parametrize("variant", mark_rest(SCORED, ("cached",)))

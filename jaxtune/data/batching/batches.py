@@ -55,6 +55,11 @@ class BatchIndex(NamedTuple):
             return self._replace(rows=self.rows[rows])
         return self._replace(indices=self.indices[rows])
 
+    def emptied(self) -> "BatchIndex":
+        """A batch of that shape without any example."""
+        rows = None if self.rows is None else ((),) * len(self.rows)
+        return self._replace(indices=self.indices[:0], rows=rows)
+
     def spans(self, sizes: Int[np.ndarray, " n"]) -> Iterator[Span]:
         """Where each example lies: one after the other in its row, from 0 on.
 

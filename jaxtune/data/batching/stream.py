@@ -1,5 +1,6 @@
 """The batches of a training run: a function of the seed and the step alone."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -45,6 +46,15 @@ class Stream(NamedTuple):
     def empty(self) -> dict[str, np.ndarray]:
         """A batch of the largest shape that is expected, without any example."""
         return self.collate(self.layout.empty(), 0)
+
+    def shapes(self, step: int, count: int) -> Iterator[dict[str, np.ndarray]]:
+        """The shapes of `count` batches from `step` on, each once: batches without any example."""
+        seen = set()
+        for index, _ in itertools.islice(self.indices(step), count):
+            shape = self.layout.num_rows(index), index.length
+            if shape not in seen:
+                seen.add(shape)
+                yield self.collate(index.emptied(), 0)
 
     def num_tokens(self, index: BatchIndex) -> int:
         """Real tokens of a batch, without padding."""
