@@ -8,7 +8,7 @@ from jaxtune.core.errors import UserError, nearest
 from jaxtune.run.cli import start_command, token_folder
 
 _OUTPUTS = (".jsonl", ".csv")
-_FLAGS = ("text_columns", "encoding", "batch_size", "max_length", "compute_dtype")
+_FLAGS = ("text_columns", "encoding", "batch_size", "max_length", "compute_dtype", "top_k")
 """The flags that records follow from."""
 
 
@@ -35,7 +35,7 @@ def main(argv: list[str], prog: str = "python -m jaxtune.predict") -> None:
         raise UserError(f"--output={output}: expected a name that ends in .jsonl or .csv.")
     if output.is_dir() or (output.parent.exists() and not output.parent.is_dir()):
         raise UserError(f"--output={output}: expected a file in a folder, which is made if absent.")
-    for name, least in (("batch_size", 1), ("max_length", 3)):
+    for name, least in (("batch_size", 1), ("max_length", 3), ("top_k", 1)):
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise UserError(f"--{name}={value}: expected at least {least}.")
@@ -47,25 +47,29 @@ def main(argv: list[str], prog: str = "python -m jaxtune.predict") -> None:
     from jaxtune.core.units import human_seconds
     from jaxtune.run import predictions
     from jaxtune.run.console import Report
-    from jaxtune.run.predict_file import compact, digest_of, predict_file
+    from jaxtune.run.predict_file import Job, compact, digest_of, predict_file
     from jaxtune.run.saved import open_saved, saved_task
-    from jaxtune.tasks.task import keeping_tokens
+    from jaxtune.tasks.task import check_top_k, keeping
     from jaxtune.training.program_cache import keep_programs
 
     report = Report()
     keep_programs(report.line)
     folder, task, card = saved_task(arguments.model)
+    kept = token_folder(report.line)
+    if arguments.top_k is not None:
+        check_top_k(task, arguments.top_k)
     own = predictions.own_columns(task, card)
     names = arguments.text_columns.split(",") if arguments.text_columns else own
-    rows = compact(task.data.read_new(source, names, arguments.encoding))
+    rows = compact(keeping(task, kept).data.read_new(source, names, arguments.encoding))
     saved = open_saved(folder, arguments.compute_dtype, max_length=arguments.max_length)
     start = time.perf_counter()
-    task = keeping_tokens(saved.task, token_folder(report.line))
+    task = keeping(saved.task, kept)
     for note in saved.processor.notes:
         report.line(note)
     flags = {name: getattr(arguments, name) for name in _FLAGS}
     digest = digest_of(saved, source, flags)
-    done = predict_file(saved, task, rows, output, arguments.batch_size, report, digest)
+    job = Job(output, arguments.batch_size, arguments.top_k)
+    done = predict_file(saved, task, rows, job, report, digest)
     seconds = human_seconds(time.perf_counter() - start)
     before = f", {done} of them by an earlier start" if done else ""
     report.line(f"{len(rows.inputs)} predictions in {seconds}{before}: {output}")

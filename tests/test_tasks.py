@@ -1,4 +1,5 @@
 import math
+import tracemalloc
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -10,9 +11,9 @@ from sklearn import metrics
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources.memory import from_memory
 from jaxtune.data.text.word_tokens import Words
-from jaxtune.tasks import classification, regression
+from jaxtune.tasks import classification, multi_label, regression
 from jaxtune.tasks.registry import TASKS, find_task
-from jaxtune.tasks.task import records_of
+from jaxtune.tasks.task import check_top_k, records_of
 
 
 def labelled(labels):
@@ -88,8 +89,71 @@ def test_classification_decode_gives_probabilities(spread):
         assert math.fsum(record["probabilities"].values()) == pytest.approx(1.0, abs=1e-12)
 
 
+@pytest.mark.parametrize("task", [classification, multi_label])
+@pytest.mark.parametrize("count", [1, 3, 7, 40])
+def test_the_likeliest_classes_are_those_of_a_stable_sort(task, count):
+    outputs = np.random.default_rng(0).integers(-3, 3, (30, 17)).astype(np.float32)  # with ties
+    names = tuple(f"class {i}" for i in range(17))
+    whole, best = (task.decode(outputs, None, names, top_k) for top_k in (None, count))
+    assert len(whole) == len(best) == 30
+    for one, other in zip(whole, best, strict=True):
+        pairs = sorted(one["probabilities"].items(), key=lambda pair: -pair[1])
+        assert [*other["probabilities"].items()] == pairs[:count]
+        assert one | {"probabilities": 0} == other | {"probabilities": 0}
+    assert best[-1] == best[29] == best[29:][0]
+    with pytest.raises(IndexError):
+        best[30]
+
+
+@pytest.mark.parametrize("count", [1, 10, None])
+def test_records_of_many_classes_are_in_memory_one_at_a_time(count):
+    outputs = np.zeros((200, 5000), np.float32)
+    names = tuple(f"class {i}" for i in range(5000))
+    tracemalloc.start()
+    for record in classification.decode(outputs, None, names, count):
+        assert len(record["probabilities"]) == (count or 5000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 200 * 5000 * 4 / 2  # all records at once would take a hundred times that
+
+
+def test_tasks_that_rank_no_classes_take_no_top_k():
+    ranking = {name for name, task in TASKS.items() if task.output.ranks}
+    assert ranking == {"classification", "image_classification", "multi_label"}
+    with pytest.raises(UserError, match="top_k is 3, but regression ranks no classes"):
+        check_top_k(find_task("regression"), 3)
+    with pytest.raises(UserError, match="expected at least 1"):
+        check_top_k(classification.CLASSIFICATION, 0)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 400])
+def test_classification_scores_are_the_bits_of_scikit_learn(classes, recwarn):
+    rng = np.random.default_rng(classes)
+    outputs = rng.normal(size=(1000, classes)).astype(np.float32)
+    labels = np.where(rng.random(1000) < 0.6, outputs.argmax(1), rng.integers(0, classes + 3, 1000))
+    found = classification.scores({}, outputs, labelled(labels.astype(np.int32)))
+    predicted = outputs.argmax(1)
+    assert found == {
+        "accuracy": metrics.accuracy_score(labels, predicted),
+        "macro_f1": metrics.f1_score(labels, predicted, average="macro"),
+        "mcc": metrics.matthews_corrcoef(labels, predicted),
+    }
+
+
+def test_scores_of_many_classes_need_no_matrix_of_them():
+    outputs = np.zeros((50, 6000), np.float32)
+    outputs[np.arange(50), np.arange(50) * 100] = 1
+    labels = np.arange(50, dtype=np.int32) * 100
+    tracemalloc.start()
+    found = classification.scores({}, outputs, labelled(labels))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == {"accuracy": 1.0, "macro_f1": 1.0, "mcc": 1.0}
+    assert peak < 6000 * 6000
+
+
 def test_classification_decode_refuses_other_numbers_of_names():
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="2 names of classes, but 3 outputs"):
         classification.decode(np.zeros((1, 3), np.float32), None, ("no", "maybe"))
 
 

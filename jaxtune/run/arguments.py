@@ -66,6 +66,7 @@ def predict_flags(prog: str = "python -m jaxtune.predict") -> Flags:
     flag("--batch_size", type=int, default=64, help=f"examples a step; {_DEFAULT}")
     flag("--max_length", type=int, help="tokens; longer texts are cut")
     flag("--compute_dtype", choices=("float32", "bfloat16"), default="float32", help=_DEFAULT)
+    flag("--top_k", type=int, help="classes whose probability is told, the likeliest; else all")
     return Flags(parser, required, overrides=False)
 
 

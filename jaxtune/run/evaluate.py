@@ -51,23 +51,25 @@ def predict_all(
       NonFiniteError: a metric is NaN or infinite.
     """
     lengths = examples.lengths
+    assert len(lengths), "there are no examples"
     sums: dict[str, np.ndarray] = {}
-    outputs: list[Any] = [None] * len(lengths)
+    outputs: Any = None
     for index, result in _results(step, prefetch(_batches(examples, layout, sharding))):
         means, values = jax.device_get(result)
         for name, mean in means.items():
             sums[name] = sums.get(name, 0.0) + np.array(mean, np.float64)
         if values is not None:
             for i, output in _by_example(index, values, lengths, per_token):
+                if outputs is None:
+                    outputs = _room(len(lengths), output, per_token)
                 outputs[i] = output
         advance(len(index.indices))
-    assert outputs, "there are no examples"
-    found: Any = outputs
-    if outputs[0] is None:
-        found = None
-    elif not per_token:
-        found = np.stack(outputs).astype(np.float32)
-    return {name: _mean(name, *sums[name]) for name in sums}, found
+    return {name: _mean(name, *sums[name]) for name in sums}, outputs
+
+
+def _room(count: int, output: np.ndarray, per_token: bool) -> Any:
+    """Room for outputs like one: an array, or a list where they are of tokens."""
+    return [None] * count if per_token else np.empty((count, *output.shape), np.float32)
 
 
 def _results(

@@ -69,18 +69,21 @@ class Model(NamedTuple):
 
     saved: SavedModel
 
-    def predict(self, inputs: InMemory | str | Path, *, batch_size: int = 64) -> list[dict]:
+    def predict(
+        self, inputs: InMemory | str | Path, *, batch_size: int = 64, top_k: int | None = None
+    ) -> list[dict]:
         """One record for each row, in order: what `jaxtune predict` writes of it.
 
         Args:
           inputs: a sequence of texts, of pairs of texts or of images, or rows as `train` takes
             them; or a file. A string is a path.
           batch_size: examples a step; it changes no record.
+          top_k: classes whose probability is told, the likeliest first; None for all.
 
         Raises:
           UserError: names the row and column of what is wrong, or a model without a head.
         """
-        return predictions.predict(self.saved, inputs, batch_size)
+        return predictions.predict(self.saved, inputs, batch_size, top_k)
 
     def embed(
         self,

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,11 +27,16 @@ from jaxtune.io.json_files import sha256_of
 from jaxtune.run import predictions
 from jaxtune.run.console import Report
 from jaxtune.run.saved import SavedModel
-from jaxtune.tasks.task import Records, Task, records_of
+from jaxtune.tasks.records import Records
+from jaxtune.tasks.task import Task, records_of
 from jaxtune.training.prefetch import prefetch
 
 CHUNK = 4096
 """Rows that are in work at once; all that is held grows with it, and not with the input."""
+
+_MOST_OUTPUTS = 1 << 22  # of the rows in work, where each class has one
+_FEWEST = 128  # rows in work; more are a multiple of it, so that few batches are ragged
+_MANY = 1000  # classes of which somebody may want the likeliest alone
 
 _SAMPLED = 2048  # rows that the shapes of batches are chosen by
 _COUNTED = re.compile(r"(\d+) of (\d+) (.*)", re.DOTALL)  # a note with numbers that add up
@@ -86,14 +91,22 @@ def digest_of(saved: SavedModel, source: Path, flags: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+class Job(NamedTuple):
+    """What becomes of rows.
+
+    Attributes:
+      output: .jsonl, or .csv with what is no plain value as JSON; it appears whole, at the end.
+      batch_size: examples a step.
+      top_k: classes whose probability is told, the likeliest first; None for all.
+    """
+
+    output: Path
+    batch_size: int
+    top_k: int | None = None
+
+
 def predict_file(
-    saved: SavedModel,
-    task: Task,
-    rows: Rows,
-    output: Path,
-    batch_size: int,
-    report: Report,
-    digest: str,
+    saved: SavedModel, task: Task, rows: Rows, job: Job, report: Report, digest: str
 ) -> int:
     """Writes a record for each row, in order.
 
@@ -101,8 +114,7 @@ def predict_file(
       saved: the model.
       task: its task, which may keep tokens.
       rows: to predict on.
-      output: .jsonl, or .csv with what is no plain value as JSON; it appears whole, at the end.
-      batch_size: examples a step.
+      job: where to, and how.
       report: shows progress.
       digest: from `digest_of`.
 
@@ -113,6 +125,7 @@ def predict_file(
       UserError: as `predictions.outputs_of`; another command writes there; or the disk refuses a
         row, and what stands before it is kept.
     """
+    output, chunk = job.output, _chunk_of(saved)
     partial = output.with_name(f".{output.name}.{digest[:16]}.partial")
     with explained(output):
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -122,30 +135,37 @@ def predict_file(
         for other in output.parent.glob(f".{glob.escape(output.name)}.*.partial"):
             if other != partial:
                 other.unlink()  # of another model or input
-        done = _whole_chunks(partial)
+        done = _whole_chunks(partial, chunk)
         with explained(output), partial.open("ab") as stream:
-            for records in _records(saved, task, rows, done, batch_size, report):
-                lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
-                stream.write("".join(lines).encode())
+            for records in _records(saved, task, rows, done, job, report):
+                for record in records:
+                    stream.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
                 stream.flush()
         with explained(output):
             _finish(partial, output)
     return done
 
 
+def _chunk_of(saved: SavedModel) -> int:
+    """Rows in work at once: `CHUNK`, or fewer where there are very many classes."""
+    fitting = _MOST_OUTPUTS // max(len(saved.pretrained.class_names), 1)
+    return min(CHUNK, max(fitting // _FEWEST, 1) * _FEWEST)
+
+
 def _records(
-    saved: SavedModel, task: Task, rows: Rows, done: int, batch_size: int, report: Report
+    saved: SavedModel, task: Task, rows: Rows, done: int, job: Job, report: Report
 ) -> Iterator[Records]:
     """The records of the rows from `done` on, a chunk at a time; says what there is to say."""
-    count = len(rows.inputs)
-    layout_of = _layouts(saved, task, rows, batch_size)
+    count, names = len(rows.inputs), saved.pretrained.class_names
+    layout_of = _layouts(saved, task, rows, job.batch_size)
     notes: list[str] = []
+    if task.output.ranks and job.top_k is None and len(names) > _MANY:
+        notes.append(f"each record has {len(names)} probabilities: --top_k writes the likeliest")
     with report.bar("predicting", count, done) as update:
         for part, examples, more in prefetch(_encoded(saved, task, rows, done)):
             notes += more
             outputs = predictions.outputs_in(saved, examples, layout_of(examples))
-            names = saved.pretrained.class_names
-            records = records_of(saved.task, outputs, examples, names, part)
+            records = records_of(saved.task, outputs, examples, names, part, job.top_k)
             if len(records) != len(part.inputs):
                 raise ValueError(f"{task.name} gave {len(records)} records for a chunk of rows")
             yield records
@@ -158,8 +178,9 @@ def _encoded(
     saved: SavedModel, task: Task, rows: Rows, done: int
 ) -> Iterator[tuple[Rows, Any, list[str]]]:
     """The rows of each chunk, its examples, and notes for a person."""
-    for start in range(done, len(rows.inputs), CHUNK):
-        part = take(rows, np.arange(start, min(start + CHUNK, len(rows.inputs))))
+    chunk = _chunk_of(saved)
+    for start in range(done, len(rows.inputs), chunk):
+        part = take(rows, np.arange(start, min(start + chunk, len(rows.inputs))))
         yield part, *task.data.encode(part, saved.processor, saved.data, iter)
 
 
@@ -169,7 +190,7 @@ def _layouts(saved: SavedModel, task: Task, rows: Rows, batch_size: int) -> Call
     It does not depend on where a command began, so that one that goes on gives the same bits.
     """
     count = len(rows.inputs)
-    if count <= CHUNK:
+    if count <= _chunk_of(saved):
         return lambda examples: predictions.choose(saved, examples.lengths, batch_size)
     sample = take(rows, np.linspace(0, count - 1, _SAMPLED).astype(np.int64))
     examples, _ = task.data.encode(sample, saved.processor, saved.data, iter)
@@ -184,7 +205,7 @@ def _layouts(saved: SavedModel, task: Task, rows: Rows, batch_size: int) -> Call
     return layout_of
 
 
-def _whole_chunks(partial: Path) -> int:
+def _whole_chunks(partial: Path, chunk: int) -> int:
     """Cuts a partial file to whole chunks of rows, and says how many rows these have."""
     if not partial.exists():
         return 0
@@ -194,7 +215,7 @@ def _whole_chunks(partial: Path) -> int:
             end += len(line)
             if line.endswith(b"\n"):
                 ends.append(end)
-    done = (len(ends) - 1) // CHUNK * CHUNK
+    done = (len(ends) - 1) // chunk * chunk
     os.truncate(partial, ends[done])
     return done
 

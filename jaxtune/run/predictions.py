@@ -22,14 +22,14 @@ from jaxtune.models.places import pick, places_of
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import Advance, NonFiniteError, all_scores, predict_all
 from jaxtune.run.saved import SavedModel
-from jaxtune.tasks.task import Task, records_of
+from jaxtune.tasks.task import Task, check_top_k, records_of
 from jaxtune.training.compiled import Compiled
 
 Pooling = Literal["mean", "first", "last"]
 
 
 def predict(
-    saved: SavedModel, inputs: InMemory | str | Path, batch_size: int
+    saved: SavedModel, inputs: InMemory | str | Path, batch_size: int, top_k: int | None = None
 ) -> list[dict[str, Any]]:
     """One record for each row, in order.
 
@@ -37,16 +37,19 @@ def predict(
       saved: the model.
       inputs: a sequence of texts, pairs or images, rows in memory, or a file or folder.
       batch_size: examples a step.
+      top_k: classes whose probability is told, the likeliest first; None for all.
 
     Raises:
       UserError: names the row and column of what is wrong, or a model without a head.
     """
     check_head(saved.pretrained)
+    if top_k is not None:
+        check_top_k(saved.task, top_k)  # before anything is computed
     task, columns = saved.task, own_columns(saved.task, saved.card)
     rows = task.data.read_new(_source(saved, inputs), columns, "utf-8")
     examples, _ = task.data.encode(rows, saved.processor, saved.data, iter)
     _, outputs = outputs_of(saved, examples, batch_size, Report(quiet=True), "rows")
-    return records_of(task, outputs, examples, saved.pretrained.class_names, rows)
+    return [*records_of(task, outputs, examples, saved.pretrained.class_names, rows, top_k)]
 
 
 def scores(saved: SavedModel, data: InMemory | str | Path, batch_size: int) -> dict[str, float]:

@@ -14,7 +14,7 @@ from jaxtune.core.errors import UserError, nearest
 from jaxtune.core.types import Params
 from jaxtune.data.batching.layout import Layout, choose_layout
 from jaxtune.data.batching.stream import Stream
-from jaxtune.data.sources.rows import Data, read_data
+from jaxtune.data.sources.rows import read_data
 from jaxtune.data.sources.table import Table
 from jaxtune.frozen.plan import TrunkPlan, plan_trunk
 from jaxtune.models.design import Design, Outputs, choose_outputs, make_design
@@ -30,9 +30,10 @@ from jaxtune.run.encoding import encode_splits
 from jaxtune.run.plan import Plan, make_plan, trains_statistics
 from jaxtune.run.setup import Goal, Run, RunData, Tuned
 from jaxtune.settings import Settings
+from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import to_dict
 from jaxtune.tasks.registry import find_task
-from jaxtune.tasks.task import Task, keeping_tokens
+from jaxtune.tasks.task import Task, keeping
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.depth import frozen_layers
 from jaxtune.tuning.family_fields import family_fields
@@ -44,8 +45,9 @@ _HEAD_STREAM, _ADDED_STREAM = 2**31, 2**31 + 1
 
 
 class _Read(NamedTuple):
-    """The data as examples."""
+    """The data as examples; its rows, which may take far more memory, are gone."""
 
+    settings: DataSettings
     examples: dict[str, Any]
     processor: Any
     notes: list[str]
@@ -71,12 +73,11 @@ def prepare(
       UserError: whatever is wrong with the config, the data or the weights, in that order.
     """
     check_devices(settings.parallel, settings.train.batch_size, jax.device_count())
-    task = keeping_tokens(find_task(settings.task), token_cache_dir)
+    task = keeping(find_task(settings.task), token_cache_dir)
     best_metric = _check_metric(task, settings.train.best_metric)
     source, strategy = _open_model(settings, task)
     task.data.inputs.check_settings(settings.data, source.config, source.path)
-    data = read_data(settings.data, task.data.reader, tables)
-    read = _encode(settings, task, source, data, report)
+    read = _encode(settings, task, source, tables, report)
     train, dtype = read.examples["train"], jnp.dtype(settings.precision.compute_dtype)
     design = make_design(source, task.head, read.outputs, dtype)
     plan = make_plan(settings, strategy, source.family, design.shapes, len(train.lengths))
@@ -86,7 +87,7 @@ def prepare(
     stage_labels, notes = _with_new_parts(settings, plan.stage_labels, params, pretrained)
     layout, eval_layout = _choose_layouts(settings, task, read.examples, source, plan.sharding)
     return Run(
-        settings=_resolve(settings, task, data, source.path, pretrained.sha256),
+        settings=_resolve(settings, read.settings, source.path, pretrained.sha256),
         task=task,
         pretrained=pretrained._replace(params=None),
         params=_cast_frozen(params, stage_labels, settings.precision.frozen_dtype),
@@ -148,8 +149,17 @@ def _strategy_fields(settings: Settings) -> dict[str, Any]:
     return fields
 
 
-def _encode(settings: Settings, task: Task, source: Source, data: Data, report: Report) -> _Read:
-    """Makes examples of the data with the model's tokenizer or image processor."""
+def _encode(
+    settings: Settings,
+    task: Task,
+    source: Source,
+    tables: Mapping[str, Table] | None,
+    report: Report,
+) -> _Read:
+    """Reads the data and makes examples of it with the model's tokenizer or image processor."""
+    data = read_data(settings.data, task.data.reader, tables)
+    found = task.data.resolve(settings.data, data.splits["train"])
+    found = dataclasses.replace(found, source=dataclasses.replace(found.source, sha256=data.sha256))
     num_outputs = task.output.num_outputs(data)
     processor = task.data.inputs.load(source.path, source.config)
     outputs = choose_outputs(task.head, source.hf_config, data.class_names or None, num_outputs)
@@ -163,7 +173,7 @@ def _encode(settings: Settings, task: Task, source: Source, data: Data, report: 
     places = data.splits["train"].places
     if places is not None and len(places) != len(examples["train"].lengths):
         places = None  # an example is a part of a row
-    return _Read(examples, processor, [*data.notes, *cuts], outputs, places)
+    return _Read(found, examples, processor, [*data.notes, *cuts], outputs, places)
 
 
 def _load(settings: Settings, design: Design, sharding: Sharding | None) -> Pretrained:
@@ -209,15 +219,10 @@ def _choose_layouts(
     )
 
 
-def _resolve(settings: Settings, task: Task, data: Data, folder: Path, sha256: str) -> Settings:
+def _resolve(settings: Settings, data: DataSettings, folder: Path, sha256: str) -> Settings:
     """The settings with what was found out: digests, and what follows from the data."""
-    found = task.data.resolve(settings.data, data.splits["train"])
-    source = dataclasses.replace(found.source, sha256=data.sha256)
-    return dataclasses.replace(
-        settings,
-        model=dataclasses.replace(settings.model, sha256=sha256, **base_digests(folder)),
-        data=dataclasses.replace(found, source=source),
-    )
+    model = dataclasses.replace(settings.model, sha256=sha256, **base_digests(folder))
+    return dataclasses.replace(settings, model=model, data=data)
 
 
 def _plan_trunks(

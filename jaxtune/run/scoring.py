@@ -14,7 +14,7 @@ from jaxtune.run.trackers import finite
 from jaxtune.settings import Settings
 from jaxtune.settings.data import SourceSettings
 from jaxtune.settings.dicts import from_dict
-from jaxtune.tasks.task import keeping_tokens
+from jaxtune.tasks.task import keeping
 
 
 def score(
@@ -46,9 +46,10 @@ def score(
         )
     names = saved.pretrained.class_names
     trained_on = _source_of_run(saved.pretrained.folder.parent)
-    data = read_evaluation(settings.data, saved.task.data.reader, names, trained_on)
+    task = keeping(saved.task, token_cache_dir)
+    data = read_evaluation(settings.data, task.data.reader, names, trained_on)
     examples, cuts = encode_splits(
-        keeping_tokens(saved.task, token_cache_dir),
+        task,
         data,
         saved.processor,
         saved.data,

@@ -317,7 +317,7 @@ def _shapes(run: Run) -> str:
     stream, layout = run.data.stream, run.data.stream.layout
     count = min(_SAMPLE, stream.steps_per_epoch)
     placed = [index for index, _ in itertools.islice(stream.indices(), count)]
-    waste = batches.padding_waste(placed, stream.examples.lengths, layout.batch_size)
+    waste = batches.padding_waste(placed, stream.examples.lengths, layout.num_rows)
     if layout.kind == "packed":
         shapes = ", ".join(f"{rows} x {length}" for rows, length in layout.shapes())
         return f"examples, packed into {shapes} tokens ({waste:.1%} padding)"

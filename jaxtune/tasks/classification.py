@@ -5,13 +5,14 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxtune.core.types import Batch, LossFn, Mean, weighted_mean, weights
 from jaxtune.data.text import text_tables
 from jaxtune.settings import LossSettings
 from jaxtune.tasks.class_weights import class_weights
-from jaxtune.tasks.task import Records, Task, TaskData, TaskLoss, TaskOutput, TaskScores
+from jaxtune.tasks.records import LazyRecords, Record, Records, by_class, check_names
+from jaxtune.tasks.task import Task, TaskData, TaskLoss, TaskOutput, TaskScores
 from jaxtune.training.losses import cross_entropy, make_cross_entropy
 
 
@@ -65,12 +66,28 @@ def scores(means: Mapping[str, float], outputs: np.ndarray, examples: Any) -> di
     from sklearn import metrics
 
     predicted = np.argmax(outputs, axis=-1)
-    one_class = np.ptp(np.concatenate([labels, predicted])) == 0  # of which scikit-learn warns
     return {
         "accuracy": float(metrics.accuracy_score(labels, predicted)),
         "macro_f1": float(metrics.f1_score(labels, predicted, average="macro")),
-        "mcc": 0.0 if one_class else float(metrics.matthews_corrcoef(labels, predicted)),
+        "mcc": _matthews(labels, predicted),
     }
+
+
+def _matthews(labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"]) -> float:
+    """The Matthews correlation, with no matrix of all pairs of classes.
+
+    Of counts below 2^26 all sums are exact, so that these are the bits of scikit-learn.
+
+    Source: Gorodkin 2004, Comparing two K-category assignments by a K-category correlation
+    coefficient, equation 8.
+    """
+    size = 1 + max(labels.max(), predicted.max())
+    true, found = (
+        np.bincount(part, minlength=size).astype(np.float64) for part in (labels, predicted)
+    )
+    n, correct = float(len(labels)), float((labels == predicted).sum())
+    spread = (n**2 - found @ found) * (n**2 - true @ true)
+    return float((correct * n - true @ found) / np.sqrt(spread)) if spread else 0.0
 
 
 def reorder(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -79,31 +96,42 @@ def reorder(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
     return np.concatenate([order, beyond])[labels]
 
 
-def decode(outputs: np.ndarray, examples: Any, class_names: Sequence[str]) -> Records:
-    """The likeliest class and the probability of each: `label` and `probabilities`."""
+def decode(
+    outputs: np.ndarray, examples: Any, class_names: Sequence[str], top_k: int | None = None
+) -> Records:
+    """The likeliest class and the probability of each: `label` and `probabilities`.
+
+    Args:
+      outputs: logits, float32 [n c].
+      examples: not read.
+      class_names: c names in the order of the outputs.
+      top_k: classes whose probability is told, the likeliest first; None for all.
+    """
     del examples
-    logits = outputs.astype(np.float64)
-    exps = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities = exps / exps.sum(axis=-1, keepdims=True)
-    return [
-        {
-            "label": class_names[int(np.argmax(row))],
-            "probabilities": dict(zip(class_names, row.tolist(), strict=True)),
+    check_names(outputs, class_names)
+
+    def record(i: int) -> Record:
+        logits = outputs[i].astype(np.float64)
+        exps = np.exp(logits - logits.max())
+        probabilities = exps / exps.sum()
+        return {
+            "label": class_names[int(np.argmax(probabilities))],
+            "probabilities": by_class(probabilities, class_names, top_k),
         }
-        for row in probabilities
-    ]
+
+    return LazyRecords(len(outputs), record)
 
 
 CLASSIFICATION = Task(
     name="classification",
     head="sequence",
     problem_type="single_label_classification",
-    data=TaskData(text_tables.CLASSES, text_tables.encode, reorder=reorder),
+    data=TaskData(text_tables.CLASSES, text_tables.encode, reorder=reorder, once=text_tables.once),
     loss=TaskLoss(make_loss, class_metrics),
     scores=TaskScores(
         scores,
         best="accuracy",
         higher_is_better={"accuracy": True, "macro_f1": True, "mcc": True, "loss": False},
     ),
-    output=TaskOutput(decode),
+    output=TaskOutput(decode, ranks=True),
 )

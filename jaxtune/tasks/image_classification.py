@@ -12,7 +12,8 @@ from jaxtune.data.images import images
 from jaxtune.settings import LossSettings
 from jaxtune.tasks import classification
 from jaxtune.tasks.classification import CLASSIFICATION
-from jaxtune.tasks.task import Records, TaskData, TaskOutput
+from jaxtune.tasks.records import LazyRecords, Records
+from jaxtune.tasks.task import TaskData, TaskOutput
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:
@@ -40,21 +41,25 @@ def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -
     return mixed_loss
 
 
-def decode(outputs: np.ndarray, examples: Any, class_names: Sequence[str]) -> Records:
-    """The file, the likeliest class and the probability of each."""
-    records = classification.decode(outputs, examples, class_names)
-    return [
-        {"file": image.name} | record
-        for image, record in zip(examples.images, records, strict=True)
-    ]
+def decode(
+    outputs: np.ndarray, examples: Any, class_names: Sequence[str], top_k: int | None = None
+) -> Records:
+    """The file, and as `classification.decode`."""
+    records, images = classification.decode(outputs, examples, class_names, top_k), examples.images
+    return LazyRecords(len(records), lambda i: {"file": images[i].name} | records[i])
 
 
 IMAGE_CLASSIFICATION = CLASSIFICATION._replace(
     name="image_classification",
     head="image",
     data=TaskData(
-        images.CLASSES, images.encode, images.read_new, images.IMAGES, classification.reorder
+        images.CLASSES,
+        images.encode,
+        images.read_new,
+        images.IMAGES,
+        classification.reorder,
+        once=images.once,
     ),
     loss=CLASSIFICATION.loss._replace(make=make_loss),
-    output=TaskOutput(decode),
+    output=TaskOutput(decode, ranks=True),
 )

@@ -7,16 +7,19 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxtune.core.types import Batch, LossFn, Mean
+from jaxtune.data.sources.class_sets import ClassSets, of_flags
 from jaxtune.data.text import text_tables
 from jaxtune.settings import LossSettings
 from jaxtune.tasks.class_weights import class_weights
-from jaxtune.tasks.task import Records, Task, TaskData, TaskLoss, TaskOutput, TaskScores
+from jaxtune.tasks.records import LazyRecords, Record, Records, by_class, check_names
+from jaxtune.tasks.task import Task, TaskData, TaskLoss, TaskOutput, TaskScores
 from jaxtune.training.losses import binary_cross_entropy, make_binary_cross_entropy
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:
-    """Binary cross-entropy with the settings' options; labels are float32 [n c]."""
-    weights = class_weights(settings.class_weights, class_names, np.asarray(labels).sum(axis=0))
+    """Binary cross-entropy with the settings' options; labels are class sets, or flags [n c]."""
+    counts = of_flags(labels).counts
+    weights = class_weights(settings.class_weights, class_names, counts)
     return make_binary_cross_entropy(weights, settings.label_smoothing, settings.focal_gamma)
 
 
@@ -35,8 +38,8 @@ def scores(means: Mapping[str, float], outputs: np.ndarray, examples: Any) -> di
     Args:
       means: not read.
       outputs: logits, float32 [n c].
-      examples: with `labels`, float32 [n c], 1 where a class applies; there may be further
-        columns, of classes that are never predicted.
+      examples: with `labels`, class sets, or flags [n c], 1 where a class applies; there may be
+        further classes, which are never predicted.
 
     Returns:
       `micro_f1` over all decisions, `macro_f1` the mean over the classes (0 for a class that
@@ -45,40 +48,56 @@ def scores(means: Mapping[str, float], outputs: np.ndarray, examples: Any) -> di
     from sklearn import metrics
 
     del means
-    labels = examples.labels > 0.5
-    predicted = np.zeros_like(labels)
-    predicted[:, : outputs.shape[1]] = outputs > 0
+    labels, predicted = of_flags(examples.labels), of_flags(outputs > 0)
+    true, found = labels.matrix(), predicted.matrix(labels.num_classes)
     f1_score: Any = metrics.f1_score  # whose annotations admit no number for zero_division
     f1 = {
-        f"{mean}_f1": float(f1_score(labels, predicted, average=mean, zero_division=0))
+        f"{mean}_f1": float(f1_score(true, found, average=mean, zero_division=0))
         for mean in ("micro", "macro")
     }
-    return f1 | {"subset_accuracy": float((labels == predicted).all(axis=1).mean())}
+    right = np.asarray((true != found).sum(axis=1)) == 0
+    return f1 | {"subset_accuracy": float(right.mean())}
 
 
-def reorder(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Columns in the model's order of classes, and then those that it does not have."""
-    return np.concatenate([labels[:, np.argsort(order)], labels[:, len(order) :]], axis=1)
+def reorder(labels: ClassSets, order: np.ndarray) -> ClassSets:
+    """Classes by the model's order, and then those that it does not have."""
+    place = np.concatenate([order, np.arange(len(order), labels.num_classes)]).astype(np.int32)
+    return labels._replace(classes=place[labels.classes])
 
 
-def decode(outputs: np.ndarray, examples: Any, class_names: Sequence[str]) -> Records:
-    """The classes that apply, and the probability of each: `labels` and `probabilities`."""
+def decode(
+    outputs: np.ndarray, examples: Any, class_names: Sequence[str], top_k: int | None = None
+) -> Records:
+    """The classes that apply, and the probability of each: `labels` and `probabilities`.
+
+    Args:
+      outputs: logits, float32 [n c].
+      examples: not read.
+      class_names: c names in the order of the outputs.
+      top_k: classes whose probability is told, the likeliest first; None for all.
+    """
     del examples
-    probabilities = 1.0 / (1.0 + np.exp(-np.clip(outputs.astype(np.float64), -500, 500)))
-    return [
-        {
-            "labels": [n for n, p in zip(class_names, row, strict=True) if p > 0.5],
-            "probabilities": dict(zip(class_names, row.tolist(), strict=True)),
+    check_names(outputs, class_names)
+
+    def record(i: int) -> Record:
+        probabilities = 1.0 / (1.0 + np.exp(-np.clip(outputs[i].astype(np.float64), -500, 500)))
+        return {
+            "labels": [
+                class_names[place] for place in np.flatnonzero(probabilities > 0.5).tolist()
+            ],
+            "probabilities": by_class(probabilities, class_names, top_k),
         }
-        for row in probabilities
-    ]
+
+    return LazyRecords(len(outputs), record)
 
 
 MULTI_LABEL = Task(
     name="multi_label",
     head="sequence",
     problem_type="multi_label_classification",
-    data=TaskData(text_tables.CLASS_SETS, text_tables.encode, reorder=reorder),
+    data=TaskData(
+        text_tables.CLASS_SETS, text_tables.encode, reorder=reorder, once=text_tables.once
+    ),
     loss=TaskLoss(make_loss, batch_metrics),
     scores=TaskScores(
         scores,
@@ -90,5 +109,5 @@ MULTI_LABEL = Task(
             "loss": False,
         },
     ),
-    output=TaskOutput(decode),
+    output=TaskOutput(decode, ranks=True),
 )

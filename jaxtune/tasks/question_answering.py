@@ -114,7 +114,13 @@ QUESTION_ANSWERING = Task(
     name="question_answering",
     head="span",
     problem_type=None,
-    data=TaskData(squad.QUESTIONS, windows.encode, squad.read_new, resolve=squad.resolve),
+    data=TaskData(
+        squad.QUESTIONS,
+        windows.encode,
+        squad.read_new,
+        resolve=squad.resolve,
+        once=windows.once,
+    ),
     loss=TaskLoss(make_loss, batch_metrics),
     # Not every validation split has the scores of both kinds, so they choose no checkpoint.
     scores=TaskScores(

@@ -77,7 +77,7 @@ REGRESSION = Task(
     name="regression",
     head="sequence",
     problem_type="regression",
-    data=TaskData(text_tables.TARGETS, text_tables.encode),
+    data=TaskData(text_tables.TARGETS, text_tables.encode, once=text_tables.once),
     loss=TaskLoss(make_loss, batch_metrics),
     scores=TaskScores(
         scores,

@@ -1,12 +1,14 @@
 """What a task is: its data, its loss, its metrics, and how its outputs read."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array
 
+from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch, LossFn, Mean
 from jaxtune.data.inputs import TEXT, Inputs
 from jaxtune.data.sources.rows import Data, Reader, Rows
@@ -15,12 +17,10 @@ from jaxtune.data.text import text_tables
 from jaxtune.data.text.text_tables import Track
 from jaxtune.settings import LossSettings
 from jaxtune.settings.data import DataSettings
+from jaxtune.tasks.records import LazyRecords, Record, Records
 
 Encode = Callable[[Rows, Any, DataSettings, Track], tuple[Any, list[str]]]
 """(rows, tokenizer or image processor, settings, progress) -> (examples, notes for a person)."""
-
-Records = list[dict[str, Any]]
-"""One JSON-like record for each row that was predicted."""
 
 
 def no_outputs(data: Data) -> int | None:
@@ -56,6 +56,8 @@ class TaskData(NamedTuple):
       inputs: texts or images.
       reorder: (labels, index of each class of the data in the model's order) -> labels.
       resolve: (settings, training rows) -> the settings with what follows from the data.
+      once: a folder -> those of these fields, by name, that keep there what is dear to make; None
+        where nothing is.
     """
 
     reader: Reader
@@ -64,6 +66,7 @@ class TaskData(NamedTuple):
     inputs: Inputs = TEXT
     reorder: Callable[[Any, np.ndarray], Any] = unchanged
     resolve: Callable[[DataSettings, Rows], DataSettings] = as_set
+    once: Callable[[Path], Mapping[str, Any]] | None = None
 
 
 class TaskLoss(NamedTuple):
@@ -101,12 +104,14 @@ class TaskOutput(NamedTuple):
       num_outputs: of a head whose outputs are not classes; None where they are.
       fetch: what of a batch's outputs is brought to the host; its first axis is b.
       per_token: whether the fetched outputs are of tokens, [b t ...].
+      ranks: whether `decode` takes a `top_k`, how many classes it tells of.
     """
 
-    decode: Callable[[Any, Any, Sequence[str]], Records]
+    decode: Callable[..., Records]
     num_outputs: Callable[[Data], int | None] = no_outputs
     fetch: Callable[[Array, Batch], Array | None] = as_they_are
     per_token: bool = False
+    ranks: bool = False
 
 
 class Task(NamedTuple):
@@ -135,7 +140,12 @@ _KEPT, _HOLDERS = ("id", "file"), (str, list, dict)  # of a record without an an
 
 
 def records_of(
-    task: Task, outputs: Any, examples: Any, class_names: Sequence[str], rows: Rows
+    task: Task,
+    outputs: Any,
+    examples: Any,
+    class_names: Sequence[str],
+    rows: Rows,
+    top_k: int | None = None,
 ) -> Records:
     """A record for each row; of one without an answer its values are empty.
 
@@ -145,14 +155,35 @@ def records_of(
       examples: of the rows.
       class_names: in the order of the outputs.
       rows: where any of them has no answer, each record has a `reason`, None where it has one.
+      top_k: classes whose probability is told; None for all.
+
+    Raises:
+      UserError: `top_k` of a task that ranks no classes.
     """
-    records = task.output.decode(outputs, examples, class_names)
-    if rows.reasons is None:
+    decode = task.output.decode
+    if top_k is not None:
+        check_top_k(task, top_k)
+        decode = partial(decode, top_k=top_k)
+    records, reasons = decode(outputs, examples, class_names), rows.reasons
+    if reasons is None:
         return records
-    return [
-        (_emptied(record) if reason else record) | {"reason": reason or None}
-        for record, reason in zip(records, rows.reasons, strict=True)
-    ]
+
+    def with_reason(i: int) -> Record:
+        return (_emptied(records[i]) if reasons[i] else records[i]) | {"reason": reasons[i] or None}
+
+    return LazyRecords(len(records), with_reason)
+
+
+def check_top_k(task: Task, top_k: int) -> None:
+    """Refuses to tell the likeliest classes where there is none, or of none.
+
+    Raises:
+      UserError: the task ranks no classes, or less than one.
+    """
+    if not task.output.ranks:
+        raise UserError(f"top_k is {top_k}, but {task.name} ranks no classes: leave it out.")
+    if top_k < 1:
+        raise UserError(f"top_k is {top_k}: expected at least 1.")
 
 
 def _emptied(record: dict[str, Any]) -> dict[str, Any]:
@@ -163,8 +194,8 @@ def _emptied(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def keeping_tokens(task: Task, folder: Path | None) -> Task:
-    """The task with its tokens kept in `folder`, where it has one and turns whole texts to them."""
-    if folder is None or task.data.encode is not text_tables.encode:
+def keeping(task: Task, folder: Path | None) -> Task:
+    """The task with what is dear to make of its data kept in `folder`, where there is one."""
+    if folder is None or task.data.once is None:
         return task
-    return task._replace(data=task.data._replace(encode=text_tables.encode_once(folder)))
+    return task._replace(data=task.data._replace(**task.data.once(folder)))

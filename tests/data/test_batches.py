@@ -131,7 +131,7 @@ def test_no_examples_are_no_batches():
     assert train_order(nothing, (), 4, seed=0, epoch=0) == []
     assert train_order(nothing, (8,), 4, seed=0, epoch=0) == []
     assert eval_order(nothing, (), 4) == []
-    assert padding_waste([], nothing, 4) == 0.0
+    assert padding_waste([], nothing, lambda index: 4) == 0.0
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 50])
@@ -187,5 +187,5 @@ def test_collate_refuses_an_example_longer_than_the_batch():
 def test_padding_waste_counts_padding_and_filling():
     lengths = np.array([4, 8, 12])
     order = [BatchIndex(np.array([0, 1]), 8), BatchIndex(np.array([2]), 16)]
-    assert padding_waste(order, lengths, 2) == pytest.approx(1 - 24 / (16 + 32))
-    assert padding_waste([BatchIndex(np.array([1, 1]), 8)], lengths, 2) == 0.0
+    assert padding_waste(order, lengths, lambda index: 2) == pytest.approx(1 - 24 / (16 + 32))
+    assert padding_waste([BatchIndex(np.array([1, 1]), 8)], lengths, lambda index: 2) == 0.0

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.text import tokens as module
+from jaxtune.data.text import token_parts
 from jaxtune.data.text.examples import Examples
 from jaxtune.data.text.tokens import Tokens, load_tokenizer, tokenize
 
@@ -51,7 +51,8 @@ def test_single_texts(tokenizer, index):
     assert not found.token_type_ids.any()
     assert found.lengths.tolist() == [4, 2, 6, 4]
     assert cut == 0
-    assert found.input_ids.dtype == found.token_type_ids.dtype == np.int32
+    assert found.input_ids.dtype == np.uint16
+    assert found.token_type_ids.strides == (0,)  # which take no memory
 
 
 def test_pairs_have_two_token_types(tokenizer, index):
@@ -143,7 +144,7 @@ def test_chunks_do_not_show(tokenizer, monkeypatch, count, pairs):
     texts = [" ".join(words[: i % 8 + 1]) for i in range(count)]
     rows = [(a, b) if pairs else (a,) for a, b in zip(texts, reversed(texts), strict=True)]
     expected, expected_cut = tokenize(tokenizer, rows, 6)
-    monkeypatch.setattr(module, "_CHUNK", 3)
+    monkeypatch.setattr(token_parts, "CHUNK", 3)
     steps = []
 
     def track(iterable):

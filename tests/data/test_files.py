@@ -2,15 +2,17 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
+import tracemalloc
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.sources import files, hub, parquet
+from jaxtune.data.sources import delimited, files, hub, parquet
 from jaxtune.data.sources.table import Table, column, concatenate, num_rows, take, where
 from jaxtune.settings.data import FileSettings
 
@@ -62,6 +64,46 @@ def test_quoted_bare_carriage_return_counts_as_a_line(tmp_path):
     table = read_file(write(tmp_path, "a.csv", 'text,label\r\n"one\rmore",x\r\ntwo,y\r\n'))
     assert table.columns["text"] == ["one\rmore", "two"]
     assert list(table.rows) == [2, 4]
+
+
+def test_blocks_of_lines_do_not_show(tmp_path, monkeypatch):
+    """Quotes that are never closed begin anew at the next line, wherever a block ends."""
+    rng = random.Random(0)
+    parts = [
+        "text,label",
+        "a,b",
+        '"c\n\nd",e',
+        '"f\r,"",g",h',
+        '"open,i',
+        "one",
+        "",
+        "j,k" * 9,
+        '"l"m,n',
+    ]
+    for end in ("\n", "\r\n", "\r"):
+        lines = ["text,label", *rng.choices(parts, k=60), "last,row"]
+        path = write(tmp_path, "a.csv", end.join(lines).encode())
+        whole = read_file(path, ("text", "label"), on_bad_row="skip")
+        assert len(whole.rows) + whole.skipped.number > 40
+        for size in (1, 7, 64):
+            monkeypatch.setattr(delimited, "_BLOCK", size)
+            monkeypatch.setattr(delimited, "_RECORDS", size)
+            assert read_file(path, ("text", "label"), on_bad_row="skip") == whole
+        monkeypatch.undo()
+
+
+def test_what_reading_takes_grows_with_the_file(tmp_path):
+    """The text, its copy while it is decoded, and the values; labels are shared."""
+    rows = [f"{i} {'x' * 190},{i % 4} class" for i in range(20_000)]
+    path = write(tmp_path, "a.csv", "\n".join(["text,label", *rows]).encode())
+    size = os.path.getsize(path)
+    tracemalloc.start()
+    table = read_file(path, ("text",))
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len({*map(id, table.columns["label"])}) == 4
+    assert held < 1.5 * size
+    assert peak < 2.5 * size + (16 << 20)  # a block of lines, at four bytes a character
 
 
 def test_unicode_line_separators_are_text(tmp_path):

@@ -1,6 +1,7 @@
 """Lists of classes: by name, joined in one field, as flags, multi-hot; and what is asked about."""
 
 import json
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,9 +10,11 @@ from sklearn import metrics
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from jaxtune.core.errors import UserError
+from jaxtune.data.sources import class_sets
 from jaxtune.data.sources.rows import read_data
 from jaxtune.data.sources.table import Table
-from jaxtune.data.text import label_sets, text_tables
+from jaxtune.data.text import label_sets, text_tables, tokens
+from jaxtune.data.text.examples import Examples
 from jaxtune.settings.data import ColumnSettings, DataSettings
 from jaxtune.settings.dicts import from_dict
 from jaxtune.tasks import multi_label
@@ -30,7 +33,7 @@ def encoded(values, names=(), **columns):
     settings = ColumnSettings(**columns)
     read = label_sets.read_sets({"train": table(values, names)}, settings)["train"]
     known = label_sets.set_names(read, "label")
-    return known, label_sets.encode_sets(read, "label", known).flags.tolist()
+    return known, label_sets.encode_sets(read, "label", known).sets.flags().tolist()
 
 
 @pytest.mark.parametrize(
@@ -52,7 +55,7 @@ def test_multi_hot_rows_of_a_parquet_file(tmp_path):
     data = read_data(settings, text_tables.CLASS_SETS)
     assert data.class_names == ("0", "1", "2")
     for rows in data.splits.values():
-        assert rows.labels.tolist() == [HOT[int(text[5:]) % 5] for (text,) in rows.inputs]
+        assert rows.labels.flags().tolist() == [HOT[int(text[5:]) % 5] for (text,) in rows.inputs]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +124,7 @@ def test_all_splits_are_read_alike(tmp_path):
         (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
     settings = from_dict(DataSettings, {"path": str(tmp_path)})
     data = read_data(settings, text_tables.CLASS_SETS)
-    assert data.splits["test"].labels.tolist() == [[0, 1, 0], [0, 0, 1]]
+    assert data.splits["test"].labels.flags().tolist() == [[0, 1, 0], [0, 0, 1]]
 
 
 def test_a_class_that_training_lacks_is_scored_as_scikit_learn_scores_it():
@@ -133,7 +136,7 @@ def test_a_class_that_training_lacks_is_scored_as_scikit_learn_scores_it():
     found = label_sets.encode_sets(read, "label", ("a", "b"), columns.on_unknown_class)
     assert found.names == ("a", "b", "x", "y")
     logits = np.array([[2, -1], [3, -1], [-2, 1], [-1, 4]], np.float32)
-    scores = multi_label.scores({}, logits, SimpleNamespace(labels=found.flags))
+    scores = multi_label.scores({}, logits, SimpleNamespace(labels=found.sets))
     binarizer = MultiLabelBinarizer(classes=list(found.names))
     right = binarizer.fit_transform(rows)
     guess = binarizer.transform([["a"], ["a"], ["b"], ["b"]])
@@ -144,25 +147,58 @@ def test_a_class_that_training_lacks_is_scored_as_scikit_learn_scores_it():
             "subset_accuracy": metrics.accuracy_score(right, guess),
         }
     )
-    batch = {"labels": found.flags}
-    known = {"labels": found.flags[:, :2]}
+    batch = {"labels": found.sets.flags()}
+    known = {"labels": found.sets.flags()[:, :2]}
     assert multi_label.batch_metrics(logits, batch) == multi_label.batch_metrics(logits, known)
-    reordered = multi_label.reorder(found.flags, np.array([1, 0]))
-    assert reordered.tolist() == found.flags[:, [1, 0, 2, 3]].tolist()
+    reordered = multi_label.reorder(found.sets, np.array([1, 0]))
+    assert reordered.flags().tolist() == found.sets.flags()[:, [1, 0, 2, 3]].tolist()
 
 
 def test_the_classes_of_a_model_have_a_column_each():
     read = label_sets.read_sets({"test": table([["b"], []])}, ColumnSettings())["test"]
-    assert label_sets.encode_sets(read, "label", ("b", "c", "a")).flags.tolist() == [
+    assert label_sets.encode_sets(read, "label", ("b", "c", "a")).sets.flags().tolist() == [
         [1, 0, 0],
         [0, 0, 0],
     ]
     hot = label_sets.read_sets({"test": table(HOT)}, ColumnSettings())["test"]
-    assert label_sets.encode_sets(hot, "label", ("bus", "ship", "tram")).flags.tolist() == HOT
+    assert (
+        label_sets.encode_sets(hot, "label", ("bus", "ship", "tram")).sets.flags().tolist() == HOT
+    )
     flags = Table({"b": ["1", "false"], "a": [0, True]}, "x.csv", [2, 3], {})
-    assert label_sets.encode_columns(flags, ("b", "a"), ("a", "b", "c")).tolist() == [
+    assert label_sets.encode_columns(flags, ("b", "a"), ("a", "b", "c")).flags().tolist() == [
         [0, 1, 0],
         [1, 0, 0],
     ]
     with pytest.raises(UserError, match=r"label_columns has 'b', but the model's classes are a, c"):
         label_sets.encode_columns(flags, ("b", "a"), ("a", "c"))
+
+
+def test_class_sets_are_what_a_matrix_says():
+    rng = np.random.default_rng(0)
+    flags = (rng.random((20, 7)) < 0.2).astype(np.float32)
+    sets = class_sets.of_flags(flags)
+    assert class_sets.of_flags(sets) is sets
+    rows = rng.integers(0, 20, 9)
+    assert sets.flags().tolist() == flags.tolist()
+    assert sets.flags(rows).tolist() == sets.take(rows).flags().tolist() == flags[rows].tolist()
+    assert sets.counts.tolist() == flags.sum(axis=0).tolist()
+    assert sets.matrix(9).toarray().tolist() == np.pad(flags, ((0, 0), (0, 2))).tolist()
+    order = rng.permutation(5)
+    expected = np.concatenate([flags[:, np.argsort(order)], flags[:, 5:]], axis=1)
+    assert multi_label.reorder(sets, order).flags().tolist() == expected.tolist()
+
+
+def test_many_classes_take_a_batch_and_no_matrix_of_all_rows():
+    n, c = 3000, 20_000
+    lists = np.random.default_rng(0).integers(0, c, (n, 2)).astype(str).tolist()
+    rows, names = table([*map(tuple, lists)]), tuple(map(str, range(c)))
+    tracemalloc.start()
+    found = label_sets.encode_sets(rows, "label", names)
+    examples = Examples(tokens.join([[1]] * n, None, 0), found.sets)
+    batch = examples.collate_labels(np.arange(8), 8)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert batch["labels"].shape == (8, c)
+    for row, own in zip(batch["labels"], lists, strict=False):
+        assert {names[i] for i in np.flatnonzero(row)} == {*own}
+    assert peak < n * c * 4 / 10

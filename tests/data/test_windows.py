@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,12 +14,15 @@ from transformers import PreTrainedTokenizerFast
 from jaxtune.core.errors import UserError
 from jaxtune.data.batching.batches import BatchIndex
 from jaxtune.data.sources.rows import Rows
-from jaxtune.data.text import windows
+from jaxtune.data.text import window_arrays, windows
 from jaxtune.data.text.squad import Answer, Question
+from jaxtune.data.text.tokenizer import FileTokenizer
 from jaxtune.data.text.tokenizer_files import of_transformers
 from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.settings.data import AnswerSettings, DataSettings
 from jaxtune.settings.dicts import from_dict
+from jaxtune.tasks.registry import TASKS
+from jaxtune.tasks.task import keeping
 
 FORTY = from_dict(DataSettings, {"max_length": 40, "doc_stride": 8})
 KINDS = ("bert", "gpt2", "roberta")
@@ -113,7 +117,7 @@ def test_the_special_tokens_of_the_reference(bert):
 def test_windows_and_labels_are_those_of_plain_loops(
     tokenizer, seed, max_length, stride, monkeypatch
 ):
-    monkeypatch.setattr(windows, "_CHUNK", 7)
+    monkeypatch.setattr(window_arrays, "CHUNK", 7)
     rows = make_rows(seed)
     settings = from_dict(DataSettings, {"max_length": max_length, "doc_stride": stride})
     examples, _ = windows.encode(rows, tokenizer, settings)
@@ -148,6 +152,78 @@ def test_labelled_tokens_read_as_the_answer(tokenizer, seed):
             labelled.add(window.row)
     assert len(labelled) >= sum(map(bool, rows.labels)) - 2
     assert labelled <= {i for i, answers in enumerate(rows.labels) if answers}
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_contexts_by_themselves_give_what_the_library_gives_of_pairs(tokenizer, side, tmp_path):
+    config = tokenizer.special | {"truncation_side": side}
+    tokenizer = FileTokenizer(tokenizer.backend_tokenizer, config)
+    limits, questions = window_arrays.Limits(32, 12, 9), make_rows(1, 60).inputs
+    expected = window_arrays._by_library(tokenizer, questions, limits)
+    way = window_arrays._choose_way(tokenizer, questions, limits)
+    assert len(way(questions).context_sizes) == len({q.context for q in questions})
+    assert window_arrays._is_same(way(questions), expected)
+    assert not window_arrays._is_same(way(questions[:-1]), expected)
+
+
+def test_a_context_is_tokenized_once(bert, monkeypatch):
+    context = "the river is not good " * 20
+    rows = Rows([Question(f"q{i}", "is it", context) for i in range(200)], None)
+    asked, encode = [], FileTokenizer.encode
+    monkeypatch.setattr(
+        FileTokenizer,
+        "encode",
+        lambda self, texts, **more: asked.extend(texts) or encode(self, texts, **more),
+    )
+    examples, _ = windows.encode(rows, bert, FORTY)
+    assert len(examples.info) > 1000
+    assert asked.count(context) <= 3  # by itself, and for those by which this has to prove itself
+
+
+def test_what_is_held_grows_with_the_tokens(bert):
+    """Two bytes a token and one of its type; six numbers a window; two a token of a context."""
+    rows = make_rows(0, 300)
+    rows = Rows(rows.inputs * 20, rows.labels * 20)
+    tracemalloc.start()
+    examples, _ = windows.encode(rows, bert, FORTY)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    tokens, count = len(examples.tokens.input_ids), len(examples.info)
+    contexts = len(examples.info.arrays.spans) // 2
+    assert held < 3 * tokens + (6 * 4 + 4 * 8) * count + 8 * contexts + (1 << 19)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_second_time_is_read(bert, tmp_path, monkeypatch, labelled):
+    rows = make_rows(0)
+    rows = rows if labelled else rows._replace(labels=None)
+    expected, expected_notes = windows.encode(rows, bert, FORTY)
+    parts, asked = window_arrays.parts, []
+
+    def count(tokenizer, questions, *rest):
+        asked.append(len(questions))
+        return parts(tokenizer, questions, *rest)
+
+    monkeypatch.setattr(window_arrays, "parts", count)
+    encode = keeping(TASKS["question_answering"], tmp_path).data.encode
+    for _ in range(2):
+        found, notes = encode(rows, bert, FORTY)
+        assert notes == expected_notes
+        for one, other in zip(found.info.arrays, expected.info.arrays, strict=True):
+            np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(found.labels, expected.labels)
+        for one, other in zip(found.info, expected.info, strict=True):
+            assert one._replace(spans=one.spans.tolist()) == other._replace(
+                spans=other.spans.tolist()
+            )
+    assert asked == [30]
+    (file,) = tmp_path.glob("*/starts.bin")
+    file.unlink()
+    encode(rows, bert, FORTY)
+    moved = rows._replace(inputs=[*rows.inputs[1:], rows.inputs[0]])
+    encode(moved, bert, FORTY)
+    encode(rows, bert, from_dict(DataSettings, {"max_length": 40, "doc_stride": 9}))
+    assert asked == [30] * 4
 
 
 def test_windows_overlap_by_the_stride_and_cover_the_context(bert):

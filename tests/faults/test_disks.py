@@ -5,6 +5,7 @@ import json
 import os
 import resource
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -169,6 +170,33 @@ def test_predictions_go_on_where_they_were(job, tmp_path, monkeypatch, capsys, s
     if suffix == ".jsonl":
         assert len(whole.splitlines()) == 50
         assert json.loads(whole.splitlines()[0]).keys() == {"label", "probabilities"}
+
+
+def test_the_likeliest_class_alone_is_written(job, monkeypatch):
+    whole, best = job("whole.jsonl"), job("best.jsonl", "--top_k=1")
+    pairs = zip(*(file.read_text().splitlines() for file in (whole, best)), strict=True)
+    for one, other in ((json.loads(line) for line in pair) for pair in pairs):
+        assert other["probabilities"] == {one["label"]: one["probabilities"][one["label"]]}
+        assert other["label"] == one["label"]
+    with pytest.raises(UserError, match="--top_k=0: expected at least 1"):
+        job("best.jsonl", "--top_k=0")
+
+
+def test_rows_in_work_are_fewer_where_classes_are_many(monkeypatch):
+    def chunk(count):
+        names = tuple(map(str, range(count)))
+        return predict_file._chunk_of(
+            SimpleNamespace(pretrained=SimpleNamespace(class_names=names))
+        )
+
+    assert [chunk(n) for n in (0, 2, 1024, 2048, 10_000, 10**6)] == [
+        4096,
+        4096,
+        4096,
+        2048,
+        384,
+        128,
+    ]
 
 
 def test_what_another_input_left_is_not_gone_on_from(job, tmp_path, monkeypatch, capsys):

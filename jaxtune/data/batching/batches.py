@@ -4,7 +4,7 @@ The order is a function of (seed, epoch), and a batch of the order's position, s
 no state of its own: a run that is resumed at step n makes the same batch n.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -157,10 +157,10 @@ def eval_order(
     ]
 
 
-def padding_waste(order: Sequence[BatchIndex], lengths: np.ndarray, batch_size: int) -> float:
+def padding_waste(
+    order: Sequence[BatchIndex], lengths: np.ndarray, num_rows: Callable[[BatchIndex], int]
+) -> float:
     """Share of the computed tokens that are padding, 0 to 1."""
-    computed = sum(
-        index.length * (batch_size if index.rows is None else len(index.rows)) for index in order
-    )
+    computed = sum(index.length * num_rows(index) for index in order)
     real = sum(int(lengths[index.indices].sum()) for index in order)
     return 1.0 - real / computed if computed else 0.0

@@ -6,8 +6,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from jaxtune.data.batching import batches, packing
+from jaxtune.data.batching import batches, capped, packing
 from jaxtune.data.batching.batches import BatchIndex
+from jaxtune.data.batching.capped import Caps
 from jaxtune.data.batching.packing import Packing, RowShape
 
 NUM_LENGTHS = 4  # padded lengths of the bucketed layout: each is one more compilation
@@ -25,10 +26,12 @@ class Layout(NamedTuple):
     Attributes:
       kind: `packed` puts several examples into a row; `bucketed` pads to one of a few lengths,
         `padded` to one.
-      batch_size: examples of a batch.
+      batch_size: examples of a batch, on average.
       lengths: padded lengths in tokens, increasing.
       packing: the shapes of packed batches; None for other layouts.
       multiple: the rows of every batch are a multiple of it.
+      caps: of `bucketed` batches, where `batch_size` of the long examples are too many tokens;
+        None elsewhere.
     """
 
     kind: Kind
@@ -36,12 +39,22 @@ class Layout(NamedTuple):
     lengths: tuple[int, ...]
     packing: Packing | None = None
     multiple: int = 1
+    caps: Caps | None = None
 
     def num_rows(self, index: BatchIndex) -> int:
         """Rows of a batch, filling included."""
         if index.rows is not None:
             return len(index.rows)
-        return -(-self.batch_size // self.multiple) * self.multiple
+        size = self.batch_size
+        if self.caps is not None:
+            size = self.caps.rows[int(np.searchsorted(self.lengths, index.length))]
+        return -(-size // self.multiple) * self.multiple
+
+    def num_batches(self, lengths: Int[np.ndarray, " n"]) -> int:
+        """Batches of one epoch."""
+        if self.caps is not None:
+            return capped.num_batches(lengths, self.lengths, self.caps)
+        return -(-len(lengths) // self.batch_size)
 
     def order(
         self, lengths: Int[np.ndarray, " n"], seed: int, epoch: int
@@ -53,6 +66,8 @@ class Layout(NamedTuple):
           seed: of the run.
           epoch: from 0.
         """
+        if self.caps is not None:
+            return capped.train_order(lengths, self.lengths, self.caps, seed, epoch)
         if self.kind == "bucketed":
             order = batches.train_order(lengths, self.lengths, self.batch_size, seed, epoch)
             return [index.indices for index in order]
@@ -62,6 +77,8 @@ class Layout(NamedTuple):
         """The examples of each batch of an evaluation; each example is in one."""
         if self.packing is not None:
             return packing.mixed_batches(lengths, self.batch_size, 0, 0)
+        if self.caps is not None:
+            return capped.eval_order(lengths, self.lengths, self.caps)
         order = batches.eval_order(lengths, self.lengths, self.batch_size)
         return [index.indices for index in order]
 
@@ -105,8 +122,8 @@ class Layout(NamedTuple):
     def shapes(self) -> tuple[RowShape, ...]:
         """Rows and tokens of the batches that are to be expected."""
         if self.packing is None:
-            rows = self.num_rows(BatchIndex(np.arange(0), 0))
-            return tuple(RowShape(rows, length) for length in self.lengths)
+            alone = [BatchIndex(np.arange(0), length) for length in self.lengths]
+            return tuple(RowShape(self.num_rows(index), index.length) for index in alone)
         return self.packing.shapes[:-2] or self.packing.shapes
 
     def empty(self) -> BatchIndex:
@@ -138,6 +155,11 @@ def choose_layout(
     num_lengths = NUM_LENGTHS if kind == "bucketed" else 1
     padded = batches.choose_lengths(np.concatenate(splits), num_lengths, limit)
     if kind != "packed":
-        return Layout(kind, batch_size, padded, None, multiple)
+        caps = None
+        if kind == "bucketed":
+            # What is given by itself is trained on, in a number of batches that is known before.
+            choose = capped.choose_caps if isinstance(lengths, np.ndarray) else capped.limit_caps
+            caps = choose(np.concatenate(splits), padded, batch_size)
+        return Layout(kind, batch_size, padded, None, multiple, caps)
     chosen = packing.choose_packing(splits, batch_size, NUM_ROW_SHAPES, multiple)
     return Layout(kind, batch_size, padded, chosen, multiple)

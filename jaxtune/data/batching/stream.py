@@ -26,7 +26,7 @@ class Stream(NamedTuple):
     @property
     def steps_per_epoch(self) -> int:
         """Batches in one pass."""
-        return -(-len(self.examples.lengths) // self.layout.batch_size)
+        return self.layout.num_batches(self.examples.lengths)
 
     def indices(self, step: int = 0) -> Iterator[tuple[BatchIndex, int]]:
         """The examples of each batch from `step` on and where they lie, and the epoch."""

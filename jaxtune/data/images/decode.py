@@ -5,7 +5,7 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -97,7 +97,7 @@ def decode(source: Source) -> Image.Image:
     return _decode(source, _read(source))
 
 
-def check_all(sources: Sequence[Source]) -> list[str]:
+def check_all(sources: Sequence[Source]) -> list[bytes]:
     """Decodes every image once, with a progress bar on a terminal, and keeps none of them.
 
     Returns:
@@ -106,24 +106,38 @@ def check_all(sources: Sequence[Source]) -> list[str]:
     Raises:
       BadRowsError: those that `decode` refuses.
     """
+    found = check_each(sources)
+    refuse_bad(dict(enumerate(found)))
+    return [digest for digest in found if isinstance(digest, bytes)]
+
+
+def check_each(sources: Sequence[Source]) -> list[bytes | UserError]:
+    """As `check_all`, with the error in the place of an image that `decode` refuses."""
     from rich.progress import track
 
-    def check(source: Source) -> str | UserError:
+    def check(source: Source) -> bytes | UserError:
         try:
             data = _read(source)
             _decode(source, data)
         except UserError as error:
             return error
-        return hashlib.sha256(data).hexdigest()
+        return hashlib.sha256(data).digest()
 
     with ThreadPoolExecutor(WORKERS) as pool:
         found = pool.map(check, sources)
         total, quiet = len(sources), not sys.stdout.isatty()
-        checked = list(track(found, "checking images", total, transient=True, disable=quiet))
-    bad = {i: str(error) for i, error in enumerate(checked) if isinstance(error, UserError)}
+        return list(track(found, "checking images", total, transient=True, disable=quiet))
+
+
+def refuse_bad(checked: Mapping[int, bytes | UserError]) -> None:
+    """Raises what is wrong with images, by their index.
+
+    Raises:
+      BadRowsError: there is an error among them.
+    """
+    bad = {i: str(error) for i, error in checked.items() if isinstance(error, UserError)}
     if bad:
         raise BadRowsError(bad)
-    return [digest for digest in checked if isinstance(digest, str)]
 
 
 def _read(source: Source) -> bytes:

@@ -2,7 +2,8 @@
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from jaxtune.core.errors import UserError
+from jaxtune.data.images.checked import Digests
 from jaxtune.data.images.decode import MAX_PIXELS, Source, check_all, is_image
 from jaxtune.data.images.image_examples import ImageExamples
 from jaxtune.data.images.image_processor import ImageProcessor
@@ -33,6 +35,9 @@ _SUFFIXES = (
 )
 _MAX_PIXELS = "pixels that an image may have"  # a column, which no file has
 
+CheckAll = Callable[[Sequence[Source]], list[bytes]]
+"""Images -> the digest of each; raises a BadRowsError."""
+
 _REMEDY = "Set config.data.image_column and config.data.label_column to columns that are there."
 
 
@@ -52,7 +57,12 @@ def encode(
     return examples, []
 
 
-def read_new(source: Path | Table, columns: Sequence[str] = (), encoding: str = "utf-8") -> Rows:
+def read_new(
+    source: Path | Table,
+    columns: Sequence[str] = (),
+    encoding: str = "utf-8",
+    check_all: CheckAll = check_all,
+) -> Rows:
     """The images to predict; each has been decoded once.
 
     Args:
@@ -60,6 +70,7 @@ def read_new(source: Path | Table, columns: Sequence[str] = (), encoding: str = 
         with a path on each line, taken from the folder of the file; or a table.
       columns: the column of a table that holds the images; () takes `image`, or the only column.
       encoding: of a .txt, csv, tsv or json file.
+      check_all: as `decode.check_all`.
 
     Raises:
       UserError: names the file and the line of what is wrong.
@@ -131,8 +142,13 @@ def _kind(max_pixels: int) -> Kind:
         "image",
         ", ".join(_SUFFIXES),
         lambda file: _has_suffix(file) or is_image(str(file)),
-        lambda file: Source(str(file), str(file), max_pixels=max_pixels),
+        lambda file: _source(str(file), max_pixels),
     )
+
+
+def _source(file: str, max_pixels: int) -> Source:
+    """A file, which is its own place."""
+    return Source(file, file, max_pixels=max_pixels)
 
 
 def _has_suffix(file: Path) -> bool:
@@ -162,7 +178,12 @@ def _class_names(table: Table, columns: ColumnSettings) -> tuple[str, ...]:
     return labels.class_names(table, columns.label_column)
 
 
-def _rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows:
+def _rows(
+    table: Table,
+    columns: ColumnSettings,
+    names: tuple[str, ...],
+    check_all: CheckAll = check_all,
+) -> Rows:
     found = labels.class_labels(table, columns.label_column, names, columns.on_unknown_class)
     images, classes = _images(table, columns.image_column), found.indices
     return Rows(images, classes, keys=check_all(images), strata=classes, notes=found.notes)
@@ -243,3 +264,13 @@ def _doubts(rows: Rows, names: Sequence[str]) -> list[str]:
 
 CLASSES = Reader(_load, _has_labels, _class_names, _rows, what="images", doubts=_doubts)
 """One class an image: labels int32 [n]."""
+
+
+def once(folder: Path) -> dict[str, Any]:
+    """What of a task's data decodes no image a second time; what is known is kept in `folder`."""
+    known = Digests(folder)
+    rows = partial(_rows, check_all=known.check_all)
+    return {
+        "reader": CLASSES._replace(rows=rows, digest=known.of_files),
+        "read_new": partial(read_new, check_all=known.check_all),
+    }

@@ -1,5 +1,6 @@
 """Folders of files to one Table per split; the name of a folder is the class of its files."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,10 +39,14 @@ def find_files(folder: Path, kind: Kind) -> tuple[list[Path], list[Path]]:
 
     Hidden files and folders are left out.
     """
-    found = sorted(file for file in folder.rglob("*") if is_seen(file, folder))
-    ones = [file for file in found if kind.is_one(file)]
-    known = {*ones}
-    return ones, [file for file in found if file not in known]
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    ones, others = [], []
+    for file in sorted(found):
+        (ones if kind.is_one(file) else others).append(file)
+    return ones, others
 
 
 def split_folders(path: str, root: Path) -> dict[str, Path]:

@@ -5,13 +5,17 @@ shows that another character separates them, it is that one. tsv is the IANA for
 quoting.
 """
 
+import array
 import csv
 import io
+import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.sources.bad_rows import sift, sound_texts
+from jaxtune.data.sources.bad_rows import OnBadRow, Skipped, sift, sound_texts
 from jaxtune.data.sources.reading import Reading
 from jaxtune.data.sources.table import Table, check_columns, shown
 from jaxtune.data.sources.text_files import (
@@ -36,6 +40,11 @@ _GLUE = (
     {"sentence1": "premise", "sentence2": "hypothesis", "gold_label": "label"},
 )
 """Names in GLUE's own files (MRPC; MNLI) -> what the hub's version calls the same columns."""
+
+_BLOCK = 1 << 20  # characters whose lines are in memory at a time, and those up to the line's end
+_RECORDS = 4096  # that are put into columns at a time
+_MOST_SHARED = 4096  # values of a column that are kept to be shared
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 Record = tuple[int, list[str] | UserError]
 """The 1-based line on which a record starts, and its fields; a blank line has none."""
@@ -95,15 +104,13 @@ def _csv_records(text: str, reading: Reading, separator: str) -> Iterator[Record
     """
     # The limit is the process's own, and only ever raised: lines have one of their own.
     csv.field_size_limit(2**31 - 1)
-    lines = io.StringIO(text, newline="").readlines()
-    first = 0  # the index of the record's first line
-    while first < len(lines):
-        start = first
-        reader = csv.reader(_from(lines, start, reading), strict=True, delimiter=separator)
+    lines = _Lines(text, reading)
+    while lines.offset < len(text):
+        start, first = lines.offset, lines.count  # of the record
         try:
-            for fields in reader:
+            for fields in csv.reader(lines, strict=True, delimiter=separator):
                 yield first + 1, fields
-                first = start + reader.line_num
+                start, first = lines.offset, lines.count
             return
         except csv.Error as error:
             found = "a quote that is never closed" if "end of data" in str(error) else str(error)
@@ -115,19 +122,43 @@ def _csv_records(text: str, reading: Reading, separator: str) -> Iterator[Record
         except _LongLineError as error:
             fault = error.args[0]
         yield first + 1, fault
-        first += 1
+        lines.offset, lines.count = _line_end(text, start), first + 1
 
 
 class _LongLineError(Exception):
     """Its argument is the fault."""
 
 
-def _from(lines: Sequence[str], start: int, reading: Reading) -> Iterator[str]:
-    """The lines from one on, as long as they are not too long."""
-    for i in range(start, len(lines)):
-        if len(lines[i]) > reading.settings.max_row_characters:
-            raise _LongLineError(long_line(reading, i + 1, lines[i]))
-        yield lines[i]
+class _Lines:
+    """The lines of a text with their ends, as long as they are not too long.
+
+    Few of them are in memory at a time.
+
+    Attributes:
+      offset: of the next line, in characters.
+      count: of the lines so far.
+    """
+
+    def __init__(self, text: str, reading: Reading) -> None:
+        self.offset = self.count = 0
+        self._text, self._reading = text, reading
+
+    def __iter__(self) -> Iterator[str]:
+        text, limit = self._text, self._reading.settings.max_row_characters
+        while self.offset < len(text):
+            stop = text.find("\n", self.offset + _BLOCK) + 1 or len(text)
+            for line in io.StringIO(text[self.offset : stop], newline=""):
+                self.offset += len(line)
+                self.count += 1
+                if len(line) > limit:
+                    raise _LongLineError(long_line(self._reading, self.count, line))
+                yield line
+
+
+def _line_end(text: str, start: int) -> int:
+    """Where the line after the one at `start` begins."""
+    found = _LINE_END.search(text, start)
+    return len(text) if found is None else found.end()
 
 
 def _tsv_records(text: str, reading: Reading) -> Iterator[Record]:
@@ -170,12 +201,33 @@ def _with_header(reading: Reading, records: Iterator[Record], kind: str) -> Tabl
     _check_distinct(names, path)
     what = f"expected {len(names)}, {expected} ({shown(names)}). {_FIELD_REMEDY[kind]}"
     fitting = _check_counts(records, range(fewest, len(names) + 1), path, what)
-    body, skipped = sift(fitting, reading.settings.on_bad_row)
-    columns = {
-        name: [fields[i] if i < len(fields) else None for _, fields in body]
-        for i, name in enumerate(names)
-    }
-    return Table(columns, path, [line for line, _ in body], {}, skipped=skipped)
+    columns, rows, skipped = _to_columns(fitting, len(names), reading.settings.on_bad_row)
+    return Table(dict(zip(names, columns, strict=True)), path, rows, {}, skipped=skipped)
+
+
+def _to_columns(
+    records: Iterator[Record], width: int, on_bad_row: OnBadRow
+) -> tuple[list[list[Any]], Sequence[int], Skipped]:
+    """The fields by column, None where a record has fewer; the line of each record; faults."""
+    columns: list[list[Any]] = [[] for _ in range(width)]
+    shared: list[dict[Any, Any]] = [{} for _ in range(width)]
+    rows, skipped = array.array("q"), Skipped()
+    while chunk := list(itertools.islice(records, _RECORDS)):
+        good, more = sift(chunk, on_bad_row)
+        skipped += more
+        rows.extend(line for line, _ in good)
+        found = list(itertools.zip_longest(*(fields for _, fields in good)))
+        found += [(None,) * len(good)] * (width - len(found))
+        for column, values, known in zip(columns, found, shared, strict=True):
+            column += _share(values, known)
+    return columns, rows, skipped
+
+
+def _share(values: Sequence[Any], known: dict[Any, Any]) -> Sequence[Any]:
+    """The values; where most occur several times, as labels do, each is one object."""
+    if 4 * len({*values}) > len(values) or len(known) > _MOST_SHARED:
+        return values
+    return [known.setdefault(value, value) for value in values]
 
 
 def _prepend(first: Record, records: Iterator[Record]) -> Iterator[Record]:

@@ -1,5 +1,6 @@
 """From a data source to checked rows in splits, whatever the task: nothing is tokenized yet."""
 
+import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources import splits
 from jaxtune.data.sources.bad_rows import BadRowsError, Skipped, bad_rows
+from jaxtune.data.sources.class_sets import ClassSets
 from jaxtune.data.sources.locate import DataSource
 from jaxtune.data.sources.memory import digest
 from jaxtune.data.sources.table import Table, num_rows
@@ -79,6 +81,7 @@ class Reader(NamedTuple):
       rows: (table, columns, class names) -> checked rows.
       what: what a row is called in messages.
       doubts: (training rows, class names) -> notes on what can hardly be meant.
+      digest: files -> the SHA-256 of their bytes, one file after the other.
     """
 
     load: Callable[[DataSource, ColumnSettings], dict[str, Table]]
@@ -87,6 +90,7 @@ class Reader(NamedTuple):
     rows: Callable[[Table, ColumnSettings, tuple[str, ...]], Rows]
     what: str = "texts"
     doubts: Callable[[Rows, Sequence[str]], list[str]] = _no_doubts
+    digest: Callable[[Sequence[Path]], str] = sha256_of
 
 
 def read_data(
@@ -103,7 +107,7 @@ def read_data(
       UserError: names the file, the row and the column of what is wrong.
     """
     loaded = reader.load(tables or settings.source, settings.columns)
-    digest = _check_digest(loaded, settings.source, tables)
+    digest = _check_digest(loaded, settings.source, tables, reader)
     data = _read_tables(loaded, None, digest, settings, reader)
     data.notes.extend(reader.doubts(data.splits["train"], data.class_names))
     return _split(data, settings.splits, reader.what)
@@ -133,7 +137,7 @@ def read_evaluation(
         model does not have.
     """
     tables = reader.load(settings.source, settings.columns)
-    digest = _check_digest(tables, settings.source, None)
+    digest = _check_digest(tables, settings.source, None, reader)
     if _is_same(settings.source, digest, trained_on):
         data = _read_tables(tables, class_names, digest, settings, reader)
         data = _split(data, settings.splits, reader.what)
@@ -156,6 +160,8 @@ def take(rows: Rows, indices: np.ndarray) -> Rows:
     """The rows at `indices`, in that order."""
 
     def pick(values: Any) -> Any:
+        if isinstance(values, ClassSets):
+            return values.take(indices)
         if values is None or isinstance(values, np.ndarray):
             return None if values is None else values[indices]
         return [values[i] for i in indices]
@@ -308,15 +314,19 @@ def _subset(rows: Rows, split: str, settings: SplitSettings) -> Rows:
 
 
 def _check_digest(
-    tables: dict[str, Table], source: SourceSettings, given: Mapping[str, Table] | None
+    tables: dict[str, Table],
+    source: SourceSettings,
+    given: Mapping[str, Table] | None,
+    reader: Reader,
 ) -> str | None:
     """The sha256 of what was read; None for the hub's."""
     if given is not None:
         return _compare(digest(given), source)
     files = sorted({file for table in tables.values() for file in table.files or [table.source]})
-    if not all(Path(file).expanduser().is_file() for file in files):
+    paths = [os.path.expanduser(file) for file in files]
+    if not all(map(os.path.isfile, paths)):
         return None  # the hub's
-    return _compare(sha256_of(Path(file).expanduser() for file in files), source)
+    return _compare(reader.digest([*map(Path, paths)]), source)
 
 
 def _compare(found: str, source: SourceSettings) -> str:

@@ -10,6 +10,8 @@ from jaxtune.data.sources.reading import TRAINING, Reading
 from jaxtune.io.regular_files import file_size
 from jaxtune.settings.data import FileSettings
 
+_BLOCK = 1 << 20  # characters that are looked at at a time
+
 
 def read_lines(path: str, encoding: str) -> list[str]:
     r"""The lines of a text file, ended by `\n`, `\r\n` or `\r`; blank ones at the end are ignored.
@@ -102,8 +104,11 @@ def long_line(reading: Reading, number: int, line: str) -> UserError:
 
 def is_encodable(text: str) -> bool:
     """Whether there is no half of a surrogate pair in it."""
+    if text.isascii():
+        return True
     try:
-        text.encode()
+        for start in range(0, len(text), _BLOCK):  # a copy of all would be as large again
+            text[start : start + _BLOCK].encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxtune.data.batching.batches import BatchIndex
+from jaxtune.data.sources.class_sets import ClassSets
 from jaxtune.data.text.tokens import Tokens
 
 Draw = tuple[int, int]
@@ -24,8 +25,8 @@ class Examples(NamedTuple):
 
     Attributes:
       tokens: of each example.
-      labels: of each example, [n] or [n c]; of each token, [T], where there are `weights`; None
-        where unlabelled.
+      labels: of each example, [n] or [n c], or the classes that each has; of each token, [T],
+        where there are `weights`; None where unlabelled.
       weights: float32 [T]; 0 at tokens that are not scored. None where examples have one weight.
       transform: changes an example each time that it goes into a batch; None for none.
       info: what decoding needs to know of each example.
@@ -33,7 +34,7 @@ class Examples(NamedTuple):
     """
 
     tokens: Tokens
-    labels: np.ndarray | None = None
+    labels: np.ndarray | ClassSets | None = None
     weights: np.ndarray | None = None
     transform: Transform | None = None
     info: Sequence[Any] = ()
@@ -134,7 +135,8 @@ class Examples(NamedTuple):
             if not scored:
                 batch["weight"][row, slot] = 1.0
             if not scored and self.labels is not None:
-                batch["labels"][row, slot] = self.labels[i] + (start if self.spans else 0)
+                own = rows_of(self.labels, np.array([i]))[0]
+                batch["labels"][row, slot] = own + (start if self.spans else 0)
         return batch
 
     def _example(self, i: int, draw: Draw | None) -> Fields:
@@ -143,7 +145,7 @@ class Examples(NamedTuple):
         span = slice(offsets[i], offsets[i + 1])
         fields = {"input_ids": ids[span], "token_type_ids": types[span]}
         if self.weights is not None:
-            labels = np.zeros(0, np.int32) if self.labels is None else self.labels
+            labels = np.zeros(0, np.int32) if self.labels is None else np.asarray(self.labels)
             fields |= {"labels": labels[span], "weights": self.weights[span]}
         if self.transform is None:
             return fields
@@ -162,8 +164,13 @@ def name_rows(indices: Int[np.ndarray, " b"], batch_size: int) -> Fields:
     return {"example_ids": np.pad(indices, (0, batch_size - len(indices))).astype(np.int32)}
 
 
+def rows_of(labels: np.ndarray | ClassSets, indices: Int[np.ndarray, " m"]) -> np.ndarray:
+    """The labels of some examples, as an array."""
+    return labels.flags(indices) if isinstance(labels, ClassSets) else labels[indices]
+
+
 def labels_and_weight(
-    labels: np.ndarray | None, indices: Int[np.ndarray, " b"], batch_size: int
+    labels: np.ndarray | ClassSets | None, indices: Int[np.ndarray, " b"], batch_size: int
 ) -> Fields:
     """Labels of some examples, if there are any, weight 1 and index; 0 in further rows."""
     batch = name_rows(indices, batch_size)
@@ -171,5 +178,5 @@ def labels_and_weight(
     batch["weight"][: len(indices)] = 1.0
     if labels is not None:
         batch["labels"] = np.zeros((batch_size, *labels.shape[1:]), labels.dtype)
-        batch["labels"][: len(indices)] = labels[indices]
+        batch["labels"][: len(indices)] = rows_of(labels, indices)
     return batch

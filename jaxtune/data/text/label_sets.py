@@ -8,9 +8,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
 
 from jaxtune.core.errors import UserError, nearest
+from jaxtune.data.sources.class_sets import ClassSets, of_pairs
 from jaxtune.data.sources.table import Table, bad_row, column, num_rows, where
 from jaxtune.data.text import labels
 from jaxtune.settings.data import ColumnSettings
@@ -26,12 +26,12 @@ class SetLabels(NamedTuple):
     """The classes of each row.
 
     Attributes:
-      flags: 1 where a class applies, 0 where not, float32 [n c].
+      sets: of n rows and c classes.
       names: c classes: those of training, then those that only this table has.
       notes: what a person should know of them.
     """
 
-    flags: Float32[np.ndarray, "n c"]
+    sets: ClassSets
     names: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
@@ -97,7 +97,7 @@ def set_names(train: Table, name: str) -> tuple[str, ...]:
 def encode_sets(
     table: Table, name: str, names: Sequence[str], on_unknown: str = "stop"
 ) -> SetLabels:
-    """1 where a row has a class, 0 where not.
+    """The classes that each row has.
 
     Args:
       table: n rows, from `read_sets`.
@@ -121,15 +121,12 @@ def encode_sets(
         files=[table.files[i] for i in places] if table.files else (),
     )
     indices, known, notes = labels.index_labels(lines, name, flat, names, on_unknown)
-    flags = np.zeros((len(rows), len(known)), np.float32)
-    flags[places, indices] = 1.0
-    return SetLabels(flags, known, notes)
+    sets = of_pairs(np.array(places), np.array(indices), len(rows), len(known))
+    return SetLabels(sets, known, notes)
 
 
-def encode_columns(
-    table: Table, columns: Sequence[str], names: Sequence[str]
-) -> Float32[np.ndarray, "n c"]:
-    """One column for each class, with 1 (true) where it applies and 0 (false) where not.
+def encode_columns(table: Table, columns: Sequence[str], names: Sequence[str]) -> ClassSets:
+    """The classes of each row, from a column for each class: 1 (true) where it applies, else 0.
 
     Args:
       table: n rows.
@@ -142,15 +139,16 @@ def encode_columns(
     """
     if tuple(names) == tuple(f"LABEL_{i}" for i in range(len(columns))):
         names = columns
-    encoded = np.zeros((num_rows(table), len(names)), np.float32)
+    rows, classes = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for name in columns:
         if name not in names:
             raise UserError(
                 f"config.data.label_columns has {name!r}, but the model's classes are"
                 f" {', '.join(names[:20])}.{nearest(name, names)}"
             )
-        encoded[:, names.index(name)] = _flags(table, name)
-    return encoded
+        rows.append(np.flatnonzero(_flags(table, name)))
+        classes.append(np.full(len(rows[-1]), names.index(name)))
+    return of_pairs(np.concatenate(rows), np.concatenate(classes), num_rows(table), len(names))
 
 
 def _flags(table: Table, name: str) -> list[float]:

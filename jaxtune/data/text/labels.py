@@ -252,9 +252,13 @@ def is_blank(value: Any) -> bool:
 
 def _labels(table: Table, name: str) -> list[str]:
     """The label of each row as the name of its class."""
-    declared = table.class_names.get(name, ())
+    declared, values = table.class_names.get(name, ()), column(table, name)
+    if {*map(type, values)} == {str}:
+        known = {value: label_of(value, declared) for value in {*values}}
+        if all(known.values()):
+            return [known[value] for value in values]
     labels = []
-    for i, value in enumerate(column(table, name)):
+    for i, value in enumerate(values):
         label = label_of(value, declared)
         if not label:
             raise bad_row(

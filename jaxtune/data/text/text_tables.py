@@ -64,12 +64,11 @@ def _set_rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> 
     if columns.label_columns:
         return Rows(texts, label_sets.encode_columns(table, columns.label_columns, names))
     found = label_sets.encode_sets(table, columns.label_column, names, columns.on_unknown_class)
-    return Rows(texts, found.flags, notes=found.notes)
+    return Rows(texts, found.sets, notes=found.notes)
 
 
 def _set_doubts(rows: Rows, names: Sequence[str]) -> list[str]:
-    counts = rows.labels.sum(axis=0).astype(int)
-    return [*doubts.of_classes(names, counts), *doubts.of_texts(rows.inputs)]
+    return [*doubts.of_classes(names, rows.labels.counts), *doubts.of_texts(rows.inputs)]
 
 
 def _target_rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows:
@@ -89,7 +88,7 @@ CLASSES = Reader(load_tables, _has_labels, _class_names, _class_rows, doubts=_cl
 """One class a row: labels int32 [n]."""
 
 CLASS_SETS = Reader(_load_sets, _has_labels, _set_names, _set_rows, doubts=_set_doubts)
-"""Any number of classes a row: labels float32 [n c], 1 where a class applies."""
+"""Any number of classes a row: labels `ClassSets` of n rows."""
 
 TARGETS = Reader(load_tables, _has_labels, lambda *_: (), _target_rows, doubts=_target_doubts)
 """Numbers: labels float32 [n k], one column for each of k targets."""
@@ -124,9 +123,9 @@ def encode(
     return Examples(found, rows.labels, transform=transform), notes
 
 
-def encode_once(folder: Path) -> Callable[..., tuple[Examples, list[str]]]:
-    """As `encode`, with the tokens kept in `folder`."""
-    return partial(encode, tokenize=partial(tokenize_once, folder))
+def once(folder: Path) -> dict[str, Any]:
+    """What of a task's data tokenizes no text a second time; the tokens are kept in `folder`."""
+    return {"encode": partial(encode, tokenize=partial(tokenize_once, folder))}
 
 
 def _dropout(tokenizer: Any, rate: float) -> Transform:

@@ -1,24 +1,20 @@
 """Tokens of texts, kept on disk from one run to the next by what they were made from."""
 
-import contextlib
 import hashlib
-import io
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from jaxtune.core.errors import UserError
+from jaxtune.data.text.token_parts import parts
 from jaxtune.data.text.tokenizer import FileTokenizer
-from jaxtune.data.text.tokens import Tokens, tokenize
-from jaxtune.io.atomic import write_atomic
+from jaxtune.data.text.tokens import Tokens, no_types, offsets_of, tokenize, types_of
+from jaxtune.io import array_cache
 
-MAX_BYTES = 2 << 30  # of all files; the ones not used for longest are removed
-_FORMAT = "3"
-_ARRAYS = ("input_ids", "token_type_ids", "offsets", "cut", "pad_token_id")
+_FORMAT = "4"
+_HASHED = 2000  # rows that are hashed at a time
 
 
 def tokenize_once(
@@ -30,21 +26,26 @@ def tokenize_once(
 ) -> tuple[Tokens, int]:
     """As `tokens.tokenize`, which is asked where `folder` has not the answer already.
 
+    The tokens go to the disk as they come and are mapped from there, so that they take no memory
+    that the system cannot take back.
+
     Args:
-      folder: holds a file for each answer. A damaged one is made again; one that cannot be written
-        is left out.
+      folder: holds a folder for each answer. A damaged one is made again; where none can be
+        written, the tokens are held in memory.
       tokenizer: of the model's folder.
       rows: one or two texts each.
       max_length: tokens, special ones included.
       track: shows progress.
     """
-    file = folder / f"{_digest(tokenizer, rows, max_length)}.npz"
-    kept = _read(file, len(rows))
+    key = _digest(tokenizer, rows, max_length)
+    kept = _load(folder, key, len(rows))
     if kept is not None:
         return kept
-    tokens, cut = tokenize(tokenizer, rows, max_length, track)
-    _write(file, tokens, cut)
-    return tokens, cut
+    try:
+        _write(folder, key, tokenizer, rows, max_length, track)
+    except OSError:  # such as a full disk
+        return tokenize(tokenizer, rows, max_length, track)
+    return _load(folder, key, len(rows)) or tokenize(tokenizer, rows, max_length, track)
 
 
 def _digest(tokenizer: FileTokenizer, rows: Sequence[tuple[str, ...]], max_length: int) -> str:
@@ -52,53 +53,54 @@ def _digest(tokenizer: FileTokenizer, rows: Sequence[tuple[str, ...]], max_lengt
     library = version("tokenizers")
     head = [_FORMAT, library, tokenizer.digest, max_length, len(rows), len(rows[0])]
     digest = hashlib.sha256(json.dumps(head).encode())
-    for row in rows:
-        for text in row:
-            data = text.encode("utf-8", "surrogatepass")
-            digest.update(b"%d:" % len(data) + data)  # so that no two lists read the same
+    for start in range(0, len(rows), _HASHED):
+        chunk = [rows[i] for i in range(start, min(start + _HASHED, len(rows)))]
+        texts = [text.encode("utf-8", "surrogatepass") for row in chunk for text in row]
+        sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+        digest.update(sizes.astype("<i8").tobytes())  # so that no two lists read the same
+        digest.update(b"".join(texts))
     return digest.hexdigest()
 
 
-def _read(file: Path, num_rows: int) -> tuple[Tokens, int] | None:
-    """What `file` holds; None where it is absent or damaged."""
+def _load(folder: Path, key: str, num_rows: int) -> tuple[Tokens, int] | None:
+    """An answer; None where it is absent or damaged."""
+    found = array_cache.load(folder, key)
+    if found is None:
+        return None
+    arrays, notes = found
     try:
-        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
-            ids, types, offsets, cut, pad = (arrays[name] for name in _ARRAYS)
-        os.utime(file)  # it was used
-    except Exception:  # zipfile and numpy raise whatever the damage leads to
+        ids, lengths = arrays["input_ids"], arrays["lengths"]
+        types = arrays["token_type_ids"] if "token_type_ids" in arrays else no_types(len(ids))
+        if len(lengths) != num_rows or len(ids) != len(types) or len(ids) != lengths.sum():
+            return None
+        tokens = Tokens(ids, types, offsets_of(lengths), int(notes["pad_token_id"]))
+        return tokens, int(notes["num_cut"])
+    except (KeyError, TypeError, ValueError):
         return None
-    good = (
-        ids.dtype == types.dtype == np.int32
-        and offsets.dtype == np.int64
-        and offsets.shape == (num_rows + 1,)
-        and ids.shape == types.shape == (offsets[-1],)
-        and cut.shape == pad.shape == ()
-    )
-    if not good:
-        return None
-    return Tokens(ids, types, offsets, int(pad)), int(cut)
 
 
-def _write(file: Path, tokens: Tokens, cut: int) -> None:
-    *arrays, pad_token_id = tokens
-    values = (*arrays, np.int64(cut), np.int64(pad_token_id))
-    stream = io.BytesIO()
-    np.savez(stream, **dict(zip(_ARRAYS, values, strict=True)))
-    content = stream.getvalue()
-    if len(content) > MAX_BYTES:
-        return
-    # Such as a full disk; another run may remove files too.
-    with contextlib.suppress(OSError, UserError):
-        write_atomic(file, content)
-        _trim(file.parent, MAX_BYTES)
+def _write(
+    folder: Path,
+    key: str,
+    tokenizer: FileTokenizer,
+    rows: Sequence[tuple[str, ...]],
+    max_length: int,
+    track: Callable[[Iterable[int]], Iterable[int]],
+) -> None:
+    """Tokenizes, a part after the other to the disk.
 
-
-def _trim(folder: Path, most: int) -> None:
-    """Removes the files that were not used for longest, until the rest has at most `most` bytes."""
-    found = [(file.stat().st_mtime_ns, file.stat().st_size, file) for file in folder.glob("*.npz")]
-    total = sum(size for _, size, _ in found)
-    for _, size, file in sorted(found):
-        if total <= most:
-            return
-        file.unlink(missing_ok=True)
-        total -= size
+    Raises:
+      OSError: it cannot be written.
+    """
+    notes = {"num_cut": 0, "pad_token_id": tokenizer.pad_token_id}
+    plain, typed = 0, False  # tokens so far, and whether any of a type other than 0
+    with array_cache.keep(folder, key, notes) as append:
+        for part in parts(tokenizer, rows, max_length, track):
+            if part.token_type_ids is not None and not typed:
+                append({"token_type_ids": np.zeros(plain, np.uint8)})
+                typed = True
+            append({"input_ids": part.input_ids, "lengths": part.lengths.astype(np.int32)})
+            if typed:
+                append({"token_type_ids": types_of(part)})
+            plain += len(part.input_ids)
+            notes["num_cut"] += part.num_cut

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxtune.core.errors import UserError
 
 SPECIAL = tuple(f"{name}_token" for name in ("pad", "unk", "cls", "sep", "mask", "bos", "eos"))
@@ -108,7 +110,7 @@ class FileTokenizer:
         Raises:
           UserError: the tokenizer cannot do it, such as one without a token for unknown words.
         """
-        side = self._config.get("truncation_side") or "right"
+        side = self.truncation_side
         with told_of(self.place):
             if cut is not None:
                 length, strategy, stride = cut
@@ -133,6 +135,16 @@ class FileTokenizer:
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         """The tokens as they stand in the vocabulary."""
         return [self.backend_tokenizer.id_to_token(int(i)) for i in ids]
+
+    @property
+    def truncation_side(self) -> str:
+        """Where what is too long is cut, `right` or `left`."""
+        return self._config.get("truncation_side") or "right"
+
+    @cached_property
+    def id_dtype(self) -> np.dtype:
+        """The smaller of uint16 and int32 that holds the id of every token."""
+        return np.dtype(np.uint16 if max(self.get_vocab().values()) < 2**16 else np.int32)
 
     @cached_property
     def digest(self) -> str:

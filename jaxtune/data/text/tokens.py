@@ -4,15 +4,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Int32
+from jaxtyping import Int, Int32, Int64, UInt8
 
-from jaxtune.data.text.tokenizer import Cut, FileTokenizer
+from jaxtune.data.text.token_parts import Part, parts
+from jaxtune.data.text.tokenizer import FileTokenizer
 from jaxtune.data.text.tokenizer_files import load_tokenizer
 
 __all__ = ["Tokens", "join", "load_tokenizer", "tokenize"]
-
-_CHUNK = 2000  # texts tokenized at a time, so that progress can be shown
-
 
 _Ids = Sequence[int] | Int32[np.ndarray, " t"]
 
@@ -21,14 +19,14 @@ class Tokens(NamedTuple):
     """n sequences of T tokens in all, one after the other: no padding.
 
     Attributes:
-      input_ids: of all tokens.
-      token_type_ids: 0 for the first text, 1 for the second.
+      input_ids: of all tokens; of texts uint16 where the vocabulary fits, else int32.
+      token_type_ids: 0 for the first text, 1 for the second; where all are 0 they take no memory.
       offsets: sequence i is the slice offsets[i] : offsets[i + 1].
       pad_token_id: fills rows up.
     """
 
-    input_ids: Int32[np.ndarray, " T"]
-    token_type_ids: Int32[np.ndarray, " T"]
+    input_ids: Int[np.ndarray, " T"]
+    token_type_ids: Int[np.ndarray, " T"]
     offsets: Int[np.ndarray, " n+1"]
     pad_token_id: int = 0
 
@@ -61,20 +59,31 @@ def tokenize(
     Returns:
       (tokens, how many texts were cut).
     """
-    ids: list[list[int]] = []
-    types: list[list[int]] = []
-    cut = 0
-    for start in track(range(0, len(rows), _CHUNK)):
-        chunk = [row[0] if len(row) == 1 else row for row in rows[start : start + _CHUNK]]
-        encoded = tokenizer.encode(chunk)
-        long = [i for i, tokens in enumerate(encoded) if len(tokens) > max_length]
-        again = tokenizer.encode([chunk[i] for i in long], cut=Cut(max_length)) if long else []
-        for i, short in zip(long, again, strict=True):
-            encoded[i] = short
-        cut += len(long)
-        ids += [tokens.ids for tokens in encoded]
-        types += [tokens.type_ids for tokens in encoded]
-    return join(ids, types, tokenizer.pad_token_id), cut
+    found = list(parts(tokenizer, rows, max_length, track))
+    ids = np.concatenate([np.zeros(0, tokenizer.id_dtype), *(part.input_ids for part in found)])
+    lengths = np.concatenate([np.zeros(0, np.int64), *(part.lengths for part in found)])
+    types = no_types(len(ids))
+    if any(part.token_type_ids is not None for part in found):
+        own = (types_of(part) for part in found)
+        types = np.concatenate([*own])
+    tokens = Tokens(ids, types, offsets_of(lengths), tokenizer.pad_token_id)
+    return tokens, sum(part.num_cut for part in found)
+
+
+def no_types(size: int) -> UInt8[np.ndarray, " T"]:
+    """Zeros that take no memory."""
+    return np.broadcast_to(np.zeros((), np.uint8), size)
+
+
+def types_of(part: Part) -> UInt8[np.ndarray, " T"]:
+    """The token types of a part."""
+    types = part.token_type_ids
+    return no_types(len(part.input_ids)) if types is None else types
+
+
+def offsets_of(lengths: Int[np.ndarray, " n"]) -> Int64[np.ndarray, " n+1"]:
+    """Where each of some sequences begins, one after the other, and where the last one ends."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
 def join(ids: Sequence[_Ids], types: Sequence[_Ids] | None, pad_token_id: int) -> Tokens:
@@ -85,9 +94,9 @@ def join(ids: Sequence[_Ids], types: Sequence[_Ids] | None, pad_token_id: int) -
       types: of the same; None for 0 everywhere.
       pad_token_id: as in `Tokens`.
     """
-    offsets = np.concatenate([[0], np.cumsum([len(tokens) for tokens in ids])]).astype(np.int64)
+    offsets = offsets_of(np.array([len(tokens) for tokens in ids], np.int64))
     flat = _flat(ids)
-    flat_types = np.zeros_like(flat) if types is None else _flat(types)
+    flat_types = no_types(len(flat)) if types is None else _flat(types)
     return Tokens(flat, flat_types, offsets, pad_token_id)
 
 

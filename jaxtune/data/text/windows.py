@@ -1,7 +1,12 @@
 """Questions and contexts to token windows: a long context becomes several that overlap."""
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,14 +14,20 @@ from jaxtyping import Int32
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources.rows import Rows
-from jaxtune.data.text import tokens
+from jaxtune.data.text import window_arrays
 from jaxtune.data.text.examples import Examples
 from jaxtune.data.text.squad import Answer, Question
 from jaxtune.data.text.text_tables import Track
-from jaxtune.data.text.tokenizer import Cut, FileTokenizer
+from jaxtune.data.text.tokenizer import FileTokenizer
+from jaxtune.data.text.tokens import Tokens, offsets_of
+from jaxtune.data.text.window_arrays import Limits, WindowArrays, spans_of
+from jaxtune.io import array_cache
 from jaxtune.settings.data import AnswerSettings, DataSettings
 
-_CHUNK = 1000  # questions tokenized at a time, so that progress can be shown
+_FORMAT = "1"  # of what is kept
+
+Make = Callable[[FileTokenizer, Sequence[Question], Limits, Track], tuple[WindowArrays, int]]
+"""(tokenizer, questions, limits, progress) -> (windows, how many questions were cut)."""
 
 
 class Window(NamedTuple):
@@ -39,8 +50,79 @@ class Window(NamedTuple):
     rules: AnswerSettings
 
 
+class Windows(Sequence[Window]):
+    """The windows of all questions, each made when it is asked for."""
+
+    def __init__(self, rows: Rows, arrays: WindowArrays, rules: AnswerSettings) -> None:
+        """Holds what they are made of."""
+        self.rows, self.arrays = rows, arrays
+        self._begins, self._spans = spans_of(arrays)
+        self._rules = {
+            may: dataclasses.replace(rules, allow_no_answer=may)
+            if rules.allow_no_answer is None
+            else rules
+            for may in (False, True)
+        }
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._begins)
+
+    def __getitem__(self, i: Any) -> Any:
+        """One window, or some."""
+        if isinstance(i, slice):
+            return [self[place] for place in range(*i.indices(len(self)))]
+        row, first, count = (
+            int(part[i]) for part in (self.arrays.rows, self.arrays.firsts, self.arrays.counts)
+        )
+        begin = int(self._begins[i])
+        question, labels = self.rows.inputs[row], self.rows.labels
+        answers = None if labels is None else labels[row]
+        spans = self._spans[begin : begin + count]
+        return Window(row, question, answers, first, spans, self._rules[question.may_lack_answer])
+
+    def __iter__(self) -> Iterator[Window]:
+        return (self[i] for i in range(len(self)))
+
+
+def make(
+    tokenizer: FileTokenizer, questions: Sequence[Question], limits: Limits, track: Track
+) -> tuple[WindowArrays, int]:
+    """The windows of questions, in memory."""
+    found, cuts = zip(*window_arrays.parts(tokenizer, questions, limits, track), strict=True)
+    fields = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    return WindowArrays(*fields), sum(cuts)
+
+
+def make_once(
+    folder: Path,
+    tokenizer: FileTokenizer,
+    questions: Sequence[Question],
+    limits: Limits,
+    track: Track,
+) -> tuple[WindowArrays, int]:
+    """As `make`, which is asked where `folder` has not the answer already."""
+    key = _digest(tokenizer, questions, limits)
+    kept = _load(folder, key, len(questions))
+    if kept is not None:
+        return kept
+    notes = {"num_cut": 0}
+    try:
+        with array_cache.keep(folder, key, notes) as append:
+            for found, cut in window_arrays.parts(tokenizer, questions, limits, track):
+                append(found._asdict())
+                notes["num_cut"] += cut
+    except OSError:  # such as a full disk
+        return make(tokenizer, questions, limits, track)
+    return _load(folder, key, len(questions)) or make(tokenizer, questions, limits, track)
+
+
 def encode(
-    rows: Rows, tokenizer: FileTokenizer, settings: DataSettings, track: Track = iter
+    rows: Rows,
+    tokenizer: FileTokenizer,
+    settings: DataSettings,
+    track: Track = iter,
+    make: Make = make,
 ) -> tuple[Examples, list[str]]:
     """Tokenizes questions with their contexts, in windows of at most `max_length` tokens.
 
@@ -49,6 +131,7 @@ def encode(
       tokenizer: from `load_tokenizer`.
       settings: of the tokens `max_length` is read, and all of the answers.
       track: shows progress.
+      make: as `windows.make`.
 
     Returns:
       (Examples with a `Window` each as `info`, and as labels int32 [n 2] the positions of first and
@@ -59,29 +142,47 @@ def encode(
     """
     size, stride = settings.tokens.max_length, settings.answers.doc_stride
     limit = _question_limit(tokenizer, size, stride)
-    ids: list[list[int]] = []
-    types: list[list[int]] = []
-    windows: list[Window] = []
-    num_cut = 0
-    for start in track(range(0, len(rows.inputs), _CHUNK)):
-        part = rows.inputs[start : start + _CHUNK]
-        questions, cut = _cut_questions(tokenizer, part, limit)
-        num_cut += cut
-        pairs = zip(questions, (question.context for question in part), strict=True)
-        encoded = tokenizer.encode([*pairs], cut=Cut(size, "only_second", stride))
-        for i, whole in enumerate(encoded):
-            for piece in (whole, *whole.overflowing):
-                ids.append(piece.ids)
-                types.append(piece.type_ids)
-                windows.append(_window(rows, start + i, piece, settings.answers))
-    labels = None if rows.labels is None else np.array([_label(w) for w in windows], np.int32)
-    found = tokens.join(ids, types, tokenizer.pad_token_id)
-    examples = Examples(found, labels, info=windows, spans=True)
-    notes = _notes(examples, len(rows.inputs), size, stride)
+    arrays, num_cut = make(tokenizer, rows.inputs, Limits(size, stride, limit), track)
+    windows = Windows(rows, arrays, settings.answers)
+    labels = None if rows.labels is None else _labels(rows.labels, arrays)
+    ids, types = arrays.input_ids, arrays.token_type_ids
+    found = Tokens(ids, types, offsets_of(arrays.lengths), tokenizer.pad_token_id)
+    notes = _notes(rows, arrays, labels, size, stride)
     if num_cut:
         share = f"{num_cut} of {len(rows.inputs)} questions"
         notes.insert(0, f"{share} are longer than {limit} tokens and were cut")
-    return examples, notes
+    return Examples(found, labels, info=windows, spans=True), notes
+
+
+def once(folder: Path) -> dict[str, Any]:
+    """What of a task's data makes no window a second time; they are kept in `folder`."""
+    return {"encode": partial(encode, make=partial(make_once, folder))}
+
+
+def _digest(tokenizer: FileTokenizer, questions: Sequence[Question], limits: Limits) -> str:
+    """Of all that the windows follow from."""
+    library = version("tokenizers")
+    head = ["windows", _FORMAT, library, tokenizer.digest, *limits, len(questions)]
+    digest, last = hashlib.sha256(json.dumps(head).encode()), ""
+    for question in questions:
+        # A context may have many questions, one after the other.
+        context = None if question.context == last else question.context
+        last = question.context
+        digest.update(json.dumps([question.question, context]).encode())
+    return digest.hexdigest()
+
+
+def _load(folder: Path, key: str, num_rows: int) -> tuple[WindowArrays, int] | None:
+    """An answer; None where it is absent or damaged."""
+    found = array_cache.load(folder, key)
+    if found is None:
+        return None
+    try:
+        arrays = WindowArrays(**found[0])
+        good = len(arrays.rows) >= num_rows and arrays.lengths.sum() == len(arrays.input_ids)
+        return (arrays, int(found[1]["num_cut"])) if good else None
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _question_limit(tokenizer: FileTokenizer, size: int, stride: int) -> int:
@@ -97,57 +198,43 @@ def _question_limit(tokenizer: FileTokenizer, size: int, stride: int) -> int:
     return limit
 
 
-def _cut_questions(
-    tokenizer: FileTokenizer, questions: Sequence[Question], limit: int
-) -> tuple[list[str], int]:
-    """The questions cut to so many tokens, and how many were cut."""
-    # White space before a question would be many tokens; some of SQuAD's have that.
-    texts = [question.question.strip() for question in questions]
-    num_cut = 0
-    for i, encoded in enumerate(tokenizer.encode(texts, special=False)):
-        if len(encoded) > limit:
-            texts[i] = texts[i][: encoded.offsets[limit][0]].rstrip()
-            num_cut += 1
-    return texts, num_cut
-
-
-def _window(rows: Rows, row: int, encoded: Any, rules: AnswerSettings) -> Window:
-    question = rows.inputs[row]
-    sides = encoded.sequence_ids
-    count = sides.count(1)
-    first = sides.index(1) if count else len(sides)
-    spans = encoded.offsets[first : first + count]
-    if rules.allow_no_answer is None:
-        rules = dataclasses.replace(rules, allow_no_answer=question.may_lack_answer)
-    answers = None if rows.labels is None else rows.labels[row]
-    return Window(row, question, answers, first, np.array(spans, np.int32).reshape(-1, 2), rules)
-
-
-def _label(window: Window) -> tuple[int, int]:
+def _labels(
+    answers: Sequence[tuple[Answer, ...]], arrays: WindowArrays
+) -> Int32[np.ndarray, "w 2"]:
     """The positions of the first and last token of the first answer; (0, 0) without one."""
-    if not window.answers or not len(window.spans):
-        return 0, 0
-    answer = window.answers[0]
-    stop = answer.start + len(answer.text)
-    begins, ends = window.spans.T
-    if answer.start < begins[0] or stop > ends[-1]:
-        return 0, 0
+    begins, spans = spans_of(arrays)
+    own = np.array([(a[0].start, a[0].start + len(a[0].text)) if a else (-1, -1) for a in answers])
+    start, stop = own.reshape(-1, 2)[arrays.rows].T
+    has = np.flatnonzero((start >= 0) & (arrays.counts > 0))
+    lo, count, start, stop = begins[has], arrays.counts[has], start[has], stop[has]
+    inside = (spans[lo, 0] <= start) & (stop <= spans[lo + count - 1, 1])
+    # One search in all contexts: those of each have numbers of their own.
+    apart = 1 + max(int(spans.max(initial=0)), int(own.max(initial=0)))
+    context = np.repeat(np.arange(len(arrays.context_sizes)), arrays.context_sizes) * apart
+    here = arrays.contexts[has].astype(np.int64) * apart
     # A byte-level token may be a part of a character, and begin with the space before a word.
-    start = int(np.searchsorted(ends, answer.start, side="right"))
-    end = int(np.searchsorted(begins, stop, side="left")) - 1
-    return (window.first + start, window.first + end) if start <= end else (0, 0)
+    first = np.searchsorted(context + spans[:, 1], here + start, side="right")
+    last = np.searchsorted(context + spans[:, 0], here + stop, side="left") - 1
+    first, last = (np.clip(place, lo, lo + count) - lo for place in (first, last + 1))
+    last -= 1
+    labels = np.zeros((len(begins), 2), np.int32)
+    found = arrays.firsts[has, None] + np.stack([first, last], axis=1)
+    labels[has] = np.where((inside & (first <= last))[:, None], found, 0)
+    return labels
 
 
-def _notes(examples: Examples, num_rows: int, size: int, stride: int) -> list[str]:
-    notes, windows = [], examples.info
-    if len(windows) > num_rows:
+def _notes(
+    rows: Rows, arrays: WindowArrays, labels: np.ndarray | None, size: int, stride: int
+) -> list[str]:
+    notes, num_rows = [], len(rows.inputs)
+    if len(arrays.rows) > num_rows:
         notes.append(
-            f"{num_rows} questions make {len(windows)} windows of at most {size} tokens, which"
+            f"{num_rows} questions make {len(arrays.rows)} windows of at most {size} tokens, which"
             f" share {stride}"
         )
-    if examples.labels is not None:
-        inside = {w.row for w, (_, end) in zip(windows, examples.labels, strict=True) if end}
-        lost = len({w.row for w in windows if w.answers} - inside)
+    if labels is not None:
+        inside = len(np.unique(arrays.rows[labels[:, 1] > 0]))
+        lost = sum(map(bool, rows.labels)) - inside
         if lost:
             notes.append(f"{lost} of {num_rows} answers are wholly in no window; raise doc_stride")
     return notes
