@@ -81,9 +81,14 @@ def drop_probabilities(
     noise_ids: UInt32[Array, "b s"],
 ) -> Float[Array, "b h q s"]:
     """`dropout` of what the tokens `asking` attend to the others with, in each of h heads."""
-    heads = _mix(jnp.arange(x.shape[1], dtype=jnp.uint32))
-    columns = _mix(noise_ids[:, None, None, :] + heads[:, None, None])  # [b h 1 s]
+    columns = columns_of_heads(noise_ids[:, None, None, :], x.shape[1])  # [b h 1 s]
     return dropout(x, rate, key, asking[:, None, :, None], columns)
+
+
+def columns_of_heads(noise_ids: UInt32[Array, "b 1 m n"], h: int) -> UInt32[Array, "b h m n"]:
+    """Ids of tokens that are attended to, other ones in each of h heads."""
+    heads = _mix(jnp.arange(h, dtype=jnp.uint32))
+    return _mix(noise_ids + heads[:, None, None])
 
 
 def same_key(key: PRNGKey, part: Int[Array, ""]) -> PRNGKey:

@@ -61,6 +61,14 @@ def attention_values(
     return product(probs, value.transpose(0, 2, 1, 3), dtype).transpose(0, 2, 1, 3)
 
 
+def wide_product(
+    a: Float[Array, "*l m k"], b: Float[Array, "*l k n"], dtype: Any
+) -> Float[Array, "*l m n"]:
+    """`a b` of operands rounded to `dtype`, in float32 at least."""
+    wide = jnp.promote_types(dtype, jnp.float32)
+    return jnp.matmul(a.astype(dtype), b.astype(dtype), preferred_element_type=wide)
+
+
 def attention_kernel(dtype: Any, head_size: int, dropout_rate: float) -> str:
     """What computes attention on the default device: `cudnn`, fused, or `xla`.
 
