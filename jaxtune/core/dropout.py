@@ -8,6 +8,9 @@ together; a hash that compilers fuse into the multiplication costs next to nothi
 is drawn twice. Keys are still JAX's own.
 """
 
+import dataclasses
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,6 +86,25 @@ def drop_probabilities(
     """`dropout` of what the tokens `asking` attend to the others with, in each of h heads."""
     columns = columns_of_heads(noise_ids[:, None, None, :], x.shape[1])  # [b h 1 s]
     return dropout(x, rate, key, asking[:, None, :, None], columns)
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("key", "asking", "noise_ids"),
+    meta_fields=("rate",),
+)
+@dataclasses.dataclass(frozen=True)
+class Drop:
+    """What `drop_probabilities` takes, for those who call it for a part of a row at a time."""
+
+    rate: float
+    key: PRNGKey
+    asking: UInt32[Array, "b q"]
+    noise_ids: UInt32[Array, "b s"]
+
+    def __call__(self, x: Float[Array, "b h q s"]) -> Float[Array, "b h q s"]:
+        """See `drop_probabilities`."""
+        return drop_probabilities(x, self.rate, self.key, self.asking, self.noise_ids)
 
 
 def columns_of_heads(noise_ids: UInt32[Array, "b 1 m n"], h: int) -> UInt32[Array, "b h m n"]:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxtune.core import dropout
-from jaxtune.core.types import PRNGKey
+from jaxtune.core.dropout import Drop
 from jaxtune.models.products import wide_product
 from jaxtune.models.sight import BLIND, FREE, HIDDEN, Sight, sees
 
@@ -33,15 +33,6 @@ class Blocks(NamedTuple):
     queries: int
     keys: int
     rows: int
-
-
-class Drop(NamedTuple):
-    """Dropout of probabilities; see `jaxtune.core.dropout.drop_probabilities`."""
-
-    rate: float
-    key: PRNGKey
-    asking: UInt32[Array, "b q"]
-    noise_ids: UInt32[Array, "b s"]
 
 
 class Side(NamedTuple):
@@ -121,8 +112,7 @@ def needed_blocks(
     """
     ends = [[end.reshape(groups, -1, end.shape[1]) for end in _ends(side)] for side in sides]
     (first_q, low_q, last_q, high_q), (first_k, low_k, last_k, high_k) = (
-        [end[:, :, None] if i == 0 else end[:, None] for end in four]
-        for i, four in enumerate(ends)
+        [end[:, :, None] if i == 0 else end[:, None] for end in four] for i, four in enumerate(ends)
     )  # [g n 1 r] and [g 1 m r]
     after = 0 if causal else window
     is_before = _precedes((first_k, low_k), (last_q, high_q), after)
@@ -150,7 +140,7 @@ def _precedes(a: tuple[Array, Array], b: tuple[Array, Array], slack: int | None)
 
 
 def _in_blocks(x: Array, size: int, rows: int, filler: int = 0) -> Array:
-    """[b t ...] -> [g n r size ...] -> [(g n) r size ...]: rows in groups of r, tokens in blocks."""
+    """[b t ...] -> [(g n) r size ...]: rows in g groups of r, tokens in n blocks."""
     b, t, *rest = x.shape
     count = -(-t // size)
     widths = [(0, 0), (0, count * size - t), *[(0, 0)] * len(rest)]
@@ -160,13 +150,16 @@ def _in_blocks(x: Array, size: int, rows: int, filler: int = 0) -> Array:
 
 def _from_blocks(x: Float[Array, "n r h size k"], b: int, t: int) -> Float[Array, "b t h k"]:
     """The inverse of `_in_blocks` followed by a transposition."""
-    n, rows, h, size, k = x.shape
+    _, rows, h, size, k = x.shape
     x = x.reshape(b // rows, -1, rows, h, size, k).transpose(0, 2, 1, 4, 3, 5)
     return x.reshape(b, -1, h, k)[:, :t]
 
 
 def _heads(x: Float[Array, "b t h k"], size: int, rows: int) -> Float[Array, "n r h size k"]:
     return _in_blocks(x, size, rows).transpose(0, 1, 3, 2, 4)
+
+
+_Sums = tuple[Array, ...]
 
 
 class _Tile(NamedTuple):
@@ -207,7 +200,7 @@ def _forward(
     wide = jnp.promote_types(fixed.dtype, jnp.float32)
     least = jnp.finfo(wide).min
 
-    def body(tile: _Tile, sums: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def body(tile: _Tile, sums: _Sums) -> _Sums:
         mixed, total, most = (x[tile.asking] for x in sums)
         scores = wide_product(queries[tile.asking], keys[tile.asked], fixed.dtype)  # [r h q s]
         scores = jnp.where(_seen(fixed, sides, tile, False), scores, least)
@@ -239,7 +232,7 @@ def _backward(fixed: _Fixed, saved: Any, g: Float[Array, "b q h k"]) -> tuple[An
     turned = [x.swapaxes(-1, -2) for x in (queries, grads, keys)]
     means = jnp.sum(_heads(g.astype(wide) * out.astype(wide), size_q, rows), axis=-1)  # [n r h q]
 
-    def body(tile: _Tile, sums: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def body(tile: _Tile, sums: _Sums) -> _Sums:
         i, j = tile.asking, tile.asked
         scores = wide_product(keys[j], turned[0][i], fixed.dtype)  # [r h s q]
         scores = scores - log_totals[i][..., None, :]
@@ -267,12 +260,12 @@ _attend.defvjp(_forward, _backward)
 
 def _seen(fixed: _Fixed, sides: tuple[Side, Side], tile: _Tile, turned: bool) -> Array:
     """Who sees whom in a tile: [r 1 q s], or [r 1 s q] if turned."""
-    groups = _pair(sides, "groups", tile, turned)
+    asking, asked = _pair(sides, "groups", tile, turned)
     ahead = None
     if sides[0].positions is not None:
-        asking, asked = _pair(sides, "positions", tile, turned)
-        ahead = asked - asking
-    return sees(*groups, ahead, fixed.causal, fixed.window)
+        places = _pair(sides, "positions", tile, turned)
+        ahead = places[1] - places[0]
+    return sees(asking, asked, ahead, fixed.causal, fixed.window)
 
 
 def _pair(sides: tuple[Side, Side], name: str, tile: _Tile, turned: bool) -> list[Array]:

@@ -68,9 +68,7 @@ class Sight:
         before = ((0, 0), (count, 0))
         positions = None if self.positions is None else jnp.pad(self.positions, before)
         asked = jnp.pad(self.asked, before, constant_values=FREE)
-        return dataclasses.replace(
-            self, asked=asked, positions=positions, free=self.free + count
-        )
+        return dataclasses.replace(self, asked=asked, positions=positions, free=self.free + count)
 
     def bias(self) -> Bias:
         """For all queries and keys at once."""
