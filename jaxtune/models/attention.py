@@ -179,7 +179,7 @@ class SelfAttention(nn.Module):
             if kernel == "banded":
                 attended = banded_attention(*arguments, _band(bias.window or 0))
             else:
-                attended = blockwise_attention(*arguments, _blocks(query, key))
+                attended = blockwise_attention(*arguments, _blocks(query, key, bias))
             return attended.reshape(b, q, h * k)
         bias = bias.bias() if isinstance(bias, Sight) else bias
         if kernel == "cudnn":
@@ -200,7 +200,7 @@ class SelfAttention(nn.Module):
             return "cudnn"
         if not isinstance(bias, Sight):
             return "xla"
-        return choose_path(q, key.shape[1], bias.window if bias.is_dense else None)
+        return choose_path(q, key.shape[1], bias.window if bias.in_order else None)
 
     def _dense(self, features: int, name: str, init: Init | None = None) -> Dense:
         init = self.kernel_init if init is None else init
@@ -212,9 +212,14 @@ def _band(window: int) -> int:
     return max(window, 64)
 
 
-def _blocks(query: Float[Array, "b q h k"], key: Float[Array, "b s h k"]) -> Blocks:
-    """A CPU takes row by row, whose block stays in its cache; others have use for all at once."""
+def _blocks(query: Float[Array, "b q h k"], key: Float[Array, "b s h k"], seen: Sight) -> Blocks:
+    """A CPU takes row by row, whose block stays in its cache; others have use for all at once.
+
+    Of packed rows, small blocks leave out more of what is not seen.
+    """
     b, q, s = *query.shape[:2], key.shape[1]
-    rows = 1 if jax.default_backend() == "cpu" and isinstance(b, int) else b
-    size = 256 if rows == 1 else 512
-    return Blocks(min(size, -(-q // 8) * 8), min(size, -(-s // 8) * 8), rows)
+    if jax.default_backend() == "cpu" and isinstance(b, int):
+        sizes, rows = (128, 128) if seen.is_packed else (256, 512), 1
+    else:
+        sizes, rows = (256, 256) if seen.is_packed else (512, 512), b
+    return Blocks(*(min(size, -(-n // 8) * 8) for size, n in zip(sizes, (q, s), strict=True)), rows)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, Shaped, UInt32
 
 from jaxtune.core import dropout
 from jaxtune.core.dropout import Drop
@@ -159,6 +159,16 @@ def _heads(x: Float[Array, "b t h k"], size: int, rows: int) -> Float[Array, "n 
     return _in_blocks(x, size, rows).transpose(0, 1, 3, 2, 4)
 
 
+def _block(x: Shaped[Array, "n ..."], place: Int[Array, ""]) -> Shaped[Array, "..."]:
+    return jax.lax.dynamic_index_in_dim(x, place, keepdims=False)
+
+
+def _put(
+    x: Shaped[Array, "n ..."], block: Shaped[Array, "..."], place: Int[Array, ""]
+) -> Shaped[Array, "n ..."]:
+    return jax.lax.dynamic_update_index_in_dim(x, block, place, 0)
+
+
 _Sums = tuple[Array, ...]
 
 
@@ -177,7 +187,7 @@ def _loop(fixed: _Fixed, sides: tuple[Side, Side], b: int, body: Any, start: Any
     chosen = jnp.nonzero(needed.reshape(-1), size=needed.size, fill_value=0)[0]
 
     def run(i: Array, sums: Any) -> Any:
-        place = chosen[i]
+        place = _block(chosen, i)
         return body(_Tile(place // m, place // (n * m) * m + place % m), sums)
 
     return jax.lax.fori_loop(0, jnp.sum(needed), run, start)
@@ -201,17 +211,19 @@ def _forward(
     least = jnp.finfo(wide).min
 
     def body(tile: _Tile, sums: _Sums) -> _Sums:
-        mixed, total, most = (x[tile.asking] for x in sums)
-        scores = wide_product(queries[tile.asking], keys[tile.asked], fixed.dtype)  # [r h q s]
+        i, j = tile
+        # Read once, or the compiler copies the whole sums for each block.
+        mixed, total, most = jax.lax.optimization_barrier(tuple(_block(x, i) for x in sums))
+        scores = wide_product(_block(queries, i), _block(keys, j), fixed.dtype)  # [r h q s]
         scores = jnp.where(_seen(fixed, sides, tile, False), scores, least)
         higher = jnp.maximum(most, jnp.max(scores, axis=-1))
         probs = jnp.exp(scores - higher[..., None])
         scale = jnp.exp(most - higher)
         total = total * scale + jnp.sum(probs, axis=-1)
         probs = _dropped(fixed, sides, tile, rng, probs, False)
-        mixed = mixed * scale[..., None] + wide_product(probs, values[tile.asked], fixed.dtype)
-        new = (mixed, total, higher)
-        return tuple(x.at[tile.asking].set(y) for x, y in zip(sums, new, strict=True))
+        mixed = mixed * scale[..., None] + wide_product(probs, _block(values, j), fixed.dtype)
+        new = zip(sums, (mixed, total, higher), strict=True)
+        return tuple(_put(x, y, i) for x, y in new)
 
     # What is hidden has half of this at most, so it weighs nothing beside the lowest maximum.
     one = jnp.zeros(queries.shape[:-1], wide)
@@ -234,18 +246,18 @@ def _backward(fixed: _Fixed, saved: Any, g: Float[Array, "b q h k"]) -> tuple[An
 
     def body(tile: _Tile, sums: _Sums) -> _Sums:
         i, j = tile.asking, tile.asked
-        scores = wide_product(keys[j], turned[0][i], fixed.dtype)  # [r h s q]
-        scores = scores - log_totals[i][..., None, :]
+        scores = wide_product(_block(keys, j), _block(turned[0], i), fixed.dtype)  # [r h s q]
+        scores = scores - _block(log_totals, i)[..., None, :]
         probs = jnp.where(_seen(fixed, sides, tile, True), jnp.exp(scores), 0)
-        by_probs = wide_product(values[j], turned[1][i], fixed.dtype)
+        by_probs = wide_product(_block(values, j), _block(turned[1], i), fixed.dtype)
         by_probs = _dropped(fixed, sides, tile, rng, by_probs, True)
-        by_scores = probs * (by_probs - means[i][..., None, :])
+        by_scores = probs * (by_probs - _block(means, i)[..., None, :])
         kept = _dropped(fixed, sides, tile, rng, probs, True)
-        by_query = wide_product(turned[2][j], by_scores, fixed.dtype)  # [r h k q]
-        by_key = wide_product(by_scores, queries[i], fixed.dtype)
-        by_value = wide_product(kept, grads[i], fixed.dtype)
+        by_query = wide_product(_block(turned[2], j), by_scores, fixed.dtype)  # [r h k q]
+        by_key = wide_product(by_scores, _block(queries, i), fixed.dtype)
+        by_value = wide_product(kept, _block(grads, i), fixed.dtype)
         added = zip(sums, (i, j, j), (by_query, by_key, by_value), strict=True)
-        return tuple(x.at[place].add(y) for x, place, y in added)
+        return tuple(_put(x, _block(x, place) + y, place) for x, place, y in added)
 
     start = tuple(jnp.zeros(x.shape, wide) for x in (turned[0], keys, values))
     by_query, by_key, by_value = _loop(fixed, sides, b, body, start)
@@ -270,7 +282,7 @@ def _seen(fixed: _Fixed, sides: tuple[Side, Side], tile: _Tile, turned: bool) ->
 
 def _pair(sides: tuple[Side, Side], name: str, tile: _Tile, turned: bool) -> list[Array]:
     """A field of the queries and of the keys of a tile, to be broadcast against each other."""
-    values = [getattr(side, name)[place] for side, place in zip(sides, tile, strict=True)]
+    values = [_block(getattr(side, name), place) for side, place in zip(sides, tile, strict=True)]
     axes = ((1, 2), (1, 3)) if turned else ((1, 3), (1, 2))
     return [jnp.expand_dims(x, axis) for x, axis in zip(values, axes, strict=True)]
 

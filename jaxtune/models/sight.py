@@ -26,7 +26,7 @@ FREE, HIDDEN, BLIND = -1, -2, -3
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=("asking", "asked", "asking_positions", "positions"),
-    meta_fields=("causal", "window", "is_dense", "free"),
+    meta_fields=("causal", "window", "in_order", "is_packed", "free"),
 )
 @dataclasses.dataclass(frozen=True)
 class Sight:
@@ -39,8 +39,9 @@ class Sight:
       positions: likewise, of the keys.
       causal: a token sees itself and those before it.
       window: a token sees those at most so many positions away; None for all.
-      is_dense: whether positions are those in the row but for where they start, so that what is
+      in_order: whether positions are those in the row but for where they start, so that what is
         near by position is near in the row.
+      is_packed: whether rows hold several groups.
       free: how many keys all see; they stand before the others.
     """
 
@@ -50,7 +51,8 @@ class Sight:
     positions: Int[Array, "b s"] | None = None
     causal: bool = False
     window: int | None = None
-    is_dense: bool = True
+    in_order: bool = True
+    is_packed: bool = False
     free: int = 0
 
     def pick(self, places: Places) -> "Sight":
@@ -60,7 +62,7 @@ class Sight:
         asking, positions = self.asking, self.asking_positions
         positions = None if positions is None else pick(positions, places)
         return dataclasses.replace(
-            self, asking=pick(asking, places), asking_positions=positions, is_dense=False
+            self, asking=pick(asking, places), asking_positions=positions, in_order=False
         )
 
     def behind(self, count: int) -> "Sight":
@@ -121,13 +123,13 @@ def sight_of(batch: Batch, causal: bool, window: int | None) -> Sight:
       causal: see `Sight`.
       window: likewise.
     """
-    packed = "segment_ids" in batch
-    if packed:
+    is_packed = "segment_ids" in batch
+    if is_packed:
         groups = batch["segment_ids"]
         asking, asked = (jnp.where(groups > 0, groups, none) for none in (BLIND, HIDDEN))
     else:
         asked = jnp.where(batch["attention_mask"] > 0, 1, HIDDEN)
         asking = jnp.ones_like(asked)
     positions = positions_of(batch) if causal or window is not None else None
-    is_dense = packed or "position_ids" not in batch
-    return Sight(asking, asked, positions, positions, causal, window, is_dense)
+    in_order = is_packed or "position_ids" not in batch
+    return Sight(asking, asked, positions, positions, causal, window, in_order, is_packed)

@@ -24,6 +24,7 @@ from jaxtune.analysis.audit import (
 from jaxtune.core import paths, trees
 from jaxtune.core.units import human_bytes, human_seconds
 from jaxtune.data.batching import batches
+from jaxtune.models.attention import choose_path
 from jaxtune.parallel import multihost
 from jaxtune.parallel.sharding import spell
 from jaxtune.run.console import Report
@@ -232,20 +233,26 @@ def _optimizer(run: Run) -> str:
 
 
 def _attention_rows(run: Run) -> list[tuple[str, str]]:
-    """Which kernel computes attention, where there is a choice."""
-    if jax.default_backend() == "cpu" or _reads_images(run):
+    """What computes attention in rows of the largest shape, where there is a choice."""
+    if _reads_images(run):
         return []
-    words = [" and ".join(sorted(_kernels(run, train))) for train in (True, False)]
+    length = _empty_batch(run)["input_ids"].shape[1]
+    if jax.default_backend() == "cpu":
+        if choose_path(length, length) == "xla":
+            return []
+        return [("attention", f"{_kernels(run, True)} in rows of {length:,} tokens")]
+    words = [_kernels(run, train) for train in (True, False)]
     return [("attention", f"{words[0]} in training, {words[1]} in evaluation")]
 
 
-def _kernels(run: Run, train: bool) -> set[str]:
-    """Those of all attentions of the model, by tracing it."""
+def _kernels(run: Run, train: bool) -> str:
+    """Those of all attentions of the model, by tracing it; see `attention.choose_path`."""
     found: set[str] = set()
 
     def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         if context.method_name == "attend":
-            found.add(context.module.kernel(args[0].shape[-1], train))
+            query, key, _, bias, _, noise_ids = args
+            found.add(context.module.kernel(query, key, bias, noise_ids))
         return call(*args, **kwargs)
 
     def forward(params: Any, batch: Any) -> Any:
@@ -253,7 +260,7 @@ def _kernels(run: Run, train: bool) -> set[str]:
 
     with nn.intercept_methods(note):
         jax.eval_shape(forward, run.params, _empty_batch(run))
-    return found
+    return " and ".join(sorted(found))
 
 
 def _sharding_rows(run: Run, trainable: Any) -> list[tuple[str, str]]:
