@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxtune.core.types import Batch
+from jaxtune.models.attention_path import band, choose_path
 from jaxtune.models.banded import banded_attention
 from jaxtune.models.blockwise import Blocks, blockwise_attention
 from jaxtune.models.inputs import positions_of
@@ -25,28 +26,8 @@ from jaxtune.models.products import attention_kernel, dense_attention, fused_att
 from jaxtune.models.sight import Bias, Sight, near, sight_of
 from jaxtune.parallel.collectives import split_features
 
-LONG = 512
-"""Tokens of a row from which on its scores are no longer computed all at once."""
-
 Seen = Bias | Sight
 """Which tokens see which: spelled out for short rows, in few numbers for long ones."""
-
-
-def choose_path(queries: int, keys: int, window: int | None = None) -> str:
-    """How attention is computed, by the shape of the scores of a row.
-
-    Args:
-      queries: of a row; where this or the next is no number, as in an export for any length, all
-        scores are computed at once.
-      keys: of a row.
-      window: how far tokens see, where what is near by position is near in the row; else None.
-
-    Returns:
-      `xla`, all scores at once; `banded`, of the blocks next to each; or `blockwise`.
-    """
-    if not isinstance(queries, int) or not isinstance(keys, int) or queries * keys < LONG**2:
-        return "xla"
-    return "banded" if window is not None and 3 * _band(window) <= keys else "blockwise"
 
 
 def attention_bias(batch: Batch, *, causal: bool = False, window: int | None = None) -> Seen:
@@ -177,7 +158,7 @@ class SelfAttention(nn.Module):
         if isinstance(bias, Sight) and kernel in ("banded", "blockwise"):
             arguments = query, key, value, bias, self.dtype, dropout.of_pairs(noise_ids, asking)
             if kernel == "banded":
-                attended = banded_attention(*arguments, _band(bias.window or 0))
+                attended = banded_attention(*arguments, band(bias.window or 0))
             else:
                 attended = blockwise_attention(*arguments, _blocks(query, key, bias))
             return attended.reshape(b, q, h * k)
@@ -207,11 +188,6 @@ class SelfAttention(nn.Module):
         return dense(features, init, self.dtype, name, self.use_bias)
 
 
-def _band(window: int) -> int:
-    """Queries of a block that sees its surroundings alone."""
-    return max(window, 64)
-
-
 def _blocks(query: Float[Array, "b q h k"], key: Float[Array, "b s h k"], seen: Sight) -> Blocks:
     """A CPU takes row by row, whose block stays in its cache; others have use for all at once.
 
@@ -222,4 +198,5 @@ def _blocks(query: Float[Array, "b q h k"], key: Float[Array, "b s h k"], seen: 
         sizes, rows = (128, 128) if seen.is_packed else (256, 512), 1
     else:
         sizes, rows = (256, 256) if seen.is_packed else (512, 512), b
-    return Blocks(*(min(size, -(-n // 8) * 8) for size, n in zip(sizes, (q, s), strict=True)), rows)
+    size_q, size_s = (min(size, -(-n // 8) * 8) for size, n in zip(sizes, (q, s), strict=True))
+    return Blocks(size_q, size_s, rows)

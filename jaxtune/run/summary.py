@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
@@ -24,9 +23,9 @@ from jaxtune.analysis.audit import (
 from jaxtune.core import paths, trees
 from jaxtune.core.units import human_bytes, human_seconds
 from jaxtune.data.batching import batches
-from jaxtune.models.attention import choose_path
 from jaxtune.parallel import multihost
 from jaxtune.parallel.sharding import spell
+from jaxtune.run.attention_rows import attention_rows
 from jaxtune.run.console import Report
 from jaxtune.run.hooks import Hook, Moment
 from jaxtune.run.loop import Fit
@@ -64,7 +63,7 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
         names = ", ".join(pretrained.class_names[:10])
         rows.append(("classes", f"{len(pretrained.class_names)}: {names}"))
     rows += [
-        *_attention_rows(run),
+        *attention_rows(run),
         ("batches", f"{settings.train.batch_size} {_shapes(run)}"),
         *_memory_rows(run),
         ("steps", f"{run.goal.num_steps} ({run.goal.steps_per_epoch} an epoch)"),
@@ -230,37 +229,6 @@ def _optimizer(run: Run) -> str:
     clip = f", clip {o.clip_norm}" if o.clip_norm else ""
     warm = f"warm-up {o.warmup_fraction:.0%}"
     return f"{o.name}, {o.schedule} from {o.learning_rate:g}, {warm}, decay {o.weight_decay}{clip}"
-
-
-def _attention_rows(run: Run) -> list[tuple[str, str]]:
-    """What computes attention in rows of the largest shape, where there is a choice."""
-    if _reads_images(run):
-        return []
-    length = _empty_batch(run)["input_ids"].shape[1]
-    if jax.default_backend() == "cpu":
-        if choose_path(length, length) == "xla":
-            return []
-        return [("attention", f"{_kernels(run, True)} in rows of {length:,} tokens")]
-    words = [_kernels(run, train) for train in (True, False)]
-    return [("attention", f"{words[0]} in training, {words[1]} in evaluation")]
-
-
-def _kernels(run: Run, train: bool) -> str:
-    """Those of all attentions of the model, by tracing it; see `attention.choose_path`."""
-    found: set[str] = set()
-
-    def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        if context.method_name == "attend":
-            query, key, _, bias, _, noise_ids = args
-            found.add(context.module.kernel(query, key, bias, noise_ids))
-        return call(*args, **kwargs)
-
-    def forward(params: Any, batch: Any) -> Any:
-        return run.tuning.apply_fn(params, batch, key=jax.random.key(0), train=train)
-
-    with nn.intercept_methods(note):
-        jax.eval_shape(forward, run.params, _empty_batch(run))
-    return " and ".join(sorted(found))
 
 
 def _sharding_rows(run: Run, trainable: Any) -> list[tuple[str, str]]:

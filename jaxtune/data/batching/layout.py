@@ -9,6 +9,7 @@ from jaxtyping import Int
 from jaxtune.data.batching import batches, packing
 from jaxtune.data.batching.batches import BatchIndex
 from jaxtune.data.batching.packing import Packing, RowShape
+from jaxtune.models.attention_path import USUAL, AttentionCost
 
 NUM_LENGTHS = 4  # padded lengths of the bucketed layout: each is one more compilation
 NUM_ROW_SHAPES = 3  # of the packed layout
@@ -124,6 +125,7 @@ def choose_layout(
     batch_size: int,
     limit: int | None = None,
     multiple: int = 1,
+    attention: AttentionCost = USUAL,
 ) -> Layout:
     """Chooses the shapes for some examples.
 
@@ -133,11 +135,12 @@ def choose_layout(
       batch_size: examples of a batch.
       limit: the positions that the model has.
       multiple: the rows of a batch are a multiple of it.
+      attention: what it costs the model, by which packed rows are chosen.
     """
     splits = [lengths] if isinstance(lengths, np.ndarray) else list(lengths)
     num_lengths = NUM_LENGTHS if kind == "bucketed" else 1
     padded = batches.choose_lengths(np.concatenate(splits), num_lengths, limit)
     if kind != "packed":
         return Layout(kind, batch_size, padded, None, multiple)
-    chosen = packing.choose_packing(splits, batch_size, NUM_ROW_SHAPES, multiple)
+    chosen = packing.choose_packing(splits, batch_size, NUM_ROW_SHAPES, multiple, attention)
     return Layout(kind, batch_size, padded, chosen, multiple)
