@@ -1,5 +1,8 @@
 """How attention is computed, by the shape of a row, and what that costs."""
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import NamedTuple
 
 LONG = 512
@@ -7,6 +10,17 @@ LONG = 512
 
 _IN_BLOCKS = 0.5  # of the cost of a score, where rows are attended to block by block
 _SLACK = 256  # keys beside those of its example that a token is computed with in a packed row
+_counting = contextvars.ContextVar("counting", default=False)
+
+
+@contextlib.contextmanager
+def all_at_once() -> Iterator[None]:
+    """In it all scores are computed at once, for JAX counts the body of a loop as run once."""
+    token = _counting.set(True)
+    try:
+        yield
+    finally:
+        _counting.reset(token)
 
 
 def band(window: int) -> int:
@@ -26,7 +40,8 @@ def choose_path(queries: int, keys: int, window: int | None = None) -> str:
     Returns:
       `xla`, all scores at once; `banded`, of the blocks next to each; or `blockwise`.
     """
-    if not isinstance(queries, int) or not isinstance(keys, int) or queries * keys < LONG**2:
+    known = isinstance(queries, int) and isinstance(keys, int)
+    if not known or queries * keys < LONG**2 or _counting.get():
         return "xla"
     return "banded" if window is not None and 3 * band(window) <= keys else "blockwise"
 
@@ -47,6 +62,9 @@ class AttentionCost(NamedTuple):
     def of_token(self, length: int, own: float) -> float:
         """What a token costs, attention counted.
 
+        No long row is taken to be cheaper than the longest short one, so that texts which fit short
+        rows stay in them.
+
         Args:
           length: of its row.
           own: tokens of its example, on the average over tokens.
@@ -59,7 +77,7 @@ class AttentionCost(NamedTuple):
             in_band = self.local * min(3 * band(self.window or 0), length)
         else:
             in_band = self.local * _IN_BLOCKS * keys
-        return 1 + self.of_key * (in_blocks + in_band)
+        return 1 + self.of_key * max(in_blocks + in_band, LONG)
 
 
 USUAL = AttentionCost()
