@@ -8,6 +8,7 @@ import jax
 import optax
 
 from jaxtune.core.types import ApplyFn, Batch, LossFn, Params
+from jaxtune.models.attention_path import all_at_once
 from jaxtune.training.state import init_state
 from jaxtune.training.step import make_train_step
 from jaxtune.tuning import partition
@@ -24,7 +25,8 @@ def step_flops(
     """Counts the operations of one training step on abstract values.
 
     The count is of the program before XLA's own simplifications, within 1% of that of the compiled
-    program for a BERT. The body of a loop (`jax.lax.scan`) is counted once, however often it runs.
+    program for a BERT. The body of a loop (`jax.lax.scan`) is counted once, however often it runs;
+    of attention all scores are counted, also where a long row is attended to block by block.
 
     Args:
       apply_fn: the model.
@@ -42,7 +44,7 @@ def step_flops(
     state = jax.eval_shape(lambda p: init_state(p, tx, jax.random.key(0)), trainable)
     step = make_train_step(apply_fn, loss_fn, tx)
     # JAX counts the uncompiled program on the CPU alone; the products are the same elsewhere.
-    with _on_cpu():
+    with _on_cpu(), all_at_once():
         try:
             costs = jax.jit(step).lower(state, frozen, batch).cost_analysis()
         except NotImplementedError:  # an operation that has no CPU version

@@ -8,6 +8,7 @@ together; a hash that compilers fuse into the multiplication costs next to nothi
 is drawn twice. Keys are still JAX's own.
 """
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -84,9 +85,33 @@ def drop_probabilities(
     noise_ids: UInt32[Array, "b s"],
 ) -> Float[Array, "b h q s"]:
     """`dropout` of what the tokens `asking` attend to the others with, in each of h heads."""
-    heads = _mix(jnp.arange(x.shape[1], dtype=jnp.uint32))
-    columns = _mix(noise_ids[:, None, None, :] + heads[:, None, None])  # [b h 1 s]
+    columns = columns_of_heads(noise_ids[:, None, None, :], x.shape[1])  # [b h 1 s]
     return dropout(x, rate, key, asking[:, None, :, None], columns)
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("key", "asking", "noise_ids"),
+    meta_fields=("rate",),
+)
+@dataclasses.dataclass(frozen=True)
+class Drop:
+    """What `drop_probabilities` takes, for those who call it for a part of a row at a time."""
+
+    rate: float
+    key: PRNGKey
+    asking: UInt32[Array, "b q"]
+    noise_ids: UInt32[Array, "b s"]
+
+    def __call__(self, x: Float[Array, "b h q s"]) -> Float[Array, "b h q s"]:
+        """See `drop_probabilities`."""
+        return drop_probabilities(x, self.rate, self.key, self.asking, self.noise_ids)
+
+
+def columns_of_heads(noise_ids: UInt32[Array, "b 1 m n"], h: int) -> UInt32[Array, "b h m n"]:
+    """Ids of tokens that are attended to, other ones in each of h heads."""
+    heads = _mix(jnp.arange(h, dtype=jnp.uint32))
+    return _mix(noise_ids + heads[:, None, None])
 
 
 def same_key(key: PRNGKey, part: Int[Array, ""]) -> PRNGKey:

@@ -1,11 +1,13 @@
 """Multi-head attention, and which tokens see which.
 
-Softmax is float32 at least, whatever the products are computed in.
+Softmax is float32 at least, whatever the products are computed in. Short rows are attended to all
+at once; in long ones, whose scores would be too many to keep, a block at a time.
 
 Source: Vaswani et al. 2017, Attention Is All You Need.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -14,47 +16,53 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxtune.core.types import Batch
+from jaxtune.models.attention_path import band, choose_path
+from jaxtune.models.banded import banded_attention
+from jaxtune.models.blockwise import Blocks, blockwise_attention
 from jaxtune.models.inputs import positions_of
 from jaxtune.models.layers import Dense, Dropout, Init, NoiseIds, dense
 from jaxtune.models.places import Places, pick, pick_noise_ids
-from jaxtune.models.products import (
-    activation_dtype,
-    attention_kernel,
-    attention_scores,
-    attention_values,
-    fused_attention,
-)
+from jaxtune.models.products import attention_kernel, dense_attention, fused_attention
+from jaxtune.models.sight import Bias, Sight, near, sight_of
 from jaxtune.parallel.collectives import split_features
 
-Bias = Float[Array, "b 1 q t"]
-"""0 where a key may be attended to, the lowest finite float32 where it may not; of [b 1 1 t] where
-what is seen does not depend on who looks."""
+Seen = Bias | Sight
+"""Which tokens see which: spelled out for short rows, in few numbers for long ones."""
 
 
-def attention_bias(batch: Batch, *, causal: bool = False, window: int | None = None) -> Bias:
+def attention_bias(batch: Batch, *, causal: bool = False, window: int | None = None) -> Seen:
     """Which tokens of a batch see which.
 
     Args:
-      batch: with `attention_mask` [b t], 0 at padding; or, of packed rows, `segment_ids` [b t].
+      batch: with `attention_mask` [b t], 0 at padding; or, of packed rows, `segment_ids` [b t],
+        each segment's tokens one after the other.
       causal: a token sees itself and those before it.
       window: a token sees those at most so many positions away; None for all.
 
     Returns:
-      [b 1 1 t], or [b 1 t t] where what is seen depends on who looks.
+      [b 1 1 t], or [b 1 t t] where what is seen depends on who looks; a `Sight` of long rows.
     """
-    if "segment_ids" in batch:
-        segments = batch["segment_ids"]
-        allowed = segments[:, None, :, None] == segments[:, None, None, :]  # [b 1 q t]
+    is_packed = "segment_ids" in batch
+    shown = batch["segment_ids" if is_packed else "attention_mask"]
+    if choose_path(shown.shape[1], shown.shape[1]) != "xla":
+        return sight_of(batch, causal, window)
+    if is_packed:
+        allowed = shown[:, None, :, None] == shown[:, None, None, :]  # [b 1 q t]
     else:
-        allowed = batch["attention_mask"][:, None, None, :] > 0  # [b 1 1 t]
+        allowed = shown[:, None, None, :] > 0  # [b 1 1 t]
     if causal or window is not None:
         positions = positions_of(batch)
         ahead = positions[:, None, None, :] - positions[:, None, :, None]  # [b 1 q t]
-        if causal:
-            allowed = allowed & (ahead <= 0)
-        if window is not None:
-            allowed = allowed & (jnp.abs(ahead) <= window)
+        allowed = near(allowed, ahead, causal, window)
     return jnp.where(allowed, 0.0, jnp.finfo(jnp.float32).min)
+
+
+def no_bias(b: int, t: int) -> Seen:
+    """All of t tokens see each other."""
+    if choose_path(t, t) == "xla":
+        return jnp.zeros((1, 1, 1, 1))
+    groups = jnp.zeros((b, t), jnp.int32)
+    return Sight(groups, groups)
 
 
 class SelfAttention(nn.Module):
@@ -83,7 +91,7 @@ class SelfAttention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b t d"],
-        bias: Bias,
+        bias: Seen,
         noise_ids: NoiseIds,
         places: Places = None,
         rotate: Callable[[Float[Array, "b t h k"]], Float[Array, "b t h k"]] | None = None,
@@ -92,7 +100,7 @@ class SelfAttention(nn.Module):
 
         Args:
           x: hidden states.
-          bias: added to the scores before the softmax.
+          bias: added to the scores before the softmax, or what it follows from.
           noise_ids: of the tokens.
           places: of the tokens whose output is wanted; None for all, q = t.
           rotate: of queries and keys, by their positions.
@@ -117,7 +125,9 @@ class SelfAttention(nn.Module):
         if rotate is not None:
             query, key = rotate(query), rotate(key)
         query = pick(query, places_left)
-        if places is not None and bias.shape[2] != 1:
+        if isinstance(bias, Sight):
+            bias = bias.pick(places)
+        elif places is not None and bias.shape[2] != 1:
             bias = jnp.take_along_axis(bias, places[:, None, :, None], axis=2)
         attended = self.attend(query, key, value, bias, asking_ids, noise_ids)
         if self.output is None:
@@ -129,7 +139,7 @@ class SelfAttention(nn.Module):
         query: Float[Array, "b q h k"],
         key: Float[Array, "b s h k"],
         value: Float[Array, "b s h k"],
-        bias: Float[Array, "b 1 q s"],
+        bias: Seen,
         asking: NoiseIds,
         noise_ids: NoiseIds,
     ) -> Float[Array, "b q d"]:
@@ -139,27 +149,54 @@ class SelfAttention(nn.Module):
           query: of the tokens whose output is wanted.
           key: of those that may be attended to.
           value: likewise.
-          bias: added to the scores before the softmax.
+          bias: added to the scores before the softmax, [b 1 q s], or what it follows from.
           asking: noise ids of the queries' tokens.
           noise_ids: of the keys' tokens.
         """
         b, q, h, k = query.shape
+        kernel, dropout = self.kernel(query, key, bias, noise_ids), Dropout(self.dropout_rate)
+        if isinstance(bias, Sight) and kernel in ("banded", "blockwise"):
+            arguments = query, key, value, bias, self.dtype, dropout.of_pairs(noise_ids, asking)
+            if kernel == "banded":
+                attended = banded_attention(*arguments, band(bias.window or 0))
+            else:
+                attended = blockwise_attention(*arguments, _blocks(query, key, bias))
+            return attended.reshape(b, q, h * k)
+        bias = bias.bias() if isinstance(bias, Sight) else bias
+        if kernel == "cudnn":
+            attended = fused_attention(query, key, value, bias, self.dtype)
+        else:
+            drop = partial(dropout, noise_ids=noise_ids, asking=asking)
+            attended = dense_attention(query, key, value, bias, self.dtype, drop)
+        return attended.reshape(b, q, h * k)
+
+    def kernel(self, query: Array, key: Array, bias: Seen, noise_ids: NoiseIds) -> str:
+        """What computes attention, for arguments of `attend`: `cudnn`, or as of `choose_path`."""
+        q, k = query.shape[1], query.shape[-1]
+        rate = 0.0 if noise_ids is None else self.dropout_rate
         # JAX gives no gradient of an odd number of queries, and one query is quick in any case; and
         # what is exported for any number may be given an odd one.
-        if isinstance(q, int) and q % 2 == 0 and self.kernel(k, noise_ids is not None) == "cudnn":
-            attended = fused_attention(query, key, value, bias, self.dtype)
-            return attended.reshape(b, q, h * k)
-        scores = attention_scores(query / k**0.5, key, self.dtype)  # [b h q s]
-        scores = scores.astype(jnp.promote_types(self.dtype, jnp.float32)) + bias
-        probs = jax.nn.softmax(scores, axis=-1).astype(activation_dtype(self.dtype))
-        probs = Dropout(self.dropout_rate)(probs, noise_ids, asking)
-        return attention_values(probs, value, self.dtype).reshape(b, q, h * k)
-
-    def kernel(self, head_size: int, train: bool) -> str:
-        """See `products.attention_kernel`."""
-        rate = self.dropout_rate if train else 0.0
-        return attention_kernel(self.dtype, head_size, rate)
+        is_even = isinstance(q, int) and q % 2 == 0
+        if is_even and attention_kernel(self.dtype, k, rate) == "cudnn":
+            return "cudnn"
+        if not isinstance(bias, Sight):
+            return "xla"
+        return choose_path(q, key.shape[1], bias.window if bias.in_order else None)
 
     def _dense(self, features: int, name: str, init: Init | None = None) -> Dense:
         init = self.kernel_init if init is None else init
         return dense(features, init, self.dtype, name, self.use_bias)
+
+
+def _blocks(query: Float[Array, "b q h k"], key: Float[Array, "b s h k"], seen: Sight) -> Blocks:
+    """A CPU takes row by row, whose block stays in its cache; others have use for all at once.
+
+    Of packed rows, small blocks leave out more of what is not seen.
+    """
+    b, q, s = *query.shape[:2], key.shape[1]
+    if jax.default_backend() == "cpu" and isinstance(b, int):
+        sizes, rows = (128, 128) if seen.is_packed else (256, 512), 1
+    else:
+        sizes, rows = (256, 256) if seen.is_packed else (512, 512), b
+    size_q, size_s = (min(size, -(-n // 8) * 8) for size, n in zip(sizes, (q, s), strict=True))
+    return Blocks(size_q, size_s, rows)

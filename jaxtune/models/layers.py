@@ -60,6 +60,17 @@ class Dropout(nn.Module):
             return dropout.drop_features(inputs, self.rate, key, noise_ids)
         return dropout.drop_probabilities(inputs, self.rate, key, asking, noise_ids)
 
+    def of_pairs(self, noise_ids: NoiseIds, asking: NoiseIds) -> dropout.Drop | None:
+        """What a call does to probabilities, for one part of them at a time; None for nothing.
+
+        Args:
+          noise_ids: of the keys' tokens, [b s].
+          asking: of the queries' tokens, [b q].
+        """
+        if noise_ids is None or asking is None or not self.rate:
+            return None
+        return dropout.Drop(self.rate, self.make_rng("dropout"), asking, noise_ids)
+
 
 class Dense(nn.Dense):
     """`x W + b` by `products.product`."""

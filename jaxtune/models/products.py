@@ -10,6 +10,7 @@ bfloat16 give float32, and what stands between them stays float32. On other devi
 traffic counts for more, bfloat16 products give bfloat16.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -59,6 +60,39 @@ def attention_values(
     if not _copies_operands(dtype):
         return jnp.einsum("bhqs,bshk->bqhk", probs.astype(dtype), value.astype(dtype))
     return product(probs, value.transpose(0, 2, 1, 3), dtype).transpose(0, 2, 1, 3)
+
+
+def dense_attention(
+    query: Float[Array, "b q h k"],
+    key: Float[Array, "b s h k"],
+    value: Float[Array, "b s h k"],
+    bias: Float[Array, "b 1 q s"],
+    dtype: Any,
+    drop: Callable[[Array], Array] | None,
+) -> Float[Array, "b q h k"]:
+    """`drop(softmax(q k^T / sqrt(k) + bias)) v`, all scores at once.
+
+    Args:
+      query: q of them a row.
+      key: s of them a row.
+      value: likewise.
+      bias: 0 where a key may be attended to, very low elsewhere.
+      dtype: what the products are computed in; see `product`.
+      drop: what is done to the probabilities; None for nothing.
+    """
+    scores = attention_scores(query / query.shape[-1] ** 0.5, key, dtype)  # [b h q s]
+    scores = scores.astype(jnp.promote_types(dtype, jnp.float32)) + bias
+    probs = jax.nn.softmax(scores, axis=-1).astype(activation_dtype(dtype))
+    probs = probs if drop is None else drop(probs)
+    return attention_values(probs, value, dtype)
+
+
+def wide_product(
+    a: Float[Array, "*l m k"], b: Float[Array, "*l k n"], dtype: Any
+) -> Float[Array, "*l m n"]:
+    """`a b` of operands rounded to `dtype`, in float32 at least."""
+    wide = jnp.promote_types(dtype, jnp.float32)
+    return jnp.matmul(a.astype(dtype), b.astype(dtype), preferred_element_type=wide)
 
 
 def attention_kernel(dtype: Any, head_size: int, dropout_rate: float) -> str:

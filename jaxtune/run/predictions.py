@@ -17,6 +17,7 @@ from jaxtune.data.sources.memory import InMemory, from_memory
 from jaxtune.data.sources.table import Table
 from jaxtune.data.text import text_tables
 from jaxtune.export.adapter_folder import check_head
+from jaxtune.models.attention_cost import attention_cost
 from jaxtune.models.heads import mean_tokens
 from jaxtune.models.places import pick, places_of
 from jaxtune.run.console import Report
@@ -117,7 +118,8 @@ def choose(saved: SavedModel, lengths: Int[np.ndarray, " n"], batch_size: int) -
     """The layout of batches of examples with these lengths: packed where they are texts."""
     limit = getattr(saved.pretrained.config, "max_length", 1)
     kind = "bucketed" if saved.task.head == "image" else "packed"
-    return choose_layout(kind, lengths, batch_size, limit)
+    attention = attention_cost(saved.pretrained.design)
+    return choose_layout(kind, lengths, batch_size, limit, attention=attention)
 
 
 def _checked(

@@ -17,6 +17,7 @@ from jaxtune.data.batching.stream import Stream
 from jaxtune.data.sources.rows import read_data
 from jaxtune.data.sources.table import Table
 from jaxtune.frozen.plan import TrunkPlan, plan_trunk
+from jaxtune.models.attention_cost import attention_cost
 from jaxtune.models.design import Design, Outputs, choose_outputs, make_design
 from jaxtune.models.family import Family, check_shared_heads, with_statistics
 from jaxtune.models.pretrained import Pretrained, load_weights
@@ -85,7 +86,7 @@ def prepare(
     pretrained = _load(settings, design, plan.sharding)
     params = _extend(settings, strategy, pretrained.params, plan.sharding)
     stage_labels, notes = _with_new_parts(settings, plan.stage_labels, params, pretrained)
-    layout, eval_layout = _choose_layouts(settings, task, read.examples, source, plan.sharding)
+    layout, eval_layout = _choose_layouts(settings, task, read.examples, design, plan.sharding)
     return Run(
         settings=_resolve(settings, read.settings, source.path, pretrained.sha256),
         task=task,
@@ -203,7 +204,7 @@ def _choose_layouts(
     settings: Settings,
     task: Task,
     examples: dict[str, Any],
-    source: Source,
+    design: Design,
     sharding: Sharding | None,
 ) -> tuple[Layout, Layout]:
     """Of training and of evaluation. Images are all of one size, whatever the layout."""
@@ -212,10 +213,16 @@ def _choose_layouts(
     others = [part for split, part in lengths.items() if split != "train"]
     seen = others or [lengths["train"]]
     shares = 1 if sharding is None else sharding.num_shares
-    limit, parts = getattr(source.config, "max_length", 1), train.num_microbatches * shares
+    choose = partial(
+        choose_layout,
+        kind,
+        limit=getattr(design.source.config, "max_length", 1),
+        attention=attention_cost(design),
+    )
+    parts = train.num_microbatches * shares
     return (
-        choose_layout(kind, lengths["train"], train.batch_size, limit, multiple=parts),
-        choose_layout(kind, seen, train.eval_batch_size, limit, multiple=shares),
+        choose(lengths["train"], train.batch_size, multiple=parts),
+        choose(seen, train.eval_batch_size, multiple=shares),
     )
 
 

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
@@ -26,6 +25,7 @@ from jaxtune.core.units import human_bytes, human_seconds
 from jaxtune.data.batching import batches
 from jaxtune.parallel import multihost
 from jaxtune.parallel.sharding import spell
+from jaxtune.run.attention_rows import attention_rows
 from jaxtune.run.console import Report
 from jaxtune.run.hooks import Hook, Moment
 from jaxtune.run.loop import Fit
@@ -63,7 +63,7 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
         names = ", ".join(pretrained.class_names[:10])
         rows.append(("classes", f"{len(pretrained.class_names)}: {names}"))
     rows += [
-        *_attention_rows(run),
+        *attention_rows(run),
         ("batches", f"{settings.train.batch_size} {_shapes(run)}"),
         *_memory_rows(run),
         ("steps", f"{run.goal.num_steps} ({run.goal.steps_per_epoch} an epoch)"),
@@ -229,31 +229,6 @@ def _optimizer(run: Run) -> str:
     clip = f", clip {o.clip_norm}" if o.clip_norm else ""
     warm = f"warm-up {o.warmup_fraction:.0%}"
     return f"{o.name}, {o.schedule} from {o.learning_rate:g}, {warm}, decay {o.weight_decay}{clip}"
-
-
-def _attention_rows(run: Run) -> list[tuple[str, str]]:
-    """Which kernel computes attention, where there is a choice."""
-    if jax.default_backend() == "cpu" or _reads_images(run):
-        return []
-    words = [" and ".join(sorted(_kernels(run, train))) for train in (True, False)]
-    return [("attention", f"{words[0]} in training, {words[1]} in evaluation")]
-
-
-def _kernels(run: Run, train: bool) -> set[str]:
-    """Those of all attentions of the model, by tracing it."""
-    found: set[str] = set()
-
-    def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        if context.method_name == "attend":
-            found.add(context.module.kernel(args[0].shape[-1], train))
-        return call(*args, **kwargs)
-
-    def forward(params: Any, batch: Any) -> Any:
-        return run.tuning.apply_fn(params, batch, key=jax.random.key(0), train=train)
-
-    with nn.intercept_methods(note):
-        jax.eval_shape(forward, run.params, _empty_batch(run))
-    return found
 
 
 def _sharding_rows(run: Run, trainable: Any) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from jaxtune.core import dropout
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import ApplyFn, Params, PRNGKey
+from jaxtune.models.sight import Sight
 from jaxtune.tuning import injection
 from jaxtune.tuning.extended import insert
 from jaxtune.tuning.selective import HEAD
@@ -99,8 +100,11 @@ def _before(
         return jnp.concatenate([jnp.broadcast_to(heads, shape), text], axis=1)  # [b p+s h k]
 
     length = held["key"].shape[0]
-    bias = jnp.broadcast_to(bias, (*bias.shape[:-1], key.shape[1]))
-    bias = jnp.pad(bias, ((0, 0), (0, 0), (0, 0), (length, 0)))  # no bias on the prefix
+    if isinstance(bias, Sight):
+        bias = bias.behind(length)
+    else:
+        bias = jnp.broadcast_to(bias, (*bias.shape[:-1], key.shape[1]))
+        bias = jnp.pad(bias, ((0, 0), (0, 0), (0, 0), (length, 0)))  # no bias on the prefix
     if noise_ids is not None:
         own = dropout.noise_ids_of(jnp.full(length, _NO_EXAMPLE), jnp.arange(length))
         own = jnp.broadcast_to(own, (noise_ids.shape[0], length))

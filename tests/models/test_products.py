@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxtune.models import attention, products
-from jaxtune.run import summary
+from jaxtune.run.attention_rows import attention_rows
 from jaxtune.run.console import Report
 from jaxtune.run.prepare import prepare
 
@@ -142,6 +142,6 @@ def test_the_summary_names_the_kernels(monkeypatch, tiny_families, tiny_settings
         settings, model=dataclasses.replace(settings.model, from_scratch=True)
     )
     run = prepare(settings, Report())
-    assert summary._attention_rows(run) == []
+    assert attention_rows(run) == []
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert summary._attention_rows(run) == [("attention", "xla in training, xla in evaluation")]
+    assert attention_rows(run) == [("attention", "xla in training, xla in evaluation")]

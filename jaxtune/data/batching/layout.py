@@ -10,6 +10,7 @@ from jaxtune.data.batching import batches, capped, packing
 from jaxtune.data.batching.batches import BatchIndex
 from jaxtune.data.batching.capped import Caps
 from jaxtune.data.batching.packing import Packing, RowShape
+from jaxtune.models.attention_path import USUAL, AttentionCost
 
 NUM_LENGTHS = 4  # padded lengths of the bucketed layout: each is one more compilation
 NUM_ROW_SHAPES = 3  # of the packed layout
@@ -141,6 +142,7 @@ def choose_layout(
     batch_size: int,
     limit: int | None = None,
     multiple: int = 1,
+    attention: AttentionCost = USUAL,
 ) -> Layout:
     """Chooses the shapes for some examples.
 
@@ -150,6 +152,7 @@ def choose_layout(
       batch_size: examples of a batch.
       limit: the positions that the model has.
       multiple: the rows of a batch are a multiple of it.
+      attention: what it costs the model, by which packed rows are chosen.
     """
     splits = [lengths] if isinstance(lengths, np.ndarray) else list(lengths)
     num_lengths = NUM_LENGTHS if kind == "bucketed" else 1
@@ -161,5 +164,5 @@ def choose_layout(
             choose = capped.choose_caps if isinstance(lengths, np.ndarray) else capped.limit_caps
             caps = choose(np.concatenate(splits), padded, batch_size)
         return Layout(kind, batch_size, padded, None, multiple, caps)
-    chosen = packing.choose_packing(splits, batch_size, NUM_ROW_SHAPES, multiple)
+    chosen = packing.choose_packing(splits, batch_size, NUM_ROW_SHAPES, multiple, attention)
     return Layout(kind, batch_size, padded, chosen, multiple)

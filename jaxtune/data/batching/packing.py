@@ -13,14 +13,12 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxtune.data.batching.batches import MULTIPLE
+from jaxtune.models.attention_path import USUAL, AttentionCost
 
 _SAMPLED, _FEWEST = 2048, 16  # examples that the shapes are chosen by, and batches of them
 _PARTNERS = 32  # rows, the emptiest, with which the fullest one may exchange examples
 _QUANTILES = (0.5, 0.9, 1.0)  # of the tokens of a batch, for which numbers of rows are looked at
 _TRIED_ROWS = 6  # those of them that batches are packed into
-# What a token costs for each token of its row, beside what it costs by itself: its attention. Of a
-# model 384 wide, measured on a CPU; a wider one attends for less.
-_ATTENTION = 1 / 512
 
 
 class RowShape(NamedTuple):
@@ -29,10 +27,22 @@ class RowShape(NamedTuple):
     rows: int
     length: int
 
-    @property
-    def cost(self) -> float:
-        """Of a step, in tokens."""
-        return self.rows * self.length * (1 + _ATTENTION * self.length)
+
+class Costs(NamedTuple):
+    """What steps cost.
+
+    Attributes:
+      attention: of the model.
+      own: tokens of a token's example, on the average.
+    """
+
+    attention: AttentionCost
+    own: float
+
+    def of(self, shape: RowShape) -> float:
+        """Of a step, in tokens that attend to nothing."""
+        each = self.attention.of_token(shape.length, self.own)
+        return shape.rows * shape.length * each
 
 
 class Packing(NamedTuple):
@@ -114,7 +124,11 @@ def pack(lengths: Sequence[int], rows: int, slots: int | None = None) -> list[li
 
 
 def choose_packing(
-    splits: Sequence[Int[np.ndarray, " n"]], batch_size: int, num_shapes: int, multiple: int = 1
+    splits: Sequence[Int[np.ndarray, " n"]],
+    batch_size: int,
+    num_shapes: int,
+    multiple: int = 1,
+    attention: AttentionCost = USUAL,
 ) -> Packing:
     """Chooses the shapes in which batches cost least.
 
@@ -124,7 +138,10 @@ def choose_packing(
       num_shapes: at most so many are chosen for batches as they are to be expected. Two more are
         for others: one with room to spare, and one in which each example has a row of its own.
       multiple: rows are a multiple of it.
+      attention: what it costs the model.
     """
+    every = np.concatenate(splits).astype(float)
+    costs = Costs(attention, float((every**2).sum() / max(every.sum(), 1)))
     batches = [part for lengths in splits for part in _sample(lengths, batch_size)]
     longest = _up(max(int(lengths.max()) for lengths in splits), MULTIPLE)
     alone = RowShape(_up(batch_size, multiple), longest)
@@ -133,7 +150,7 @@ def choose_packing(
     totals = np.quantile([*map(sum, batches)], _QUANTILES)
     room = np.arange(longest, 3 * longest + 1, MULTIPLE)  # of a row
     counts = {_up(int(n), multiple) for n in np.ceil(np.divide.outer(totals, room)).ravel()}
-    counts = _promising([n for n in counts if n < alone.rows], batches)
+    counts = _promising([n for n in counts if n < alone.rows], batches, costs)
     needed = np.full((len(batches), len(counts)), longest)  # length by batch and number of rows
     slots = 1
     for b, lengths in enumerate(batches):
@@ -147,19 +164,19 @@ def choose_packing(
         for c, rows in enumerate(counts)
         for length in np.unique(needed[:, c])
     }
-    chosen = _cheapest(candidates, num_shapes, alone.cost)
+    chosen = _cheapest(candidates, num_shapes, costs, costs.of(alone))
     others = [spare, alone] if chosen and spare.rows < alone.rows else [alone]
     expected = [shape for shape in chosen if shape not in others]
-    return Packing((*sorted(expected, key=lambda shape: shape.cost), *others), slots)
+    return Packing((*sorted(expected, key=costs.of), *others), slots)
 
 
-def _promising(counts: list[int], batches: list[list[int]]) -> list[int]:
+def _promising(counts: list[int], batches: list[list[int]], costs: Costs) -> list[int]:
     """The numbers of rows in which batches would cost least if their tokens could be split."""
     totals, most = (np.array([of(batch) for batch in batches]) for of in (sum, max))
 
     def bound(rows: int) -> float:
         needed = np.maximum(-(-totals // rows), most)
-        return sum(RowShape(rows, _up(int(length), MULTIPLE)).cost for length in needed)
+        return sum(costs.of(RowShape(rows, _up(int(length), MULTIPLE))) for length in needed)
 
     return sorted(sorted(counts, key=bound)[:_TRIED_ROWS])
 
@@ -172,18 +189,21 @@ def _sample(lengths: Int[np.ndarray, " n"], batch_size: int) -> list[list[int]]:
     return [lengths[batch].tolist() for batch in itertools.islice(whole, count)]
 
 
-def _cheapest(candidates: Mapping[RowShape, np.ndarray], count: int, most: float) -> list[RowShape]:
+def _cheapest(
+    candidates: Mapping[RowShape, np.ndarray], count: int, costs: Costs, most: float
+) -> list[RowShape]:
     """The shapes with the least cost over all batches, each in the cheapest that it fits.
 
     Args:
       candidates: by shape, which of the batches fit.
       count: of shapes at most.
+      costs: of a shape.
       most: the cost of a batch that fits none.
     """
-    costs = {shape: np.where(fits, shape.cost, most) for shape, fits in candidates.items()}
+    each = {shape: np.where(fits, costs.of(shape), most) for shape, fits in candidates.items()}
 
     def total(shapes: Sequence[RowShape]) -> float:
-        return float(np.min([costs[shape] for shape in shapes], axis=0).sum())
+        return float(np.min([each[shape] for shape in shapes], axis=0).sum())
 
     chosen: list[RowShape] = []
     for _ in range(count):  # one more, whichever helps most
@@ -191,7 +211,7 @@ def _cheapest(candidates: Mapping[RowShape, np.ndarray], count: int, most: float
     for place in range(len(chosen)):  # each of them in the light of the later ones
         others = [shape for i, shape in enumerate(chosen) if i != place]
         chosen = min(([*others, shape] for shape in candidates), key=total)
-    return [shape for shape in set(chosen) if shape.cost < most]
+    return [shape for shape in set(chosen) if costs.of(shape) < most]
 
 
 def place(lengths: Sequence[int], packing: Packing) -> tuple[RowShape, tuple[tuple[int, ...], ...]]:

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from jaxtune.core.types import Batch
-from jaxtune.models.attention import Bias, SelfAttention, attention_bias
+from jaxtune.models.attention import Seen, SelfAttention, attention_bias
 from jaxtune.models.family import Family, Head, Matrices, Names, layer_rules
 from jaxtune.models.heads import (
     LinearHead,
@@ -147,7 +147,7 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], bias: Bias, noise_ids: NoiseIds, places: Places = None
+        self, x: Float[Array, "b t d"], bias: Seen, noise_ids: NoiseIds, places: Places = None
     ) -> Float[Array, "b n d"]:
         """[b t d] -> [b t d], or of the tokens at some places alone."""
         c = self.config

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from jaxtune.core.types import Batch
-from jaxtune.models.attention import Bias, SelfAttention, attention_bias
+from jaxtune.models.attention import Seen, SelfAttention, attention_bias
 from jaxtune.models.family import Family, Head, Matrices, Names
 from jaxtune.models.heads import LinearHead, output_layer, span_head, tied_logits, token_head
 from jaxtune.models.hf_config import check_defaults, check_heads, read_fields
@@ -122,7 +122,7 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], bias: Bias, noise_ids: NoiseIds, places: Places = None
+        self, x: Float[Array, "b t d"], bias: Seen, noise_ids: NoiseIds, places: Places = None
     ) -> Float[Array, "b n d"]:
         """[b t d] -> [b t d], or of the tokens at some places alone."""
         c = self.config

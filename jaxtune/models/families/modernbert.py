@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from jaxtune.core.types import Batch
-from jaxtune.models.attention import Bias, SelfAttention, attention_bias
+from jaxtune.models.attention import Seen, SelfAttention, attention_bias
 from jaxtune.models.families.modernbert_config import ModernBertConfig, config_from_hf
 from jaxtune.models.family import Family, Head, Matrices, Names
 from jaxtune.models.heads import Transform, WordBias, mean_tokens, output_layer, tied_logits
@@ -37,7 +37,7 @@ class View(NamedTuple):
       turned: the rotary positions.
     """
 
-    bias: Bias
+    bias: Seen
     turned: Rotation
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch
-from jaxtune.models.attention import SelfAttention
+from jaxtune.models.attention import SelfAttention, no_bias
 from jaxtune.models.family import Family, Head, Matrices, Names, layer_rules
 from jaxtune.models.heads import LinearHead
 from jaxtune.models.hf_config import check_defaults, check_heads, read_fields
@@ -102,7 +102,7 @@ class Attention(nn.Module):
             use_bias=c.qkv_bias,
             name="attention",
         )
-        attended = attention(x, jnp.zeros((1, 1, 1, 1)), noise_ids, places)
+        attended = attention(x, no_bias(*x.shape[:2]), noise_ids, places)
         asking = pick_noise_ids(noise_ids, places)
         return _dense(c, c.hidden_size, self.dtype, "output")(attended, asking)
 
