@@ -114,7 +114,7 @@ def first(run: Run, workdir: Path, report: Report, checkpoints: Checkpoints) -> 
     """Where the newest sound checkpoint stands, or the beginning.
 
     Args:
-      run: as it was prepared.
+      run: as it was prepared; its parameters that the first stage trains are freed.
       workdir: gets the activations that are too many for memory.
       report: is told of damaged checkpoints, which are set aside.
       checkpoints: of the workdir.
@@ -127,6 +127,8 @@ def first(run: Run, workdir: Path, report: Report, checkpoints: Checkpoints) -> 
         if not checkpoints.steps:
             raise UserError(f"{told}. There is no other: the same command again begins anew.")
         report.line(told)
+    if checkpoints.latest_step is not None:
+        run = stages.shed(run)
     while (latest := checkpoints.latest_step) is not None:
         try:
             stage, progress = stages.restore(run, checkpoints, latest, workdir)
@@ -147,7 +149,8 @@ def first(run: Run, workdir: Path, report: Report, checkpoints: Checkpoints) -> 
             )
             progress = progress._replace(best_step=-1, best_scores={})
         return Moment(run, latest, stage, progress)
-    return Moment(run, 0, stages.begin(run, 0, run.params, folder=workdir), Progress())
+    stage = stages.begin(run, 0, run.params, folder=workdir)
+    return Moment(stages.shed(run), 0, stage, Progress())
 
 
 def _step(
