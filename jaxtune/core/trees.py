@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from jaxtune.core import heap
 from jaxtune.core.types import Params
 
 
@@ -55,6 +56,7 @@ def free(tree: Params) -> Params:
     )
     for leaf in jax.tree.leaves(tree):
         leaf.delete()
+    heap.trim()
     return shapes
 
 

@@ -19,7 +19,7 @@ import jax
 import optax
 from jaxtyping import Array, Int
 
-from jaxtune.core import paths
+from jaxtune.core import heap, paths
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
 from jaxtune.io.atomic import sync
@@ -130,6 +130,7 @@ class Checkpoints:
             )
             if jax.default_backend() == "cpu":
                 writing.result()
+                heap.trim()
         self._writing = step, progress.best_step, writing
 
     def progress(self, step: int) -> Progress:
@@ -194,6 +195,7 @@ class Checkpoints:
         except Exception as error:  # Orbax raises whatever the damage leads to
             raise self._damaged(step, f"{type(error).__name__} when it was read") from None
         odd = [name for name, signed in found.items() if signed != recorded[name]]
+        heap.trim()
         if odd:
             raise self._damaged(step, f"{odd[0]} has other values than were written")
         return stored

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxtune.core import trees
+from jaxtune.core import heap, trees
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
 from jaxtune.parallel import multihost
@@ -169,6 +169,8 @@ def _step(
         shape = " x ".join(map(str, main_shape(batch)))
         update(0, f"compiling for batches of {shape}")
         jax.block_until_ready(waiting)  # or these would be computed in uncounted time
+        stage.step.program(stage.state, stage.frozen, batch)
+        heap.trim()  # of what the compiler leaves
     state, info = stage.step(stage.state, stage.frozen, batch)
     stage = stage._replace(state=state)
     waiting.append(Taken(moment.step + 1, index.indices, info))
