@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.utils.data import Dataset
 from transformers import (
     AutoModelForSequenceClassification,
@@ -79,7 +80,7 @@ def main() -> None:
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
         compute_metrics=lambda found: {
-            "accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())
+            "accuracy": float((np.argmax(found.predictions, -1) == found.label_ids).mean())
         },
     )
     trainer.train()

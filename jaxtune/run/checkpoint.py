@@ -308,7 +308,7 @@ def _layout(tree: Any) -> dict[str, str]:
 def _abstract(like: TrainState, settled: Params) -> Stored:
     """The shapes and shardings of `_storable`, for a state of arrays or of shapes."""
     data = jax.eval_shape(jax.random.key_data, like.key)
-    numbers = jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=like.key.sharding)
+    numbers: Any = jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=like.key.sharding)
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
         Stored(like.step, like.params, like.opt_state, numbers, settled),
