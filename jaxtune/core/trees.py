@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from jaxtune.core import heap
 from jaxtune.core.types import Params
 
 
@@ -39,6 +40,24 @@ def replace(tree: Params, values: Params) -> Params:
     return {
         name: replace(node, values[name]) if name in values else node for name, node in tree.items()
     }
+
+
+def free(tree: Params) -> Params:
+    """Gives back the memory of all arrays, whoever else names them.
+
+    Args:
+      tree: of `jax.Array`; none may be read afterwards.
+
+    Returns:
+      Their shapes, dtypes and shardings, `jax.ShapeDtypeStruct`.
+    """
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
+    )
+    for leaf in jax.tree.leaves(tree):
+        leaf.delete()
+    heap.trim()
+    return shapes
 
 
 def count(tree: Params) -> int:

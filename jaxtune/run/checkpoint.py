@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -19,7 +19,7 @@ import jax
 import optax
 from jaxtyping import Array, Int
 
-from jaxtune.core import paths
+from jaxtune.core import heap, paths
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
 from jaxtune.io.atomic import sync
@@ -101,11 +101,13 @@ class Checkpoints:
         return max(self.steps, default=None)
 
     def save(self, state: TrainState, progress: Progress, settled: Params = None) -> None:
-        """Writes a checkpoint in the background; it counts only once it is whole.
+        """Writes a checkpoint; it counts only once it is whole.
+
+        Devices with memory of their own train on while it is written. On a CPU Orbax writes from
+        the state's own memory, and a step meanwhile would need a second state: so it waits.
 
         Args:
-          state: at the step that names the checkpoint. The next step may donate its arrays: Orbax
-            holds the values once this returns.
+          state: at the step that names the checkpoint. The next step may donate its arrays.
           progress: written beside it.
           settled: parameters that are frozen now but were trained before; None elsewhere.
 
@@ -126,6 +128,9 @@ class Checkpoints:
             writing = self._checkpointer.save_async(
                 step, stored, force=True, custom_metadata=beside | {"sha256": _digest(beside)}
             )
+            if jax.default_backend() == "cpu":
+                writing.result()
+                heap.trim()
         self._writing = step, progress.best_step, writing
 
     def progress(self, step: int) -> Progress:
@@ -151,7 +156,8 @@ class Checkpoints:
 
         Args:
           step: of a checkpoint in the folder.
-          like: a state of the wanted structure, shapes and shardings.
+          like: a state of the wanted structure, shapes and shardings, which it has as arrays or as
+            `jax.ShapeDtypeStruct`.
           settled: the same for what `save` was given.
 
         Returns:
@@ -160,24 +166,39 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint does not fit, or is damaged.
         """
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-            _storable(like, settled),
-        )
+        stored = self._load(step, _abstract(like, settled), Stored._fields)
+        key = jax.random.wrap_key_data(stored.key)
+        return TrainState(stored.step, stored.params, stored.opt_state, key), stored.settled
+
+    def restore_params(
+        self, step: int, like: TrainState, settled: Params = None
+    ) -> tuple[Params, Params]:
+        """Of the checkpoint at `step` the parameters and `settled` alone; else as `restore`."""
+        stored = self._load(step, _abstract(like, settled), ("params", "settled"))
+        return stored.params, stored.settled
+
+    def _load(self, step: int, abstract: Stored, wanted: Sequence[str]) -> Stored:
+        """The fields that are wanted, checked against what was written; None for the others."""
         recorded = self._beside(step)["values"]
         self._check_layout(step, {name: layout for name, (layout, _) in recorded.items()}, abstract)
+        skipped = {
+            name: jax.tree.map(lambda _: ..., getattr(abstract, name))
+            for name in Stored._fields
+            if name not in wanted
+        }
         try:
-            stored = self._checkpointer.load(step, abstract_state=abstract)
+            read = self._checkpointer.load(step, abstract_state=abstract._replace(**skipped))
+            stored = read._replace(**dict.fromkeys(skipped))
             found = _signed(stored)
         except (MemoryError, *multihost.LOST):
             raise
         except Exception as error:  # Orbax raises whatever the damage leads to
             raise self._damaged(step, f"{type(error).__name__} when it was read") from None
-        odd = [name for name, signed in recorded.items() if signed != found.get(name)]
+        odd = [name for name, signed in found.items() if signed != recorded[name]]
+        heap.trim()
         if odd:
             raise self._damaged(step, f"{odd[0]} has other values than were written")
-        key = jax.random.wrap_key_data(stored.key, impl=jax.random.key_impl(like.key))
-        return TrainState(stored.step, stored.params, stored.opt_state, key), stored.settled
+        return stored
 
     def set_aside(self, step: int) -> None:
         """Renames a damaged checkpoint, so that the run can come to its step again."""
@@ -253,7 +274,11 @@ class Checkpoints:
 def _open(folder: Path) -> Any:
     from orbax.checkpoint import v1 as ocp  # a fifth of a second that no first table waits for
 
-    return ocp.training.Checkpointer(str(folder.absolute()), cleanup_tmp_directories=True)
+    context = ocp.Context()
+    context.array.saving.use_compression = False  # floats hardly shrink: 8% for ten times the work
+    return ocp.training.Checkpointer(
+        str(folder.absolute()), context=context, cleanup_tmp_directories=True
+    )
 
 
 def newest_step(folder: Path) -> int | None:
@@ -278,6 +303,16 @@ def _digest(beside: Mapping[str, Any]) -> str:
 def _layout(tree: Any) -> dict[str, str]:
     """Dtype and shape by leaf name."""
     return {name: f"{x.dtype}{list(x.shape)}" for name, x in paths.flatten(tree).items()}
+
+
+def _abstract(like: TrainState, settled: Params) -> Stored:
+    """The shapes and shardings of `_storable`, for a state of arrays or of shapes."""
+    data = jax.eval_shape(jax.random.key_data, like.key)
+    numbers: Any = jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=like.key.sharding)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+        Stored(like.step, like.params, like.opt_state, numbers, settled),
+    )
 
 
 def _storable(state: TrainState, settled: Params) -> Stored:

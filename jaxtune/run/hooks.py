@@ -64,7 +64,10 @@ class Moment(NamedTuple):
 
     @property
     def params(self) -> Params:
-        """All parameters as they are now; the next step may donate those that are trained."""
+        """All parameters as they are now.
+
+        The next step may donate those that are trained, and the end of the loop frees them.
+        """
         return stages.assemble(self.stage)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxtune.core import trees
+from jaxtune.core import heap, trees
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
 from jaxtune.parallel import multihost
@@ -122,7 +122,7 @@ def first(run: Run, workdir: Path, report: Report, checkpoints: Checkpoints) -> 
     """Where the newest sound checkpoint stands, or the beginning.
 
     Args:
-      run: as it was prepared.
+      run: as it was prepared; its parameters that the first stage trains are freed.
       workdir: gets the activations that are too many for memory.
       report: is told of damaged checkpoints, which are set aside.
       checkpoints: of the workdir.
@@ -135,6 +135,8 @@ def first(run: Run, workdir: Path, report: Report, checkpoints: Checkpoints) -> 
         if not checkpoints.steps:
             raise UserError(f"{told}. There is no other: the same command again begins anew.")
         report.line(told)
+    if checkpoints.latest_step is not None:
+        run = stages.shed(run)
     while (latest := checkpoints.latest_step) is not None:
         try:
             stage, progress = stages.restore(run, checkpoints, latest, workdir)
@@ -155,7 +157,8 @@ def first(run: Run, workdir: Path, report: Report, checkpoints: Checkpoints) -> 
             )
             progress = progress._replace(best_step=-1, best_scores={})
         return Moment(run, latest, stage, progress)
-    return Moment(run, 0, stages.begin(run, 0, run.params, folder=workdir), Progress())
+    stage = stages.begin(run, 0, run.params, folder=workdir)
+    return Moment(stages.shed(run), 0, stage, Progress())
 
 
 def _step(
@@ -174,6 +177,8 @@ def _step(
         shape = " x ".join(map(str, main_shape(batch)))
         update(0, f"compiling for batches of {shape}")
         jax.block_until_ready(waiting)  # or these would be computed in uncounted time
+        stage.step.program(stage.state, stage.frozen, batch)
+        heap.trim()  # of what the compiler leaves
     state, info = stage.step(stage.state, stage.frozen, batch)
     stage = stage._replace(state=state)
     waiting.append(Taken(moment.step + 1, index.indices, info))

@@ -82,6 +82,7 @@ def _sweep(run: Run, rates: np.ndarray, report: Report) -> np.ndarray:
     """The loss at each rate, up to the first that is not finite or has grown too much."""
     run = run._replace(goal=run.goal._replace(schedule=_exponential(rates)))
     stage = stages.begin(run, 0, run.params)
+    stages.shed(run)
     stream = stage.loader.on_devices()
     losses: list[float] = []
     lowest = np.inf

@@ -82,7 +82,8 @@ class Run(NamedTuple):
       settings: resolved, with the digests of weights and data.
       task: loss, metrics, decoding.
       pretrained: the model as loaded, without its parameters, which are in `params`.
-      params: all parameters at step 0, with those that the strategy adds.
+      params: all parameters at step 0, with those that the strategy adds; of what the first stage
+        trains only the shapes, once the loop has begun.
       data: what is read.
       tuning: what is trained.
       goal: what is minimised, how fast and for how long.

@@ -75,16 +75,43 @@ def begin(
 def _fresh(run: Run, index: int, params: Params) -> tuple[TrainState, Params]:
     """What a stage trains, at step 0, and what it does not."""
     trainable, frozen = partition.partition(params, run.tuning.stage_labels[index])
-    tx = make_tx(run, index)
-
-    def init(params: Params) -> TrainState:
-        return init_state(params, tx, jax.random.key(run.settings.seed))
-
+    init = _make_init(run, index)
     # One program, where by itself each shape of a parameter would want two.
     if run.sharding is None:
         return jax.jit(init)(trainable), frozen
     shardings = run.sharding.shardings(jax.eval_shape(init, trainable))
     return jax.jit(init, out_shardings=shardings)(trainable), frozen
+
+
+def _like(run: Run, index: int) -> tuple[TrainState, Params]:
+    """The shapes and shardings of what a stage trains, and the rest of the run's parameters."""
+    trainable, frozen = partition.partition(run.params, run.tuning.stage_labels[index])
+    state = jax.eval_shape(_make_init(run, index), trainable)
+    if run.sharding is None:
+        device = jax.tree.leaves(run.params)[0].sharding
+        shardings = jax.tree.map(lambda _: device, state)
+    else:
+        shardings = run.sharding.shardings(state)
+    like = jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state, shardings
+    )
+    return like, frozen
+
+
+def _make_init(run: Run, index: int) -> Callable[[Params], TrainState]:
+    """(what a stage trains) -> its state at step 0."""
+    tx, seed = make_tx(run, index), run.settings.seed
+    return lambda params: init_state(params, tx, jax.random.key(seed))
+
+
+def shed(run: Run) -> Run:
+    """The run once its first stage has begun: its values of what that trains are freed.
+
+    A state has its own. What is frozen stays, for a stage that is restored, even where a later
+    stage trains it.
+    """
+    trainable, frozen = partition.partition(run.params, run.tuning.stage_labels[0])
+    return run._replace(params=trees.merge(trees.free(trainable), frozen))
 
 
 def _stage(run: Run, index: int, state: TrainState, frozen: Params, folder: Path | None) -> Stage:
@@ -156,9 +183,17 @@ def restore(
     """The stage that wrote the checkpoint at `step`, as it was then; `folder` as in `begin`."""
     progress = checkpoints.progress(step)
     number = len(progress.stage_starts) - 1
-    state, frozen = _fresh(run, number, run.params)
-    state, kept = checkpoints.restore(step, state, settled(run, number, frozen))
+    like, frozen = _like(run, number)
+    state, kept = checkpoints.restore(step, like, settled(run, number, frozen))
     return _stage(run, number, state, trees.merge(kept, frozen), folder), progress
+
+
+def restore_params(run: Run, checkpoints: Checkpoints, step: int) -> Params:
+    """All parameters as they were at the checkpoint of `step`, whose moments are not read."""
+    number = len(checkpoints.progress(step).stage_starts) - 1
+    like, frozen = _like(run, number)
+    params, kept = checkpoints.restore_params(step, like, settled(run, number, frozen))
+    return trees.merge(params, trees.merge(kept, frozen))
 
 
 def assemble(stage: Stage) -> Params:

@@ -4,6 +4,7 @@ import itertools
 import sys
 import threading
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -93,16 +94,17 @@ class Cost:
 
     def __init__(self, run: Run, report: Report) -> None:
         """Nothing is counted yet; of several processes, the first one counts."""
-        model, adds = run.pretrained, run.tuning.apply_fn is not run.pretrained.apply_fn
+        model, apply_fn = run.pretrained, run.tuning.apply_fn
         batch: Any = _empty_batch(run)
         shapes: Any = jax.eval_shape(lambda params: params, run.params)
         shape, unit = main_shape(batch), "pixels" if _reads_images(run) else "tokens"
         self._name = f"{' x '.join(map(str, shape[:3]))} {unit}"
         self._report = report
-        self._count = lambda: count_flops(
-            *(run.tuning.apply_fn, run.goal.loss_fn, shapes, run.tuning.stage_labels[0]),
-            *(batch, _updates(run)),
-            base=(model.apply_fn, model.design.shapes) if adds else None,
+        base = None if apply_fn is model.apply_fn else (model.apply_fn, model.design.shapes)
+        self._count = partial(  # and not the run, whose parameters would be kept
+            count_flops,
+            *(apply_fn, run.goal.loss_fn, shapes, run.tuning.stage_labels[0], batch),
+            *(_updates(run), base),
         )
         self._thread = threading.Thread(target=self._tell, name="counting")
         self.hook = Hook(lambda moment: None, lambda moment: False, self._begin)

@@ -9,7 +9,9 @@ from typing import Any
 
 import jax
 
+from jaxtune.core import trees
 from jaxtune.core.errors import UserError
+from jaxtune.core.types import Params
 from jaxtune.data.sources.table import Table
 from jaxtune.export import adapter_folder
 from jaxtune.export.adapter_folder import Product
@@ -100,8 +102,8 @@ def _train(
     seconds = run.settings.train.max_seconds
     until = None if seconds is None else start + seconds
     around = Around(trackers, (*hooks, cost.hook), until)
-    fitted, best = _fit(run, workdir, report, scorer, around)
-    params, progress = stages.assemble(best), fitted.last.progress
+    fitted, params = _fit(run, workdir, report, scorer, around)
+    progress = fitted.last.progress
     scores = {"validation": dict(progress.best_scores)}
     if "test" in run.data.examples:
         scores["test"] = scorer(params, "test")
@@ -145,8 +147,8 @@ def _check_length(workdir: Path, run: Run) -> None:
 
 def _fit(
     run: Run, workdir: Path, report: Report, scorer: Any, around: Around
-) -> tuple[Fit, stages.Stage]:
-    """What the loop brings back, and the stage at the best step."""
+) -> tuple[Fit, Params]:
+    """What the loop brings back, and all parameters at the best step."""
     trackers: Sequence[Tracker] = ()
     if multihost.is_first():  # which alone writes
         (workdir / "results.json").unlink(missing_ok=True)  # of a shorter run
@@ -164,23 +166,28 @@ def _fit(
         return _best(fitted, report, checkpoints, scorer)
 
 
-def _best(
-    fitted: Fit, report: Report, checkpoints: Checkpoints, scorer: Any
-) -> tuple[Fit, stages.Stage]:
-    """The stage at the best step; the last one where that is damaged or gone."""
+def _best(fitted: Fit, report: Report, checkpoints: Checkpoints, scorer: Any) -> tuple[Fit, Params]:
+    """All parameters at the best step; the last ones where that is damaged or gone.
+
+    The moments of the last step, and parameters that others take the place of, are freed.
+    """
     last, progress = fitted.last, fitted.last.progress
+    trees.free(last.stage.state.opt_state)
     if progress.best_step == last.step:
-        return fitted, last.stage
+        return fitted, last.params
     reason = "no evaluation is known"
     if progress.best_step >= 0:
         try:
-            return fitted, stages.restore(last.run, checkpoints, progress.best_step)[0]
+            best = stages.restore_params(last.run, checkpoints, progress.best_step)
         except DamagedCheckpointError as error:
             reason = str(error)
+        else:
+            trees.free(last.stage.state.params)
+            return fitted, best
     report.line(f"the last step takes the place of the best: {reason}")
     scores = scorer(last.params, "validation")
     progress = progress._replace(best_step=last.step, best_scores=scores)
-    return fitted._replace(last=last._replace(progress=progress)), last.stage
+    return fitted._replace(last=last._replace(progress=progress)), last.params
 
 
 def finished(run: Run, workdir: Path) -> dict[str, Any] | None:
