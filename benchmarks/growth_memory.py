@@ -8,7 +8,7 @@ The run is a full fine-tuning of a BERT of random weights, in batches of 4 x 32 
 examples as there are devices, with an evaluation and a checkpoint every two steps, the best
 reloaded at the end and the model written. The Trainer has the same model, rows, evaluations, saves
 and reload. The peak is of the resident memory of a process and all that it starts, as the system
-tells it every five milliseconds; bytes a parameter are what it has over an import of the framework.
+tells it a hundred times a second; bytes a parameter are what it has over an import of the framework.
 """
 
 import argparse
@@ -54,7 +54,8 @@ def main(argv: list[str]) -> None:
             for name, tree in trees.items():
                 for devices in map(int, arguments.devices.split(",")):
                     workdir = Path(scratch) / f"{name}{repeat}{devices}"
-                    found = measure(*own_command(tree, workdir, devices, arguments.more))
+                    command = own_command(tree, workdir, devices, arguments.more)
+                    found = measure(*command, tree)
                     tell(f"{name}, {devices} devices", found, count, arguments.trace)
             if arguments.trainer:
                 job = {"folder": scratch, "tokens": TOKENS, "steps": STEPS, "every": EVERY}
@@ -101,15 +102,21 @@ def own_command(
     return command, environment
 
 
-def measure(command: list[str], environment: dict[str, str]) -> Found:
-    """The peak of a command's resident memory, with all processes that it starts."""
+def measure(command: list[str], environment: dict[str, str], folder: Path | None = None) -> Found:
+    """The peak of a command's resident memory, with all processes that it starts.
+
+    Args:
+      command: with its arguments.
+      environment: all of it.
+      folder: that it is started in, whose modules are found first.
+    """
     peak, lines, start = [0], [], time.perf_counter()
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, env=environment, **pipes) as process:
+    with subprocess.Popen(command, env=environment, cwd=folder, **pipes) as process:
         ended = threading.Event()
 
         def watch() -> None:
-            while not ended.wait(0.005):
+            while not ended.wait(0.01):
                 peak[0] = max(peak[0], resident(process.pid))
 
         watcher = threading.Thread(target=watch)
