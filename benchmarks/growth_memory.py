@@ -7,8 +7,8 @@
 The run is a full fine-tuning of a BERT of random weights, in batches of 4 x 32 tokens, or as many
 examples as there are devices, with an evaluation and a checkpoint every two steps, the best
 reloaded at the end and the model written. The Trainer has the same model, rows, evaluations, saves
-and reload. The peak is of the resident memory of a process and all that it starts, as the system
-tells it a hundred times a second; bytes a parameter are what it has over an import of the framework.
+and reload. The peak is of the resident memory of a process and all that it starts, looked at a
+hundred times a second.
 """
 
 import argparse
