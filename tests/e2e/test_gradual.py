@@ -85,7 +85,7 @@ def test_a_run_too_short_for_its_stages_is_refused(config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.exhaustive  # by default tests/faults kills a run at the change of its stage
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("choice", "stages"),
     [

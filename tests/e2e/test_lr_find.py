@@ -63,6 +63,7 @@ def test_the_same_seed_gives_the_same_losses(config, tmp_path):
     assert (tmp_path / "a/lr_find.png").stat().st_size > 5_000
 
 
+@pytest.mark.exhaustive
 def test_the_losses_are_those_of_steps_at_rising_rates(config, tmp_path):
     """The first losses agree with a run at a rate of nearly nothing, and the later ones do not."""
     found = sweep(config, tmp_path / "sweep", "--config.train.num_steps=100")

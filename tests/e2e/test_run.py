@@ -115,10 +115,17 @@ def test_losses_are_fetched_where_they_are_read_and_few_steps_are_in_flight(
 LONG = ["--config.train.checkpoint_every_steps=7", "--config.train.num_epochs=6"]
 
 
-def test_killed_and_started_again_ends_with_the_same_bits(config, tmp_path):
+@pytest.mark.parametrize(
+    "signals",
+    [
+        (signal.SIGTERM,),
+        pytest.param((signal.SIGTERM, signal.SIGINT, signal.SIGKILL), marks=pytest.mark.exhaustive),
+    ],
+)
+def test_killed_and_started_again_ends_with_the_same_bits(signals, config, tmp_path):
     workdir = tmp_path / "killed"
     command = [sys.executable, "-m", "jaxtune.main", f"--config={config}", f"--workdir={workdir}"]
-    for how, step in ((signal.SIGTERM, 16), (signal.SIGINT, 30)):
+    for how, step in zip(signals, (16, 28, 40), strict=False):
         process = subprocess.Popen(
             [*command, *LONG], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
         )
@@ -126,13 +133,14 @@ def test_killed_and_started_again_ends_with_the_same_bits(config, tmp_path):
         process.send_signal(how)
         output, _ = process.communicate(timeout=60)
         assert not (workdir / "results.json").exists(), "it was killed too late to show anything"
-        assert process.returncode == 128 + how
-        assert "the same command goes on from there" in output
-        assert "Traceback" not in output
+        if how != signal.SIGKILL:
+            assert process.returncode == 128 + how
+            assert "the same command goes on from there" in output
+            assert "Traceback" not in output
         if step > 16:
             assert "going on from the checkpoint at step" in output
     done = run(config, workdir, *LONG)
-    assert 30 < done["resumed_from_step"] < done["steps"] == 66
+    assert 14 <= done["resumed_from_step"] < done["steps"] == 66
     run(config, tmp_path / "whole", *LONG)
     assert same_weights(tmp_path / "whole", workdir)
     whole, again = (steady(rows(tmp_path / name / "metrics.jsonl")) for name in ("whole", "killed"))
@@ -188,6 +196,7 @@ def test_the_best_step_is_exported_and_patience_stops(deep_config, tmp_path):
     assert kept == {str(best), str(results["steps"])}
 
 
+@pytest.mark.exhaustive
 def test_last_layers_leaves_the_rest_as_it_was(deep_config, tmp_path, golden):
     tuning = ["--config.tuning.name=last_layers", "--config.tuning.num_layers=1"]
     run(deep_config, tmp_path / "run", *tuning)
@@ -199,6 +208,7 @@ def test_last_layers_leaves_the_rest_as_it_was(deep_config, tmp_path, golden):
             assert np.array_equal(value, after[name]) != trained, name
 
 
+@pytest.mark.exhaustive
 def test_the_other_choices_train_too(config, tmp_path):
     choices = {
         "optimizer.name": "sgd",

@@ -33,7 +33,7 @@ CASES = [
     for strategy in STRATEGIES
     for i, moment in enumerate(MOMENTS)
 ]
-COVER = [("gradual", "stage", 1), ("full", "export", 3)]
+COVER = [("full", "export", 3)]
 
 
 def steady(workdir: Path) -> dict:

@@ -83,9 +83,9 @@ class Watch:
 @pytest.mark.parametrize(
     ("strategy", "layers"),
     [
-        ("gradual", 2),
+        pytest.param("gradual", 2, marks=pytest.mark.exhaustive),
         pytest.param("full", 1, marks=pytest.mark.exhaustive),
-        pytest.param("lora", 1, marks=pytest.mark.exhaustive),
+        ("lora", 1),
     ],
 )
 def test_what_a_run_holds(strategy, layers, tiny_settings, tiny_weights, tmp_path, monkeypatch):

@@ -88,7 +88,7 @@ LAYOUTS = list(
 )
 
 
-@pytest.mark.parametrize(("layout", "strategy"), mark_rest(LAYOUTS, cover(LAYOUTS)))
+@pytest.mark.parametrize(("layout", "strategy"), mark_rest(LAYOUTS, [("packed", "head")]))
 def test_training_with_and_without_the_cache_is_the_same(layout, strategy, prepare_run):
     found = []
     for enabled in (True, False):

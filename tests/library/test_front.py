@@ -95,6 +95,7 @@ def test_rows_in_memory_train_as_files_do(kind, config, run, tiny_tasks, tmp_pat
     assert all(first[name].tobytes() == second[name].tobytes() for name in first)
 
 
+@pytest.mark.exhaustive
 def test_other_rows_are_not_gone_on_with(config, tiny_tasks, tmp_path):
     rows = read(tiny_tasks["classification"].folder, "train")
     data = {"train": rows, "validation": rows}

@@ -62,7 +62,7 @@ def assert_same(found, expected):
         np.testing.assert_allclose(grad, wanted_flat[name], atol=1e-5 * scale, err_msg=name)
 
 
-@pytest.mark.parametrize("family", mark_rest(FAMILIES, ("bert", "resnet")))
+@pytest.mark.parametrize("family", mark_rest(FAMILIES, ("resnet",)))
 def test_outputs_gradients_dropout_and_statistics_are_the_same(tiny_families, family):
     model = load(tiny_families[family], family)
     again, batch = make_recomputing_apply(model.module), batch_of(model)
