@@ -85,10 +85,16 @@ class Checkpoints:
         try:
             self._wait()
         except BaseException:
-            with contextlib.suppress(Exception):  # it says the same once more
-                self._checkpointer.close()
+            self._close_quietly()
             raise
-        self._checkpointer.close()
+        if error[1] is not None:  # of a save, perhaps
+            self._close_quietly()
+        else:
+            self._checkpointer.close()
+
+    def _close_quietly(self) -> None:
+        with contextlib.suppress(Exception):  # it says once more what a save has said
+            self._checkpointer.close()
 
     @property
     def steps(self) -> tuple[int, ...]:

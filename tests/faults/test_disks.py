@@ -7,7 +7,10 @@ import resource
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from safetensors.numpy import save_file
 
@@ -19,8 +22,11 @@ from jaxtune.io.atomic import replace_folder, write_atomic
 from jaxtune.io.disk import cause_of, explained
 from jaxtune.models.weights import open_weights
 from jaxtune.run import predict_file
+from jaxtune.run.checkpoint import Checkpoints
 from jaxtune.run.cli import run_command
 from jaxtune.run.predict_file import Packed, compact
+from jaxtune.run.progress import Progress
+from jaxtune.training.state import init_state
 
 
 @pytest.fixture
@@ -51,6 +57,19 @@ def test_a_folder_that_is_too_large_leaves_the_old_one(tmp_path, small_files):
     with pytest.raises(UserError, match="model cannot be written to: File too large"):
         replace_folder(tmp_path / "model", fill)
     assert [p.name for p in tmp_path.rglob("*")] == ["model", "a"]
+
+
+def test_a_checkpoint_that_is_too_large_is_one_message(tmp_path, small_files):
+    """Where saving waits for it too: closing the folder says no more."""
+    params = {"a": jnp.ones((100, 100))}
+    state = init_state(params, optax.sgd(0.1), jax.random.key(0))
+    with (
+        pytest.raises(UserError, match="c/0 cannot be written to: File too large. Free space"),
+        Checkpoints(tmp_path / "c") as checkpoints,
+    ):
+        checkpoints.save(state, Progress())
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert checkpoints.steps == ()
 
 
 def test_the_kept_states_reserve_their_space(tmp_path, small_files):
