@@ -64,7 +64,7 @@ def test_a_checkpoint_that_is_too_large_is_one_message(tmp_path, small_files):
     params = {"a": jnp.ones((100, 100))}
     state = init_state(params, optax.sgd(0.1), jax.random.key(0))
     with (
-        pytest.raises(UserError, match="c/0 cannot be written to: File too large. Free space"),
+        pytest.raises(UserError, match=r"c/0 cannot be written to: File too large. Free space"),
         Checkpoints(tmp_path / "c") as checkpoints,
     ):
         checkpoints.save(state, Progress())
