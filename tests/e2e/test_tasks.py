@@ -35,7 +35,7 @@ KEYS = {
     "classification": {"label", "probabilities"},
     "multi_label": {"labels", "probabilities"},
     "regression": {"values"},
-    "token_classification": {"entities", "tags", "text"},
+    "token_classification": {"entities", "tags", "text", "words"},
     "question_answering": {"id", "answer", "score", "start", "end", "no_answer_score", "n_best"},
     "causal_lm": {"perplexity", "tokens"},
     "masked_lm": {"perplexity", "tokens"},
