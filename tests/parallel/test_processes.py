@@ -96,7 +96,7 @@ def test_a_run_outlives_the_end_of_a_process(start, config, tmp_path, end):
     expected = json.loads((alone / "results.json").read_text())["scores"]["validation"]
     assert results["scores"]["validation"] == pytest.approx(expected, abs=2e-5)
     assert (workdir / "model" / "model.safetensors").exists()
-    assert load_config(str(workdir / "config.json"), {}).parallel.fsdp == 2  # as it began
+    assert load_config(str(workdir / "config.json"), {}).parallel.fsdp == 1  # as it went on
 
 
 def test_what_differs_between_processes_is_named(start, config, tmp_path):
