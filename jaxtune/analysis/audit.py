@@ -104,8 +104,8 @@ def audit(
     Source: Lee, Tang and Lin 2019, What Would Elsa Do?, which freezes layers; a frozen layer below
     all trained ones saves two of its three parts: the gradients of its input and of its weights.
     """
-    costs = count_flops(apply_fn, loss_fn, params, labels, batch, updates, base)
-    return Audit(find_groups(params, labels, updates), *costs)
+    groups = find_groups(params, labels, updates)
+    return Audit(groups, *count_flops(apply_fn, loss_fn, params, labels, batch, updates, base))
 
 
 def count_flops(
@@ -123,7 +123,7 @@ def count_flops(
       apply_fn: the model, with what the strategy adds.
       loss_fn: sum of losses and of weights.
       params: all parameters, arrays or `jax.ShapeDtypeStruct`.
-      labels: a tree of str like `params`.
+      labels: a tree of str like `params`, which `find_groups` has found to be so.
       batch: one batch, or its shapes.
       updates: rate, decay and optimizer.
       base: as of `audit`.
@@ -133,7 +133,6 @@ def count_flops(
         tx = _optimizer(updates, labels)
         return step_flops(apply_fn, loss_fn, tx, params, labels, batch)
 
-    _check_structure("labels", labels, params)
     own = full = flops(apply_fn, params, labels)
     if base is not None or FROZEN in jax.tree.leaves(labels):
         full_apply, full_params = base or (apply_fn, params)

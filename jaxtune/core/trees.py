@@ -42,6 +42,15 @@ def replace(tree: Params, values: Params) -> Params:
     }
 
 
+def shapes(tree: Any) -> Any:
+    """Shape, dtype and sharding of each leaf, `jax.ShapeDtypeStruct`.
+
+    Args:
+      tree: of `jax.Array`, or of what this gives.
+    """
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+
+
 def free(tree: Params) -> Params:
     """Gives back the memory of all arrays, whoever else names them.
 
@@ -49,15 +58,13 @@ def free(tree: Params) -> Params:
       tree: of `jax.Array`; none may be read afterwards.
 
     Returns:
-      Their shapes, dtypes and shardings, `jax.ShapeDtypeStruct`.
+      Their `shapes`.
     """
-    shapes = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
-    )
+    kept = shapes(tree)
     for leaf in jax.tree.leaves(tree):
         leaf.delete()
     heap.trim()
-    return shapes
+    return kept
 
 
 def count(tree: Params) -> int:

@@ -19,7 +19,7 @@ import jax
 import optax
 from jaxtyping import Array, Int
 
-from jaxtune.core import heap, paths
+from jaxtune.core import heap, paths, trees
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
 from jaxtune.io.atomic import sync
@@ -315,10 +315,7 @@ def _abstract(like: TrainState, settled: Params) -> Stored:
     """The shapes and shardings of `_storable`, for a state of arrays or of shapes."""
     data = jax.eval_shape(jax.random.key_data, like.key)
     numbers: Any = jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=like.key.sharding)
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-        Stored(like.step, like.params, like.opt_state, numbers, settled),
-    )
+    return trees.shapes(Stored(like.step, like.params, like.opt_state, numbers, settled))
 
 
 def _storable(state: TrainState, settled: Params) -> Stored:

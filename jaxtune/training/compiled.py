@@ -57,7 +57,7 @@ class Compiled:
           batches: whose shapes are to come; read in that thread.
           *args: the other arguments; of these too, only the shapes are read, and none is kept.
         """
-        shapes = jax.tree.map(_shape_of, args)
+        shapes = jax.eval_shape(lambda *trees: trees, *args)
 
         def compile_all() -> None:
             for batch in batches:
@@ -99,10 +99,6 @@ class Compiled:
     def shapes(self) -> list[tuple[int, ...]]:
         """The shapes compiled so far: [b, t] of texts, [b, h, w, c] of images."""
         return sorted(_main({name: shape for name, shape, _ in key}) for key in [*self._programs])
-
-
-def _shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
 def main_shape(batch: Mapping[str, Any]) -> tuple[int, ...]:

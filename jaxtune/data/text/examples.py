@@ -116,11 +116,13 @@ class Examples(NamedTuple):
         batch |= {name: np.zeros(slots, np.int32) for name in of_examples}
         scored = self.weights is not None
         batch["weight"] = np.zeros(tokens if scored else slots, np.float32)
+        own = None  # labels of the examples
         if scored:
             batch["labels"] = np.zeros(tokens, np.int32)
         elif self.labels is not None:
-            batch["labels"] = np.zeros((*slots, *self.labels.shape[1:]), self.labels.dtype)
-        for i, _, row, slot, start, _ in index.spans(self.lengths):
+            own = rows_of(self.labels, index.indices)
+            batch["labels"] = np.zeros((*slots, *own.shape[1:]), own.dtype)
+        for i, place, row, slot, start, _ in index.spans(self.lengths):
             fields = self._example(i, draw)
             size = len(fields["input_ids"])  # fewer than there is room for, if it was changed
             span = slice(start, start + size)
@@ -134,9 +136,8 @@ class Examples(NamedTuple):
             batch["example_ids"][row, slot] = i
             if not scored:
                 batch["weight"][row, slot] = 1.0
-            if not scored and self.labels is not None:
-                own = rows_of(self.labels, np.array([i]))[0]
-                batch["labels"][row, slot] = own + (start if self.spans else 0)
+            if own is not None:
+                batch["labels"][row, slot] = own[place] + (start if self.spans else 0)
         return batch
 
     def _example(self, i: int, draw: Draw | None) -> Fields:
