@@ -11,7 +11,7 @@ from jaxtune.core.types import Batch, LossFn, Mean, weighted_mean, weights
 from jaxtune.data.text import text_tables
 from jaxtune.settings import LossSettings
 from jaxtune.tasks.class_weights import class_weights
-from jaxtune.tasks.records import LazyRecords, Record, Records, by_class, check_names
+from jaxtune.tasks.records import Record, Records, class_records
 from jaxtune.tasks.task import Task, TaskData, TaskLoss, TaskOutput, TaskScores
 from jaxtune.training.losses import cross_entropy, make_cross_entropy
 
@@ -108,18 +108,13 @@ def decode(
       top_k: classes whose probability is told, the likeliest first; None for all.
     """
     del examples
-    check_names(outputs, class_names)
 
-    def record(i: int) -> Record:
-        logits = outputs[i].astype(np.float64)
+    def read(logits: np.ndarray) -> tuple[Record, np.ndarray]:
         exps = np.exp(logits - logits.max())
         probabilities = exps / exps.sum()
-        return {
-            "label": class_names[int(np.argmax(probabilities))],
-            "probabilities": by_class(probabilities, class_names, top_k),
-        }
+        return {"label": class_names[int(np.argmax(probabilities))]}, probabilities
 
-    return LazyRecords(len(outputs), record)
+    return class_records(outputs, class_names, top_k, read)
 
 
 CLASSIFICATION = Task(

@@ -11,7 +11,7 @@ from jaxtune.data.sources.class_sets import ClassSets, of_flags
 from jaxtune.data.text import text_tables
 from jaxtune.settings import LossSettings
 from jaxtune.tasks.class_weights import class_weights
-from jaxtune.tasks.records import LazyRecords, Record, Records, by_class, check_names
+from jaxtune.tasks.records import Record, Records, class_records
 from jaxtune.tasks.task import Task, TaskData, TaskLoss, TaskOutput, TaskScores
 from jaxtune.training.losses import binary_cross_entropy, make_binary_cross_entropy
 
@@ -77,18 +77,13 @@ def decode(
       top_k: classes whose probability is told, the likeliest first; None for all.
     """
     del examples
-    check_names(outputs, class_names)
 
-    def record(i: int) -> Record:
-        probabilities = 1.0 / (1.0 + np.exp(-np.clip(outputs[i].astype(np.float64), -500, 500)))
-        return {
-            "labels": [
-                class_names[place] for place in np.flatnonzero(probabilities > 0.5).tolist()
-            ],
-            "probabilities": by_class(probabilities, class_names, top_k),
-        }
+    def read(logits: np.ndarray) -> tuple[Record, np.ndarray]:
+        probabilities = 1.0 / (1.0 + np.exp(-np.clip(logits, -500, 500)))
+        places = np.flatnonzero(probabilities > 0.5).tolist()
+        return {"labels": [class_names[place] for place in places]}, probabilities
 
-    return LazyRecords(len(outputs), record)
+    return class_records(outputs, class_names, top_k, read)
 
 
 MULTI_LABEL = Task(

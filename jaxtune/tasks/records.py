@@ -40,24 +40,40 @@ class LazyRecords(Sequence[Record]):
         return map(self._make, range(self._size))
 
 
-def by_class(
+def class_records(
+    outputs: Float[np.ndarray, "n c"],
+    class_names: Sequence[str],
+    top_k: int | None,
+    read: Callable[[Float[np.ndarray, " c"]], tuple[Record, Float[np.ndarray, " c"]]],
+) -> LazyRecords:
+    """Records of rows whose classes each have a probability, told last, as `probabilities`.
+
+    Args:
+      outputs: logits, float32 [n c].
+      class_names: c names in the order of the outputs.
+      top_k: classes whose probability is told, the likeliest first; None for all, in their order.
+      read: logits of a row, float64 -> (what else is told of it, the probability of each class).
+
+    Raises:
+      ValueError: another number of names than of outputs.
+    """
+    if outputs.shape[1] != len(class_names):
+        raise ValueError(f"{len(class_names)} names of classes, but {outputs.shape[1]} outputs")
+
+    def record(i: int) -> Record:
+        told, probabilities = read(outputs[i].astype(np.float64))
+        return told | {"probabilities": _by_class(probabilities, class_names, top_k)}
+
+    return LazyRecords(len(outputs), record)
+
+
+def _by_class(
     probabilities: Float[np.ndarray, " c"], class_names: Sequence[str], top_k: int | None
 ) -> dict[str, float]:
-    """The probabilities by class: of all in their order, or of the likeliest, these first."""
     if top_k is None:
         return dict(zip(class_names, probabilities.tolist(), strict=True))
     best = _largest(probabilities, top_k)
     return dict(zip((class_names[i] for i in best), probabilities[best].tolist(), strict=True))
-
-
-def check_names(outputs: Float[np.ndarray, "n c"], class_names: Sequence[str]) -> None:
-    """Refuses another number of classes than there are outputs.
-
-    Raises:
-      ValueError: they differ.
-    """
-    if outputs.shape[1] != len(class_names):
-        raise ValueError(f"{len(class_names)} names of classes, but {outputs.shape[1]} outputs")
 
 
 def _largest(values: Float[np.ndarray, " c"], count: int) -> list[int]:
