@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int, Int32, Int64
 
+from jaxtune.data.ragged import offsets_of, places_of
+
 
 class ClassSets(NamedTuple):
     """The classes of n rows, of c classes: what n x c flags would say.
@@ -37,9 +39,8 @@ class ClassSets(NamedTuple):
     def take(self, rows: Int[np.ndarray, " m"]) -> "ClassSets":
         """Some rows, in that order."""
         sizes = np.diff(self.offsets)[rows]
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-        places = np.repeat(self.offsets[:-1][rows] - offsets[:-1], sizes) + np.arange(offsets[-1])
-        return ClassSets(self.classes[places], offsets, self.num_classes)
+        places = places_of(self.offsets[:-1][rows], sizes)
+        return ClassSets(self.classes[places], offsets_of(sizes), self.num_classes)
 
     def flags(self, rows: Any = slice(None)) -> Float32[np.ndarray, "m c"]:
         """1 where a class applies, 0 where not, of some rows."""
@@ -63,8 +64,7 @@ def of_pairs(
     order = np.unique(np.asarray(rows, np.int64) * num_classes + np.asarray(classes, np.int64))
     owners, found = np.divmod(order, max(num_classes, 1))
     sizes = np.bincount(owners, minlength=num_rows)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-    return ClassSets(found.astype(np.int32), offsets, num_classes)
+    return ClassSets(found.astype(np.int32), offsets_of(sizes), num_classes)
 
 
 def of_flags(flags: Any) -> ClassSets:
@@ -73,5 +73,4 @@ def of_flags(flags: Any) -> ClassSets:
         return flags
     flags = np.asarray(flags) > 0.5
     sizes = np.count_nonzero(flags, axis=1)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-    return ClassSets(np.nonzero(flags)[1].astype(np.int32), offsets, flags.shape[1])
+    return ClassSets(np.nonzero(flags)[1].astype(np.int32), offsets_of(sizes), flags.shape[1])

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int, Int32
 
+from jaxtune.data.ragged import offsets_of, places_of, starts_of
 from jaxtune.data.text.tokenizer import FileTokenizer, told_of
 
 _MOST = 48 << 20  # bytes of all pieces, about; then they are forgotten
@@ -89,9 +90,8 @@ class Lexicon:
             kept = np.repeat(~odd, counts)
             numbers, counts = numbers[kept], np.where(odd, 0, counts)
         sizes = self._sizes[numbers]
-        before = _before(sizes)
-        places = np.repeat(self._starts[numbers] - before[:-1], sizes) + np.arange(before[-1])
-        return Found(self._ids[places], np.diff(before[_before(counts)]), odd)
+        ids = self._ids[places_of(self._starts[numbers], sizes)]
+        return Found(ids, np.diff(offsets_of(sizes)[offsets_of(counts)]), odd)
 
     def _learn(self) -> None:
         """Tokenizes the new pieces."""
@@ -101,7 +101,7 @@ class Lexicon:
         encoded = self._tokenizer.encode(fresh, special=False)
         sizes = np.fromiter(map(len, encoded), np.int64, len(encoded))
         ids = itertools.chain.from_iterable(part.ids for part in encoded)
-        self._starts = np.concatenate([self._starts, len(self._ids) + _before(sizes)[:-1]])
+        self._starts = np.concatenate([self._starts, len(self._ids) + starts_of(sizes)])
         self._sizes = np.concatenate([self._sizes, sizes])
         self._ids = np.concatenate([self._ids, np.fromiter(ids, np.int32, int(sizes.sum()))])
         if self._spaces_count:
@@ -164,11 +164,6 @@ def _between_spaces(text: str) -> list[str]:
     return text.split(" ")
 
 
-def _before(sizes: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n+1"]:
-    """How many items there are before each part, and in all."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-
-
 def _any(flags: Bool[np.ndarray, " p"], counts: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
     """Whether any flag is set, of parts with so many flags."""
-    return np.diff(_before(flags)[_before(counts)]) > 0
+    return np.diff(offsets_of(flags)[offsets_of(counts)]) > 0

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxtune.data.ragged import offsets_of
 from jaxtune.data.text.token_parts import parts
 from jaxtune.data.text.tokenizer import FileTokenizer
-from jaxtune.data.text.tokens import Tokens, no_types, offsets_of, tokenize, types_of
+from jaxtune.data.text.tokens import Tokens, no_types, tokenize, types_of
 from jaxtune.io import array_cache
 
 _FORMAT = "4"

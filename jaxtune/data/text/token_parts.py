@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from jaxtune.data.ragged import places_of, starts_of
 from jaxtune.data.text.lexicon import Found, open_lexicon
 from jaxtune.data.text.tokenizer import Cut, FileTokenizer
 
@@ -202,16 +203,6 @@ def lay(
             ids[places], types[places] = sides[group].ids, frame.text_types[group]
             at = at + sizes
     return ids, types, lengths
-
-
-def starts_of(lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """Where each part begins, of parts one after the other."""
-    return np.cumsum(lengths) - lengths
-
-
-def places_of(starts: Int[np.ndarray, " n"], sizes: Int[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
-    """The places of parts that begin at `starts`, one part after the other."""
-    return np.repeat(starts - starts_of(sizes), sizes) + np.arange(int(sizes.sum()))
 
 
 def find_frame(tokenizer: FileTokenizer, row: _Row) -> Frame | None:

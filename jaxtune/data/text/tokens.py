@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Int32, Int64, UInt8
+from jaxtyping import Int, Int32, UInt8
 
+from jaxtune.data.ragged import offsets_of
 from jaxtune.data.text.token_parts import Part, parts
 from jaxtune.data.text.tokenizer import FileTokenizer
 from jaxtune.data.text.tokenizer_files import load_tokenizer
@@ -79,11 +80,6 @@ def types_of(part: Part) -> UInt8[np.ndarray, " T"]:
     """The token types of a part."""
     types = part.token_type_ids
     return no_types(len(part.input_ids)) if types is None else types
-
-
-def offsets_of(lengths: Int[np.ndarray, " n"]) -> Int64[np.ndarray, " n+1"]:
-    """Where each of some sequences begins, one after the other, and where the last one ends."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
 def join(ids: Sequence[_Ids], types: Sequence[_Ids] | None, pad_token_id: int) -> Tokens:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
 
+from jaxtune.data.ragged import places_of, starts_of
 from jaxtune.data.text.lexicon import Found
 from jaxtune.data.text.squad import Question
 from jaxtune.data.text.token_parts import (
@@ -15,8 +16,6 @@ from jaxtune.data.text.token_parts import (
     find_frame,
     lay,
     look_ups,
-    places_of,
-    starts_of,
     whole_texts,
 )
 from jaxtune.data.text.tokenizer import Cut, FileTokenizer

@@ -13,13 +13,14 @@ import numpy as np
 from jaxtyping import Int32
 
 from jaxtune.core.errors import UserError
+from jaxtune.data.ragged import offsets_of
 from jaxtune.data.sources.rows import Rows
 from jaxtune.data.text import window_arrays
 from jaxtune.data.text.examples import Examples
 from jaxtune.data.text.squad import Answer, Question
 from jaxtune.data.text.text_tables import Track
 from jaxtune.data.text.tokenizer import FileTokenizer
-from jaxtune.data.text.tokens import Tokens, offsets_of
+from jaxtune.data.text.tokens import Tokens
 from jaxtune.data.text.window_arrays import Limits, WindowArrays, spans_of
 from jaxtune.io import array_cache
 from jaxtune.settings.data import AnswerSettings, DataSettings
