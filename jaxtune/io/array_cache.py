@@ -13,7 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,10 +26,48 @@ Arrays = Mapping[str, np.ndarray]
 Append = Callable[[Arrays], None]
 """Takes the next values of some arrays."""
 
+T = TypeVar("T")
+
 _INDEX = "index.json"
 _PLAIN = "biuf"  # kinds of dtypes: booleans and numbers
 _CHECKED = 1 << 24  # bytes that are summed up at a time
 _LEFT = 24 * 3600  # seconds, after which what is half written is a killed run's
+
+
+def once(
+    folder: Path,
+    key: str,
+    read: Callable[[dict[str, np.ndarray], dict[str, Any]], T | None],
+    fill: Callable[[Append, dict[str, Any]], None],
+    make: Callable[[], T],
+) -> T:
+    """What is kept under a key, or is made and kept; where nothing can be kept, just made.
+
+    Args:
+      folder: of answers.
+      key: of one.
+      read: (arrays, notes) -> what they say; None, or a KeyError, TypeError or ValueError, where
+        they are not what was kept.
+      fill: hands its values to an `Append`, piece by piece, and puts its notes into a dict.
+      make: the same, in memory.
+    """
+
+    def kept() -> T | None:
+        found = load(folder, key)
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            return None if found is None else read(*found)
+        return None
+
+    answer = kept()
+    if answer is None:
+        notes: dict[str, Any] = {}
+        try:
+            with keep(folder, key, notes) as append:
+                fill(append, notes)
+        except OSError:  # such as a full disk
+            return make()
+        answer = kept()
+    return make() if answer is None else answer
 
 
 def load(folder: Path, key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:

@@ -3,8 +3,10 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,15 +40,27 @@ def tokenize_once(
       max_length: tokens, special ones included.
       track: shows progress.
     """
-    key = _digest(tokenizer, rows, max_length)
-    kept = _load(folder, key, len(rows))
-    if kept is not None:
-        return kept
-    try:
-        _write(folder, key, tokenizer, rows, max_length, track)
-    except OSError:  # such as a full disk
-        return tokenize(tokenizer, rows, max_length, track)
-    return _load(folder, key, len(rows)) or tokenize(tokenizer, rows, max_length, track)
+
+    def fill(append: array_cache.Append, notes: dict[str, Any]) -> None:
+        notes |= {"num_cut": 0, "pad_token_id": tokenizer.pad_token_id}
+        plain, typed = 0, False  # tokens so far, and whether any of a type other than 0
+        for part in parts(tokenizer, rows, max_length, track):
+            if part.token_type_ids is not None and not typed:
+                append({"token_type_ids": np.zeros(plain, np.uint8)})
+                typed = True
+            append({"input_ids": part.input_ids, "lengths": part.lengths.astype(np.int32)})
+            if typed:
+                append({"token_type_ids": types_of(part)})
+            plain += len(part.input_ids)
+            notes["num_cut"] += part.num_cut
+
+    return array_cache.once(
+        folder,
+        _digest(tokenizer, rows, max_length),
+        read=partial(_read, len(rows)),
+        fill=fill,
+        make=partial(tokenize, tokenizer, rows, max_length, track),
+    )
 
 
 def _digest(tokenizer: FileTokenizer, rows: Sequence[tuple[str, ...]], max_length: int) -> str:
@@ -63,45 +77,13 @@ def _digest(tokenizer: FileTokenizer, rows: Sequence[tuple[str, ...]], max_lengt
     return digest.hexdigest()
 
 
-def _load(folder: Path, key: str, num_rows: int) -> tuple[Tokens, int] | None:
-    """An answer; None where it is absent or damaged."""
-    found = array_cache.load(folder, key)
-    if found is None:
+def _read(
+    num_rows: int, arrays: dict[str, np.ndarray], notes: dict[str, Any]
+) -> tuple[Tokens, int] | None:
+    """An answer; None where it is damaged."""
+    ids, lengths = arrays["input_ids"], arrays["lengths"]
+    types = arrays["token_type_ids"] if "token_type_ids" in arrays else no_types(len(ids))
+    if len(lengths) != num_rows or len(ids) != len(types) or len(ids) != lengths.sum():
         return None
-    arrays, notes = found
-    try:
-        ids, lengths = arrays["input_ids"], arrays["lengths"]
-        types = arrays["token_type_ids"] if "token_type_ids" in arrays else no_types(len(ids))
-        if len(lengths) != num_rows or len(ids) != len(types) or len(ids) != lengths.sum():
-            return None
-        tokens = Tokens(ids, types, offsets_of(lengths), int(notes["pad_token_id"]))
-        return tokens, int(notes["num_cut"])
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _write(
-    folder: Path,
-    key: str,
-    tokenizer: FileTokenizer,
-    rows: Sequence[tuple[str, ...]],
-    max_length: int,
-    track: Callable[[Iterable[int]], Iterable[int]],
-) -> None:
-    """Tokenizes, a part after the other to the disk.
-
-    Raises:
-      OSError: it cannot be written.
-    """
-    notes = {"num_cut": 0, "pad_token_id": tokenizer.pad_token_id}
-    plain, typed = 0, False  # tokens so far, and whether any of a type other than 0
-    with array_cache.keep(folder, key, notes) as append:
-        for part in parts(tokenizer, rows, max_length, track):
-            if part.token_type_ids is not None and not typed:
-                append({"token_type_ids": np.zeros(plain, np.uint8)})
-                typed = True
-            append({"input_ids": part.input_ids, "lengths": part.lengths.astype(np.int32)})
-            if typed:
-                append({"token_type_ids": types_of(part)})
-            plain += len(part.input_ids)
-            notes["num_cut"] += part.num_cut
+    tokens = Tokens(ids, types, offsets_of(lengths), int(notes["pad_token_id"]))
+    return tokens, int(notes["num_cut"])

@@ -103,19 +103,20 @@ def make_once(
     track: Track,
 ) -> tuple[WindowArrays, int]:
     """As `make`, which is asked where `folder` has not the answer already."""
-    key = _digest(tokenizer, questions, limits)
-    kept = _load(folder, key, len(questions))
-    if kept is not None:
-        return kept
-    notes = {"num_cut": 0}
-    try:
-        with array_cache.keep(folder, key, notes) as append:
-            for found, cut in window_arrays.parts(tokenizer, questions, limits, track):
-                append(found._asdict())
-                notes["num_cut"] += cut
-    except OSError:  # such as a full disk
-        return make(tokenizer, questions, limits, track)
-    return _load(folder, key, len(questions)) or make(tokenizer, questions, limits, track)
+
+    def fill(append: array_cache.Append, notes: dict[str, Any]) -> None:
+        notes["num_cut"] = 0
+        for found, cut in window_arrays.parts(tokenizer, questions, limits, track):
+            append(found._asdict())
+            notes["num_cut"] += cut
+
+    return array_cache.once(
+        folder,
+        _digest(tokenizer, questions, limits),
+        read=partial(_read, len(questions)),
+        fill=fill,
+        make=partial(make, tokenizer, questions, limits, track),
+    )
 
 
 def encode(
@@ -173,17 +174,13 @@ def _digest(tokenizer: FileTokenizer, questions: Sequence[Question], limits: Lim
     return digest.hexdigest()
 
 
-def _load(folder: Path, key: str, num_rows: int) -> tuple[WindowArrays, int] | None:
-    """An answer; None where it is absent or damaged."""
-    found = array_cache.load(folder, key)
-    if found is None:
-        return None
-    try:
-        arrays = WindowArrays(**found[0])
-        good = len(arrays.rows) >= num_rows and arrays.lengths.sum() == len(arrays.input_ids)
-        return (arrays, int(found[1]["num_cut"])) if good else None
-    except (KeyError, TypeError, ValueError):
-        return None
+def _read(
+    num_rows: int, kept: dict[str, np.ndarray], notes: dict[str, Any]
+) -> tuple[WindowArrays, int] | None:
+    """An answer; None where it is damaged."""
+    arrays = WindowArrays(**kept)
+    good = len(arrays.rows) >= num_rows and arrays.lengths.sum() == len(arrays.input_ids)
+    return (arrays, int(notes["num_cut"])) if good else None
 
 
 def _question_limit(tokenizer: FileTokenizer, size: int, stride: int) -> int:
