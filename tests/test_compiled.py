@@ -91,22 +91,28 @@ def test_an_error_in_the_background_is_met_by_who_asks():
     assert calls == [0, 0]
 
 
-def test_a_run_compiles_each_of_its_shapes_once(tiny_settings, tiny_weights, tmp_path):
+def test_a_run_compiles_each_of_its_shapes_once(tiny_settings, tiny_weights, tmp_path, monkeypatch):
     """Those of later steps beside the first, and none that no step needs."""
     model = tiny_weights("classification", "bert", 1)
     more = {"data.layout": "bucketed", "train.eval_every_steps": 6, "train.batch_size": 2}
     settings = tiny_settings("classification", "full", model, **more)
-    needed = set()
+    needed, given, ahead = [], [], Compiled.ahead
 
     def look(moment):
         batches = moment.run.data.stream.indices()
-        needed.update(next(batches)[0].length for _ in range(settings.train.num_steps))
+        needed.extend(next(batches)[0].length for _ in range(settings.train.num_steps))
 
+    def note(self, batches, *args):
+        given.extend(batches)
+        ahead(self, given, *args)
+
+    monkeypatch.setattr(Compiled, "ahead", note)
     results = train(
         settings,
         tmp_path / "run",
         Report(quiet=True),
         hooks=[Hook(look, lambda moment: moment.step == 1)],
     )
-    assert [shape[1] for shape in results["compiled_train_shapes"]] == sorted(needed)
-    assert len(needed) > 1
+    assert [shape[1] for shape in results["compiled_train_shapes"]] == sorted({*needed})
+    assert len({*needed}) > 1
+    assert [shape["input_ids"].shape[1] for shape in given] == [*dict.fromkeys(needed)][1:]
