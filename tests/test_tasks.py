@@ -284,3 +284,19 @@ def test_a_question_without_a_context_keeps_its_id():
         "id": "p", "answer": "", "start": None, "n_best": [], "reason": "",
     }  # fmt: skip
     assert second == records[1] | {"reason": None}
+
+
+@pytest.mark.parametrize("classes", [1, 3, 40])
+def test_multi_label_scores_are_the_bits_of_scikit_learn(classes, recwarn):
+    rng = np.random.default_rng(classes)
+    outputs = rng.normal(-1, 1, size=(500, classes)).astype(np.float32)
+    flags = (outputs > 0) ^ (rng.random((500, classes)) < 0.3 / classes)
+    beyond = rng.random((500, 2)) < 0.01  # classes that the model does not have
+    labels = np.concatenate([flags, beyond], axis=1).astype(np.float32)
+    found = multi_label.scores({}, outputs, labelled(labels))
+    predicted = np.pad(outputs > 0, ((0, 0), (0, 2)))
+    assert found == {
+        "micro_f1": metrics.f1_score(labels, predicted, average="micro", zero_division=0),
+        "macro_f1": metrics.f1_score(labels, predicted, average="macro", zero_division=0),
+        "subset_accuracy": metrics.accuracy_score(labels, predicted),
+    }

@@ -5,11 +5,12 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxtune.core.types import Batch, LossFn, Mean, weighted_mean, weights
 from jaxtune.data.text import text_tables
 from jaxtune.settings import LossSettings
+from jaxtune.tasks import class_counts
 from jaxtune.tasks.class_weights import class_weights
 from jaxtune.tasks.records import Record, Records, class_records
 from jaxtune.tasks.task import Task, TaskData, TaskLoss, TaskOutput, TaskScores
@@ -50,7 +51,7 @@ def class_metrics(outputs: Float[Array, "b c"], batch: Batch) -> dict[str, Mean]
 
 
 def scores(means: Mapping[str, float], outputs: np.ndarray, examples: Any) -> dict[str, float]:
-    """Accuracy, macro F1 and Matthews correlation, by scikit-learn.
+    """Accuracy, macro F1 and Matthews correlation, those of scikit-learn.
 
     Args:
       means: not read.
@@ -62,32 +63,13 @@ def scores(means: Mapping[str, float], outputs: np.ndarray, examples: Any) -> di
       `mcc`, from -1 to 1, and 0 where labels and predictions are all one class.
     """
     del means
-    labels = examples.labels
-    from sklearn import metrics
-
-    predicted = np.argmax(outputs, axis=-1)
+    labels, predicted = examples.labels, np.argmax(outputs, axis=-1)
+    counts = class_counts.of_classes(labels, predicted)
     return {
-        "accuracy": float(metrics.accuracy_score(labels, predicted)),
-        "macro_f1": float(metrics.f1_score(labels, predicted, average="macro")),
-        "mcc": _matthews(labels, predicted),
+        "accuracy": float(np.mean(labels == predicted)),
+        "macro_f1": counts.occurring().macro_f1,
+        "mcc": counts.matthews(),
     }
-
-
-def _matthews(labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"]) -> float:
-    """The Matthews correlation, with no matrix of all pairs of classes.
-
-    Of counts below 2^26 all sums are exact, so that these are the bits of scikit-learn.
-
-    Source: Gorodkin 2004, Comparing two K-category assignments by a K-category correlation
-    coefficient, equation 8.
-    """
-    size = 1 + max(labels.max(), predicted.max())
-    true, found = (
-        np.bincount(part, minlength=size).astype(np.float64) for part in (labels, predicted)
-    )
-    n, correct = float(len(labels)), float((labels == predicted).sum())
-    spread = (n**2 - found @ found) * (n**2 - true @ true)
-    return float((correct * n - true @ found) / np.sqrt(spread)) if spread else 0.0
 
 
 def reorder(labels: np.ndarray, order: np.ndarray) -> np.ndarray:

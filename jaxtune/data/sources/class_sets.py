@@ -49,13 +49,6 @@ class ClassSets(NamedTuple):
         flags[np.repeat(np.arange(part.shape[0]), np.diff(part.offsets)), part.classes] = 1.0
         return flags
 
-    def matrix(self, num_classes: int | None = None) -> Any:
-        """The flags as a sparse matrix of scipy, with as many columns as are asked for."""
-        from scipy.sparse import csr_matrix
-
-        shape = (len(self.offsets) - 1, num_classes or self.num_classes)
-        return csr_matrix((np.ones(len(self.classes), np.int8), self.classes, self.offsets), shape)
-
 
 def of_pairs(
     rows: Int[np.ndarray, " p"], classes: Int[np.ndarray, " p"], num_rows: int, num_classes: int
