@@ -196,8 +196,8 @@ def _layouts(saved: SavedModel, task: Task, rows: Rows, batch_size: int) -> Call
     examples, _ = task.data.encode(sample, saved.processor, saved.data, iter)
     lengths = examples.lengths
     limit = max(saved.data.tokens.max_length, int(lengths.max()))
-    usual = predictions.choose(saved, lengths, batch_size)
-    long = predictions.choose(saved, np.append(lengths, limit), batch_size)
+    usual = predictions.choose(saved, lengths, batch_size, count)
+    long = predictions.choose(saved, np.append(lengths, limit), batch_size, count)
 
     def layout_of(examples: Any) -> Layout:
         return usual if examples.lengths.max() <= usual.lengths[-1] else long

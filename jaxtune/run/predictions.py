@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
@@ -12,14 +13,15 @@ from jaxtyping import Array, Int
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch, Params
 from jaxtune.data.batching.layout import Layout, choose_layout
+from jaxtune.data.batching.packing import Use
 from jaxtune.data.sources.locate import DataSource
 from jaxtune.data.sources.memory import InMemory, from_memory
 from jaxtune.data.sources.table import Table
 from jaxtune.data.text import text_tables
 from jaxtune.export.adapter_folder import check_head
-from jaxtune.models.attention_cost import attention_cost
 from jaxtune.models.heads import mean_tokens
 from jaxtune.models.places import pick, places_of
+from jaxtune.models.token_costs import attention_cost, program_cost
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import Advance, NonFiniteError, all_scores, predict_all
 from jaxtune.run.saved import SavedModel
@@ -114,12 +116,34 @@ def outputs_in(saved: SavedModel, examples: Any, layout: Layout) -> Any:
     return outputs
 
 
-def choose(saved: SavedModel, lengths: Int[np.ndarray, " n"], batch_size: int) -> Layout:
-    """The layout of batches of examples with these lengths: packed where they are texts."""
+def choose(
+    saved: SavedModel,
+    lengths: Int[np.ndarray, " n"],
+    batch_size: int,
+    count: int | None = None,
+) -> Layout:
+    """The layout of batches of examples with these lengths: packed where they are texts.
+
+    Args:
+      saved: the model.
+      lengths: tokens of each example.
+      batch_size: examples of a batch.
+      count: of all examples, where these are a sample.
+    """
     limit = getattr(saved.pretrained.config, "max_length", 1)
     kind = "bucketed" if saved.task.head == "image" else "packed"
-    attention = attention_cost(saved.pretrained.design)
-    return choose_layout(kind, lengths, batch_size, limit, attention=attention)
+    design = saved.pretrained.design
+    return choose_layout(
+        kind,
+        lengths,
+        batch_size,
+        limit,
+        attention=attention_cost(design),
+        use=Use(
+            program_cost(design, jax.default_backend()),
+            batches=None if count is None else -(-count // batch_size),
+        ),
+    )
 
 
 def _checked(

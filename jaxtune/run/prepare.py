@@ -13,17 +13,18 @@ from jaxtune.core import paths
 from jaxtune.core.errors import UserError, nearest
 from jaxtune.core.types import Params
 from jaxtune.data.batching.layout import Layout, choose_layout
+from jaxtune.data.batching.packing import Use
 from jaxtune.data.batching.stream import Stream
 from jaxtune.data.sources.rows import read_data
 from jaxtune.data.sources.table import Table
 from jaxtune.frozen.plan import TrunkPlan, plan_trunk
-from jaxtune.models.attention_cost import attention_cost
 from jaxtune.models.design import Design, Outputs, choose_outputs, make_design
 from jaxtune.models.family import Family, check_shared_heads, with_statistics
 from jaxtune.models.pretrained import Pretrained, load_weights
 from jaxtune.models.recompute import make_recomputing_apply
 from jaxtune.models.registry import find_head
 from jaxtune.models.source import Source, read_source
+from jaxtune.models.token_costs import attention_cost, program_cost
 from jaxtune.parallel.sharding import Sharding, check_devices, place, put
 from jaxtune.run.base_digests import base_digests, check_base
 from jaxtune.run.console import Report
@@ -86,7 +87,7 @@ def prepare(
     pretrained = _load(settings, design, plan.sharding)
     params = _extend(settings, strategy, pretrained.params, plan.sharding)
     stage_labels, notes = _with_new_parts(settings, plan.stage_labels, params, pretrained)
-    layout, eval_layout = _choose_layouts(settings, task, read.examples, design, plan.sharding)
+    layout, eval_layout = _choose_layouts(settings, task, read.examples, design, plan)
     return Run(
         settings=_resolve(settings, read.settings, source.path, pretrained.sha256),
         task=task,
@@ -205,14 +206,16 @@ def _choose_layouts(
     task: Task,
     examples: dict[str, Any],
     design: Design,
-    sharding: Sharding | None,
+    plan: Plan,
 ) -> tuple[Layout, Layout]:
     """Of training and of evaluation. Images are all of one size, whatever the layout."""
     kind = "bucketed" if task.head == "image" else settings.data.tokens.layout
     train, lengths = settings.train, {split: part.lengths for split, part in examples.items()}
     others = [part for split, part in lengths.items() if split != "train"]
     seen = others or [lengths["train"]]
-    shares = 1 if sharding is None else sharding.num_shares
+    shares = 1 if plan.sharding is None else plan.sharding.num_shares
+    program = program_cost(design, jax.default_backend())
+    evaluations = plan.num_steps // (train.eval_every_steps or plan.steps_per_epoch)
     choose = partial(
         choose_layout,
         kind,
@@ -221,8 +224,18 @@ def _choose_layouts(
     )
     parts = train.num_microbatches * shares
     return (
-        choose(lengths["train"], train.batch_size, multiple=parts),
-        choose(seen, train.eval_batch_size, multiple=shares),
+        choose(
+            lengths["train"],
+            train.batch_size,
+            multiple=parts,
+            use=Use(program, batches=plan.num_steps, seed=settings.seed),
+        ),
+        choose(
+            seen,
+            train.eval_batch_size,
+            multiple=shares,
+            use=Use(program, repeats=1 + evaluations),
+        ),
     )
 
 

@@ -1,12 +1,15 @@
 """Packing: every example once, no row overfull, few shapes, little padding."""
 
+import itertools
+from collections import Counter
+
 import numpy as np
 import pytest
 
 from jaxtune.data.batching import packing
 from jaxtune.data.batching.batches import padding_waste
 from jaxtune.data.batching.layout import choose_layout
-from jaxtune.data.batching.packing import Packing, RowShape
+from jaxtune.data.batching.packing import Packing, RowShape, Use
 
 # Quantiles of the lengths of AG News in tokens: a long tail up to where texts are cut.
 QUANTILES = [9, 28, 34, 41, 49, 58, 71, 121, 128]
@@ -153,6 +156,37 @@ def test_less_than_five_per_cent_is_padding_in_a_few_shapes(seed):
     placed = [layout.place(batch, lengths) for batch in order]
     assert padding_waste(placed, lengths, lambda index: len(index.rows)) < 0.05
     assert len({(len(index.rows), index.length) for index in placed}) <= 4
+
+
+def placed_in(chosen, lengths, size, steps, seed=0):
+    """How many of the batches of a run lie in each shape."""
+    epochs = (packing.mixed_batches(lengths, size, seed, epoch) for epoch in itertools.count())
+    batches = itertools.islice(itertools.chain.from_iterable(epochs), steps)
+    return Counter(packing.place(lengths[batch].tolist(), chosen)[0] for batch in batches)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("longest", [30, 120])
+def test_a_short_run_compiles_for_one_shape_and_a_long_one_for_more(seed, longest):
+    lengths, program = np.minimum(texts(1000, seed), longest), 50_000.0
+    known = Use(program, batches=70, seed=seed)
+    short = packing.choose_packing([lengths], 32, 3, use=known)
+    used = placed_in(short, lengths, 32, 70, seed)
+    assert [*used] == [short.shapes[0]], used  # whatever the run's own batches are
+    endless = packing.choose_packing([lengths], 32, 3)
+    long = packing.choose_packing([lengths], 32, 3, use=known._replace(batches=10**6))
+    assert set(long.shapes) == set(endless.shapes)
+    assert sum(n * s.rows * s.length for s, n in used.items()) < 1.2 * lengths.sum() * 70 / 32
+
+
+@pytest.mark.parametrize("program", [None, 0.0, 300.0, 3000.0])
+@pytest.mark.parametrize("longest", [20, 30, 60, 120])
+def test_each_shape_that_is_expected_is_used(longest, program):
+    lengths = np.minimum(texts(2000, longest), longest)
+    use = None if program is None else Use(program, batches=200)
+    chosen = packing.choose_packing([lengths], 32, 3, use=use)
+    used = placed_in(chosen, lengths, 32, 200)
+    assert set(chosen.shapes[:-2]) <= set(used), (chosen, used)
 
 
 def test_examples_of_one_length_have_rows_of_their_own_or_fill_rows():

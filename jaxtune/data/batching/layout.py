@@ -9,11 +9,11 @@ from jaxtyping import Int
 from jaxtune.data.batching import batches, capped, packing
 from jaxtune.data.batching.batches import BatchIndex
 from jaxtune.data.batching.capped import Caps
-from jaxtune.data.batching.packing import Packing, RowShape
+from jaxtune.data.batching.packing import Packing, RowShape, Use
 from jaxtune.models.attention_path import USUAL, AttentionCost
 
 NUM_LENGTHS = 4  # padded lengths of the bucketed layout: each is one more compilation
-NUM_ROW_SHAPES = 3  # of the packed layout
+NUM_ROW_SHAPES = 3  # of the packed layout, where the run is long enough for so many
 
 Kind = Literal["packed", "bucketed", "padded"]
 
@@ -143,6 +143,7 @@ def choose_layout(
     limit: int | None = None,
     multiple: int = 1,
     attention: AttentionCost = USUAL,
+    use: Use | None = None,
 ) -> Layout:
     """Chooses the shapes for some examples.
 
@@ -153,6 +154,7 @@ def choose_layout(
       limit: the positions that the model has.
       multiple: the rows of a batch are a multiple of it.
       attention: what it costs the model, by which packed rows are chosen.
+      use: how often these batches come up, by which the number of packed shapes is chosen.
     """
     splits = [lengths] if isinstance(lengths, np.ndarray) else list(lengths)
     num_lengths = NUM_LENGTHS if kind == "bucketed" else 1
@@ -164,5 +166,6 @@ def choose_layout(
             choose = capped.choose_caps if isinstance(lengths, np.ndarray) else capped.limit_caps
             caps = choose(np.concatenate(splits), padded, batch_size)
         return Layout(kind, batch_size, padded, None, multiple, caps)
-    chosen = packing.choose_packing(splits, batch_size, NUM_ROW_SHAPES, multiple, attention)
+    shapes = NUM_ROW_SHAPES
+    chosen = packing.choose_packing(splits, batch_size, shapes, multiple, attention, use)
     return Layout(kind, batch_size, padded, chosen, multiple)

@@ -19,6 +19,7 @@ _SAMPLED, _FEWEST = 2048, 16  # examples that the shapes are chosen by, and batc
 _PARTNERS = 32  # rows, the emptiest, with which the fullest one may exchange examples
 _QUANTILES = (0.5, 0.9, 1.0)  # of the tokens of a batch, for which numbers of rows are looked at
 _TRIED_ROWS = 6  # those of them that batches are packed into
+_KNOWN = 8 * _SAMPLED  # examples of a use so short that its own batches are looked at
 
 
 class RowShape(NamedTuple):
@@ -43,6 +44,22 @@ class Costs(NamedTuple):
         """Of a step, in tokens that attend to nothing."""
         each = self.attention.of_token(shape.length, self.own)
         return shape.rows * shape.length * each
+
+
+class Use(NamedTuple):
+    """What the shapes are for.
+
+    Attributes:
+      program: what compiling for one shape costs, in tokens that attend to nothing.
+      repeats: how often the batches come up.
+      batches: of a split; None for those of one epoch.
+      seed: of their order.
+    """
+
+    program: float
+    repeats: int = 1
+    batches: int | None = None
+    seed: int = 0
 
 
 class Packing(NamedTuple):
@@ -129,8 +146,9 @@ def choose_packing(
     num_shapes: int,
     multiple: int = 1,
     attention: AttentionCost = USUAL,
+    use: Use | None = None,
 ) -> Packing:
-    """Chooses the shapes in which batches cost least.
+    """Chooses the shapes in which batches cost least, what compiling for each costs counted.
 
     Args:
       splits: tokens of each example; no batch is of two splits.
@@ -139,10 +157,11 @@ def choose_packing(
         for others: one with room to spare, and one in which each example has a row of its own.
       multiple: rows are a multiple of it.
       attention: what it costs the model.
+      use: what for; None for so many batches that compiling costs nothing.
     """
     every = np.concatenate(splits).astype(float)
     costs = Costs(attention, float((every**2).sum() / max(every.sum(), 1)))
-    batches = [part for lengths in splits for part in _sample(lengths, batch_size)]
+    batches = [part for lengths in splits for part in _sample(lengths, batch_size, use)]
     longest = _up(max(int(lengths.max()) for lengths in splits), MULTIPLE)
     alone = RowShape(_up(batch_size, multiple), longest)
     total = max(map(sum, batches))
@@ -151,23 +170,25 @@ def choose_packing(
     room = np.arange(longest, 3 * longest + 1, MULTIPLE)  # of a row
     counts = {_up(int(n), multiple) for n in np.ceil(np.divide.outer(totals, room)).ravel()}
     counts = _promising([n for n in counts if n < alone.rows], batches, costs)
-    needed = np.full((len(batches), len(counts)), longest)  # length by batch and number of rows
-    slots = 1
+    needed = {rows: np.full(len(batches), longest) for rows in counts}  # length of each batch
+    crowd = {rows: np.ones(len(batches), int) for rows in counts}  # examples of its fullest row
     for b, lengths in enumerate(batches):
-        for c, rows in enumerate(counts):
+        for rows in counts:
             found = pack(lengths, rows)
-            needed[b, c] = _up(max(sum(lengths[i] for i in row) for row in found), MULTIPLE)
-            if needed[b, c] <= 2 * longest:
-                slots = max(slots, max(map(len, found)))
+            longest_row = max(sum(lengths[i] for i in row) for row in found)
+            needed[rows][b], crowd[rows][b] = _up(longest_row, MULTIPLE), max(map(len, found))
     candidates = {
-        RowShape(rows, int(length)): needed[:, c] <= length
-        for c, rows in enumerate(counts)
-        for length in np.unique(needed[:, c])
+        RowShape(rows, int(length)): needed[rows] <= length
+        for rows in counts
+        for length in np.unique(needed[rows])
     }
-    chosen = _cheapest(candidates, num_shapes, costs, costs.of(alone))
+    program = 0.0 if use is None else use.program / _share(splits, batch_size, use, len(batches))
+    each = {shape: np.where(fits, costs.of(shape), np.inf) for shape, fits in candidates.items()}
+    chosen = _cheapest(each, num_shapes, costs.of(alone), program)
     others = [spare, alone] if chosen and spare.rows < alone.rows else [alone]
     expected = [shape for shape in chosen if shape not in others]
-    return Packing((*sorted(expected, key=costs.of), *others), slots)
+    slots = [crowd[shape.rows][candidates[shape]].max() for shape in chosen]
+    return Packing((*sorted(expected, key=costs.of), *others), int(max(slots, default=1)))
 
 
 def _promising(counts: list[int], batches: list[list[int]], costs: Costs) -> list[int]:
@@ -181,37 +202,59 @@ def _promising(counts: list[int], batches: list[list[int]], costs: Costs) -> lis
     return sorted(sorted(counts, key=bound)[:_TRIED_ROWS])
 
 
-def _sample(lengths: Int[np.ndarray, " n"], batch_size: int) -> list[list[int]]:
-    """The lengths of the examples of some batches; the ragged one only if there is no other."""
+def _sample(lengths: Int[np.ndarray, " n"], batch_size: int, use: Use | None) -> list[list[int]]:
+    """The lengths of the examples of some batches: of all of a short use.
+
+    Else the ragged one of an epoch is among them only if there is no other.
+    """
     size, count = min(batch_size, len(lengths)), max(_FEWEST, _SAMPLED // batch_size)
-    epochs = (mixed_batches(lengths, batch_size, 0, epoch) for epoch in range(count))
-    whole = (batch for batches in epochs for batch in batches if len(batch) == size)
-    return [lengths[batch].tolist() for batch in itertools.islice(whole, count)]
+    own = use is not None and _num_batches(lengths, batch_size, use) * batch_size <= _KNOWN
+    if use is not None and own:
+        size, count = 0, _num_batches(lengths, batch_size, use)
+    seed = 0 if use is None else use.seed
+    epochs = (mixed_batches(lengths, batch_size, seed, epoch) for epoch in itertools.count())
+    found = (batch for batches in epochs for batch in batches if len(batch) >= size)
+    return [lengths[batch].tolist() for batch in itertools.islice(found, count)]
+
+
+def _num_batches(lengths: Int[np.ndarray, " n"], batch_size: int, use: Use) -> int:
+    return use.batches or -(-len(lengths) // batch_size)
+
+
+def _share(
+    splits: Sequence[Int[np.ndarray, " n"]], batch_size: int, use: Use, sampled: int
+) -> float:
+    """How often each of the sampled batches stands for one that comes up."""
+    return use.repeats * sum(_num_batches(part, batch_size, use) for part in splits) / sampled
 
 
 def _cheapest(
-    candidates: Mapping[RowShape, np.ndarray], count: int, costs: Costs, most: float
+    each: Mapping[RowShape, np.ndarray], count: int, most: float, program: float
 ) -> list[RowShape]:
     """The shapes with the least cost over all batches, each in the cheapest that it fits.
 
     Args:
-      candidates: by shape, which of the batches fit.
+      each: by shape, what each of the batches costs in it; infinite where it does not fit.
       count: of shapes at most.
-      costs: of a shape.
       most: the cost of a batch that fits none.
+      program: what a shape costs by itself.
     """
-    each = {shape: np.where(fits, costs.of(shape), most) for shape, fits in candidates.items()}
 
     def total(shapes: Sequence[RowShape]) -> float:
-        return float(np.min([each[shape] for shape in shapes], axis=0).sum())
+        least = np.min([each[shape] for shape in shapes], axis=0)
+        unfit = np.isinf(least)
+        return float(np.where(unfit, most, least).sum() + program * (len(shapes) + unfit.any()))
 
     chosen: list[RowShape] = []
     for _ in range(count):  # one more, whichever helps most
-        chosen = min(([*chosen, shape] for shape in candidates), key=total, default=chosen)
+        more = min(([*chosen, shape] for shape in each), key=total, default=chosen)
+        if chosen and total(more) >= total(chosen):
+            break
+        chosen = more
     for place in range(len(chosen)):  # each of them in the light of the later ones
         others = [shape for i, shape in enumerate(chosen) if i != place]
-        chosen = min(([*others, shape] for shape in candidates), key=total)
-    return [shape for shape in set(chosen) if costs.of(shape) < most]
+        chosen = min(([*others, shape] for shape in each), key=total)
+    return [shape for shape in set(chosen) if each[shape].min() < most]
 
 
 def place(lengths: Sequence[int], packing: Packing) -> tuple[RowShape, tuple[tuple[int, ...], ...]]:
