@@ -17,6 +17,7 @@ from jaxtune.run.plan import stage_start
 from jaxtune.run.progress import Progress
 from jaxtune.run.setup import Run, make_tx
 from jaxtune.training.compiled import Compiled
+from jaxtune.training.compiler_options import least_memory
 from jaxtune.training.sharded_step import shard_sums
 from jaxtune.training.state import TrainState, init_state
 from jaxtune.training.step import make_sums, make_update, skip_nonfinite, sum_over
@@ -144,7 +145,7 @@ def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -
     step = make_update(sums, make_tx(run, index))
     if run.settings.train.on_nonfinite == "skip":
         step = skip_nonfinite(step)
-    return Compiled(step, donate_argnums=(0,), transform=transform)
+    return Compiled(step, (0,), transform, least_memory())
 
 
 def carry(old: Any, new: Any) -> Any:

@@ -22,6 +22,7 @@ class Compiled:
         step: Callable[..., Any],
         donate_argnums: tuple[int, ...] = (),
         transform: Callable[..., Any] = jax.jit,
+        compiler_options: Mapping[str, str] | None = None,
     ) -> None:
         """Nothing is compiled yet.
 
@@ -29,8 +30,10 @@ class Compiled:
           step: its last argument is the batch.
           donate_argnums: arguments whose memory the outputs may take.
           transform: `jax.jit`, with options of its own bound, or `jax.pmap`.
+          compiler_options: XLA's, by name.
         """
         self._jitted = transform(step, donate_argnums=donate_argnums)
+        self._options = None if compiler_options is None else dict(compiler_options)
         self._programs: dict[tuple[Any, ...], Future[Any]] = {}
         self._lock = threading.Lock()  # of the dict: who enters a program compiles it
         self._closed = threading.Event()
@@ -81,7 +84,7 @@ class Compiled:
             own = self._programs[key] = Future()
         start = time.perf_counter()
         try:
-            own.set_result(self._jitted.lower(*args).compile())
+            own.set_result(self._jitted.lower(*args).compile(self._options))
         except BaseException as error:
             with self._lock:
                 del self._programs[key]  # whoever asks next meets the error by himself
