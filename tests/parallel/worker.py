@@ -114,7 +114,12 @@ def program(run: Any, stage: Any, batch: Any) -> dict[str, Any]:
         ],
         "argument_bytes": memory.argument_size_in_bytes,
         "bytes_to_gather": to_gather,
+        "moment_bytes": trees.num_bytes(stage.state.opt_state),
+        "own_moment_bytes": sum(
+            leaf.addressable_data(0).nbytes for leaf in jax.tree.leaves(stage.state.opt_state)
+        ),
         "trainable_bytes": trees.num_bytes(stage.state.params),
+        "trained_shapes": [leaf.shape for leaf in jax.tree.leaves(stage.state.params)],
         "trainable_leaves": len(jax.tree.leaves(stage.state.params)),
         "shapes": {name: list(x.shape) for name, x in batch.items()},
     }
