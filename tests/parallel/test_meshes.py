@@ -221,6 +221,12 @@ def test_no_device_gathers_more_than_its_part_over_tensor(axis, tuning, programs
 
 
 @programs_of("tensor")
-def test_tensor_parallel_sums_activations_and_gathers_nothing(axis, tuning, programs):
+def test_tensor_parallel_sums_activations_and_gathers_only_what_data_shares_out(
+    axis, tuning, programs
+):
+    """No device has more of a parameter than its part over `tensor`."""
     facts = programs[8, axis, tuning]
-    assert {operation for operation, *_ in facts["collectives"]} == {"all-reduce"}
+    kinds = {operation for operation, *_ in facts["collectives"]}
+    assert kinds == {"all-reduce", "reduce-scatter", "all-gather"}
+    shared = facts["bytes_in_parts"]
+    assert num_bytes(facts, "reduce-scatter") == num_bytes(facts, "all-gather") == shared
