@@ -5,16 +5,19 @@ Nothing is measured: shapes come from config fields, speeds from CLUSTER.
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from scale_plan import Leaf, Message, Plan, Work, plan
 
 from jaxtune.core import paths
 from jaxtune.models.registry import find_family, find_head, parameter_shapes
-from jaxtune.parallel.sharding import AXES, find_spec
+from jaxtune.parallel.parts import choose_parts
+from jaxtune.parallel.sharding import AXES, choose_specs, find_spec
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.depth import depths
 from jaxtune.tuning.family_fields import family_fields
@@ -119,7 +122,7 @@ def rows() -> Iterator[list[str]]:
                 if odd:
                     yield [name, title, mesh, f"refused: {odd}", *[""] * (len(HEADER) - 4)]
                     continue
-                found = plan(leaves, sizes, model_work(model, config, sizes))
+                found = plan(in_parts(leaves, sizes), sizes, model_work(model, config, sizes))
                 yield [name, title, mesh, *cells(found, sizes)]
 
 
@@ -185,6 +188,14 @@ def model_work(model: Model, config: Any, sizes: Mapping[str, int]) -> Work:
     )
 
 
+def in_parts(leaves: list[Leaf], sizes: Mapping[str, int]) -> list[Leaf]:
+    """The leaves, of which `data` cuts the moments of those that it can."""
+    shapes = {leaf.name: jax.ShapeDtypeStruct(leaf.shape, jnp.float32) for leaf in leaves}
+    specs = choose_specs([(f"^{re.escape(x.name)}$", P(*x.axes)) for x in leaves], shapes, sizes)
+    parts = choose_parts(specs, shapes, sizes)
+    return [dataclasses.replace(leaf, in_parts="data" in parts[leaf.name]) for leaf in leaves]
+
+
 def indivisible(leaves: list[Leaf], sizes: Mapping[str, int]) -> str:
     """The first axis that does not divide its dimension, in words."""
     for leaf in leaves:
@@ -198,7 +209,8 @@ def limits() -> list[str]:
     """What fits and what waits, from the bytes of a parameter: 4, a gradient of 4, moments of 8."""
     c, memory, host = CLUSTER, CLUSTER.memory / 1e9, CLUSTER.host_size
     kept = [
-        ("data", 4 + 4 + 8),
+        (f"data {host}", 4 + 4 + 8 / host),
+        ("data 256", 4 + 4 + 8 / 256),
         (f"fsdp {host}, all gathered at once", 4 + 4 + 12 / host),
         ("fsdp 256, all gathered at once", 4 + 4 + 12 / 256),
         (f"tensor {host}, where it cuts all", 16 / host),

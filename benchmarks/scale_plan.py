@@ -5,9 +5,9 @@
 The formulas stand in SCALING.md. Nothing here knows a model: leaves and the axes that cut them come
 from a parameter tree and a `Sharding`.
 
-Source: Rajbhandari et al. 2020, ZeRO, section 7 (what is sent over `fsdp`); Shoeybi et al. 2019,
-Megatron-LM, section 3 (over `tensor`); Korthikanti et al. 2022, Reducing Activation Recomputation,
-section 4 (the estimate of activations).
+Source: Rajbhandari et al. 2020, ZeRO, section 7 (what is sent over `data` and `fsdp`); Shoeybi et
+al. 2019, Megatron-LM, section 3 (over `tensor`); Korthikanti et al. 2022, Reducing Activation
+Recomputation, section 4 (the estimate of activations).
 """
 
 import dataclasses
@@ -37,6 +37,7 @@ class Leaf:
       is_trained: whether it has a gradient and moments.
       layer: its number; -1 below all layers; None above them.
       is_used: whether the step reads it. What stands below kept activations is not.
+      in_parts: whether `data` cuts its moments and its summed gradient.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Leaf:
     is_trained: bool
     layer: int | None = None
     is_used: bool = True
+    in_parts: bool = False
 
     @property
     def size(self) -> int:
@@ -167,7 +169,8 @@ def plan(leaves: Sequence[Leaf], sizes: Mapping[str, int], work: Work) -> Plan:
     trained = [leaf for leaf in used if leaf.is_trained]
     batch = work.batch_bytes // math.prod(sizes[axis] for axis in ROWS)
     own = {leaf.name: part(leaf, sizes, ("fsdp", "tensor")) for leaf in leaves}
-    moments = sum(own[leaf.name] for leaf in trained) * FLOAT * work.moments
+    kept = sum(own[leaf.name] // (sizes["data"] if leaf.in_parts else 1) for leaf in trained)
+    moments = kept * FLOAT * work.moments
     return Plan(
         parameter_bytes=sum(own[leaf.name] * leaf.itemsize for leaf in leaves),
         moment_bytes=moments,
@@ -254,7 +257,7 @@ def _messages(used: Sequence[Leaf], sizes: Mapping[str, int], work: Work) -> Ite
 
 
 def _of_parameters(used: Sequence[Leaf], sizes: Mapping[str, int]) -> Iterator[Message]:
-    """Gathered parameters and summed gradients."""
+    """Gathered parameters and summed gradients; over `data`, parameters once they are updated."""
     data, fsdp = sizes["data"], sizes["fsdp"]
     for leaf in used:
         whole = part(leaf, sizes, ("tensor",))
@@ -263,11 +266,16 @@ def _of_parameters(used: Sequence[Leaf], sizes: Mapping[str, int]) -> Iterator[M
             yield Message("all-gather", what, ("fsdp",), fsdp, whole * leaf.itemsize)
         if not leaf.is_trained:
             continue
+        own, others = whole * FLOAT, ROWS
         if is_cut(leaf, sizes):
-            yield Message("reduce-scatter", "gradients", ("fsdp",), fsdp, whole * FLOAT)
-            yield Message("all-reduce", "gradients", ("data",), data, whole // fsdp * FLOAT)
-        else:
-            yield Message("all-reduce", "gradients", ROWS, data * fsdp, whole * FLOAT)
+            yield Message("reduce-scatter", "gradients", ("fsdp",), fsdp, own)
+            own, others = own // fsdp, ("data",)
+        if leaf.in_parts and data > 1:
+            yield Message("reduce-scatter", "gradients", ("data",), data, own)
+            yield Message("all-gather", "new parameters", ("data",), data, own)
+            own, others = own // data, tuple(axis for axis in others if axis != "data")
+        group = math.prod(sizes[axis] for axis in others)
+        yield Message("all-reduce", "gradients", others, group, own)
 
 
 def _of_activations(
@@ -303,8 +311,9 @@ def _of_numbers(used: Sequence[Leaf], sizes: Mapping[str, int]) -> Iterator[Mess
     count = math.prod(sizes[axis] for axis in ROWS)
     yield Message("all-reduce", "numbers", ROWS, count, 2 * FLOAT)
     for leaf in used:
-        for axis in ("fsdp", "tensor"):
-            if leaf.is_trained and is_cut(leaf, sizes, axis):
+        for axis in sizes:
+            cut = leaf.in_parts and sizes[axis] > 1 if axis == "data" else is_cut(leaf, sizes, axis)
+            if leaf.is_trained and cut:
                 yield Message("all-reduce", "numbers", (axis,), sizes[axis], NORMS * FLOAT)
 
 

@@ -190,6 +190,7 @@ def leaves_of(run: Run, stage: Stage) -> list[Leaf]:
             is_trained=label != partition.FROZEN,
             layer=layer,
             is_used=not depth or layer is None or layer >= depth,
+            in_parts=run.sharding is not None and "data" in run.sharding.part(name),
         )
         for (name, leaf), label, layer in zip(*columns, strict=True)
     ]

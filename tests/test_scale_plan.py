@@ -67,6 +67,45 @@ def test_over_data_only_the_trained_leaves_and_two_numbers_are_sent(scale_plan):
     assert found.gathered_bytes == 0
 
 
+def test_data_shares_out_moments_and_sends_what_an_all_reduce_would(scale_plan):
+    leaves, work = tiny(scale_plan)
+    for i in (0, 1):
+        leaves[i] = dataclasses.replace(leaves[i], axes=(), in_parts=True)
+    found = scale_plan.plan(leaves, {"data": 8, "fsdp": 1, "tensor": 1}, work)
+    assert found.parameter_bytes == (128 + 128 + 4) * 4 + 80 * 2
+    assert found.moment_bytes == 2 * (16 + 16 + 4) * 4
+    assert {(m.kind, m.what, m.axes, m.group, m.num_bytes) for m in found.messages} == {
+        ("reduce-scatter", "gradients", ("data",), 8, 256 * 4),
+        ("all-gather", "new parameters", ("data",), 8, 256 * 4),
+        ("all-reduce", "gradients", ("data", "fsdp"), 8, 4 * 4),
+        ("all-reduce", "numbers", ("data", "fsdp"), 8, 8),
+        ("all-reduce", "numbers", ("data",), 8, 2 * 2 * 4),
+    }
+    assert found.wire_bytes == 2 * 7 / 8 * (260 * 4 + 8 + 16)
+
+
+def test_data_cuts_what_fsdp_leaves_whole(scale_plan):
+    leaves, work = tiny(scale_plan)
+    leaves = [dataclasses.replace(leaves[0], axes=("fsdp", None), in_parts=True)]
+    found = scale_plan.plan(leaves, {"data": 2, "fsdp": 2, "tensor": 1}, work)
+    assert found.moment_bytes == 2 * 32 * 4
+    sent = {(m.kind, m.axes): m.num_bytes for m in found.messages if m.what != "numbers"}
+    assert sent == {
+        ("all-gather", ("fsdp",)): 512,
+        ("reduce-scatter", ("fsdp",)): 512,
+        ("reduce-scatter", ("data",)): 256,
+        ("all-gather", ("data",)): 256,
+    }
+    leaves = [dataclasses.replace(leaves[0], axes=())]  # in parts over data, whole over fsdp
+    found = scale_plan.plan(leaves, {"data": 2, "fsdp": 2, "tensor": 1}, work)
+    sent = {(m.kind, m.axes): m.num_bytes for m in found.messages if m.what != "numbers"}
+    assert sent == {
+        ("reduce-scatter", ("data",)): 512,
+        ("all-gather", ("data",)): 512,
+        ("all-reduce", ("fsdp",)): 256,
+    }
+
+
 def test_one_device_sends_nothing(scale_plan):
     leaves, work = tiny(scale_plan)
     found = scale_plan.plan(leaves, {"data": 1, "fsdp": 1, "tensor": 1}, work)

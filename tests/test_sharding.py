@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from jaxtune.core import paths
@@ -15,8 +16,10 @@ from jaxtune.models.families.resnet import ResNetConfig
 from jaxtune.models.families.roberta import RobertaConfig
 from jaxtune.models.families.vit import ViTConfig
 from jaxtune.models.registry import FAMILIES, parameter_shapes
+from jaxtune.parallel.parts import choose_parts
 from jaxtune.parallel.sharding import (
     AXES,
+    Sharding,
     check_devices,
     choose_specs,
     make_sharding,
@@ -163,6 +166,41 @@ def test_tensor_divides_the_matrices_of_the_published_models(family):
     shared = sum(size for name, size in layers.items() if "tensor" in specs[name])
     fused = family in ("gpt2", "modernbert")  # those side by side are whole
     assert shared / sum(layers.values()) > (0.29 if fused else 0.99)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spec", "data", "expected"),
+    [
+        ((16, 6), P(), 8, P("data", None)),
+        ((6, 16), P(), 8, P(None, "data")),  # a vocabulary that 8 does not divide
+        ((3, 3, 8, 16), P(), 8, P(None, None, "data", None)),
+        ((6, 6), P(), 8, P(None, None)),
+        ((16,), P(), 8, P(None)),
+        ((16, 16), P("fsdp"), 8, P("fsdp", "data")),
+        ((16, 16), P("fsdp", "tensor"), 8, P("fsdp", "tensor")),
+        ((16, 16), P("fsdp"), 1, P("fsdp", None)),
+    ],
+)
+def test_data_shares_out_the_first_dimension_that_is_free(shape, spec, data, expected):
+    params = {"kernel": jax.ShapeDtypeStruct(shape, jnp.float32)}
+    sizes = {"data": data, "fsdp": 2, "tensor": 2}
+    assert choose_parts({"kernel": spec}, params, sizes) == {"kernel": expected}
+
+
+def test_a_moment_lies_as_its_part_and_a_parameter_whole():
+    mesh = AbstractMesh((4, 1, 1), AXES, axis_types=(AxisType.Auto,) * 3)
+    sharding = Sharding("jit", mesh, {"a/kernel": P()}, {"a/kernel": P("data", None)})
+    whole, row, other = (jax.ShapeDtypeStruct(n, jnp.float32) for n in ((8, 6), (8,), (6, 6)))
+    factored = {"v_row": {"a": {"kernel": row}}, "odd": {"a": {"kernel": other}}}
+    state = {"params": {"a": {"kernel": whole}}, "opt_state": {"mu": {"a": {"kernel": whole}}}}
+    found = paths.flatten(sharding.shardings(state | {"factors": factored}))
+    assert {name: sharding.spec for name, sharding in found.items()} == {
+        "params/a/kernel": P(),
+        "opt_state/mu/a/kernel": P("data", None),
+        "factors/v_row/a/kernel": P(),
+        "factors/odd/a/kernel": P(),
+    }
+    assert sharding.bytes_per_device(state["opt_state"]) == 8 * 6 * 4 / 4
 
 
 def test_the_mesh_of_one_device_is_none():

@@ -1,7 +1,7 @@
 """What devices that share a batch or a model send each other.
 
-Source: Rajbhandari et al. 2020, ZeRO, stage 3 (`fsdp`); Shoeybi et al. 2019, Megatron-LM, section 3
-(`tensor`).
+Source: Rajbhandari et al. 2020, ZeRO, stages 1 and 2 (`data`) and 3 (`fsdp`); Shoeybi et al. 2019,
+Megatron-LM, section 3 (`tensor`).
 """
 
 import contextlib
@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxtune.core import paths
 from jaxtune.core.types import Array, Batch, Params
@@ -87,15 +87,19 @@ def leaving_explicit_axes(
     return run
 
 
-def held(sharding: Sharding, tree: Any) -> Any:
-    """The `PartitionSpec` over the axes ROWS of each leaf, as `map_rows` takes them."""
+def held(spec_of: Callable[[str], PartitionSpec], tree: Any) -> Any:
+    """The `PartitionSpec` over the axes ROWS of each leaf, as `map_rows` takes them.
 
-    def spec_of(name: str, leaf: Any) -> PartitionSpec:
+    Args:
+      spec_of: `Sharding.spec` of parameters, `Sharding.part` of their summed gradients.
+      tree: parameters.
+    """
+
+    def over_rows(name: str, leaf: Any) -> PartitionSpec:
         del leaf
-        spec = sharding.spec(name)
-        return PartitionSpec(*(axis if axis in ROWS else None for axis in spec))
+        return PartitionSpec(*(axis if axis in ROWS else None for axis in spec_of(name)))
 
-    return paths.map_named(spec_of, tree)
+    return paths.map_named(over_rows, tree)
 
 
 def gather(sharding: Sharding, tree: Params) -> Params:
@@ -120,26 +124,58 @@ def gather(sharding: Sharding, tree: Params) -> Params:
 
 
 def sum_gradients(sharding: Sharding, grads: Params) -> Params:
-    """In `map_rows`: the sum over all devices, of which each keeps the part of its parameters.
+    """In `map_rows`: the sum over all devices, of which each keeps the part that it updates.
 
     Args:
-      sharding: as of `gather`.
-      grads: of one device's rows; a leaf [... n ...] becomes [... n/f ...], of the same dtype.
+      sharding: as of `gather`; it also names the dimension that `data` shares out, if any.
+      grads: of one device's rows; a leaf [... n ...] becomes [... n/f ...], and [... m ...] of
+        another dimension [... m/d ...], of the same dtype.
     """
 
     def total(name: str, leaf: jax.Array) -> jax.Array:
-        spec = sharding.spec(name)
-        if "fsdp" not in spec:
-            return jax.lax.psum(leaf, ROWS)
-        axis = spec.index("fsdp")
-        leaf = _within_tensor(
-            sharding,
-            spec,
-            lambda x: jax.lax.psum_scatter(x, "fsdp", scatter_dimension=axis, tiled=True),
-        )(leaf)
-        return leaf if sharding.mesh.shape["data"] == 1 else jax.lax.psum(leaf, "data")
+        spec, whole = sharding.part(name), []
+        for axis in reversed(ROWS):
+            if axis in spec:
+                leaf = _scatter(sharding, spec, axis, leaf)
+            elif sharding.mesh.shape[axis] > 1:
+                whole.append(axis)
+        return jax.lax.psum(leaf, whole) if whole else leaf
 
     return paths.map_named(total, grads)
+
+
+def in_parts(sharding: Sharding, params: Params) -> Params:
+    """Outside `map_rows`: of parameters the parts that the devices update; nothing is sent."""
+    return jax.lax.with_sharding_constraint(params, sharding.part_shardings(params))
+
+
+def gather_parts(sharding: Sharding, params: Params) -> Params:
+    """Outside `map_rows`: the inverse of `in_parts`; what `data` shares out is gathered."""
+    return jax.lax.with_sharding_constraint(params, sharding.shardings(params))
+
+
+def move(tree: Any, shardings: Any) -> Any:
+    """Each leaf where its sharding says; where it lay before is freed.
+
+    One leaf after the other, so that little lies in both places at once.
+
+    Args:
+      tree: arrays on the devices of the mesh.
+      shardings: a `NamedSharding` for each leaf.
+    """
+    return jax.tree.map(_move, tree, shardings)
+
+
+def _move(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
+    if leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
+        return leaf
+    moved = jax.block_until_ready(jax.jit(_same, out_shardings=sharding)(leaf))
+    leaf.delete()
+    return moved
+
+
+def _same(leaf: jax.Array) -> jax.Array:
+    return leaf
 
 
 def split_features(x: Array, count: int) -> list[Array]:
@@ -165,10 +201,20 @@ def _over_tensor(x: Array, axis: str | None) -> Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*others, axis))
 
 
+def _scatter(sharding: Sharding, spec: PartitionSpec, axis: str, leaf: jax.Array) -> jax.Array:
+    """The sum over the devices of an axis, of which each gets the part that the spec names."""
+    place = spec.index(axis)
+    return _within_tensor(
+        sharding,
+        spec,
+        lambda x: jax.lax.psum_scatter(x, axis, scatter_dimension=place, tiled=True),
+    )(leaf)
+
+
 def _within_tensor(
     sharding: Sharding, spec: PartitionSpec, collective: Callable[[jax.Array], jax.Array]
 ) -> Callable[[jax.Array], jax.Array]:
-    """A collective over `fsdp` of each part over `tensor`.
+    """A collective over `fsdp` or `data` of each part over `tensor`.
 
     Without this, XLA gathers the leaf over `tensor` too before it runs the collective.
     """

@@ -1,13 +1,15 @@
 """Where parameters and the rows of a batch lie on several devices.
 
-A mesh has three axes. The rows of a batch are shared out over `data` and `fsdp`. Parameters and
-their moments are whole on each place of `data`; over `fsdp` each device keeps a part, and the whole
-is gathered before use; over `tensor` each device keeps a part and computes with it alone. Which
-dimension lies on which axis is said by ordered (regex, PartitionSpec) rules.
+A mesh has three axes. The rows of a batch are shared out over `data` and `fsdp`. Parameters are
+whole on each place of `data`, which shares out their moments (`parts`); over `fsdp` each device
+keeps a part of both, and the whole parameter is gathered before use; over `tensor` each device
+keeps a part and computes with it alone. Which dimension lies on which axis is said by ordered
+(regex, PartitionSpec) rules.
 
 What a device computes of its rows is written out (`jax.shard_map`), so that what is sent is what
-`collectives` has: parameters gathered over `fsdp`, sums of the gradients of trained leaves, and
-nothing else. The compiler alone places what `tensor` shares out.
+`collectives` has: parameters gathered over `fsdp`, sums of the gradients of trained leaves, these
+leaves gathered over `data` once updated, and nothing else. The compiler alone places what `tensor`
+shares out.
 """
 
 import re
@@ -21,6 +23,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError, nearest
 from jaxtune.core.types import Batch, Params
+from jaxtune.parallel.parts import choose_parts
 from jaxtune.settings import ParallelSettings
 
 AXES = ("data", "fsdp", "tensor")
@@ -38,11 +41,14 @@ class Sharding(NamedTuple):
       mode: `jit`, or `pmap` where the training step runs under it.
       mesh: with the axes AXES, whose places the compiler may choose where nothing is said.
       specs: by the parameter's name; what has none is whole on every device.
+      parts: of the moments and the summed gradient of a parameter, by its name; under `pmap` the
+        specs.
     """
 
     mode: str
     mesh: Mesh
     specs: Mapping[str, PartitionSpec]
+    parts: Mapping[str, PartitionSpec]
 
     @property
     def num_shares(self) -> int:
@@ -60,15 +66,20 @@ class Sharding(NamedTuple):
         return NamedSharding(self.mesh, PartitionSpec())
 
     def spec(self, name: str) -> PartitionSpec:
-        """Of a parameter, or of a moment, whose name ends with that of its parameter."""
-        parameter = paths.owner(name, self.specs)
-        return PartitionSpec() if parameter is None else self.specs[parameter]
+        """Of a parameter."""
+        return self.specs.get(name, PartitionSpec())
+
+    def part(self, name: str) -> PartitionSpec:
+        """Of the moments and of the summed gradient of a parameter."""
+        return self.parts.get(name, PartitionSpec())
 
     def shardings(self, tree: Any) -> Any:
         """The `NamedSharding` of each leaf of parameters or of a train state, by its name."""
-        return paths.map_named(
-            lambda name, leaf: NamedSharding(self.mesh, self._fit(name, leaf)), tree
-        )
+        return paths.map_named(lambda name, leaf: self._named(self._fit(name, leaf)), tree)
+
+    def part_shardings(self, params: Params) -> Any:
+        """The `NamedSharding` of the part of each parameter that a device updates."""
+        return paths.map_named(lambda name, _: self._named(self.part(name)), params)
 
     def bytes_per_device(self, tree: Any) -> int:
         """What one device keeps of a tree of arrays or of `jax.ShapeDtypeStruct`."""
@@ -81,10 +92,25 @@ class Sharding(NamedTuple):
         )
         return sum(jax.tree.leaves(parts))
 
+    def _named(self, spec: PartitionSpec) -> NamedSharding:
+        return NamedSharding(self.mesh, spec)
+
     def _fit(self, name: str, leaf: Any) -> PartitionSpec:
-        """The spec, for what has the parameter's shape; a count beside its moments has not."""
-        spec = self.spec(name)
-        return spec if len(spec) <= len(leaf.shape) else PartitionSpec()
+        """The spec of a parameter, or of a moment, whose name ends with that of its parameter.
+
+        A moment of another shape than its parameter, as factored ones are, may not be divided so.
+        """
+        parameter = paths.owner(name, self.specs)
+        if parameter is None:
+            return PartitionSpec()
+        if name in (parameter, f"params/{parameter}"):
+            return self.spec(parameter)
+        spec = self.part(parameter)
+        if len(spec) != len(leaf.shape):
+            return PartitionSpec()
+        sizes = (1 if axis is None else self.mesh.shape[axis] for axis in spec)
+        divides = all(n % size == 0 for n, size in zip(leaf.shape, sizes, strict=True))
+        return spec if divides else PartitionSpec()
 
 
 def mesh_sizes(settings: ParallelSettings, num_devices: int) -> dict[str, int]:
@@ -153,7 +179,8 @@ def make_sharding(
     if jax.device_count() == 1:
         return None
     mesh = jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
-    return Sharding(settings.mode, mesh, specs)
+    parts = specs if settings.mode == "pmap" else choose_parts(specs, params, sizes)
+    return Sharding(settings.mode, mesh, specs, parts)
 
 
 def choose_specs(

@@ -157,8 +157,8 @@ def first(run: Run, workdir: Path, report: Report, checkpoints: Checkpoints) -> 
             )
             progress = progress._replace(best_step=-1, best_scores={})
         return Moment(run, latest, stage, progress)
-    stage = stages.begin(run, 0, run.params, folder=workdir)
-    return Moment(stages.shed(run), 0, stage, Progress())
+    run, stage = stages.begin_run(run, workdir)
+    return Moment(run, 0, stage, Progress())
 
 
 def _step(

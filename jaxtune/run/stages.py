@@ -11,6 +11,7 @@ from jaxtune.core import dropout, paths, trees
 from jaxtune.core.types import ApplyFn, Params
 from jaxtune.frozen.loader import Loader
 from jaxtune.models.trunk import make_upper_apply
+from jaxtune.parallel.collectives import move
 from jaxtune.parallel.sharding import ROWS
 from jaxtune.run.checkpoint import Checkpoints
 from jaxtune.run.plan import stage_start
@@ -18,9 +19,15 @@ from jaxtune.run.progress import Progress
 from jaxtune.run.setup import Run, make_tx
 from jaxtune.training.compiled import Compiled
 from jaxtune.training.compiler_options import least_memory
-from jaxtune.training.sharded_step import shard_sums
+from jaxtune.training.sharded_step import shard_apply, shard_sums
 from jaxtune.training.state import TrainState, init_state
-from jaxtune.training.step import make_sums, make_update, skip_nonfinite, sum_over
+from jaxtune.training.step import (
+    apply_whole,
+    make_sums,
+    make_update,
+    skip_nonfinite,
+    sum_over,
+)
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.partition import Staged
 
@@ -66,33 +73,52 @@ def begin(
         leaves that are trained in both go on.
       folder: for activations that are too many for memory; None for the system's.
     """
-    state, frozen = _fresh(run, index, params)
+    state, frozen = _fresh(run, index, params, ())
     if last is not None:
         opt_state = carry(last.opt_state, state.opt_state)
         state = state._replace(step=last.step, key=last.key, opt_state=opt_state)
     return _stage(run, index, state, frozen, folder)
 
 
-def _fresh(run: Run, index: int, params: Params) -> tuple[TrainState, Params]:
+def begin_run(run: Run, folder: Path | None = None) -> tuple[Run, Stage]:
+    """The first stage, to which the run gives its own values of what that trains.
+
+    Returns:
+      (the run as `shed` gives it, the stage).
+    """
+    state, frozen = _fresh(run, 0, run.params, (0,))
+    jax.block_until_ready(state)  # or its temporaries would lie beside what the compiler needs
+    return shed(run), _stage(run, 0, state, frozen, folder)
+
+
+def _fresh(
+    run: Run, index: int, params: Params, donate_argnums: tuple[int, ...]
+) -> tuple[TrainState, Params]:
     """What a stage trains, at step 0, and what it does not."""
     trainable, frozen = partition.partition(params, run.tuning.stage_labels[index])
     init = _make_init(run, index)
     # One program, where by itself each shape of a parameter would want two.
-    if run.sharding is None:
-        return jax.jit(init)(trainable), frozen
-    shardings = run.sharding.shardings(jax.eval_shape(init, trainable))
-    return jax.jit(init, out_shardings=shardings)(trainable), frozen
+    shardings = None
+    if run.sharding is not None:
+        shardings = run.sharding.shardings(jax.eval_shape(init, trainable))
+    made = jax.jit(init, out_shardings=shardings, donate_argnums=donate_argnums)
+    return made(trainable), frozen
 
 
 def _like(run: Run, index: int) -> tuple[TrainState, Params]:
-    """The shapes and shardings of what a stage trains, and the rest of the run's parameters."""
+    """The shapes and shardings of what a stage trains, and the rest of the run's parameters.
+
+    Parameters are to be read in the parts that devices update, so that none of them reads a copy of
+    its own.
+    """
     trainable, frozen = partition.partition(run.params, run.tuning.stage_labels[index])
     state = jax.eval_shape(_make_init(run, index), trainable)
     if run.sharding is None:
         device = jax.tree.leaves(run.params)[0].sharding
         shardings = jax.tree.map(lambda _: device, state)
     else:
-        shardings = run.sharding.shardings(state)
+        parts = run.sharding.part_shardings(trainable)
+        shardings = run.sharding.shardings(state)._replace(params=parts)
     like = jax.tree.map(
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state, shardings
     )
@@ -134,15 +160,16 @@ def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -
     sharding, parts = run.sharding, run.settings.train.num_microbatches
     sums = make_sums(apply_fn, run.goal.loss_fn, parts, dropout.same_key)
     transform: Callable[..., Any] = jax.jit
+    apply = apply_whole
     if sharding is not None and sharding.mode == "pmap":
         sums = sum_over(sums, ROWS[0], dropout.same_key)
         axes = {"axis_name": ROWS[0], "in_axes": (None, None, 0), "out_axes": (None, None)}
         transform = partial(jax.pmap, **axes)
     elif sharding is not None:
-        sums = shard_sums(sums, sharding, dropout.same_key)
+        sums, apply = shard_sums(sums, sharding, dropout.same_key), shard_apply(sharding)
         out = (sharding.shardings(state), sharding.whole)
         transform = partial(jax.jit, out_shardings=out)
-    step = make_update(sums, make_tx(run, index))
+    step = make_update(sums, make_tx(run, index), apply)
     if run.settings.train.on_nonfinite == "skip":
         step = skip_nonfinite(step)
     return Compiled(step, (0,), transform, least_memory())
@@ -186,6 +213,7 @@ def restore(
     number = len(progress.stage_starts) - 1
     like, frozen = _like(run, number)
     state, kept = checkpoints.restore(step, like, settled(run, number, frozen))
+    state = state._replace(params=unfold(run, state.params))
     return _stage(run, number, state, trees.merge(kept, frozen), folder), progress
 
 
@@ -194,7 +222,19 @@ def restore_params(run: Run, checkpoints: Checkpoints, step: int) -> Params:
     number = len(checkpoints.progress(step).stage_starts) - 1
     like, frozen = _like(run, number)
     params, kept = checkpoints.restore_params(step, like, settled(run, number, frozen))
-    return trees.merge(params, trees.merge(kept, frozen))
+    return trees.merge(unfold(run, params), trees.merge(kept, frozen))
+
+
+def fold(run: Run, params: Params) -> Params:
+    """Of parameters the parts that devices update; the whole is freed."""
+    if run.sharding is None:
+        return params
+    return move(params, run.sharding.part_shardings(params))
+
+
+def unfold(run: Run, parts: Params) -> Params:
+    """The inverse of `fold`."""
+    return parts if run.sharding is None else move(parts, run.sharding.shardings(parts))
 
 
 def assemble(stage: Stage) -> Params:

@@ -177,12 +177,16 @@ def _best(fitted: Fit, report: Report, checkpoints: Checkpoints, scorer: Any) ->
         return fitted, last.params
     reason = "no evaluation is known"
     if progress.best_step >= 0:
+        stage = last.stage  # whose parameters lie in parts while others are read beside them
+        parts = stages.fold(last.run, stage.state.params)
         try:
             best = stages.restore_params(last.run, checkpoints, progress.best_step)
         except DamagedCheckpointError as error:
             reason = str(error)
+            state = stage.state._replace(params=stages.unfold(last.run, parts))
+            last = last._replace(stage=stage._replace(state=state))
         else:
-            trees.free(last.stage.state.params)
+            trees.free(parts)
             return fitted, best
     report.line(f"the last step takes the place of the best: {reason}")
     scores = scorer(last.params, "validation")

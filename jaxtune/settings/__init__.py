@@ -187,7 +187,8 @@ class ParallelSettings:
     Attributes:
       mode: `jit`, on a mesh of the three axes below; or `pmap`, where all devices of one process
         have all parameters.
-      data: devices that share the rows of a batch; -1 takes what the others leave.
+      data: devices that share the rows of a batch and, in mode jit, moments; -1 takes what the
+        others leave.
       fsdp: devices that share the rows and, between steps, parameters and moments; -1 as above.
       tensor: devices that share heads and inner widths; -1 as above.
       rules: `REGEX=AXIS AXIS` with `fsdp`, `tensor` or - (whole) for each dimension of the

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import optax
 from jax.sharding import PartitionSpec
 
 from jaxtune.core.types import Array, Batch, Params, PRNGKey
 from jaxtune.parallel import collectives
 from jaxtune.parallel.sharding import ROWS, Sharding
-from jaxtune.training.step import EvalStep, PartKey, Sums, SumsFn
+from jaxtune.training.step import Apply, EvalStep, PartKey, Sums, SumsFn, apply_whole
 
 _ROWS, _WHOLE = PartitionSpec(ROWS), PartitionSpec()
 
@@ -18,9 +19,8 @@ def shard_sums(sums: SumsFn, sharding: Sharding, part_key: PartKey) -> SumsFn:
     """The sums over a batch whose rows the devices share.
 
     Each device gathers the parameters, computes the sums of its rows, and keeps the sum over all
-    devices of its part of the gradients. So a leaf that is whole everywhere is summed once over
-    all devices, and one that `fsdp` shares out is gathered once and its gradient scattered once,
-    whatever the number of microbatches.
+    devices of its part of the gradients. So a leaf that `fsdp` shares out is gathered once and its
+    gradient scattered once, over `fsdp` and then over `data`, whatever the number of microbatches.
 
     Args:
       sums: of the rows of one device.
@@ -39,13 +39,31 @@ def shard_sums(sums: SumsFn, sharding: Sharding, part_key: PartKey) -> SumsFn:
         )
 
     def sharded(params: Params, frozen: Params, batch: Batch, key: PRNGKey) -> Sums:
-        own, others = (collectives.held(sharding, tree) for tree in (params, frozen))
+        own, others = (collectives.held(sharding.spec, tree) for tree in (params, frozen))
         whole: Any = _WHOLE  # of the loss and of the statistics
-        out = Sums(whole, own, whole)
+        out = Sums(whole, collectives.held(sharding.part, params), whole)
         run = collectives.map_rows(local, sharding, (own, others, _ROWS, _WHOLE), out)
         return run(params, frozen, batch, key)
 
     return collectives.on_mesh(sums, sharding) if sharding.num_shares == 1 else sharded
+
+
+def shard_apply(sharding: Sharding) -> Apply:
+    """The update of parameters, of which each device computes the part whose moments it keeps.
+
+    What `data` shares out is gathered afterwards. Beside that, only the squares that a norm of the
+    gradient adds over the devices are sent, a number for each leaf.
+    """
+
+    def apply(
+        tx: optax.GradientTransformation, grads: Params, opt_state: optax.OptState, params: Params
+    ) -> tuple[Params, optax.OptState]:
+        own = collectives.in_parts(sharding, params)
+        new, opt_state = apply_whole(tx, grads, opt_state, own)
+        new = collectives.in_parts(sharding, new)  # or the compiler may gather what leads to it
+        return collectives.gather_parts(sharding, new), opt_state
+
+    return apply
 
 
 def shard_eval(eval_step: EvalStep, sharding: Sharding) -> EvalStep:
@@ -57,7 +75,7 @@ def shard_eval(eval_step: EvalStep, sharding: Sharding) -> EvalStep:
         return jax.lax.psum(means, ROWS), outputs
 
     def sharded(params: Params, frozen: Params, batch: Batch) -> Any:
-        own, others = (collectives.held(sharding, tree) for tree in (params, frozen))
+        own, others = (collectives.held(sharding.spec, tree) for tree in (params, frozen))
         run = collectives.map_rows(local, sharding, (own, others, _ROWS), (_WHOLE, _ROWS))
         return run(params, frozen, batch)
 
@@ -73,7 +91,7 @@ def shard_trunk(
         run = collectives.map_rows(
             lambda params, batch: trunk(collectives.gather(sharding, params), batch),
             sharding,
-            (collectives.held(sharding, params), _ROWS),
+            (collectives.held(sharding.spec, params), _ROWS),
             _ROWS,
         )
         return run(params, batch)

@@ -47,6 +47,11 @@ class Sums(NamedTuple):
 SumsFn = Callable[[Params, Params, Batch, PRNGKey], Sums]
 """(trainable parameters, frozen ones, batch, key of this batch) -> sums over its rows."""
 
+Apply = Callable[
+    [optax.GradientTransformation, Params, optax.OptState, Params], tuple[Params, optax.OptState]
+]
+"""(optimizer, gradients, its state, parameters) -> new parameters and state, as `apply_whole`."""
+
 
 def make_train_step(
     apply_fn: ApplyFn,
@@ -136,12 +141,23 @@ def sum_over(sums: SumsFn, axis_name: str, part_key: PartKey = jax.random.fold_i
     return total
 
 
-def make_update(sums: SumsFn, tx: optax.GradientTransformation) -> TrainStep:
+def apply_whole(
+    tx: optax.GradientTransformation, grads: Params, opt_state: optax.OptState, params: Params
+) -> tuple[Params, optax.OptState]:
+    """The new parameters and the optimizer's new state, from the gradient of the mean."""
+    updates, opt_state = tx.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+
+def make_update(
+    sums: SumsFn, tx: optax.GradientTransformation, apply: Apply = apply_whole
+) -> TrainStep:
     """Makes a training step, as `make_train_step` does, from the sums over a batch.
 
     Args:
       sums: over the whole batch, wherever its parts are.
       tx: an optimizer over the trainable tree.
+      apply: what it does with the gradients; `shard_apply` on several devices.
     """
 
     @partial(jax.jit, inline=True)  # traced once for all shapes of a batch
@@ -150,8 +166,7 @@ def make_update(sums: SumsFn, tx: optax.GradientTransformation) -> TrainStep:
         # A batch of no weight at all (every row is filling) has no gradient, not NaN.
         scale = 1.0 / jnp.maximum(loss.weight, jnp.finfo(jnp.float32).tiny)
         grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params, opt_state = apply(tx, grads, state.opt_state, state.params)
         if statistics:
             params = trees.replace(params, statistics)
         info = StepInfo(loss, optax.tree.norm(grads))

@@ -153,14 +153,38 @@ def num_bytes(facts, operation):
     return sum(size for found, size, _ in facts["collectives"] if found == operation)
 
 
+def shared_bytes(facts):
+    """Of the trained leaves that eight devices on `data` share out: matrices with a dimension."""
+    shapes = facts["trained_shapes"]
+    return sum(
+        4 * int(np.prod(shape))
+        for shape in shapes
+        if len(shape) > 1 and any(n % 8 == 0 for n in shape)
+    )
+
+
 @programs_of("data")
-def test_data_parallel_sums_the_gradients_of_what_is_trained_and_nothing_else(
+def test_data_parallel_sends_the_gradients_and_the_new_values_of_what_is_trained_alone(
     axis, tuning, programs
 ):
     facts = programs[8, axis, tuning]
-    assert {operation for operation, *_ in facts["collectives"]} == {"all-reduce"}
-    scalars = 8  # the sum of the losses and that of the weights
-    assert num_bytes(facts, "all-reduce") == facts["trainable_bytes"] + scalars
+    shared = shared_bytes(facts)
+    assert 0 < shared < facts["trainable_bytes"]
+    kinds = {operation for operation, *_ in facts["collectives"]}
+    assert kinds == {"reduce-scatter", "all-gather", "all-reduce"}
+    assert num_bytes(facts, "reduce-scatter") == num_bytes(facts, "all-gather") == shared
+    scalars = num_bytes(facts, "all-reduce") - (facts["trainable_bytes"] - shared)
+    assert 8 <= scalars <= 8 + 8 * facts["trainable_leaves"]  # losses; norms to report and to clip
+
+
+@programs_of("data")
+def test_each_device_on_data_keeps_a_part_of_the_moments(axis, tuning, programs):
+    facts = programs[8, axis, tuning]
+    moments = 2 * shared_bytes(facts)  # of Adam
+    others = facts["moment_bytes"] - moments
+    assert facts["own_moment_bytes"] == moments / 8 + others
+    small = 2 * (facts["trainable_bytes"] - shared_bytes(facts))
+    assert small <= others <= small + 100  # and the counts of steps
 
 
 def test_one_device_communicates_nothing(programs):
@@ -197,6 +221,12 @@ def test_no_device_gathers_more_than_its_part_over_tensor(axis, tuning, programs
 
 
 @programs_of("tensor")
-def test_tensor_parallel_sums_activations_and_gathers_nothing(axis, tuning, programs):
+def test_tensor_parallel_sums_activations_and_gathers_only_what_data_shares_out(
+    axis, tuning, programs
+):
+    """No device has more of a parameter than its part over `tensor`."""
     facts = programs[8, axis, tuning]
-    assert {operation for operation, *_ in facts["collectives"]} == {"all-reduce"}
+    kinds = {operation for operation, *_ in facts["collectives"]}
+    assert kinds == {"all-reduce", "reduce-scatter", "all-gather"}
+    shared = facts["bytes_in_parts"]
+    assert num_bytes(facts, "reduce-scatter") == num_bytes(facts, "all-gather") == shared

@@ -1,4 +1,4 @@
-"""A checkpoint that eight devices wrote is read by one, by four, and under pmap."""
+"""A checkpoint that eight devices wrote is read by one, by four, by eight, and under pmap."""
 
 import numpy as np
 import pytest
@@ -28,3 +28,20 @@ def test_the_next_losses_are_those_of_a_run_that_was_not_stopped(names, run_on, 
         np.testing.assert_allclose(found.losses, whole.losses[STEPS:], atol=2e-5, err_msg=name)
         for leaf, value in whole.params.items():
             np.testing.assert_allclose(found.params[leaf], value, atol=2e-5, err_msg=leaf)
+
+
+def test_the_same_mesh_goes_on_with_the_same_bits(run_on, job, tmp_path):
+    """Moments lie in parts on the eight devices; the folder has them whole, for one as well."""
+    folder = str(tmp_path)
+    jobs = [
+        job("bits saved", PACKED, steps=STEPS, save=folder),
+        job("bits", PACKED, steps=STEPS, restore=folder),
+        job("bits whole", PACKED, steps=2 * STEPS),
+    ]
+    found = run_on(jobs, 8)
+    whole = found["bits whole"]
+    np.testing.assert_array_equal(found["bits"].losses, whole.losses[STEPS:])
+    for leaf, value in whole.params.items():
+        np.testing.assert_array_equal(found["bits"].params[leaf], value, err_msg=leaf)
+    alone = run_on([job("bits alone", PACKED, steps=STEPS, restore=folder)], 1)["bits alone"]
+    np.testing.assert_allclose(alone.losses, whole.losses[STEPS:], atol=2e-5)

@@ -94,18 +94,25 @@ def run_job(job: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]
 
 
 def program(run: Any, stage: Any, batch: Any) -> dict[str, Any]:
-    """What the compiled step communicates and keeps, and what has to be gathered over `fsdp`."""
+    """What the compiled step communicates and keeps, and what has to be gathered.
+
+    Over `fsdp` that are parameters, over `data` the new values of what is trained; each device's
+    part of them over the other axes.
+    """
     import jax
 
     from jaxtune.core import paths, trees
 
-    to_gather = 0
+    to_gather = in_parts = 0
     if run.sharding is not None:
         tensor = run.sharding.mesh.shape["tensor"]
         for name, leaf in paths.flatten(run.params).items():
             spec = run.sharding.specs[name]
             if "fsdp" in spec:
                 to_gather += trees.num_bytes(leaf) // (tensor if "tensor" in spec else 1)
+        for name, leaf in paths.flatten(stage.state.params).items():
+            if "data" in run.sharding.part(name):
+                in_parts += leaf.addressable_data(0).nbytes
     compiled = stage.step.program(stage.state, stage.frozen, batch)
     memory = compiled.memory_analysis()
     return {
@@ -114,7 +121,13 @@ def program(run: Any, stage: Any, batch: Any) -> dict[str, Any]:
         ],
         "argument_bytes": memory.argument_size_in_bytes,
         "bytes_to_gather": to_gather,
+        "bytes_in_parts": in_parts,
+        "moment_bytes": trees.num_bytes(stage.state.opt_state),
+        "own_moment_bytes": sum(
+            leaf.addressable_data(0).nbytes for leaf in jax.tree.leaves(stage.state.opt_state)
+        ),
         "trainable_bytes": trees.num_bytes(stage.state.params),
+        "trained_shapes": [leaf.shape for leaf in jax.tree.leaves(stage.state.params)],
         "trainable_leaves": len(jax.tree.leaves(stage.state.params)),
         "shapes": {name: list(x.shape) for name, x in batch.items()},
     }
