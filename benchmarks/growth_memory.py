@@ -1,8 +1,4 @@
-"""The most memory that a whole run holds, beside the build before and transformers' Trainer.
-
-    pip install torch==2.13.0 transformers==5.24.0 accelerate  # in a Python of its own
-    python benchmarks/growth_memory.py --trainer=TORCH/bin/python --before=../before
-    python benchmarks/growth_memory.py --size=mini --devices=1,8
+"""Part of benchmarks/growth.py: the most memory that a whole run holds.
 
 The run is a full fine-tuning of a BERT of random weights, in batches of 4 x 32 tokens, or as many
 examples as there are devices, with an evaluation and a checkpoint every two steps, the best
@@ -11,74 +7,68 @@ and reload. The peak is of the resident memory of a process and all that it star
 hundred times a second.
 """
 
-import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
-import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from growth_table import PEERS, Options, Row
 
 SIZES = {
-    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
-    "mini": {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12},
+    "MiniLM's size": {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12},
+    "BERT-base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "BERT-large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
 }
 TOKENS, STEPS, EVERY = 32, 8, 2
-PEER = Path(__file__).absolute().parent / "peers" / "trainer_memory.py"
 
 
 class Found(NamedTuple):
-    """Of one run: the peak in bytes, and what was resident as each line was printed."""
+    """Of one run: the peak in bytes, and seconds on the clock and of the processor."""
 
     peak: int
     seconds: float
-    lines: list[tuple[int, str]]
+    cpu: float
 
 
-def main(argv: list[str]) -> None:
-    """Runs each build and the Trainer, one after the other, and prints a line for each."""
-    arguments = _parse(argv)
-    trees = {"jaxtune": Path(__file__).absolute().parents[1]}
-    if arguments.before:
-        trees = {"before": arguments.before.resolve()} | trees
-    with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
-        count = write_model(Path(scratch) / "model", SIZES[arguments.size])
-        write_rows(Path(scratch) / "data", 64)
-        print(f"{count:,} parameters")
-        for repeat in range(arguments.repeats):
-            for name, tree in trees.items():
-                for devices in map(int, arguments.devices.split(",")):
-                    workdir = Path(scratch) / f"{name}{repeat}{devices}"
-                    command = own_command(tree, workdir, devices, arguments.more)
-                    found = measure(*command, tree)
-                    tell(f"{name}, {devices} devices", found, count, arguments.trace)
-            if arguments.trainer:
-                job = {"folder": scratch, "tokens": TOKENS, "steps": STEPS, "every": EVERY}
-                command = [arguments.trainer, str(PEER), json.dumps(job)]
-                tell("trainer", measure(command, dict(os.environ)), count, arguments.trace)
+def rows(options: Options) -> Iterator[Row]:
+    """Models on one device, and the smallest on eight simulated ones."""
+    sizes = [*SIZES][:1] if options.quick else [*SIZES]
+    counts, peaks = [], {key: [] for key in ("before", "peer", "ours")}
+    for name in sizes:
+        folder = options.scratch / name.replace(" ", "")
+        folder.mkdir()
+        counts.append(write_model(folder / "model", SIZES[name]))
+        write_rows(folder / "data", 64)
+        for build in options.builds:
+            key = "ours" if build is options.builds[-1] else "before"
+            peaks[key].append(_peak(*own_command(build, folder / key, 1), build))
+        if options.torch:
+            job = {"folder": str(folder), "tokens": TOKENS, "steps": STEPS, "every": EVERY}
+            command = [options.torch, str(PEERS / "trainer_memory.py"), json.dumps(job)]
+            peaks["peer"].append(_peak(command, dict(os.environ)))
+    title = f"whole run of {', '.join(f'{count / 1e6:.0f}' for count in counts)}M parameters: peak"
+    yield Row(title, "MB", peaks["ours"], counts, peaks["before"], peaks["peer"])
+    folder, own = options.scratch / sizes[0].replace(" ", ""), {}
+    for build in options.builds:
+        found = [_peak(*own_command(build, folder / f"{build.name}{n}", n), build) for n in (1, 8)]
+        own[build] = [found[1] / found[0]]
+    before = own[options.before] if options.before else ()
+    title = f"{sizes[0]}, 8 simulated devices: peak, of that of one device"
+    yield Row(title, "times", own[options.builds[-1]], before=before)
 
 
-def tell(name: str, found: Found, count: int, trace: bool) -> None:
-    """Prints what was found of one run."""
-    if trace:
-        for size, line in found.lines:
-            print(f"    {size / 1e6:8,.0f} MB  {line}")
-    each = found.peak / count
-    print(
-        f"{name}: {found.peak / 1e6:,.0f} MB at the peak, {each:.1f} bytes a parameter,"
-        f" {found.seconds:.0f} s",
-        flush=True,
-    )
+def _peak(command: list[str], environment: dict[str, str], folder: Path | None = None) -> float:
+    return measure(command, environment, folder).peak / 1e6
 
 
-def own_command(
-    tree: Path, workdir: Path, devices: int, more: list[str]
-) -> tuple[list[str], dict[str, str]]:
+def own_command(tree: Path, workdir: Path, devices: int) -> tuple[list[str], dict[str, str]]:
     """The command of a run of jaxtune, and its environment."""
     folder = workdir.parent
     fields = {
@@ -94,7 +84,7 @@ def own_command(
     }
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
     config = f"--config={tree / 'configs' / 'agnews.py'}"
-    command = [sys.executable, "-m", "jaxtune.main", config, f"--workdir={workdir}", *flags, *more]
+    command = [sys.executable, "-m", "jaxtune.main", config, f"--workdir={workdir}", *flags]
     environment = dict(os.environ) | {"PYTHONPATH": str(tree), "PYTHONUNBUFFERED": "1"}
     environment |= {"XDG_CACHE_HOME": str(folder / "cache")}
     if devices > 1:
@@ -103,14 +93,14 @@ def own_command(
 
 
 def measure(command: list[str], environment: dict[str, str], folder: Path | None = None) -> Found:
-    """The peak of a command's resident memory, with all processes that it starts.
+    """What a command takes, with all processes that it starts.
 
     Args:
       command: with its arguments.
       environment: all of it.
       folder: that it is started in, whose modules are found first.
     """
-    peak, lines, start = [0], [], time.perf_counter()
+    peak, start, before = [0], time.perf_counter(), _cpu_of_children()
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, env=environment, cwd=folder, **pipes) as process:
         ended = threading.Event()
@@ -121,15 +111,17 @@ def measure(command: list[str], environment: dict[str, str], folder: Path | None
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append((resident(process.pid), line.rstrip()))
-        process.wait()
+        said, _ = process.communicate()
         ended.set()
         watcher.join()
     if process.returncode:
-        raise SystemExit("\n".join(line for _, line in lines[-30:]))
-    return Found(peak[0], time.perf_counter() - start, lines)
+        raise SystemExit(said[-3000:])
+    return Found(peak[0], time.perf_counter() - start, _cpu_of_children() - before)
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def resident(pid: int) -> int:
@@ -148,7 +140,10 @@ def resident(pid: int) -> int:
 
 
 def write_model(folder: Path, size: dict[str, int]) -> int:
-    """A BERT of random weights with a head of two classes; gives the number of parameters."""
+    """A BERT of random weights with a head of two classes; gives the number of parameters.
+
+    The size has fields of its config.
+    """
     from safetensors.numpy import save_file
 
     from jaxtune.core import paths
@@ -162,7 +157,7 @@ def write_model(folder: Path, size: dict[str, int]) -> int:
     config = {"model_type": "bert", "architectures": ["BertForSequenceClassification"]}
     config |= {"vocab_size": len(words), "intermediate_size": 4 * size["hidden_size"], **size}
     config |= {"id2label": {"0": "no", "1": "yes"}, "label2id": {"no": 0, "yes": 1}}
-    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 512}))
+    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 512} | config))
     source, rng, tensors = read_source(folder), np.random.default_rng(0), {}
     design = make_design(source, "sequence", choose_outputs("sequence", source.hf_config))
     for leaf, shape in paths.flatten(design.shapes).items():
@@ -184,20 +179,3 @@ def write_rows(folder: Path, count: int) -> None:
             words = " ".join(f"w{j}" for j in rng.integers(30_000, size=TOKENS + 8))
             lines.append(f"{words},{('no', 'yes')[i % 2]}")
         (folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
-
-
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--before", type=Path, help="a folder that holds another build's jaxtune/")
-    parser.add_argument("--trainer", help="a Python that has torch and transformers")
-    parser.add_argument("--size", choices=SIZES, default="base")
-    parser.add_argument("--devices", default="1", help="simulated devices, such as 1,8")
-    parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--scratch", help="a folder for models and checkpoints")
-    parser.add_argument("--trace", action="store_true", help="what is resident at each line")
-    arguments, arguments.more = parser.parse_known_args(argv)
-    return arguments
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
