@@ -80,3 +80,17 @@ def test_a_start_reads_config_json_once_and_traces_the_parameters_once(
     assert [file.name for file in reads] == ["config.json"]
     assert not run.pretrained.report.new  # which would be drawn: a trace of its own
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize("strategy", ["head", "bitfit", "full"])
+def test_from_scratch_a_strategy_freezes_as_it_is_asked(strategy, tiny_settings, tiny_weights):
+    model = tiny_weights("classification", "bert", 1)
+    settings = [
+        tiny_settings("classification", strategy, model, **{"model.from_scratch": drawn})
+        for drawn in (False, True)
+    ]
+    files, scratch = (prepare(each, Report(quiet=True)) for each in settings)
+    assert scratch.tuning.stage_labels == files.tuning.stage_labels
+    told = [note for note in scratch.data.notes if "stays as it was drawn" in note]
+    assert len(told) == (strategy != "full")
+    assert not [note for note in files.data.notes if "drawn" in note]

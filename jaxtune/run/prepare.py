@@ -265,8 +265,16 @@ def _plan_trunks(
 def _with_new_parts(
     settings: Settings, stage_labels: tuple[Any, ...], params: Params, pretrained: Pretrained
 ) -> tuple[tuple[Any, ...], list[str]]:
-    """Trains newly drawn parts that the strategy would leave at random values; says so."""
+    """Trains newly drawn parts that the strategy would leave at random values; says so.
+
+    Not where all is drawn: there the strategy itself is what somebody wants to measure.
+    """
     ever = jax.tree.map(lambda *names: any(n != partition.FROZEN for n in names), *stage_labels)
+    if settings.model.from_scratch:
+        if all(jax.tree.leaves(ever)):
+            return stage_labels, []
+        kept = f"what {settings.tuning.name} freezes stays as it was drawn"
+        return stage_labels, [f"config.model.from_scratch: {kept}"]
     idle = [
         part
         for part in pretrained.report.new
