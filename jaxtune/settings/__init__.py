@@ -36,8 +36,8 @@ class ModelSettings:
       sha256: expected digest of the weight files (joined in the order of their names).
       config_sha256: expected digest of `config.json`.
       tokenizer_sha256: expected digest of the files of the tokenizer or image processor.
-      from_scratch: draws all parameters; of the folder only `config.json` is read. What the strategy
-        freezes stays as it was drawn.
+      from_scratch: draws all parameters; of the folder only `config.json` is read. What the
+        strategy freezes stays as it was drawn.
     """
 
     path: Annotated[str, MinLen(1), doc("a folder or a hub id")] = ""
