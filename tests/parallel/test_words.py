@@ -9,8 +9,8 @@ from jaxtune.run.config import default_config
 DEVICES = 4
 PLACES = {
     "rows": {"parallel.fsdp": 2},
-    "words": {"parallel.tensor": 2, "parallel.rules": "embeddings?/embedding$=tensor -"},
-    "words alone": {"parallel.tensor": 4, "parallel.rules": "embeddings?/embedding$=tensor -"},
+    "words": {"parallel.tensor": 2, "parallel.rules": "word_embeddings/embedding$=tensor -"},
+    "words alone": {"parallel.tensor": 4, "parallel.rules": "word_embeddings/embedding$=tensor -"},
     "pmap": {"parallel.mode": "pmap"},
 }
 STEPS = 2
