@@ -8,7 +8,6 @@ from jaxtyping import Array, Float
 
 from jaxtune.core.types import Batch, segment_mask
 from jaxtune.models.layers import ACTIVATIONS, Dense, Dropout, Init, NoiseIds, dense, layer_norm
-from jaxtune.models.products import activation_dtype, product, transposed
 
 
 class HeadConfig(Protocol):
@@ -89,29 +88,11 @@ class Transform(nn.Module):
         return layer_norm(self.layer_norm_eps, self.dtype, self.norm_name, self.norm_bias)(x)
 
 
-class WordBias(nn.Module):
-    """A bias for each word, where the files keep it apart from the word embeddings."""
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b t v"]) -> Float[Array, "b t v"]:
-        """`x + b`."""
-        return x + self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-
-
 def output_layer(
     features: int, init: Init, dtype: Any, name: str = "classifier", use_bias: bool = True
 ) -> Dense:
     """The last layer of a head, whose products are float32 at least."""
     return dense(features, init, jnp.promote_types(dtype, jnp.float32), name, use_bias)
-
-
-def tied_logits(x: Float[Array, "b t d"], words: nn.Embed, dtype: Any) -> Float[Array, "b t v"]:
-    """Logits over the vocabulary from the word embeddings: `x E^T`, summed in float32."""
-    at_least_float32 = jnp.promote_types(dtype, jnp.float32)
-    if activation_dtype(dtype) == at_least_float32:
-        return product(x, transposed(words.embedding), dtype)
-    embedding = words.embedding.astype(dtype)
-    return jnp.einsum("btd,vd->btv", x, embedding, preferred_element_type=at_least_float32)
 
 
 def mean_tokens(x: Float[Array, "b t d"], batch: Batch) -> Float[Array, "b d"]:

@@ -122,10 +122,17 @@ class Nested(nn.Module):
         return make(name=name)(*args)
 
 
-def dense(features: int, init: Init, dtype: Any, name: str | None, use_bias: bool = True) -> Dense:
+def dense(
+    features: int,
+    init: Init,
+    dtype: Any,
+    name: str | None,
+    use_bias: bool = True,
+    kind: type[Dense] = Dense,
+) -> Dense:
     """`x W + b`."""
     kernel_init = _initializer(init)
-    return Dense(features, dtype=dtype, kernel_init=kernel_init, name=name, use_bias=use_bias)
+    return kind(features, dtype=dtype, kernel_init=kernel_init, name=name, use_bias=use_bias)
 
 
 def table(size: int, features: int, init: Init, name: str | None = None) -> nn.Embed:

@@ -95,6 +95,54 @@ def wide_product(
     return jnp.matmul(a.astype(dtype), b.astype(dtype), preferred_element_type=wide)
 
 
+def times_transposed(b: Float[Array, "n k"], dtype: Any) -> Callable[[Array], Array]:
+    """`a -> a b^T` for many a, [m k] -> [m n], as `wide_product`; if b is to be copied, once."""
+    if not _copies_operands(dtype):
+        return lambda a: wide_product(a, b.T, dtype)
+    turned = transposed(b.astype(dtype))
+    return lambda a: wide_product(a, turned, dtype)
+
+
+def add_product(
+    sums: Float[Array, "m n"], a: Float[Array, "k m"], b: Float[Array, "k n"], dtype: Any
+) -> Float[Array, "m n"]:
+    """`sums + a^T b`, where a loop has the sums that need much room.
+
+    A product on a CPU is computed beside what it is added to, so it is computed there a part of the
+    rows at a time. Elsewhere it is added in place; and where devices share the sums (`tensor`),
+    cutting them would gather them.
+
+    Args:
+      sums: float32 at least.
+      a: left operand, transposed.
+      b: right operand.
+      dtype: that both are rounded to before.
+    """
+    size, rows = sums.shape[0], 1024
+    if size <= rows or jax.default_backend() != "cpu" or _is_shared():
+        return sums + _transposed_product(a, b, dtype)
+
+    def add(i: Array, sums: Array) -> Array:
+        start = jnp.minimum(i * rows, size - rows)
+        part = jax.lax.dynamic_slice_in_dim(a, start, rows, axis=1)
+        part = jnp.where(start + jnp.arange(rows) >= i * rows, part, 0)  # the last overlaps
+        old = jax.lax.dynamic_slice_in_dim(sums, start, rows)
+        new = old + _transposed_product(part, b, dtype)
+        return jax.lax.dynamic_update_slice_in_dim(sums, new, start, axis=0)
+
+    return jax.lax.fori_loop(0, -(-size // rows), add, sums)
+
+
+def _transposed_product(a: Array, b: Array, dtype: Any) -> Array:
+    a = transposed(a.astype(dtype)) if _copies_operands(dtype) else a.T
+    return wide_product(a, b, dtype)
+
+
+def _is_shared() -> bool:
+    """Whether several devices share one model."""
+    return jax.sharding.get_abstract_mesh().shape.get("tensor", 1) > 1
+
+
 def attention_kernel(dtype: Any, head_size: int, dropout_rate: float) -> str:
     """What computes attention on the default device: `cudnn`, fused, or `xla`.
 

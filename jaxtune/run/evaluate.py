@@ -166,7 +166,9 @@ class Scorer(NamedTuple):
 
 def make_scorer(run: Run, report: Report) -> Scorer:
     """The evaluation of a run; nothing is compiled yet."""
-    step = make_eval_step(run.tuning.apply_fn, run.task.loss.metrics, run.task.output.fetch)
+    loss = run.task.loss
+    apply_fn = loss.read(run.tuning.apply_fn)
+    step = make_eval_step(apply_fn, loss.metrics, run.task.output.fetch)
     if run.sharding is None:
         return Scorer(run, report, Compiled(step))
     transform = partial(jax.jit, out_shardings=run.sharding.whole)

@@ -96,13 +96,14 @@ def open_saved(
             given["max_length"] = min(config.max_length, processor.model_max_length)
     data = from_dict(DataSettings, to_dict(data) | given)
     task.data.inputs.check_settings(data, config, pretrained.folder)
-    eval_step = make_eval_step(pretrained.apply_fn, task.loss.metrics, task.output.fetch)
+    apply_fn = task.loss.read(pretrained.apply_fn)
+    eval_step = make_eval_step(apply_fn, task.loss.metrics, task.output.fetch)
     no_holes = jax.tree.map(lambda _: None, pretrained.params)
 
     def step(params: Any, batch: Any) -> Any:
         if "labels" in batch:
             return eval_step(params, no_holes, batch)
-        outputs = pretrained.apply_fn(params, batch, key=None, train=False)
+        outputs = apply_fn(params, batch, key=None, train=False)
         return {}, task.output.fetch(outputs, batch)
 
     return SavedModel(pretrained, processor, task, card, data, Compiled(step))

@@ -158,7 +158,8 @@ def _stage(run: Run, index: int, state: TrainState, frozen: Params, folder: Path
 def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -> Compiled:
     """The training step on one device, on a mesh, or under pmap."""
     sharding, parts = run.sharding, run.settings.train.num_microbatches
-    sums = make_sums(apply_fn, run.goal.loss_fn, parts, dropout.same_key)
+    read = run.task.loss.read(apply_fn)
+    sums = make_sums(read, run.goal.loss_fn, parts, dropout.same_key)
     transform: Callable[..., Any] = jax.jit
     apply = apply_whole
     if sharding is not None and sharding.mode == "pmap":

@@ -94,16 +94,17 @@ class Cost:
 
     def __init__(self, run: Run, report: Report) -> None:
         """Nothing is counted yet; of several processes, the first one counts."""
-        model, apply_fn = run.pretrained, run.tuning.apply_fn
-        batch: Any = _empty_batch(run)
+        model, apply_fn, read = run.pretrained, run.tuning.apply_fn, run.task.loss.read
+        batch: Any = _weighed_batch(run)
         shapes: Any = jax.eval_shape(lambda params: params, run.params)
         shape, unit = main_shape(batch), "pixels" if _reads_images(run) else "tokens"
         self._name = f"{' x '.join(map(str, shape[:3]))} {unit}"
         self._report = report
-        base = None if apply_fn is model.apply_fn else (model.apply_fn, model.design.shapes)
+        adapted = apply_fn is not model.apply_fn
+        base = (read(model.apply_fn), model.design.shapes) if adapted else None
         self._count = partial(  # and not the run, whose parameters would be kept
             count_flops,
-            *(apply_fn, run.goal.loss_fn, shapes, run.tuning.stage_labels[0], batch),
+            *(read(apply_fn), run.goal.loss_fn, shapes, run.tuning.stage_labels[0], batch),
             *(_updates(run), base),
         )
         self._thread = threading.Thread(target=self._tell, name="counting")
@@ -279,6 +280,16 @@ def _reads_images(run: Run) -> bool:
 def _empty_batch(run: Run) -> dict[str, np.ndarray]:
     """A batch of the largest shape, of which only the shape is looked at."""
     return run.data.stream.empty()
+
+
+def _weighed_batch(run: Run) -> dict[str, np.ndarray]:
+    """A batch of the largest shape, of which as many tokens are scored as of the first one."""
+    batch, (index, epoch) = _empty_batch(run), next(run.data.stream.indices())
+    if batch["weight"].ndim == 1:  # of examples
+        return batch
+    share = np.mean(run.data.stream.collate(index, epoch)["weight"] != 0)
+    weight = np.arange(batch["weight"].size) < share * batch["weight"].size
+    return batch | {"weight": weight.reshape(batch["weight"].shape).astype(np.float32)}
 
 
 def _sizes(run: Run, lengths: np.ndarray) -> str:

@@ -1,6 +1,7 @@
 """What causal and masked language models share: loss, metrics, scores and decoding.
 
-The logits over the vocabulary, [b t v], stay on the device: of each block two sums are fetched.
+The logits over the vocabulary, [b t v], are computed for a chunk of the scored tokens at a time;
+of each block two sums are fetched.
 """
 
 import math
@@ -9,14 +10,23 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 
 from jaxtune.core.errors import UserError
-from jaxtune.core.types import Batch, LossFn, segment_mask, weights
+from jaxtune.core.types import (
+    ApplyFn,
+    Batch,
+    LossFn,
+    Mean,
+    Params,
+    PRNGKey,
+    segment_mask,
+    weighted_mean,
+    weights,
+)
 from jaxtune.data.text import blocks
+from jaxtune.models.vocabulary import Words, leaving_words
 from jaxtune.settings import LossSettings
-from jaxtune.tasks.classification import batch_metrics
 from jaxtune.tasks.task import (
     Encode,
     Records,
@@ -26,7 +36,7 @@ from jaxtune.tasks.task import (
     TaskOutput,
     TaskScores,
 )
-from jaxtune.training.losses import make_cross_entropy
+from jaxtune.training.word_losses import TokenScores, make_word_loss, token_scores
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -> LossFn:
@@ -41,16 +51,38 @@ def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -
             f"config.loss.class_weights is {settings.class_weights!r}, but a language model has no"
             " classes. Leave it empty."
         )
-    return make_cross_entropy(None, settings.label_smoothing, settings.focal_gamma)
+    return make_word_loss(settings.label_smoothing, settings.focal_gamma)
 
 
-def fetch(outputs: Float[Array, "b t v"], batch: Batch) -> Float[Array, "b 2"]:
+def scored(apply_fn: ApplyFn) -> ApplyFn:
+    """The model without its logits: in training it gives `Words`, in evaluation `TokenScores`."""
+    words = leaving_words(apply_fn)
+
+    def run(params: Params, batch: Batch, *, key: PRNGKey | None, train: bool) -> Any:
+        outputs = words(params, batch, key=key, train=train)
+        return outputs if train else token_scores(outputs, batch)
+
+    return run
+
+
+Outputs = Float[Array, "b t v"] | Words | TokenScores
+"""Of a language model: logits, or what stands for them."""
+
+
+def metrics(outputs: Outputs, batch: Batch) -> dict[str, Mean]:
+    """Loss (nats) and accuracy (0 to 1) of scored tokens, as sums and weights."""
+    losses, hits = token_scores(outputs, batch)
+    weight = weights(batch, losses.shape)
+    return {"loss": weighted_mean(losses, weight), "accuracy": weighted_mean(hits, weight)}
+
+
+def fetch(outputs: Outputs, batch: Batch) -> Float[Array, "b 2"]:
     """Of each block, the log-likelihood of its scored tokens (nats) and how many they are.
 
     Of packed rows with s blocks, [b s 2].
     """
-    logits, weight = outputs.astype(jnp.float32), weights(batch, outputs.shape[:-1])
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
+    losses, _ = token_scores(outputs, batch)
+    weight = weights(batch, losses.shape)
     if "segment_ids" in batch:
         losses, weight = losses[:, None], weight[:, None] * segment_mask(batch)  # [b s t]
     return jnp.stack([-jnp.sum(losses * weight, axis=-1), jnp.sum(weight, axis=-1)], axis=-1)
@@ -108,7 +140,7 @@ def make_task(name: str, encode: Encode) -> Task:
         head=name,
         problem_type=None,
         data=TaskData(blocks.TEXTS, encode, blocks.read_new),
-        loss=TaskLoss(make_loss, batch_metrics),
+        loss=TaskLoss(make_loss, metrics, scored),
         scores=TaskScores(
             scores,
             best="perplexity",

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxtune.core.errors import UserError
-from jaxtune.core.types import Batch, LossFn, Mean
+from jaxtune.core.types import ApplyFn, Batch, LossFn, Mean
 from jaxtune.data.inputs import TEXT, Inputs
 from jaxtune.data.sources.rows import Data, Reader, Rows
 from jaxtune.data.sources.table import Table
@@ -46,6 +46,11 @@ def as_they_are(outputs: Array, batch: Batch) -> Array:
     return outputs
 
 
+def whole_outputs(apply_fn: ApplyFn) -> ApplyFn:
+    """A model that gives all outputs."""
+    return apply_fn
+
+
 class TaskData(NamedTuple):
     """What is read, and how it becomes examples.
 
@@ -76,10 +81,13 @@ class TaskLoss(NamedTuple):
       make: (settings, class names, training labels) -> the loss.
       metrics: (outputs, batch) -> sums and weights that add up over batches, by name; the plain
         loss is one of them, `loss`.
+      read: the model -> the model that gives what loss, metrics and `fetch` take, where that is
+        less than all outputs.
     """
 
     make: Callable[[LossSettings, Sequence[str], Any], LossFn]
-    metrics: Callable[[Array, Batch], dict[str, Mean]]
+    metrics: Callable[[Any, Batch], dict[str, Mean]]
+    read: Callable[[ApplyFn], ApplyFn] = whole_outputs
 
 
 class TaskScores(NamedTuple):
@@ -109,7 +117,7 @@ class TaskOutput(NamedTuple):
 
     decode: Callable[..., Records]
     num_outputs: Callable[[Data], int | None] = no_outputs
-    fetch: Callable[[Array, Batch], Array | None] = as_they_are
+    fetch: Callable[[Any, Batch], Array | None] = as_they_are
     per_token: bool = False
     ranks: bool = False
 

@@ -17,11 +17,12 @@ from jaxtune.core.types import Batch
 from jaxtune.models.attention import Seen, SelfAttention, attention_bias
 from jaxtune.models.families.bert_config import BertConfig, config_from_hf
 from jaxtune.models.family import Family, Head, Matrices, Names, layer_rules
-from jaxtune.models.heads import Transform, output_layer, span_head, tied_logits, token_head
+from jaxtune.models.heads import Transform, output_layer, span_head, token_head
 from jaxtune.models.hf_config import check_tied
 from jaxtune.models.layers import ACTIVATIONS, Dropout, Nested, NoiseIds, dense, layer_norm, table
 from jaxtune.models.model import Encoder, Part
 from jaxtune.models.places import Places, pick, pick_noise_ids
+from jaxtune.models.vocabulary import TiedLayer
 
 
 class Embeddings(nn.Module):
@@ -190,7 +191,8 @@ class Predictions(nn.Module):
             c.hidden_act, c.layer_norm_eps, c.initializer_range, self.dtype, name="transform"
         )
         bias = self.param("bias", nn.initializers.zeros, (c.vocab_size,))
-        return tied_logits(transform(x, noise_ids), backbone.word_table(), self.dtype) + bias
+        table = backbone.word_table().embedding
+        return TiedLayer(self.dtype)(transform(x, noise_ids), table, bias)
 
 
 def _masked_lm(config: BertConfig, num_outputs: int, dtype: Any) -> Nested:

@@ -22,9 +22,7 @@ from jaxtune.models.family import Family, Head, Matrices, Names, layer_rules
 from jaxtune.models.heads import (
     LinearHead,
     Transform,
-    WordBias,
     output_layer,
-    tied_logits,
     token_head,
 )
 from jaxtune.models.hf_config import check_heads, check_tied, read_fields
@@ -32,6 +30,7 @@ from jaxtune.models.inputs import positions_of
 from jaxtune.models.layers import ACTIVATIONS, Dropout, NoiseIds, dense, layer_norm, table
 from jaxtune.models.model import Encoder, Part
 from jaxtune.models.places import Places, pick, pick_noise_ids
+from jaxtune.models.vocabulary import TiedLayer, WordBias
 
 LAYER_NORM_EPS = 1e-12
 """Of every LayerNorm; `config.json` does not say it."""
@@ -236,8 +235,9 @@ class MaskedLanguageHead(nn.Module):
             norm_name="vocab_layer_norm",
         )
         nn.share_scope(self, transform)
-        logits = tied_logits(transform(x, noise_ids), backbone.word_table(), self.dtype)
-        return WordBias(name="vocab_projector")(logits)
+        bias = WordBias(c.vocab_size, name="vocab_projector")()
+        table = backbone.word_table().embedding
+        return TiedLayer(self.dtype)(transform(x, noise_ids), table, bias)
 
 
 def _span(config: DistilBertConfig, num_outputs: int, dtype: Any) -> LinearHead:

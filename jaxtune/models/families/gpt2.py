@@ -18,12 +18,13 @@ from jaxtyping import Array, Float
 from jaxtune.core.types import Batch
 from jaxtune.models.attention import Seen, SelfAttention, attention_bias
 from jaxtune.models.family import Family, Head, Matrices, Names
-from jaxtune.models.heads import LinearHead, output_layer, span_head, tied_logits, token_head
+from jaxtune.models.heads import LinearHead, span_head, token_head
 from jaxtune.models.hf_config import check_defaults, check_heads, read_fields
 from jaxtune.models.inputs import positions_of
 from jaxtune.models.layers import ACTIVATIONS, Dropout, NoiseIds, dense, layer_norm, table
 from jaxtune.models.model import Layers, Part
 from jaxtune.models.places import Places, pick, pick_noise_ids
+from jaxtune.models.vocabulary import TiedLayer, own_layer
 
 ALIASES = {
     "hidden_size": "n_embd",
@@ -198,9 +199,9 @@ class LanguageHead(nn.Module):
         """Logits over the vocabulary, of each token's successor."""
         c = self.config
         if c.tie_word_embeddings:
-            return tied_logits(x, backbone.word_table(), self.dtype)
+            return TiedLayer(self.dtype)(x, backbone.word_table().embedding)
         size, init = c.vocab_size, c.initializer_range
-        return output_layer(size, init, self.dtype, "lm_head", use_bias=False)(x, noise_ids)
+        return own_layer(size, init, self.dtype, "lm_head", use_bias=False)(x, noise_ids)
 
 
 def _sequence(config: GPT2Config, num_outputs: int, dtype: Any) -> LinearHead:

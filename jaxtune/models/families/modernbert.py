@@ -19,13 +19,14 @@ from jaxtune.core.types import Batch
 from jaxtune.models.attention import Seen, SelfAttention, attention_bias
 from jaxtune.models.families.modernbert_config import ModernBertConfig, config_from_hf
 from jaxtune.models.family import Family, Head, Matrices, Names
-from jaxtune.models.heads import Transform, WordBias, mean_tokens, output_layer, tied_logits
+from jaxtune.models.heads import Transform, mean_tokens, output_layer
 from jaxtune.models.inputs import positions_of
 from jaxtune.models.layers import ACTIVATIONS, Dropout, NoiseIds, dense, layer_norm, table
 from jaxtune.models.model import Layers, Part
 from jaxtune.models.noise_ids import noise_ids_of_examples
 from jaxtune.models.places import Places, pick, pick_noise_ids
 from jaxtune.models.rotary import Rotation, rotate, rotation
+from jaxtune.models.vocabulary import TiedLayer, WordBias, own_layer
 from jaxtune.parallel.collectives import split_features
 
 
@@ -216,10 +217,10 @@ class MaskedLanguageHead(nn.Module):
         c = self.config
         x = _transform(c, self.dtype)(x, noise_ids)
         if c.tie_word_embeddings:
-            logits = tied_logits(x, backbone.word_table(), self.dtype)
-            return WordBias(name="decoder")(logits) if c.decoder_bias else logits
+            bias = WordBias(c.vocab_size, name="decoder")() if c.decoder_bias else None
+            return TiedLayer(self.dtype)(x, backbone.word_table().embedding, bias)
         init = _truncated_normal(c, c.residual_range)
-        last = output_layer(c.vocab_size, init, self.dtype, "decoder", c.decoder_bias)
+        last = own_layer(c.vocab_size, init, self.dtype, "decoder", c.decoder_bias)
         return last(x, noise_ids)
 
 

@@ -20,10 +20,11 @@ from jaxtune.models.families import bert, bert_config
 from jaxtune.models.families.bert import Bert
 from jaxtune.models.families.bert_config import BertConfig
 from jaxtune.models.family import Family, Head
-from jaxtune.models.heads import Transform, output_layer, span_head, tied_logits, token_head
+from jaxtune.models.heads import Transform, output_layer, span_head, token_head
 from jaxtune.models.hf_config import check_tied
 from jaxtune.models.inputs import positions_of
 from jaxtune.models.layers import Dropout, Nested, NoiseIds, dense
+from jaxtune.models.vocabulary import TiedLayer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +101,8 @@ class Predictions(nn.Module):
         )
         nn.share_scope(self, transform)
         bias = self.param("bias", nn.initializers.zeros, (c.vocab_size,))
-        return tied_logits(transform(x, noise_ids), backbone.word_table(), self.dtype) + bias
+        table = backbone.word_table().embedding
+        return TiedLayer(self.dtype)(transform(x, noise_ids), table, bias)
 
 
 def _sequence(config: BertConfig, num_outputs: int, dtype: Any) -> Nested:
