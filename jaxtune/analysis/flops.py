@@ -10,9 +10,9 @@ import optax
 
 from jaxtune.core.types import ApplyFn, Batch, LossFn, Params
 from jaxtune.models.attention_path import all_at_once
+from jaxtune.training.scored_chunks import counting
 from jaxtune.training.state import init_state
 from jaxtune.training.step import make_train_step
-from jaxtune.training.word_losses import counting
 from jaxtune.tuning import partition
 
 

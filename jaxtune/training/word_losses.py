@@ -10,10 +10,8 @@ Source: Wijmans et al. 2025, Cut Your Losses in Large-Vocabulary Language Models
 there logits are computed again in the backward pass.
 """
 
-import contextlib
-import contextvars
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,47 +19,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from jaxtune.core.types import Batch, LossFn, Mean, weights
 from jaxtune.models.products import add_product, times_transposed, wide_product
 from jaxtune.models.vocabulary import Words
 from jaxtune.training.losses import make_cross_entropy
-
-_FEW = 2**20  # logits, 4 MiB: so many are computed at once, also of tokens that are not scored
-_LEAST, _PARTS = 64, 16
-_counted: contextvars.ContextVar[float | None] = contextvars.ContextVar("counted", default=None)
-
-
-@contextlib.contextmanager
-def counting(share: float) -> Iterator[None]:
-    """In it losses are of one part of all tokens, for JAX counts the body of a loop as run once.
-
-    Args:
-      share: of the tokens, those that are scored.
-    """
-    token = _counted.set(share)
-    try:
-        yield
-    finally:
-        _counted.reset(token)
-
-
-def chunk_size(tokens: int, words: int) -> int | None:
-    """Scored tokens whose logits exist at once; None for all of them, scored or not.
-
-    A sixteenth of the tokens: logits and their gradient then take an eighth of the room of all
-    logits, and the last chunk, which is seldom full, costs in vain a thirty-second of the products
-    over all tokens. 64 at least, for each chunk reads the word embeddings and adds to their
-    gradient, which takes as long as the products of some tens of tokens.
-
-    Args:
-      tokens: of a batch; no number in an export for any size, where all are computed at once.
-      words: of the vocabulary.
-    """
-    if not isinstance(tokens, int) or tokens * words <= _FEW or tokens <= _LEAST:
-        return None
-    return max(_LEAST, -(-tokens // _PARTS // 8) * 8)
+from jaxtune.training.scored_chunks import Order, chunk_size, counted_tokens, put, run_chunks
 
 
 class TokenScores(NamedTuple):
@@ -94,9 +58,9 @@ def make_word_loss(label_smoothing: float = 0.0, focal_gamma: float = 0.0) -> Lo
         chunk = chunk_size(*_sizes(words))
         if chunk is None:
             return plain(outputs.logits(), batch)
-        share = _counted.get()
-        if share is not None:
-            return plain(*_part(words, tokens, share, chunk))
+        count = counted_tokens(len(tokens.labels), chunk)
+        if count is not None:
+            return plain(*_first(words, tokens, count))
         fixed = _Fixed(words.dtype, chunk, label_smoothing, focal_gamma)
         total = jax.custom_vjp(partial(_total, fixed))
         total.defvjp(partial(_forward, fixed), _backward, symbolic_zeros=True)
@@ -115,7 +79,6 @@ def token_scores(outputs: Any, batch: Batch) -> TokenScores:
     """
     if isinstance(outputs, TokenScores):
         return outputs
-    chunk = None
     if isinstance(outputs, Words):
         words, tokens = _flat(outputs, batch)
         chunk = chunk_size(*_sizes(words))
@@ -156,56 +119,10 @@ def _sizes(words: Words) -> tuple[int, int]:
     return words.states.shape[0], words.table.shape[0]
 
 
-def _part(words: Words, tokens: _Tokens, share: float, chunk: int) -> tuple[Array, Batch]:
-    """Logits and batch of as many tokens as whole chunks of the scored ones have."""
-    count = min(-(-round(share * len(tokens.labels)) // chunk) * chunk, len(tokens.labels))
+def _first(words: Words, tokens: _Tokens, count: int) -> tuple[Array, Batch]:
+    """Logits and batch of some tokens, whichever they are."""
     part = dataclasses.replace(words, states=words.states[:count])
     return part.logits(), jax.tree.map(lambda x: x[:count], tokens)._asdict()
-
-
-class _Order(NamedTuple):
-    """The scored tokens first, in chunks.
-
-    Attributes:
-      tokens: which they are, as they come; n, which is none, after the last.
-      places: of each token, where it stands among the scored ones, if it is one.
-      scored: whether it is.
-    """
-
-    tokens: Int[Array, " padded"]
-    places: Int[Array, " n"]
-    scored: Bool[Array, " n"]
-
-    def chunk(self, x: Any, i: Any, size: int) -> Any:
-        """The values of the tokens of chunk i in a tree of [n ...]; 0 where there is none."""
-        which = jax.lax.dynamic_slice_in_dim(self.tokens, i * size, size)
-        return jax.tree.map(lambda leaf: leaf.at[which].get(mode="fill", fill_value=0), x)
-
-    def back(self, x: Float[Array, "padded ..."]) -> Float[Array, "n ..."]:
-        """Values in this order, in that of the tokens; 0 for those that are not scored."""
-        scored = self.scored.reshape(-1, *[1] * (x.ndim - 1))
-        return jnp.where(scored, x[self.places], 0)
-
-
-def _run(weight: Float[Array, " n"], size: int, body: Any, make_start: Any) -> tuple[_Order, Any]:
-    """Runs `(order, i, sums) -> sums` over the chunks that have a scored token.
-
-    Args:
-      weight: of each token, not 0 where it is scored.
-      size: of a chunk.
-      body: takes one chunk.
-      make_start: (tokens of all chunks) -> the sums before the first.
-    """
-    count, scored = weight.shape[0], weight != 0
-    padded = -(-count // size) * size
-    tokens = jnp.nonzero(scored, size=padded, fill_value=count)[0]
-    order = _Order(tokens, jnp.cumsum(scored) - 1, scored)
-    chunks = -(-jnp.sum(scored) // size)
-    return order, jax.lax.fori_loop(0, chunks, partial(body, order), make_start(padded))
-
-
-def _put(x: Float[Array, "padded ..."], part: Float[Array, "size ..."], i: Any) -> Array:
-    return jax.lax.dynamic_update_slice_in_dim(x, part.astype(x.dtype), i * len(part), axis=0)
 
 
 def _logits_of(words: Words) -> Callable[[Array], Array]:
@@ -218,21 +135,19 @@ class _Read(NamedTuple):
     """Logits of a chunk and what a loss needs of them: log of the sum, of the label, mean."""
 
     logits: Float[Array, "n v"]
-    is_label: Bool[Array, "n v"]
     reduced: tuple[Float[Array, " n"], Float[Array, " n"], Float[Array, " n"]]
 
 
 def _read(logits: Float[Array, "n v"], labels: Int[Array, " n"]) -> _Read:
-    is_label = jnp.arange(logits.shape[1]) == labels[:, None]
-    log_total = jax.nn.logsumexp(logits, axis=-1)
-    right = jnp.sum(jnp.where(is_label, logits, 0), axis=-1)
-    return _Read(logits, is_label, (log_total, right, jnp.mean(logits, axis=-1)))
+    right = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+    return _Read(logits, (jax.nn.logsumexp(logits, axis=-1), right, jnp.mean(logits, axis=-1)))
 
 
 def _loss(fixed: _Fixed, log_total: Array, right: Array, mean: Array) -> Float[Array, " n"]:
     """The loss of each token, from what is reduced of its logits; see `make_cross_entropy`."""
-    smooth = (1.0 - fixed.label_smoothing) * right + fixed.label_smoothing * mean
-    losses = log_total - smooth
+    losses, smoothing = log_total - right, fixed.label_smoothing
+    if smoothing:
+        losses = (1.0 - smoothing) * losses + smoothing * (log_total - mean)
     if fixed.focal_gamma:
         wrong = jnp.maximum(1.0 - jnp.exp(right - log_total), 1e-7)
         losses = losses * wrong**fixed.focal_gamma
@@ -258,21 +173,22 @@ def _sum(fixed: _Fixed, words: Words, tokens: _Tokens, wanted: _Grads) -> tuple[
         zeros = (jnp.zeros(s, wide) if w else None for s, w in zip(shapes, wanted, strict=True))
         return jnp.zeros((), wide), _Grads(*zeros)
 
-    def body(order: _Order, i: Array, sums: tuple[Array, _Grads]) -> tuple[Array, _Grads]:
+    def body(order: Order, i: Array, sums: tuple[Array, _Grads]) -> tuple[Array, _Grads]:
         total, grads = sums
         states, (labels, weight) = order.chunk((words.states, tokens), i, fixed.chunk)
         read = _read(logits_of(states), labels)
         losses, pull = jax.vjp(partial(_loss, fixed), *read.reduced)
         by_total, by_right, by_mean = (x[:, None] for x in pull(weight.astype(wide)))
         shares = jnp.exp(read.logits - read.reduced[0][:, None])
-        by_logits = by_total * shares + jnp.where(read.is_label, by_right, 0) + by_mean / v
+        is_label = jnp.arange(v) == labels[:, None]
+        by_logits = by_total * shares + jnp.where(is_label, by_right, 0) + by_mean / v
         return total + jnp.sum(losses * weight), _Grads(
-            wanted.states and _put(grads.states, wide_product(by_logits, table, dtype), i),
+            wanted.states and put(grads.states, wide_product(by_logits, table, dtype), i),
             wanted.table and add_product(grads.table, by_logits, states, dtype),
             wanted.bias and grads.bias + jnp.sum(by_logits, axis=0),
         )
 
-    order, (total, grads) = _run(tokens.weight, fixed.chunk, body, make_start)
+    order, (total, grads) = run_chunks(tokens.weight, fixed.chunk, body, make_start)
     return total, grads._replace(states=wanted.states and order.back(grads.states))
 
 
@@ -301,12 +217,12 @@ def _scores(words: Words, tokens: _Tokens, size: int) -> tuple[Array, Array]:
     """Losses and hits of all tokens."""
     logits_of = _logits_of(words)
 
-    def body(order: _Order, i: Array, found: tuple[Array, Array]) -> tuple[Array, ...]:
+    def body(order: Order, i: Array, found: tuple[Array, Array]) -> tuple[Array, ...]:
         states, labels = order.chunk((words.states, tokens.labels), i, size)
         read = _read(logits_of(states), labels)
         losses, hits = read.reduced[0] - read.reduced[1], jnp.argmax(read.logits, axis=-1) == labels
-        return tuple(_put(x, part, i) for x, part in zip(found, (losses, hits), strict=True))
+        return tuple(put(x, part, i) for x, part in zip(found, (losses, hits), strict=True))
 
-    order, found = _run(tokens.weight, size, body, lambda padded: (jnp.zeros(padded),) * 2)
+    order, found = run_chunks(tokens.weight, size, body, lambda padded: (jnp.zeros(padded),) * 2)
     losses, hits = (order.back(x) for x in found)
     return losses, hits
