@@ -41,7 +41,7 @@ def make_run(order):
     schedule = optax.constant_schedule(RATE)
     return Run(
         settings=settings,
-        task=None,
+        task=find_task("classification"),
         pretrained=types.SimpleNamespace(module=None),
         params=params,
         data=types.SimpleNamespace(stream=None),
