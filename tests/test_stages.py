@@ -14,6 +14,7 @@ from jaxtune.frozen.plan import TrunkPlan
 from jaxtune.run import stages
 from jaxtune.run.setup import Goal, Run, Tuned
 from jaxtune.settings import OptimizerSettings, Settings
+from jaxtune.tasks.registry import find_task
 from jaxtune.tuning import partition
 from jaxtune.tuning.gradual import Gradual
 
