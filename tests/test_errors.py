@@ -38,3 +38,12 @@ def test_a_message_is_short_whatever_it_quotes():
     assert len(text) < 1000
     assert text.startswith("data.csv line 7: found xxx")
     assert text.endswith("xxx, but expected a number. Mend it.")
+
+
+@pytest.mark.parametrize("quoted", ["\t" * 5000, "\x1b" * 700, "é\u202e" * 400, "a" * 10_000])
+def test_a_message_is_short_once_what_it_quotes_is_escaped(quoted):
+    told = str(UserError(f"found {quoted}: expected something else."))
+    assert len(told) <= 910
+    assert told.isprintable()
+    assert told.startswith("found ")
+    assert told.endswith("expected something else.")

@@ -14,15 +14,20 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         """Takes the message, whatever is quoted in it."""
-        if len(message) > sum(_KEPT):
-            message = f"{message[: _KEPT[0]]} [...] {message[-_KEPT[1] :]}"
-        if not message.isprintable():
-            message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+        message = _cut(message)
+        if not message.isprintable():  # an escaped character takes more than one
+            message = _cut("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
         super().__init__(message)
 
 
 _KEPT = (500, 400)
 """Characters from the beginning and from the end of a long message."""
+
+
+def _cut(message: str) -> str:
+    if len(message) <= sum(_KEPT):
+        return message
+    return f"{message[: _KEPT[0]]} [...] {message[-_KEPT[1] :]}"
 
 
 _MEANT = {
