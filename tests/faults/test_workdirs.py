@@ -80,7 +80,7 @@ def stop_at(step, signum=signal.SIGTERM):
 
     def act(moment):
         if moment.step == step:
-            os.kill(os.getpid(), signum)
+            signal.raise_signal(signum)
 
     return Hook(act, every(1))
 
@@ -181,7 +181,7 @@ def test_a_log_of_other_things_is_named_with_its_line(tmp_path, line):
 
 def test_a_second_signal_acts_at_once():
     with collected() as received:
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         assert received == [signal.SIGTERM]
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
