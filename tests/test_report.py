@@ -1,12 +1,16 @@
 """What a person sees on a terminal and in a file."""
 
 import io
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from jaxtune.core.units import human_bytes, human_flops, human_seconds
 from jaxtune.run.console import Report
+from jaxtune.run.tally import Tally, seconds_left
 
 
 def report(terminal):
@@ -26,6 +30,43 @@ def test_a_bar_within_a_bar_shows_count_time_left_and_note():
     text = stream.getvalue()
     for part in ("training", "4/4", "left", "loss 0.5000", "evaluating", "step 1  accuracy"):
         assert part in text, part
+
+
+def test_a_bar_shows_what_it_is_told_of_the_time_left():
+    shown, stream = report(terminal=True)
+    with shown.bar("training", 100) as update:
+        update(1, left=3725.4)
+    assert "1:02:05" in stream.getvalue()
+    shown.progress("step 1/100")  # which the bar shows
+    assert "step 1/100" not in stream.getvalue()
+
+
+class _Examples(NamedTuple):
+    lengths: np.ndarray
+
+
+def run_of(steps, every, batch_size, held_out):
+    """Of a run, what the time left depends on."""
+    return SimpleNamespace(
+        goal=SimpleNamespace(num_steps=steps, steps_per_epoch=50),
+        settings=SimpleNamespace(
+            train=SimpleNamespace(batch_size=batch_size, eval_every_steps=every)
+        ),
+        data=SimpleNamespace(examples={"validation": _Examples(np.ones(held_out))}),
+    )
+
+
+def test_the_time_left_counts_steps_and_evaluations():
+    run: Any = run_of(steps=100, every=30, batch_size=8, held_out=60)
+    assert seconds_left(run, 0, Tally()) is None
+    begun = Tally(seconds=20.0, examples=80)  # 10 steps of 2 s
+    # 90 steps, and 4 evaluations (30, 60, 90 and the last) of 60 examples at a third of 0.25 s each
+    assert seconds_left(run, 10, begun) == pytest.approx(90 * 2 + 4 * 60 * 0.25 / 3)
+    timed = Tally(seconds=120.0, examples=480, evaluating=7.0)
+    assert seconds_left(run, 60, timed) == pytest.approx(40 * 2 + 2 * 7)
+    assert seconds_left(run, 100, timed) == 0
+    by_epoch: Any = run_of(steps=100, every=None, batch_size=8, held_out=60)
+    assert seconds_left(by_epoch, 60, timed) == pytest.approx(40 * 2 + 7)
 
 
 def test_in_a_file_there_are_only_lines():

@@ -24,8 +24,9 @@ def _prefixed(count: float, unit: str, prefixes: Sequence[str]) -> str:
 
 
 def human_seconds(seconds: float) -> str:
-    """For example 2 min 05 s."""
+    """For example 2 min 05 s, or 3 h 20 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

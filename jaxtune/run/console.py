@@ -22,6 +22,11 @@ class Report:
         """One line of plain text."""
         self.console.print(text, markup=False, soft_wrap=True)
 
+    def progress(self, text: str) -> None:
+        """One line where no bar says the same: in a log file."""
+        if not self.console.is_terminal:
+            self.line(text)
+
     def table(self, title: str, rows: Iterable[tuple[str, Any]]) -> None:
         """Names and values, one pair a row."""
         table = Table(
@@ -42,11 +47,17 @@ class Report:
 
     @contextlib.contextmanager
     def bar(self, name: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
-        """A progress bar with the time left; call what it yields with `advance` and `note`."""
+        """A progress bar with the time left.
+
+        Call what it yields with `advance`, a `note`, and the seconds `left` where they are known
+        better than from the pace so far.
+        """
         if not self.console.is_terminal:
-            yield lambda advance=1, note=None: None
+            yield lambda advance=1, note=None, left=None: None
             return
         from rich import progress as parts
+
+        from jaxtune.run.left_column import LeftColumn
 
         columns = (
             parts.TextColumn("{task.description}"),
@@ -54,16 +65,20 @@ class Report:
             parts.MofNCompleteColumn(),
             parts.TimeElapsedColumn(),
             parts.TextColumn("left"),
-            parts.TimeRemainingColumn(),
+            LeftColumn(),
             parts.TextColumn("{task.fields[note]}"),
         )
         with parts.Progress(*columns, console=self.console, transient=True) as progress:
-            task = progress.add_task(name, total=total, completed=done, note="")
+            task = progress.add_task(name, total=total, completed=done, note="", left=None)
 
-            def update(advance: int = 1, note: str | None = None) -> None:
+            def update(
+                advance: int = 1, note: str | None = None, left: float | None = None
+            ) -> None:
                 progress.update(task, advance=advance)
                 if note is not None:
                     progress.update(task, note=note)
+                if left is not None:
+                    progress.update(task, left=left)
 
             yield update
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
+from jaxtune.core.units import human_seconds
 from jaxtune.run import signals, stages, values
 from jaxtune.run.checkpoint import Checkpoints
 from jaxtune.run.console import Report
@@ -25,22 +26,9 @@ from jaxtune.run.profile import Profile
 from jaxtune.run.progress import Progress, judge
 from jaxtune.run.setup import Run
 from jaxtune.run.stages import Stage
+from jaxtune.run.tally import Tally, seconds_left
 from jaxtune.run.trackers import Tracker
 from jaxtune.training.step import StepInfo
-
-
-class Tally(NamedTuple):
-    """Of the steps that this process has taken.
-
-    Attributes:
-      seconds: of training, with waiting for batches, without compiling and evaluating.
-      examples: trained on in those seconds.
-      tokens: real ones among them, without padding.
-    """
-
-    seconds: float = 0.0
-    examples: int = 0
-    tokens: int = 0
 
 
 class Moment(NamedTuple):
@@ -94,8 +82,10 @@ def every(steps: int) -> Callable[[Moment], bool]:
     return lambda moment: moment.step % steps == 0 or moment.step == moment.run.goal.num_steps
 
 
-def log(run: Run, trackers: Sequence[Tracker], note: Callable[[int, str], Any]) -> Hook:
-    """The mean loss since the last line, and how fast it goes."""
+def log(
+    run: Run, trackers: Sequence[Tracker], note: Callable[[int, str], Any], report: Report
+) -> Hook:
+    """The mean loss since the last line, how fast it goes, and how long it will."""
 
     def act(moment: Moment) -> Moment:
         progress = moment.progress
@@ -108,7 +98,9 @@ def log(run: Run, trackers: Sequence[Tracker], note: Callable[[int, str], Any]) 
         row = _train_row(moment, loss)
         for tracker in trackers:
             tracker.log(moment.step, row)
-        note(0, f"loss {loss:.4f}" if progress.loss_weight else "nothing was scored")
+        told = f"loss {loss:.4f}" if progress.loss_weight else "nothing was scored"
+        note(0, told)
+        report.progress(f"{_place(moment)}  {told}{_pace(moment)}")
         cleared = progress._replace(loss_total=0.0, loss_weight=0.0, skipped=0)
         return moment._replace(progress=cleared)
 
@@ -124,6 +116,7 @@ def evaluation(
     """The scores of the validation split; the best one is remembered."""
 
     def act(moment: Moment) -> Moment:
+        start = time.perf_counter()
         try:
             scores = scores_of(moment.params, "validation")
         except NonFiniteError as error:
@@ -132,7 +125,8 @@ def evaluation(
         for tracker in trackers:
             tracker.log(moment.step, {f"validation/{k}": value for k, value in scores.items()})
         report.line(_evaluation_line(moment, scores, progress))
-        return moment._replace(progress=progress)
+        tally = moment.tally._replace(evaluating=time.perf_counter() - start)
+        return moment._replace(progress=progress, tally=tally)
 
     return Hook(act, every(run.settings.train.eval_every_steps or run.goal.steps_per_epoch))
 
@@ -209,7 +203,19 @@ def _train_row(moment: Moment, loss: float) -> dict[str, Any]:
 
 
 def _evaluation_line(moment: Moment, scores: dict[str, float], progress: Progress) -> str:
-    goal, step = moment.run.goal, moment.step
     values = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
-    best = "  (best so far)" if progress.best_step == step else ""
-    return f"step {step}/{goal.num_steps}  epoch {step / goal.steps_per_epoch:.2f}  {values}{best}"
+    best = "  (best so far)" if progress.best_step == moment.step else ""
+    return f"{_place(moment)}  {values}{best}"
+
+
+def _place(moment: Moment) -> str:
+    goal, step = moment.run.goal, moment.step
+    return f"step {step}/{goal.num_steps}  epoch {step / goal.steps_per_epoch:.2f}"
+
+
+def _pace(moment: Moment) -> str:
+    tally = moment.tally
+    left = seconds_left(moment.run, moment.step, tally)
+    if left is None or not tally.seconds:
+        return ""
+    return f"  {tally.examples / tally.seconds:.1f} examples/s  {human_seconds(left)} left"

@@ -16,12 +16,13 @@ from jaxtune.parallel import multihost
 from jaxtune.run import hooks, signals, stages
 from jaxtune.run.checkpoint import Checkpoints, DamagedCheckpointError
 from jaxtune.run.console import Report
-from jaxtune.run.hooks import Hook, Moment, Tally
+from jaxtune.run.hooks import Hook, Moment
 from jaxtune.run.nonfinite import Taken, add_losses
 from jaxtune.run.profile import Profile
 from jaxtune.run.progress import Progress, is_over
 from jaxtune.run.setup import Run
 from jaxtune.run.stages import Stage
+from jaxtune.run.tally import seconds_left
 from jaxtune.run.trackers import Tracker
 from jaxtune.training.compiled import Compiled, main_shape
 
@@ -93,7 +94,7 @@ def fit(
         profile = stack.enter_context(
             contextlib.closing(Profile(steps, workdir / "profile", report))
         )
-        logged = hooks.log(run, trackers, update)
+        logged = hooks.log(run, trackers, update, report)
         evaluated = hooks.evaluation(run, scores_of, trackers, report)
         saved = hooks.checkpoint(run, checkpoints, evaluated)
         asked = hooks.asked(received, checkpoints, logged, around.until)
@@ -194,12 +195,12 @@ def _step(
         jax.block_until_ready(waiting[:-_IN_FLIGHT][-1:])
     # What the background compiled ahead may have taken longer than this step.
     own = max(0.0, time.perf_counter() - begin - (stage.compile_seconds - compiling))
-    tally = Tally(
+    tally = tally._replace(
         seconds=tally.seconds + own,
         examples=tally.examples + len(index.indices),
         tokens=tally.tokens + run.data.stream.num_tokens(index),
     )
-    update(1)
+    update(1, left=seconds_left(run, moment.step, tally))
     return moment._replace(tally=tally), due
 
 
