@@ -1,6 +1,7 @@
 """Causal and masked language modelling against plain loops and float64."""
 
 import dataclasses
+import io
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 from safetensors.numpy import load_file
 from scipy.special import log_softmax
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -23,6 +25,7 @@ from jaxtune.data.text.tokenizer_files import of_transformers
 from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.run.config import validate
+from jaxtune.run.console import Report
 from jaxtune.run.evaluate import predict_all
 from jaxtune.run.hooks import Moment, log
 from jaxtune.run.progress import Progress
@@ -455,7 +458,10 @@ def test_an_interval_in_which_nothing_is_masked_has_no_loss():
     )
     info = SimpleNamespace(grad_norm=0.0)
     moment = Moment(run, 2, None, Progress(), info=info)  # pyright: ignore[reportArgumentType]
-    after = log(run, [tracker], lambda _, text: said.append(text)).act(moment)
+    shown = io.StringIO()
+    report = Report(Console(file=shown, force_terminal=False, width=100))
+    after = log(run, [tracker], lambda _, text: said.append(text), report).act(moment)
     assert math.isnan(rows[0]["train/loss"])
     assert said == ["nothing was scored"]
+    assert shown.getvalue() == "step 2/8  epoch 0.50  nothing was scored\n"
     assert after.progress == Progress()
