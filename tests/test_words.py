@@ -104,9 +104,18 @@ def sizes_of(function, *args):
 # --- The same numbers ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", ["padded", "packed"])
+def in_turn(cases):
+    """Each case in one layout, the next in the other; the rest is exhaustive."""
+    for i, case in enumerate(cases):
+        for j, layout in enumerate(("padded", "packed")):
+            marks = [] if i % 2 == j else [pytest.mark.exhaustive]
+            yield pytest.param(*case, layout, marks=marks)
+
+
 @pytest.mark.parametrize(
-    ("task", "family", "changes"), CASES, ids=lambda x: "-".join(x) if isinstance(x, dict) else x
+    ("task", "family", "changes", "layout"),
+    [*in_turn(CASES)],
+    ids=lambda x: "-".join(x) if isinstance(x, dict) else x,
 )
 @pytest.mark.parametrize("options", mark_rest(OPTIONS, ("both",)))
 def test_every_family_trains_alike(task, family, changes, layout, options, make_run, small_chunks):

@@ -39,12 +39,19 @@ def jobs(tiny_families, tmp_path_factory):
     }
 
 
-def test_steps_are_those_of_one_device(jobs, run_on):
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("rows", "words"),
+        pytest.param(("words alone", "pmap"), marks=pytest.mark.exhaustive),
+    ],
+)
+def test_steps_are_those_of_one_device(places, jobs, run_on):
     """Of a device's 256 tokens half are scored: two or three chunks of 64."""
     jobs = {name: job | {"steps": STEPS} for name, job in jobs.items()}
-    alone = run_on([jobs.pop("one")], 1)["one"]
+    alone = run_on([jobs["one"]], 1)["one"]
     assert "error" not in alone.facts, alone.facts
-    for name, found in run_on([*jobs.values()], DEVICES).items():
+    for name, found in run_on([jobs[place] for place in places], DEVICES).items():
         assert "error" not in found.facts, (name, found.facts)
         np.testing.assert_allclose(found.losses, alone.losses, rtol=1e-5, err_msg=name)
         for leaf, value in alone.params.items():
