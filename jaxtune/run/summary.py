@@ -284,9 +284,10 @@ def _empty_batch(run: Run) -> dict[str, np.ndarray]:
 
 def _weighed_batch(run: Run) -> dict[str, np.ndarray]:
     """A batch of the largest shape, of which as many tokens are scored as of the first one."""
-    batch, (index, epoch) = _empty_batch(run), next(run.data.stream.indices())
+    batch = _empty_batch(run)
     if batch["weight"].ndim == 1:  # of examples
         return batch
+    index, epoch = next(run.data.stream.indices())
     share = np.mean(run.data.stream.collate(index, epoch)["weight"] != 0)
     weight = np.arange(batch["weight"].size) < share * batch["weight"].size
     return batch | {"weight": weight.reshape(batch["weight"].shape).astype(np.float32)}

@@ -166,6 +166,7 @@ def choose_layout(
             choose = capped.choose_caps if isinstance(lengths, np.ndarray) else capped.limit_caps
             caps = choose(np.concatenate(splits), padded, batch_size)
         return Layout(kind, batch_size, padded, None, multiple, caps)
-    shapes = NUM_ROW_SHAPES
-    chosen = packing.choose_packing(splits, batch_size, shapes, multiple, attention, use)
+    chosen = packing.choose_packing(
+        splits, batch_size, NUM_ROW_SHAPES, multiple=multiple, attention=attention, use=use
+    )
     return Layout(kind, batch_size, padded, chosen, multiple)

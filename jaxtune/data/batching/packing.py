@@ -208,11 +208,12 @@ def _sample(lengths: Int[np.ndarray, " n"], batch_size: int, use: Use | None) ->
     Else the ragged one of an epoch is among them only if there is no other.
     """
     size, count = min(batch_size, len(lengths)), max(_FEWEST, _SAMPLED // batch_size)
-    own = use is not None and _num_batches(lengths, batch_size, use) * batch_size <= _KNOWN
-    if use is not None and own:
-        size, count = 0, _num_batches(lengths, batch_size, use)
-    seed = 0 if use is None else use.seed
-    epochs = (mixed_batches(lengths, batch_size, seed, epoch) for epoch in itertools.count())
+    seed = 0
+    if use is not None:
+        seed, own = use.seed, _num_batches(lengths, batch_size, use)
+        if own * batch_size <= _KNOWN:
+            size, count = 0, own
+    epochs = (mixed_batches(lengths, batch_size, seed, epoch) for epoch in range(count))
     found = (batch for batches in epochs for batch in batches if len(batch) >= size)
     return [lengths[batch].tolist() for batch in itertools.islice(found, count)]
 
