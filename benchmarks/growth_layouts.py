@@ -6,15 +6,13 @@ without the long ones. Seconds are those of training that `results.json` has, wi
 """
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from growth_memory import write_model
-from growth_table import Options, Row
+from growth_table import Options, Row, own_command
 
 _SIZE = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4}
 _LONG, _SHORT, _COUNT = 2048, 50, 1600
@@ -46,10 +44,7 @@ def _seconds(tree: Path, scratch: Path, data: str, layout: str) -> float:
         "train.num_epochs": 1,
         "train.batch_size": 32,
     }
-    command = [sys.executable, "-m", "jaxtune.main", f"--config={tree / 'configs' / 'agnews.py'}"]
-    command += [f"--workdir={workdir}"]
-    command += [f"--config.{name}={value}" for name, value in flags.items()]
-    environment = os.environ | {"PYTHONPATH": str(tree), "XDG_CACHE_HOME": str(scratch / "cache")}
+    command, environment = own_command(tree, workdir, scratch / "cache", flags)
     subprocess.run(command, env=environment, cwd=tree, check=True, capture_output=True)
     return json.loads((workdir / "results.json").read_text())["train_seconds"]
 

@@ -11,7 +11,6 @@ import json
 import os
 import resource
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from growth_table import PEERS, Options, Row
+from growth_table import PEERS, Options, Row, own_command
 
 SIZES = {
     "MiniLM's size": {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12},
@@ -48,7 +47,7 @@ def rows(options: Options) -> Iterator[Row]:
         write_rows(folder / "data", 64)
         for build in options.builds:
             key = "ours" if build is options.builds[-1] else "before"
-            peaks[key].append(_peak(*own_command(build, folder / key, 1), build))
+            peaks[key].append(_peak(*saving_command(build, folder / key, 1), build))
         if options.torch:
             job = {"folder": str(folder), "tokens": TOKENS, "steps": STEPS, "every": EVERY}
             command = [options.torch, str(PEERS / "trainer_memory.py"), json.dumps(job)]
@@ -57,7 +56,9 @@ def rows(options: Options) -> Iterator[Row]:
     yield Row(title, "MB", peaks["ours"], counts, peaks["before"], peaks["peer"])
     folder, own = options.scratch / sizes[0].replace(" ", ""), {}
     for build in options.builds:
-        found = [_peak(*own_command(build, folder / f"{build.name}{n}", n), build) for n in (1, 8)]
+        found = [
+            _peak(*saving_command(build, folder / f"{build.name}{n}", n), build) for n in (1, 8)
+        ]
         own[build] = [found[1] / found[0]]
     before = own[options.before] if options.before else ()
     title = f"{sizes[0]}, 8 simulated devices: peak, of that of one device"
@@ -68,8 +69,8 @@ def _peak(command: list[str], environment: dict[str, str], folder: Path | None =
     return measure(command, environment, folder).peak / 1e6
 
 
-def own_command(tree: Path, workdir: Path, devices: int) -> tuple[list[str], dict[str, str]]:
-    """The command of a run of jaxtune, and its environment."""
+def saving_command(tree: Path, workdir: Path, devices: int) -> tuple[list[str], dict[str, str]]:
+    """The command of a run that saves and evaluates often, and its environment."""
     folder = workdir.parent
     fields = {
         "model.path": folder / "model",
@@ -82,11 +83,7 @@ def own_command(tree: Path, workdir: Path, devices: int) -> tuple[list[str], dic
         "train.eval_every_steps": EVERY,
         "optimizer.learning_rate": 1e-12,  # the first evaluation stays the best
     }
-    flags = [f"--config.{name}={value}" for name, value in fields.items()]
-    config = f"--config={tree / 'configs' / 'agnews.py'}"
-    command = [sys.executable, "-m", "jaxtune.main", config, f"--workdir={workdir}", *flags]
-    environment = dict(os.environ) | {"PYTHONPATH": str(tree), "PYTHONUNBUFFERED": "1"}
-    environment |= {"XDG_CACHE_HOME": str(folder / "cache")}
+    command, environment = own_command(tree, workdir, folder / "cache", fields)
     if devices > 1:
         environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     return command, environment

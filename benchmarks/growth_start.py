@@ -12,13 +12,12 @@ import json
 import os
 import random
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from growth_memory import Found, measure
-from growth_table import PEERS, Options, Row, minilm
+from growth_table import PEERS, Options, Row, minilm, own_command
 
 WORDS = ("what", "who", "when", "how", "where")
 
@@ -66,12 +65,7 @@ def _own(tree: Path, data: Path, folder: Path, dtype: str) -> Found:
         "train.batch_size": 32,
         "precision.compute_dtype": dtype,
     }
-    command = [sys.executable, "-m", "jaxtune.main", f"--config={tree / 'configs' / 'agnews.py'}"]
-    command += [f"--workdir={folder / 'run'}"]
-    command += [f"--config.{name}={value}" for name, value in flags.items()]
-    dropped = ("JAX_COMPILATION_CACHE_DIR", "PYTHONDONTWRITEBYTECODE")
-    environment = {name: value for name, value in os.environ.items() if name not in dropped}
-    environment |= {"PYTHONPATH": str(tree), "XDG_CACHE_HOME": str(folder / "cache")}
+    command, environment = own_command(tree, folder / "run", folder / "cache", flags)
     return measure(command, environment, tree)
 
 

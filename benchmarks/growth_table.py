@@ -1,9 +1,11 @@
 """What the parts of benchmarks/growth.py have in common: a row, and who is compared."""
 
 import importlib.util
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -81,3 +83,22 @@ def minilm() -> Path:
     assert spec.submodule_search_locations is not None
     folder = Path(next(iter(spec.submodule_search_locations))) / "data" / "embeddings"
     return folder / "sentence-transformers__all-MiniLM-L6-v2"
+
+
+def own_command(
+    tree: Path, workdir: Path, caches: Path, fields: Mapping[str, Any]
+) -> tuple[list[str], dict[str, str]]:
+    """The command of a run of jaxtune with the recipe for AG News, and its environment.
+
+    Args:
+      tree: the checkout whose jaxtune it is.
+      workdir: of the run.
+      caches: a folder for programs and tokens.
+      fields: other settings, by their names.
+    """
+    command = [sys.executable, "-m", "jaxtune.main", f"--config={tree / 'configs' / 'agnews.py'}"]
+    command += [f"--workdir={workdir}"]
+    command += [f"--config.{name}={value}" for name, value in fields.items()]
+    dropped = ("JAX_COMPILATION_CACHE_DIR", "PYTHONDONTWRITEBYTECODE")  # of caches of others
+    environment = {name: value for name, value in os.environ.items() if name not in dropped}
+    return command, environment | {"PYTHONPATH": str(tree), "XDG_CACHE_HOME": str(caches)}

@@ -10,13 +10,12 @@ import sys
 from typing import Any
 
 import datasets
-import numpy as np
+from trainer_settings import accuracy, settings
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
     Trainer,
-    TrainingArguments,
 )
 
 
@@ -37,7 +36,7 @@ def main() -> None:
     model = AutoModelForSequenceClassification.from_pretrained(
         job["model"], num_labels=len(names), ignore_mismatched_sizes=True
     )
-    settings = TrainingArguments(
+    chosen = settings(
         job["output"],
         num_train_epochs=1,
         per_device_train_batch_size=32,
@@ -45,24 +44,17 @@ def main() -> None:
         learning_rate=2e-5,
         warmup_steps=0.1,
         weight_decay=0.01,
-        optim="adamw_torch_fused",
         bf16=job["dtype"] == "bfloat16",
         eval_strategy="epoch",
         save_strategy="epoch",
-        load_best_model_at_end=True,
-        metric_for_best_model="accuracy",
-        report_to=[],
-        use_cpu=True,
     )
     trainer = Trainer(
         model,
-        settings,
+        chosen,
         train_dataset=held["train"],
         eval_dataset=held["test"],
         data_collator=DataCollatorWithPadding(tokenizer),
-        compute_metrics=lambda found: {
-            "accuracy": float((np.argmax(found.predictions, -1) == found.label_ids).mean())
-        },
+        compute_metrics=accuracy,
     )
     trainer.train()
     print(trainer.evaluate(rows["test"]))

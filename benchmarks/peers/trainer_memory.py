@@ -10,13 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch.utils.data import Dataset
+from trainer_settings import accuracy, settings
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     Trainer,
-    TrainingArguments,
 )
 
 
@@ -56,32 +55,25 @@ def main() -> None:
         for split in ("train", "validation")
     }
     print("loaded", flush=True)
-    settings = TrainingArguments(
+    chosen = settings(
         str(folder / "trainer"),
         max_steps=job["steps"],
         per_device_train_batch_size=4,
         per_device_eval_batch_size=4,
         learning_rate=1e-12,
-        optim="adamw_torch_fused",
         eval_strategy="steps",
         eval_steps=job["every"],
         save_strategy="steps",
         save_steps=job["every"],
         save_total_limit=1,
-        load_best_model_at_end=True,
-        metric_for_best_model="accuracy",
         logging_steps=job["every"],
-        report_to=[],
-        use_cpu=True,
     )
     trainer = Trainer(
         model,
-        settings,
+        chosen,
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
-        compute_metrics=lambda found: {
-            "accuracy": float((np.argmax(found.predictions, -1) == found.label_ids).mean())
-        },
+        compute_metrics=accuracy,
     )
     trainer.train()
     print("trained", flush=True)

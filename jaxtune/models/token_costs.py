@@ -14,8 +14,8 @@ _SCORE = 448  # operations
 _COMPILED = {"cpu": (0.7, 1e11)}
 _ELSEWHERE = (2.8, 1e14)
 """Seconds in which a layer and its gradient are traced and compiled, and operations of a second of
-training: measured on two cores, and on an H100 with MiniLM and BERT-base. Only whether a program is
-worth some or thousands of steps is to be told by them."""
+training: of two cores; and of an accelerator, roughly. Only whether a program is worth some steps
+or thousands of them is to be told by these."""
 
 
 def attention_cost(design: Design) -> AttentionCost:
