@@ -1,5 +1,6 @@
 """What a person sees on a terminal and in a file."""
 
+import contextlib
 import io
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -10,7 +11,9 @@ from rich.console import Console
 
 from jaxtune.core.units import human_bytes, human_flops, human_seconds
 from jaxtune.run.console import Report
+from jaxtune.run.hooks import Hook
 from jaxtune.run.tally import Tally, seconds_left
+from jaxtune.run.train import train
 
 
 def report(terminal):
@@ -116,3 +119,34 @@ def test_human_flops(count, text):
 )
 def test_human_seconds(seconds, text):
     assert human_seconds(seconds) == text
+
+
+class Watched(Report):
+    """Notes what the bar of training is told of the time left."""
+
+    def __init__(self):
+        super().__init__(quiet=True)
+        self.left = []
+
+    @contextlib.contextmanager
+    def bar(self, name, total, done=0):
+        del total, done
+
+        def update(advance=1, note=None, left=None):
+            if name == "training" and advance:
+                self.left.append(left)
+
+        yield update
+
+
+def test_a_run_tells_the_time_left_and_times_its_evaluations(tiny_settings, tiny_weights, tmp_path):
+    model = tiny_weights("classification", "bert", 1)
+    steps = {"train.num_steps": 4, "train.eval_every_steps": 2}
+    settings = tiny_settings("classification", "head", model, **steps)
+    shown, timed = Watched(), []
+    hook = Hook(lambda moment: timed.append(moment.tally.evaluating), lambda moment: True)
+    train(settings, tmp_path / "run", shown, hooks=[hook])
+    assert [seconds > 0 for seconds in timed] == [False, True, True, True]
+    assert len(shown.left) == 4
+    assert all(seconds > 0 for seconds in shown.left[:3])
+    assert shown.left[3] == 0

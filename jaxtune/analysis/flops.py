@@ -8,9 +8,8 @@ import jax
 import numpy as np
 import optax
 
+from jaxtune.core.counting import counting
 from jaxtune.core.types import ApplyFn, Batch, LossFn, Params
-from jaxtune.models.attention_path import all_at_once
-from jaxtune.training.scored_chunks import counting
 from jaxtune.training.state import init_state
 from jaxtune.training.step import make_train_step
 from jaxtune.tuning import partition
@@ -49,7 +48,7 @@ def step_flops(
     state = jax.eval_shape(lambda p: init_state(p, tx, jax.random.key(0)), trainable)
     step = make_train_step(apply_fn, loss_fn, tx)
     # JAX counts the uncompiled program on the CPU alone; the products are the same elsewhere.
-    with _on_cpu(), all_at_once(), counting(share):
+    with _on_cpu(), counting(share):
         try:
             costs = jax.jit(step).lower(state, frozen, batch).cost_analysis()
         except NotImplementedError:  # an operation that has no CPU version

@@ -1,26 +1,14 @@
 """How attention is computed, by the shape of a row, and what that costs."""
 
-import contextlib
-import contextvars
-from collections.abc import Iterator
 from typing import NamedTuple
+
+from jaxtune.core.counting import share_counted
 
 LONG = 512
 """Tokens of a row from which on its scores are no longer computed all at once."""
 
 _IN_BLOCKS = 0.5  # of the cost of a score, where rows are attended to block by block
 _SLACK = 256  # keys beside those of its example that a token is computed with in a packed row
-_counting = contextvars.ContextVar("counting", default=False)
-
-
-@contextlib.contextmanager
-def all_at_once() -> Iterator[None]:
-    """In it all scores are computed at once, for JAX counts the body of a loop as run once."""
-    token = _counting.set(True)
-    try:
-        yield
-    finally:
-        _counting.reset(token)
 
 
 def band(window: int) -> int:
@@ -33,7 +21,7 @@ def choose_path(queries: int, keys: int, window: int | None = None) -> str:
 
     Args:
       queries: of a row; where this or the next is no number, as in an export for any length, all
-        scores are computed at once.
+        scores are computed at once, and so they are where operations are counted.
       keys: of a row.
       window: how far tokens see, where what is near by position is near in the row; else None.
 
@@ -41,7 +29,7 @@ def choose_path(queries: int, keys: int, window: int | None = None) -> str:
       `xla`, all scores at once; `banded`, of the blocks next to each; or `blockwise`.
     """
     known = isinstance(queries, int) and isinstance(keys, int)
-    if not known or queries * keys < LONG**2 or _counting.get():
+    if not known or queries * keys < LONG**2 or share_counted() is not None:
         return "xla"
     return "banded" if window is not None and 3 * band(window) <= keys else "blockwise"
 

@@ -14,7 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxtune.core import paths
 from jaxtune.core.types import Array, Batch, Params
-from jaxtune.parallel.sharding import ROWS, Sharding
+from jaxtune.parallel.sharding import ROWS, Sharding, reshard
 
 
 def map_rows(
@@ -169,13 +169,9 @@ def move(tree: Any, shardings: Any) -> Any:
 def _move(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
     if leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
         return leaf
-    moved = jax.block_until_ready(jax.jit(_same, out_shardings=sharding)(leaf))
+    moved = jax.block_until_ready(reshard(leaf, sharding))
     leaf.delete()
     return moved
-
-
-def _same(leaf: jax.Array) -> jax.Array:
-    return leaf
 
 
 def split_features(x: Array, count: int) -> list[Array]:

@@ -293,11 +293,20 @@ def place(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(_place, tree, shardings)
 
 
+def reshard(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
+    """An array of the devices where a sharding says; they send each other what they lack."""
+    return jax.jit(_same, out_shardings=sharding)(leaf)
+
+
+def _same(leaf: jax.Array) -> jax.Array:
+    return leaf
+
+
 def _place(leaf: Any, sharding: NamedSharding) -> jax.Array:
     if isinstance(leaf, jax.Array) and leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
         return leaf
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        return jax.jit(lambda x: x, out_shardings=sharding)(leaf)
+        return reshard(leaf, sharding)
     host = np.asarray(leaf)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 

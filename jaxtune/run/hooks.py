@@ -22,6 +22,7 @@ from jaxtune.run.checkpoint import Checkpoints
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import NonFiniteError
 from jaxtune.run.nonfinite import REMEDY
+from jaxtune.run.plan import steps_between_evaluations
 from jaxtune.run.profile import Profile
 from jaxtune.run.progress import Progress, judge
 from jaxtune.run.setup import Run
@@ -128,7 +129,8 @@ def evaluation(
         tally = moment.tally._replace(evaluating=time.perf_counter() - start)
         return moment._replace(progress=progress, tally=tally)
 
-    return Hook(act, every(run.settings.train.eval_every_steps or run.goal.steps_per_epoch))
+    steps = steps_between_evaluations(run.settings.train, run.goal.steps_per_epoch)
+    return Hook(act, every(steps))
 
 
 def checkpoint(run: Run, checkpoints: Checkpoints, evaluated: Hook) -> Hook:

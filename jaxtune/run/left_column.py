@@ -1,5 +1,7 @@
 """The time left in a progress bar."""
 
+from datetime import timedelta
+
 from rich.progress import Task, TimeRemainingColumn
 from rich.text import Text
 
@@ -14,6 +16,4 @@ class LeftColumn(TimeRemainingColumn):
         left = task.fields.get("left")
         if left is None or task.finished:
             return super().render(task)
-        minutes, seconds = divmod(round(left), 60)
-        hours, minutes = divmod(minutes, 60)
-        return Text(f"{hours}:{minutes:02d}:{seconds:02d}", style="progress.remaining")
+        return Text(str(timedelta(seconds=round(left))), style="progress.remaining")

@@ -10,7 +10,7 @@ from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
 from jaxtune.models.family import Family
 from jaxtune.parallel.sharding import Sharding, make_sharding
-from jaxtune.settings import OptimizerSettings, Settings
+from jaxtune.settings import OptimizerSettings, Settings, TrainSettings
 from jaxtune.training.optimizers import make_schedule
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.partition import Staged, Strategy
@@ -79,6 +79,11 @@ def make_plan(
         num_steps=num_steps,
         sharding=make_sharding(settings.parallel, family.sharding_rules, extended),
     )
+
+
+def steps_between_evaluations(train: TrainSettings, steps_per_epoch: int) -> int:
+    """As the settings say, else those of an epoch."""
+    return train.eval_every_steps or steps_per_epoch
 
 
 def schedule_of(optimizer: OptimizerSettings, num_steps: int) -> optax.Schedule:

@@ -29,7 +29,7 @@ from jaxtune.parallel.sharding import Sharding, check_devices, place, put
 from jaxtune.run.base_digests import base_digests, check_base
 from jaxtune.run.console import Report
 from jaxtune.run.encoding import encode_splits
-from jaxtune.run.plan import Plan, make_plan, trains_statistics
+from jaxtune.run.plan import Plan, make_plan, steps_between_evaluations, trains_statistics
 from jaxtune.run.setup import Goal, Run, RunData, Tuned
 from jaxtune.settings import Settings
 from jaxtune.settings.data import DataSettings
@@ -215,7 +215,7 @@ def _choose_layouts(
     seen = others or [lengths["train"]]
     shares = 1 if plan.sharding is None else plan.sharding.num_shares
     program = program_cost(design, jax.default_backend())
-    evaluations = plan.num_steps // (train.eval_every_steps or plan.steps_per_epoch)
+    evaluations = plan.num_steps // steps_between_evaluations(train, plan.steps_per_epoch)
     choose = partial(
         choose_layout,
         kind,

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from jaxtune.run.plan import steps_between_evaluations
 from jaxtune.run.setup import Run
 
 _OF_TRAINING = 1 / 3
@@ -38,7 +39,7 @@ def seconds_left(run: Run, step: int, tally: Tally) -> float | None:
     if not tally.examples:
         return None
     each = tally.seconds / tally.examples
-    every = settings.eval_every_steps or goal.steps_per_epoch
+    every = steps_between_evaluations(settings, goal.steps_per_epoch)
     last = goal.num_steps - 1
     evaluations = last // every - step // every + 1 if step <= last else 0
     held_out = len(run.data.examples["validation"].lengths)

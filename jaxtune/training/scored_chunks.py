@@ -3,9 +3,7 @@
 How many are scored is known when a step runs, so the loop over their chunks ends then.
 """
 
-import contextlib
-import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,28 +11,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxtune.core.counting import share_counted
+
 _FEW = 2**20  # logits, 4 MiB: so many are computed at once, also of tokens that are not scored
 _LEAST, _PARTS = 64, 16
-_counted: contextvars.ContextVar[float | None] = contextvars.ContextVar("counted", default=None)
-
-
-@contextlib.contextmanager
-def counting(share: float) -> Iterator[None]:
-    """In it losses are of one part of all tokens, for JAX counts the body of a loop as run once.
-
-    Args:
-      share: of the tokens, those that are scored.
-    """
-    token = _counted.set(share)
-    try:
-        yield
-    finally:
-        _counted.reset(token)
 
 
 def counted_tokens(tokens: int, size: int) -> int | None:
     """As many tokens as the chunks of all scored ones have, where operations are counted."""
-    share = _counted.get()
+    share = share_counted()
     return None if share is None else min(-(-round(share * tokens) // size) * size, tokens)
 
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from cover import mark_rest
 
+from jaxtune.core.counting import counting
 from jaxtune.core.dropout import Drop, noise_ids_of
 from jaxtune.models import attention, attention_path, products
 from jaxtune.models.attention import attention_bias
-from jaxtune.models.attention_path import all_at_once, choose_path
+from jaxtune.models.attention_path import choose_path
 from jaxtune.models.banded import banded_attention
 from jaxtune.models.blockwise import Blocks, blockwise_attention, cut, needed_blocks
 from jaxtune.models.registry import FAMILIES, make_apply, parameter_shapes
@@ -215,7 +216,7 @@ def test_images_are_attended_to_block_by_block_alike(monkeypatch):
 
 
 def test_the_path_follows_from_the_shape():
-    with all_at_once():
+    with counting():
         assert choose_path(8192, 8192) == "xla"
     assert choose_path(511, 511) == choose_path(1, 8192) == choose_path(30, 8192) == "xla"
     assert choose_path(512, 512) == choose_path(8192, 8192) == "blockwise"
