@@ -3,12 +3,19 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
+from typing import Any
 
 import flax.linen as nn
+import numpy as np
 import pytest
+from conftest import write_table
 
 from jaxtune.core.errors import UserError
 from jaxtune.models import source
+from jaxtune.models.attention_path import USUAL
+from jaxtune.run import predictions
+from jaxtune.run import prepare as prepare_module
 from jaxtune.run.console import Report
 from jaxtune.run.prepare import prepare
 from jaxtune.run.summary import Cost, show_groups
@@ -94,3 +101,42 @@ def test_from_scratch_a_strategy_freezes_as_it_is_asked(strategy, tiny_settings,
     told = [note for note in scratch.data.notes if "stays as it was drawn" in note]
     assert len(told) == (strategy != "full")
     assert not [note for note in files.data.notes if "drawn" in note]
+
+
+def test_what_is_left_to_run_decides_how_many_shapes_are_expected(
+    tiny_weights, tiny_settings, tmp_path, monkeypatch
+):
+    """Of training by its steps, of evaluation by how often it comes, of prediction by its rows."""
+    for module in (prepare_module, predictions):  # or short rows would be all that pays
+        monkeypatch.setattr(module, "attention_cost", lambda design: USUAL)
+    rng, words = np.random.default_rng(0), np.array(["cat", "dog", "is", "was", "good", "bad"])
+    rows = [(" ".join(rng.choice(words, n)), "ab"[n % 2]) for n in rng.integers(1, 30, 600)]
+    for split, part in (("train", rows[:400]), ("validation", rows[400:])):
+        write_table(tmp_path / f"{split}.csv", part)
+    model = tiny_weights("classification", "bert", 1)
+
+    def expected(**changes):
+        changes = {"data.path": str(tmp_path), "data.layout": "packed"} | changes
+        changes |= {"data.max_length": 32}
+        changes |= {"train.batch_size": 8, "train.eval_batch_size": 8}
+        settings = tiny_settings("classification", "head", model, **changes)
+        run = prepare(settings, Report(quiet=True))
+        layouts = (run.data.stream.layout, run.data.eval_layout)
+        return run, *(len(layout.packing.shapes) - 2 for layout in layouts)
+
+    many = 10**7  # of so many batches, whatever is saved is more than compiling takes
+    run, *short = expected(**{"train.num_steps": 10})
+    assert max(short) <= 1
+    _, training, evaluation = expected(**{"train.num_steps": many, "train.eval_every_steps": many})
+    assert training > 1 >= evaluation
+    _, _, evaluation = expected(**{"train.num_steps": many, "train.eval_every_steps": 1})
+    assert evaluation > 1
+
+    lengths = run.data.examples["train"].lengths
+    saved: Any = SimpleNamespace(pretrained=run.pretrained, task=run.task)
+    counts = [
+        len(predictions.choose(saved, lengths, 8, count).packing.shapes) - 2
+        for count in (None, 400, 8 * many)
+    ]
+    assert max(counts[:2]) <= 1
+    assert counts[2] > 1

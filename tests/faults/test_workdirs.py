@@ -179,6 +179,15 @@ def test_a_log_of_other_things_is_named_with_its_line(tmp_path, line):
     assert file.read_bytes() == raw
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT acts as in the foreground; what a shell starts in the background ignores it."""
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, old)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_signal_acts_at_once():
     with collected() as received:
         signal.raise_signal(signal.SIGTERM)
