@@ -1,12 +1,16 @@
 """`jaxtune COMMAND`, the console script; `python -m jaxtune COMMAND` does the same."""
 
+import importlib
 from typing import NoReturn
 
-from jaxtune import main, predict
+from jaxtune import main
 from jaxtune.core.errors import UserError, nearest
 from jaxtune.run.cli import start_command
 
 _MODES = {"train": "train", "evaluate": "eval", "lr-find": "lr_find"}
+_MODULES = {"predict": "jaxtune.predict"}
+"""Where `main(argv, prog)` of each other command is."""
+
 _MEANINGS = {
     "train": "trains a model, or goes on with a run that was interrupted",
     "predict": "labels new data with a saved model",
@@ -25,8 +29,8 @@ def run(argv: list[str]) -> None:
       UserError: there is no such command, or what the command raises.
     """
     name, *rest = argv or [""]
-    if name == "predict":
-        predict.main(rest, "jaxtune predict")
+    if name in _MODULES:
+        importlib.import_module(_MODULES[name]).main(rest, f"jaxtune {name}")
     elif name in _MODES:
         main.main(rest, f"jaxtune {name}", _MODES[name])
     elif name in ("-h", "--help"):

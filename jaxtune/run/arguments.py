@@ -16,7 +16,7 @@ _DEFAULT = "%(default)s if not said"
 
 
 class Flags(NamedTuple):
-    """The flags of a flags.
+    """The flags of a command.
 
     Attributes:
       parser: of all but the overrides of settings.
@@ -37,7 +37,7 @@ def run_flags(prog: str = "python -m jaxtune.main", mode: str | None = None) -> 
       mode: what it does, where its name says so; None leaves that to `--mode`.
     """
     required = ("config", "workdir")
-    parser = _parser(prog, required, ["[--config.FIELD=VALUE ...]"])
+    parser = make_parser(prog, required, ["[--config.FIELD=VALUE ...]"])
     flag = parser.add_argument
     flag("--config", help="a file with get_config(), a config.json, or a name such as agnews")
     flag("--workdir", help="folder of the run; made if absent")
@@ -56,7 +56,7 @@ def run_flags(prog: str = "python -m jaxtune.main", mode: str | None = None) -> 
 def predict_flags(prog: str = "python -m jaxtune.predict") -> Flags:
     """Of prediction."""
     required = ("model", "input", "output")
-    parser = _parser(prog, required)
+    parser = make_parser(prog, required)
     flag = parser.add_argument
     flag("--model", help="a model or adapter folder, or a hub id")
     flag("--input", help="a file of texts, words, questions; a folder of images")
@@ -108,9 +108,16 @@ def parse(flags: Flags, argv: Sequence[str]) -> tuple[argparse.Namespace, dict[s
     return found, overrides
 
 
-def _parser(
+def make_parser(
     prog: str, required: Sequence[str], more: Sequence[str] = ()
 ) -> argparse.ArgumentParser:
+    """A parser of `--help` and `--version`, to which a command adds its own flags.
+
+    Args:
+      prog: the command as it is typed.
+      required: the flags that must be given, without dashes.
+      more: what else may stand in a command line; there, `--help.SECTION` is known.
+    """
     usage = " ".join([prog, *(f"--{name}=..." for name in required), "[flags]", *more])
     parser = argparse.ArgumentParser(
         prog=prog, usage=usage, add_help=False, allow_abbrev=False, exit_on_error=False

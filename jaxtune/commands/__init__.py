@@ -1,0 +1,1 @@
+"""The commands beside training and prediction, one file each."""
