@@ -12,6 +12,8 @@ ROWS, `--repeats` their number, `--device=gpu` runs everything on a GPU. `--env 
 variable for all workers and `--env torch.NAME=VALUE` for one; `--option torch.attention=eager` sets
 an option of a worker, which for jaxtune is a field of its config. `--add plain=jaxtune --option
 plain.data.layout=padded` adds a peer once more, under a name with options and variables of its own.
+`--before=CHECKOUT` adds another build of jaxtune as `before`: its own worker and its own config of
+the same name.
 
 Each row of ROWS starts one process for each peer, which idles while another works. `--together`
 starts those of all rows at once, which saves time on a machine with cores and memory to spare;
@@ -215,6 +217,7 @@ def parse_arguments() -> Bench:
     parser.add_argument("--env", action="append", default=[], help="[PEER.]NAME=VALUE")
     parser.add_argument("--option", action="append", default=[], help="PEER.NAME=VALUE")
     parser.add_argument("--add", action="append", default=[], help="NAME=PEER")
+    parser.add_argument("--before", type=Path, help="a checkout of the build to compare with")
     parser.add_argument("--no-warm", action="store_true", help="start with an empty cache alone")
     parser.add_argument("--together", action="store_true", help="start all workers at once")
     arguments, rest = parser.parse_known_args()
@@ -228,6 +231,11 @@ def parse_arguments() -> Bench:
     peers = {name: PEERS[name] for name in pythons}
     for name, base in pairs(arguments.add).items():
         peers[name], pythons[name] = peers[base]._replace(base=base), pythons[base]
+    if arguments.before:
+        tree = arguments.before.absolute()
+        worker = str(tree / "benchmarks" / "peers" / "jaxtune_worker.py")
+        peers["before"] = peers["jaxtune"]._replace(worker=worker, base="jaxtune", tree=tree)
+        pythons["before"] = pythons["jaxtune"]
     options = by_peer(arguments.option, peers)
     for name, peer in peers.items():
         peers[name] = peer._replace(options={**peer.options, **options[name]})
@@ -298,7 +306,7 @@ def open_row(bench: Bench, name: str) -> OpenRow:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     taking_part = {
-        name: peer.options for name, peer in bench.peers.items() if (peer.base or name) in row.peers
+        name: peer for name, peer in bench.peers.items() if (peer.base or name) in row.peers
     }
     count = round(bench.arguments.examples * row.share)
     device = bench.arguments.device
@@ -351,8 +359,8 @@ def start_worker(bench: Bench, peer: str, job: Path, result: dict[str, Any]) -> 
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "torch"),
     }
-    if bench.peers[peer].worker == PEERS["jaxtune"].worker:
-        env["PYTHONPATH"] = str(PEERS_FOLDER.parent.parent)
+    if bench.peers[peer].tree is not None:
+        env["PYTHONPATH"] = str(bench.peers[peer].tree)
     command = [bench.pythons[peer], str(PEERS_FOLDER / bench.peers[peer].worker), str(job)]
     worker = ready_worker(command, env, job, result, "cold")
     if bench.arguments.no_warm or bench.arguments.together:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+HERE = Path(__file__).absolute().parent.parent
 ALL = ("jaxtune", "trainer", "torch", "keras", "flax")
 PARTIAL = ("jaxtune", "trainer", "torch")  # those that can freeze
 
@@ -21,12 +22,14 @@ class Peer(NamedTuple):
       framework: to whose peak it is held.
       options: of the script; of jaxtune's, fields of its config.
       base: the peer that this one was added beside.
+      tree: of jaxtune, the checkout that runs: this one or another.
     """
 
     worker: str
     framework: str
     options: Mapping[str, str] = MappingProxyType({})
     base: str | None = None
+    tree: Path | None = None
 
 
 class Row(NamedTuple):
@@ -54,7 +57,7 @@ class Row(NamedTuple):
 
 
 PEERS = {
-    "jaxtune": Peer("jaxtune_worker.py", "jax"),
+    "jaxtune": Peer("jaxtune_worker.py", "jax", tree=HERE),
     "trainer": Peer("trainer_worker.py", "torch"),
     "torch": Peer("torch_loop.py", "torch"),
     "pad512": Peer("trainer_worker.py", "torch", {"pad_to": "512"}),
@@ -105,7 +108,7 @@ def write_jobs(
     overrides: dict[str, str],
     num_examples: int,
     device: str,
-    peers: Mapping[str, Mapping[str, str]],
+    peers: Mapping[str, Peer],
 ) -> tuple[dict[str, Path], np.ndarray, dict[str, Any]]:
     """Writes the rows, and a job for each peer.
 
@@ -116,7 +119,7 @@ def write_jobs(
       overrides: of its fields.
       num_examples: rows of an epoch.
       device: `cpu` or `gpu`.
-      peers: options by name.
+      peers: by name.
 
     Returns:
       (job files by peer, tokens of each row, the model's config.json with `num_classes`).
@@ -153,11 +156,16 @@ def write_jobs(
         "config": str(Path(config).absolute()),
     }
     jobs = {}
-    for peer, options in peers.items():
-        jobs[peer] = folder / f"{peer}.json"
-        more = {"options": dict(options), "overrides": fields | dict(options)}
+    for name, peer in peers.items():
+        jobs[name] = folder / f"{name}.json"
+        more: dict[str, Any] = {
+            "options": dict(peer.options),
+            "overrides": fields | dict(peer.options),
+        }
+        if peer.tree is not None and peer.tree != HERE:  # whose own file it reads
+            more["config"] = str(peer.tree / "configs" / Path(config).name)
         text = json.dumps(job | more, indent=2)
-        jobs[peer].write_text(text + "\n", encoding="utf-8")
+        jobs[name].write_text(text + "\n", encoding="utf-8")
     model_config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     return jobs, lengths[row.mode], model_config | {"num_classes": num_classes}
 
@@ -185,7 +193,7 @@ def write_rows(settings: Any, model: Path, file: Path) -> tuple[dict[str, np.nda
 def write_wide(model: Path, folder: Path) -> Path:
     """A folder with the tokenizer of `model`, the config of a larger BERT and random weights.
 
-    They are in a file, since jaxtune trains in any case what it has to draw itself.
+    They are in a file, so that all peers begin with the same.
     """
     from safetensors.numpy import save_file
 
