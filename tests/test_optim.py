@@ -53,6 +53,14 @@ def test_schedule_is_its_formula(name, n, w):
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_a_schedule_that_ends_above_zero_is_its_formula(name):
+    rates = [float(make_schedule(name, 0.3, 10, 3, 0.2)(k)) for k in range(15)]
+    falling = [expected_rate(name, 0.3, 10, 3, min(k, 10)) for k in range(15)]
+    expected = falling[:3] + [0.3 * 0.2 + 0.8 * rate for rate in falling[3:]]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_schedule_ends_at_zero_and_stays(name):
     schedule = make_schedule(name, 0.3, 10, 2)
     assert float(schedule(10)) == pytest.approx(0.0, abs=1e-7)

@@ -19,8 +19,10 @@ from jaxtune.io.json_files import read_json_object
 from jaxtune.run import config_types
 from jaxtune.run.config_files import find_config
 from jaxtune.run.config_reference import describe
-from jaxtune.settings import Settings
+from jaxtune.run.own_code import named_code
+from jaxtune.settings import LossSettings, Settings
 from jaxtune.settings.dicts import from_dict, to_dict, typed_hints
+from jaxtune.settings.fields import is_code
 
 
 def default_config() -> ConfigDict:
@@ -55,8 +57,16 @@ def load_config(file: str, overrides: Mapping[str, str]) -> Settings:
       UserError: no such file or field, a value of another type or out of range.
     """
     path = find_config(file)
-    values = read_json_object(path) if path.suffix == ".json" else _run_python(path)
-    return settings_of(values, overrides)
+    if path.suffix != ".json":
+        return settings_of(_run_python(path), overrides)
+    settings = settings_of(read_json_object(path), overrides)
+    for field, names in named_code(settings).items():
+        if field not in overrides:  # a file of data runs no code
+            raise UserError(
+                f"{path} names code to import, config.{field} {', '.join(names)}: if you trust it,"
+                f" add --config.{field}={','.join(names)}."
+            )
+    return settings
 
 
 def settings_of(values: dict[str, Any], overrides: Mapping[str, str] = {}) -> Settings:
@@ -70,6 +80,7 @@ def settings_of(values: dict[str, Any], overrides: Mapping[str, str] = {}) -> Se
     if overrides.get("task", task) != task:  # the file's metric is of the file's task
         values.get("train", {}).pop("best_metric", None)
     for name, text in overrides.items():
+        name = SHORT.get(name, name)
         *parents, last = name.split(".")
         hint = _find_hint(name)
         node = values
@@ -79,6 +90,10 @@ def settings_of(values: dict[str, Any], overrides: Mapping[str, str] = {}) -> Se
     settings = from_dict(Settings, _convert(Settings, values, "config"))
     validate(settings)
     return settings
+
+
+SHORT = {"tuning": "tuning.name", "optimizer": "optimizer.name", "loss": "loss.function"}
+"""Sections that may be typed for the field that says which one."""
 
 
 def validate(settings: Settings) -> None:
@@ -113,6 +128,7 @@ def _rules(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
             stride,
             f"at most half of max_length {length}",
         )
+    yield from _rules_of_code(settings)
     divides = train.batch_size % train.num_microbatches == 0
     divisor = f"a number that divides train.batch_size {train.batch_size}"
     yield divides, "train.num_microbatches", train.num_microbatches, divisor
@@ -126,6 +142,25 @@ def _rules(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
         good = size >= 1 or (size == -1 and [*sizes.values()].count(-1) == 1)
         expected = "at least 1, or -1 for the rest on one axis alone"
         yield good, f"parallel.{name}", size, expected
+
+
+def _rules_of_code(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
+    """As `_rules`, of functions of a person's own and what goes with them."""
+    for field in ("scores", "hooks"):
+        names = getattr(settings.train, field)
+        yield all(map(is_code, names)), f"train.{field}", names, "MODULE:FUNCTION, joined by commas"
+    loss, optimizer = settings.loss, settings.optimizer
+    if loss.function is not None:
+        expected = "its default, as loss.function takes the place of the task's loss"
+        for field, default in to_dict(LossSettings()).items():
+            value = getattr(loss, field)
+            yield field == "function" or value == default, f"loss.{field}", value, expected
+    alone = is_code(optimizer.name) or not optimizer.arguments
+    expected = "() but with an optimizer.name such as optax:lion"
+    yield alone, "optimizer.arguments", optimizer.arguments, expected
+    falls = optimizer.schedule in ("linear", "cosine") or not optimizer.final_fraction
+    expected = f"0, as optimizer.schedule is {optimizer.schedule!r}"
+    yield falls, "optimizer.final_fraction", optimizer.final_fraction, expected
 
 
 def _run_python(path: Path) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from typing import Any, Literal
 from annotated_types import DocInfo, Ge, GroupedMetadata, Gt, Le, Lt, MaxLen, MinLen
 
 from jaxtune.core.errors import UserError, nearest
-from jaxtune.settings.fields import plain
+from jaxtune.settings.fields import Code, is_code, plain
 
 _WORDS = {
     **{int: "a whole number", float: "a number", str: "text", bool: "true or false"},
+    Code: "MODULE:FUNCTION",
     tuple[str, ...]: "names joined by commas",
     tuple[int, ...]: "whole numbers joined by commas",
 }
@@ -38,7 +39,7 @@ def options(hint: Any) -> tuple[str, ...]:
 def kinds(hint: Any) -> list[type]:
     """The classes of the values that a type admits, but for words that it names."""
     members = [kind for kind in _members(hint) if typing.get_origin(kind) is not Literal]
-    return [typing.get_origin(kind) or kind for kind in members]
+    return [str if kind is Code else typing.get_origin(kind) or kind for kind in members]
 
 
 def spell(hint: Any) -> str:
@@ -97,9 +98,12 @@ def convert(field: str, value: Any, hint: Any) -> Any:
       UserError: it is of another type.
     """
     admitted, words = kinds(hint), options(hint)
-    if words and not (value is None and _may_be_unset(hint)):
+    named = Code in _members(hint) and isinstance(value, str) and is_code(value)
+    if named:
+        return value
+    if (words or Code in _members(hint)) and not (value is None and _may_be_unset(hint)):
         if value not in words:
-            found = f"{field} is {value!r}: expected one of {', '.join(words)}."
+            found = f"{field} is {value!r}: expected {spell(hint)}."
             raise UserError(found + nearest(str(value), words))
         return value
     if isinstance(value, list):  # JSON has no tuples

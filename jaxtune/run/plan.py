@@ -10,8 +10,8 @@ from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
 from jaxtune.models.family import Family
 from jaxtune.parallel.sharding import Sharding, make_sharding
+from jaxtune.run.own_updates import schedule_of
 from jaxtune.settings import OptimizerSettings, Settings, TrainSettings
-from jaxtune.training.optimizers import make_schedule
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.partition import Staged, Strategy
 from jaxtune.tuning.rates import rate_multipliers
@@ -84,12 +84,6 @@ def make_plan(
 def steps_between_evaluations(train: TrainSettings, steps_per_epoch: int) -> int:
     """As the settings say, else those of an epoch."""
     return train.eval_every_steps or steps_per_epoch
-
-
-def schedule_of(optimizer: OptimizerSettings, num_steps: int) -> optax.Schedule:
-    """The learning rate by step, in a run of so many."""
-    warmup_steps = round(optimizer.warmup_fraction * num_steps)
-    return make_schedule(optimizer.schedule, optimizer.learning_rate, num_steps, warmup_steps)
 
 
 def check_length(

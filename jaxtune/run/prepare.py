@@ -29,6 +29,8 @@ from jaxtune.parallel.sharding import Sharding, check_devices, place, put
 from jaxtune.run.base_digests import base_digests, check_base
 from jaxtune.run.console import Report
 from jaxtune.run.encoding import encode_splits
+from jaxtune.run.own_goals import check_loss, hooks_of, loss_of, scored
+from jaxtune.run.own_updates import scaler_of
 from jaxtune.run.plan import Plan, make_plan, steps_between_evaluations, trains_statistics
 from jaxtune.run.setup import Goal, Run, RunData, Tuned
 from jaxtune.settings import Settings
@@ -75,7 +77,10 @@ def prepare(
       UserError: whatever is wrong with the config, the data or the weights, in that order.
     """
     check_devices(settings.parallel, settings.train.batch_size, jax.device_count())
-    task = keeping(find_task(settings.task), token_cache_dir)
+    task = scored(keeping(find_task(settings.task), token_cache_dir), settings.train.scores)
+    hooks_of(settings.train.hooks)  # which are refused before anything is read
+    scaler_of(settings.optimizer)
+    own_loss = loss_of(settings, task)
     best_metric = _check_metric(task, settings.train.best_metric)
     source, strategy = _open_model(settings, task)
     task.data.inputs.check_settings(settings.data, source.config, source.path)
@@ -84,10 +89,13 @@ def prepare(
     design = make_design(source, task.head, read.outputs, dtype)
     plan = make_plan(settings, strategy, source.family, design.shapes, len(train.lengths))
     check_shared_heads(source.config, plan.sharding)
+    layout, eval_layout = _choose_layouts(settings, task, read.examples, design, plan)
+    stream = Stream(train, layout, settings.seed)
+    if own_loss is not None:
+        check_loss(str(settings.loss.function), own_loss, design, stream.empty())
     pretrained = _load(settings, design, plan.sharding)
     params = _extend(settings, strategy, pretrained.params, plan.sharding)
     stage_labels, notes = _with_new_parts(settings, plan.stage_labels, params, pretrained)
-    layout, eval_layout = _choose_layouts(settings, task, read.examples, design, plan)
     return Run(
         settings=_resolve(settings, read.settings, source.path, pretrained.sha256),
         task=task,
@@ -95,7 +103,7 @@ def prepare(
         params=_cast_frozen(params, stage_labels, settings.precision.frozen_dtype),
         data=RunData(
             examples=read.examples,
-            stream=Stream(train, layout, settings.seed),
+            stream=stream,
             eval_layout=eval_layout,
             processor=read.processor,
             notes=(*read.notes, *notes),
@@ -109,7 +117,7 @@ def prepare(
             multipliers=plan.multipliers,
         ),
         goal=Goal(
-            task.loss.make(settings.loss, pretrained.class_names, train.labels),
+            own_loss or task.loss.make(settings.loss, pretrained.class_names, train.labels),
             plan.schedule,
             plan.steps_per_epoch,
             plan.num_steps,

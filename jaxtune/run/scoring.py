@@ -8,6 +8,7 @@ from jaxtune.io.json_files import read_json_object
 from jaxtune.run.console import Report
 from jaxtune.run.encoding import encode_splits
 from jaxtune.run.evaluate import all_scores
+from jaxtune.run.own_goals import scored
 from jaxtune.run.predictions import outputs_of
 from jaxtune.run.saved import open_saved
 from jaxtune.run.trackers import finite
@@ -46,7 +47,7 @@ def score(
         )
     names = saved.pretrained.class_names
     trained_on = _source_of_run(saved.pretrained.folder.parent)
-    task = keeping(saved.task, token_cache_dir)
+    task = scored(keeping(saved.task, token_cache_dir), settings.train.scores)
     data = read_evaluation(settings.data, task.data.reader, names, trained_on)
     examples, cuts = encode_splits(
         task,
@@ -62,7 +63,7 @@ def score(
     found = {}
     for split, part in examples.items():
         means, outputs = outputs_of(saved, part, settings.train.eval_batch_size, report, split)
-        scores = all_scores(saved.task, means, outputs, part)
+        scores = all_scores(task, means, outputs, part)
         found[split] = {name: finite(value) for name, value in scores.items()}
         report.table(split, [(name, f"{value:.4f}") for name, value in scores.items()])
     return found

@@ -12,6 +12,7 @@ from jaxtune.data.batching.stream import Stream
 from jaxtune.frozen.plan import TrunkPlan
 from jaxtune.models.pretrained import Pretrained
 from jaxtune.parallel.sharding import Sharding
+from jaxtune.run.own_updates import scaler_of
 from jaxtune.settings import Settings
 from jaxtune.tasks.task import Task
 from jaxtune.training import optimizers
@@ -105,7 +106,7 @@ def make_tx(run: Run, stage: int) -> optax.GradientTransformation:
     chosen, labels = run.settings.optimizer, run.tuning.stage_labels[stage]
     factors, _ = partition.partition(run.tuning.multipliers, labels)
     return optimizers.make_optimizer(
-        optimizers.named(chosen.name, vars(chosen)),
+        scaler_of(chosen),
         run.goal.schedule,
         labels,
         weight_decay=chosen.weight_decay,

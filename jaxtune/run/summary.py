@@ -30,6 +30,7 @@ from jaxtune.run.attention_rows import attention_rows
 from jaxtune.run.console import Report
 from jaxtune.run.hooks import Hook, Moment
 from jaxtune.run.loop import Fit
+from jaxtune.run.own_updates import scaler_of
 from jaxtune.run.setup import Run, make_tx
 from jaxtune.run.trackers import finite
 from jaxtune.settings import PrecisionSettings
@@ -224,14 +225,18 @@ def peak_memory_bytes() -> int | None:
 
 def _updates(run: Run) -> Updates:
     chosen = run.settings.optimizer
-    return Updates(chosen.learning_rate, chosen.weight_decay, chosen.name, run.tuning.multipliers)
+    scaler = scaler_of(chosen)
+    return Updates(chosen.learning_rate, chosen.weight_decay, scaler, run.tuning.multipliers)
 
 
 def _optimizer(run: Run) -> str:
     o = run.settings.optimizer
     clip = f", clip {o.clip_norm}" if o.clip_norm else ""
     warm = f"warm-up {o.warmup_fraction:.0%}"
-    return f"{o.name}, {o.schedule} from {o.learning_rate:g}, {warm}, decay {o.weight_decay}{clip}"
+    name = " ".join([o.name, *o.arguments])
+    end = f" to {o.final_fraction:g} of it" if o.final_fraction else ""
+    rate = f"{o.schedule} from {o.learning_rate:g}{end}, {warm}"
+    return f"{name}, {rate}, decay {o.weight_decay}{clip}"
 
 
 def _sharding_rows(run: Run, trainable: Any) -> list[tuple[str, str]]:

@@ -24,6 +24,7 @@ from jaxtune.run.console import Report
 from jaxtune.run.evaluate import make_scorer
 from jaxtune.run.hooks import Hook
 from jaxtune.run.loop import Around, Fit, first, fit
+from jaxtune.run.own_goals import hooks_of
 from jaxtune.run.plan import check_length
 from jaxtune.run.prepare import prepare
 from jaxtune.run.progress import is_over
@@ -101,7 +102,8 @@ def _train(
     scorer = make_scorer(run, report)
     seconds = run.settings.train.max_seconds
     until = None if seconds is None else start + seconds
-    around = Around(trackers, (*hooks, cost.hook), until)
+    own = hooks_of(run.settings.train.hooks)
+    around = Around(trackers, (*hooks, *own, cost.hook), until)
     fitted, params = _fit(run, workdir, report, scorer, around)
     progress = fitted.last.progress
     scores = {"validation": dict(progress.best_scores)}

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from annotated_types import Interval, MinLen, doc
 
 from jaxtune.settings.data import DataSettings
-from jaxtune.settings.fields import Amount, Count, Positive, Share, WholeAmount
+from jaxtune.settings.fields import Amount, Code, Count, Positive, Share, WholeAmount
 from jaxtune.settings.tuning import TuningSettings
 
 Task = Literal[
@@ -57,11 +57,14 @@ class LossSettings:
         word `balanced` gives each class n / (c n_c), so that rare ones count as much.
       label_smoothing: share of the target that is spread evenly over all classes.
       focal_gamma: weighs each loss by (1 - p)^gamma, with p the probability of the right class.
+      function: a loss of your own in the place of the task's, `MODULE:FUNCTION`, called with the
+        outputs and the batch; the module comes from the working folder.
     """
 
     class_weights: tuple[str, ...] = ()
     label_smoothing: Share = 0.0
     focal_gamma: Amount = 0.0
+    function: Code | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +72,14 @@ class OptimizerSettings:
     """How it is updated.
 
     Attributes:
-      name: `adamw` or `sgd`.
+      name: `adamw` or `sgd`; or `MODULE:FUNCTION`, such as `optax:lion`, which gives a
+        transformation of optax.
+      arguments: `NAME=VALUE` that the function is called with, such as `b1=0.95`.
       learning_rate: the peak.
-      schedule: after the warm-up: `linear` or `cosine` down to 0, or `constant`.
+      schedule: after the warm-up: `linear` or `cosine` down to 0, or `constant`; or
+        `MODULE:FUNCTION`, called with peak, steps and steps of warm-up, which gives the rate by
+        step.
+      final_fraction: of `linear` and `cosine`: where the rate ends, as a share of the peak.
       warmup_fraction: share of all steps in which the rate rises from 0.
       layer_decay: factor on the rate from one layer to the one below it; None for one rate.
       rate_multipliers: `REGEX=FACTOR` on the rate of the parameters so named, such as
@@ -84,9 +92,11 @@ class OptimizerSettings:
       momentum: of SGD.
     """
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    name: Literal["adamw", "sgd"] | Code = "adamw"
+    arguments: tuple[str, ...] = ()
     learning_rate: Positive = 5e-5
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    schedule: Literal["linear", "cosine", "constant"] | Code = "linear"
+    final_fraction: Share = 0.0
     warmup_fraction: Annotated[float, Interval(ge=0, le=1)] = 0.1
     layer_decay: Annotated[float, Interval(gt=0, le=1)] | None = None
     rate_multipliers: tuple[str, ...] = ()
@@ -116,6 +126,9 @@ class TrainSettings:
       eval_every_steps: None evaluates at the end of every epoch.
       checkpoint_every_steps: besides the checkpoint at every evaluation; None for none.
       best_metric: chooses the best checkpoint; None takes the task's own (accuracy, pearson).
+      scores: further scores of your own, `MODULE:FUNCTION`, each called with outputs and examples;
+        `best_metric` may name them.
+      hooks: what is called between steps, `MODULE:FUNCTION` of the moment or a `jaxtune.Hook`.
       patience: stop after so many evaluations without a better one; None never stops early.
       on_nonfinite: what to do where a loss or gradient is NaN or infinite: `stop`, with the numbers
         and rows of the step, or `skip`, which leaves out that step's update.
@@ -133,6 +146,8 @@ class TrainSettings:
     eval_every_steps: Count | None = None
     checkpoint_every_steps: Count | None = None
     best_metric: str | None = None
+    scores: tuple[str, ...] = ()
+    hooks: tuple[str, ...] = ()
     patience: Count | None = None
     on_nonfinite: Literal["stop", "skip"] = "stop"
     max_seconds: Positive | None = None

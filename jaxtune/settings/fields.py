@@ -1,5 +1,6 @@
 """What the type of a field may say beside the type: its range, and that a group is flat."""
 
+import re
 import typing
 from typing import Annotated, Any, TypeVar
 
@@ -10,6 +11,16 @@ WholeAmount = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 Amount = Annotated[float, Ge(0)]
 Share = Annotated[float, Interval(ge=0, lt=1)]
+
+
+class Code(str):
+    """The type of a text that names code of a person's own, `MODULE:FUNCTION`."""
+
+
+def is_code(text: str) -> bool:
+    """Whether a text names code."""
+    return re.fullmatch(r"[^\W\d]\w*(\.\w+)*:[^\W\d]\w*(\.\w+)*", text) is not None
+
 
 _FLAT = "its fields are typed as those of the section that it is in"
 _Group = TypeVar("_Group")

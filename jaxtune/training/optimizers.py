@@ -22,28 +22,29 @@ SCHEDULES = ("linear", "cosine", "constant")
 
 
 def make_schedule(
-    name: str, learning_rate: float, num_steps: int, warmup_steps: int
+    name: str, learning_rate: float, num_steps: int, warmup_steps: int, final_fraction: float = 0.0
 ) -> optax.Schedule:
-    """Linear warm-up from 0, then constant, or down to 0 at `num_steps` (linear or cosine).
+    """Linear warm-up from 0, then constant, or down to its end at `num_steps` (linear or cosine).
 
-    With w warm-up steps and n steps in all, the rate of step k (from 0) is
-    `lr k / w` for k < w, then `lr (n - k) / (n - w)`, `lr (1 + cos(pi (k - w) / (n - w))) / 2`
-    or `lr`.
+    With w warm-up steps and n steps in all, the rate of step k (from 0) is `lr k / w` for k < w,
+    then `lr`, or `lr (f + (1 - f) s)` with the final fraction f and s = `(n - k) / (n - w)` or
+    s = `(1 + cos(pi (k - w) / (n - w))) / 2`.
 
     Args:
       name: one of SCHEDULES.
       learning_rate: the peak.
       num_steps: optimizer steps in all.
       warmup_steps: steps before the peak, at most `num_steps`.
+      final_fraction: the rate at the end, as a share of the peak.
 
     Raises:
       UserError: an unknown name.
     """
     decay_steps = max(1, num_steps - warmup_steps)
     if name == "linear":
-        after = optax.linear_schedule(learning_rate, 0.0, decay_steps)
+        after = optax.linear_schedule(learning_rate, final_fraction * learning_rate, decay_steps)
     elif name == "cosine":
-        after = optax.cosine_decay_schedule(learning_rate, decay_steps)
+        after = optax.cosine_decay_schedule(learning_rate, decay_steps, final_fraction)
     elif name == "constant":
         after = optax.constant_schedule(learning_rate)
     else:

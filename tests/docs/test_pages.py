@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxtune.run.config import SHORT
 from jaxtune.run.config_reference import describe
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +35,7 @@ def test_the_blocks_of_a_page_run_in_their_order(page, golden, tmp_path, monkeyp
 @pytest.mark.parametrize("page", [*TEXTS, "../README.md"])
 def test_settings_that_it_names_are_there(page):
     text = (DOCS / page).read_text(encoding="utf-8")
-    known = {row.name for row in describe()}
+    known = {row.name for row in describe()} | SHORT.keys()
     typed = re.findall(r"--config\.([\w.]+)[= ]", text)
     table = re.findall(r"`(\w+\.\w+)(?:=[^`]*)?`", text) if page.startswith("from_") else []
     named = {name for name in [*typed, *table] if name.split(".")[0] in SECTIONS}
