@@ -1,4 +1,4 @@
-"""Token classification: which tokens count, what seqeval is given, and how entities read."""
+"""Token classification: which tokens count, which entities are counted, and how entities read."""
 
 import re
 

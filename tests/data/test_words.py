@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from seqeval.metrics import f1_score as seqeval_f1
+from seqeval.metrics.sequence_labeling import get_entities
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources.rows import read_data
@@ -329,6 +330,19 @@ def test_entities_of_prefixed_tags(sequence, expected):
 def test_entities_of_plain_tags(sequence, expected):
     assert not tags.have_prefixes(sequence)
     assert tags.entities(sequence, False) == expected
+
+
+@pytest.mark.parametrize("kinds", [["-a", "-b-c", "-B"], [""]])
+def test_entities_are_those_of_seqeval(kinds):
+    rng = np.random.default_rng(0)
+    known = ["O", *(prefix + kind for prefix in "BIES" for kind in kinds)]
+    plain = ["O", "a", "b-c", "B"]
+    for _ in range(2000):
+        sequence = rng.choice(known, rng.integers(0, 12)).tolist()
+        assert tags.entities(sequence, True) == get_entities(sequence)
+        sequence = rng.choice(plain, rng.integers(0, 12)).tolist()
+        prefixed = [tag if tag == "O" else f"I-{tag}" for tag in sequence]
+        assert tags.entities(sequence, False) == get_entities(prefixed)
 
 
 def test_a_type_that_training_lacks_counts_as_missed_and_has_no_part_in_the_loss():

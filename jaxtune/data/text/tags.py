@@ -46,18 +46,29 @@ def complete(tags: Iterable[str]) -> tuple[str, ...]:
     return (OUTSIDE, *sorted(rest))
 
 
-def for_seqeval(tags: Sequence[str], prefixed: bool) -> list[str]:
-    """Prefixed tags as they are, plain ones with I-, as seqeval reads them."""
-    return [tag if prefixed or tag == OUTSIDE else f"I-{tag}" for tag in tags]
-
-
 def entities(tags: Sequence[str], prefixed: bool) -> list[Entity]:
-    """The entities of one sentence, found as conlleval does, so that no sequence is malformed.
+    """The entities of one sentence, so read that no sequence of tags is malformed.
+
+    An entity is a run of words of one type; a B- or S- begins another, and so does what follows an
+    E- or S-. That is what conlleval counts, and seqeval unless it is asked for `mode="strict"`,
+    which takes no entity that an I- begins.
 
     Args:
       tags: one for each word.
       prefixed: whether they have prefixes. The type of `B` and `I` alone is `_`.
-    """
-    from seqeval.metrics.sequence_labeling import get_entities
 
-    return get_entities(for_seqeval(tags, prefixed))
+    Source: Tjong Kim Sang and De Meulder 2003, Introduction to the CoNLL-2003 Shared Task.
+    """
+    found: list[Entity] = []
+    before, last = "O", ""  # prefix and type of the word before
+    for i, tag in enumerate(tags):
+        if tag == OUTSIDE:
+            before = "O"
+            continue
+        prefix, kind = (tag[0], tag[2:] or "_") if prefixed else ("I", tag)
+        if prefix in "BS" or before in "OES" or kind != last:
+            found.append((kind, i, i))
+        else:
+            found[-1] = (kind, found[-1][1], i)
+        before, last = prefix, kind
+    return found
