@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import io
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from jaxtune.run.services import Say, keep_id
 from jaxtune.run.trackers import Tracker, event_of
 
 _PROJECT = "jaxtune"  # where their variables name none
+_MOST_PARAMS = 100  # that MLflow takes at once
 
 
 class TensorBoard:
@@ -89,7 +91,7 @@ class WeightsAndBiases:
             config=dict(config),
             settings=wandb.Settings(console="off", silent=True),
         )
-        self._say(f"wandb: {self._run.url or self._run.dir}")
+        self._say(f"wandb: {self._run.dir if self._run.offline else self._run.url}")
 
     def log(self, step: int, scores: Mapping[str, Any]) -> None:
         """Numbers of a step; the last ones are the run's summary."""
@@ -120,15 +122,18 @@ class MLflow:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # which sends, whatever the place
         folder = self._workdir.resolve()
         place = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
-        client = self._client = importlib.import_module("mlflow").MlflowClient(tracking_uri=place)
+        mlflow = importlib.import_module("mlflow")
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # which tells of tables it makes
+        client = self._client = mlflow.MlflowClient(tracking_uri=place)
 
         def create() -> str:
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT)
             known = client.get_experiment_by_name(name)
             experiment = known.experiment_id if known else client.create_experiment(name)
             run_id = client.create_run(experiment, run_name=folder.name).info.run_id
-            for name, value in _flat(config):
-                client.log_param(run_id, name, value)
+            params = [mlflow.entities.Param(*pair) for pair in _flat(config)]
+            for first in range(0, len(params), _MOST_PARAMS):
+                client.log_batch(run_id, params=params[first : first + _MOST_PARAMS])
             return run_id
 
         self._id = keep_id(self._workdir, "mlflow", create)
@@ -137,8 +142,8 @@ class MLflow:
 
     def log(self, step: int, scores: Mapping[str, Any]) -> None:
         """Numbers of a step."""
-        metric, now = importlib.import_module("mlflow.entities").Metric, int(time.time() * 1000)
-        metrics = [metric(name, value, now, step) for name, value in _numbers(scores)]
+        entities, now = importlib.import_module("mlflow.entities"), int(time.time() * 1000)
+        metrics = [entities.Metric(name, value, now, step) for name, value in _numbers(scores)]
         self._client.log_batch(self._id, metrics=metrics)
         if event_of(scores)["event"] == "end":
             self._status = "FINISHED"
@@ -155,30 +160,30 @@ class Trackio:
     def __init__(self, workdir: Path, say: Say) -> None:
         """Nothing is opened yet."""
         self._workdir, self._say = workdir, say
-        self._run: Any = None
+        self._trackio: Any = None
 
     def start(self, config: Mapping[str, Any], step: int) -> None:
         """Begins the run, or goes on with it."""
         del step
-        trackio = importlib.import_module("trackio")
+        trackio = self._trackio = importlib.import_module("trackio")
         project = os.environ.get("TRACKIO_PROJECT", _PROJECT)
         base = self._workdir.resolve().name
         name = keep_id(self._workdir, "trackio", lambda: f"{base}-{int(time.time())}")
         with _unsaid():
-            self._run = trackio.init(
+            trackio.init(
                 project=project, name=name, resume="allow", config=dict(config), embed=False
             )
         self._say(f"trackio: run {name} of project {project}")
 
     def log(self, step: int, scores: Mapping[str, Any]) -> None:
         """Numbers of a step."""
-        self._run.log(dict(_numbers(scores)), step=step)
+        self._trackio.log(dict(_numbers(scores)), step=step)
 
     def finish(self) -> None:
         """Waits until all is written."""
-        if self._run is not None:
+        if self._trackio is not None:
             with _unsaid():
-                self._run.finish()
+                self._trackio.finish()
 
 
 MAKERS: Mapping[str, Callable[[Path, Say], Tracker]] = {

@@ -13,12 +13,12 @@ from jaxtune.io.json_files import read_json_object
 from jaxtune.run.trackers import Tracker
 
 PACKAGES = {
-    "tensorboard": "tensorboardX",
-    "wandb": "wandb",
-    "mlflow": "mlflow",
-    "trackio": "trackio",
+    "tensorboard": ("tensorboardX", '"jaxtune[tensorboard]"'),
+    "wandb": ("wandb", '"jaxtune[trackers]"'),
+    "mlflow": ("mlflow", '"jaxtune[trackers]"'),
+    "trackio": ("trackio", "trackio"),  # in no extra: it asks for an older Pillow
 }
-"""The package that each needs."""
+"""The package that each needs, and what brings it."""
 
 Say = Callable[[str], Any]
 
@@ -33,10 +33,10 @@ def chosen(names: Sequence[str] | None) -> tuple[str, ...]:
         return ("tensorboard",) if _is_installed("tensorboard") else ()
     for name in names:
         if not _is_installed(name):
-            extra = "tensorboard" if name == "tensorboard" else "trackers"
+            package, brought_by = PACKAGES[name]
             raise UserError(
-                f"config.train.trackers names {name!r}, whose package {PACKAGES[name]} is not"
-                f' installed: pip install "jaxtune[{extra}]", or leave it out.'
+                f"config.train.trackers names {name!r}, whose package {package} is not installed:"
+                f" pip install {brought_by}, or leave it out."
             )
     return tuple(dict.fromkeys(names))
 
@@ -56,7 +56,7 @@ def make_trackers(names: Sequence[str] | None, workdir: Path, say: Say) -> list[
 
 def _is_installed(name: str) -> bool:
     """Whether there is such a package; a folder of that name, as wandb makes one, is none."""
-    found = importlib.util.find_spec(PACKAGES[name])
+    found = importlib.util.find_spec(PACKAGES[name][0])
     return found is not None and found.origin is not None
 
 

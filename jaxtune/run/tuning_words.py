@@ -36,5 +36,5 @@ def _named(name: str, fields: Mapping[str, Any]) -> str:
 
 def _spelled(value: Any) -> str:
     if isinstance(value, tuple):
-        return " ".join(value)
+        return " and ".join(value)
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from event_files import read_events
 from metrics import resumed_at, steady_rows
 from safetensors.numpy import load_file
 
@@ -69,6 +70,19 @@ def test_same_seed_same_bits_and_another_seed_others(config, finished, tmp_path)
     assert steady_rows(finished) == steady_rows(tmp_path / "again")
     run(config, tmp_path / "other", "--config.seed=6")
     assert not same_weights(finished, tmp_path / "other")
+
+
+def test_a_run_tells_tensorboard_what_metrics_jsonl_has(finished):
+    told = read_events(finished / "tensorboard")
+    lines = rows(finished / "metrics.jsonl")
+    known = ("step", "event", "split", "time")
+    expected = [(row["step"], k, v) for row in lines for k, v in row.items() if k not in known]
+    assert [entry[:2] for entry in told.scalars] == [entry[:2] for entry in expected]
+    values = [[entry[2] for entry in entries] for entries in (told.scalars, expected)]
+    np.testing.assert_array_equal(np.float32(values[0]), np.float32(values[1]))
+    assert json.loads(told.texts["config/text_summary"]) == json.loads(
+        (finished / "config.json").read_text()
+    )
 
 
 def test_losses_are_fetched_where_they_are_read_and_few_steps_are_in_flight(
