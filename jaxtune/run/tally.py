@@ -91,27 +91,34 @@ def seconds_left(run: Run, step: int, tally: Tally) -> float | None:
 
     Args:
       run: with so many steps and evaluations.
-      step: that was taken last.
+      step: that was taken last; its evaluation is to come.
       tally: of the steps so far.
     """
-    goal, pace, batch_size = run.goal, tally.pace, run.settings.train.batch_size
+    pace = tally.pace
     if pace.examples <= 0:
         return None
     each = pace.seconds / pace.examples
-    left = ((goal.num_steps - step) * batch_size + pace.under_way) * each
+    examples = _examples_until(run, run.goal.num_steps) - _examples_until(run, step)
+    left = (examples + pace.under_way) * each
     left += _stages_left(run, step) * pace.compiling
     evaluations = _evaluations_left(run, step)
-    if not evaluations or tally.evaluating:
+    if tally.evaluating:
         return left + evaluations * tally.evaluating
     held_out = len(run.data.examples["validation"].lengths)
     return left + (evaluations * held_out * each + pace.compiling) * _OF_TRAINING
 
 
+def _examples_until(run: Run, step: int) -> int:
+    """Those of the first so many steps, of which the last one of an epoch may have fewer."""
+    count, batch_size = len(run.data.examples["train"].lengths), run.settings.train.batch_size
+    epochs, steps = divmod(step, run.goal.steps_per_epoch)
+    return epochs * count + min(steps * batch_size, count)
+
+
 def _evaluations_left(run: Run, step: int) -> int:
-    """Those after a step, the one after the last step included."""
+    """Those after this step and later ones; there is one after the last step in any case."""
     every = steps_between_evaluations(run.settings.train, run.goal.steps_per_epoch)
-    last = run.goal.num_steps - 1
-    return last // every - step // every + 1 if step <= last else 0
+    return (run.goal.num_steps - 1) // every - (step - 1) // every + 1
 
 
 def _stages_left(run: Run, step: int) -> int:
