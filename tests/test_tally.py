@@ -87,7 +87,10 @@ class World:
     STEP, EVALUATION, SAVE, COMPILING, COMPILING_EVALUATION = 0.1, 0.5, 0.2, 5.0, 3.0
 
     def __init__(self, grows):
-        self.stages, self.grows = 0, grows  # the steps of the second stage take twice as long, ...
+        self.stages, self.grows = (
+            0,
+            grows,
+        )  # the steps of a stage take three times as long as the last ones
         self.now = self.free = 1000.0
         self.done: list[float] = []
         self.step = SimpleNamespace(waited=0.0)  # of the scorer
@@ -121,7 +124,7 @@ class World:
 
     def take(self, state, frozen, batch):
         self.now += 0.001
-        slower = self.stages if self.grows else 1
+        slower = 3 ** (self.stages - 1) if self.grows else 1
         self.free = max(self.now, self.free) + self.STEP * slower
         self.done.append(self.free)
         return state, StepInfo(Mean(np.float32(1), np.float32(1)), np.float32(1))
