@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxtune.analysis.lr_curve import MIN_POINTS, smooth, suggest
+from jaxtune.analysis.lr_curve import MIN_POINTS, fall, smooth, suggest
 from jaxtune.run.lr_find import _plot
 
 
@@ -86,8 +86,34 @@ def test_the_smoothed_loss_has_no_bias():
     np.testing.assert_allclose(smooth(losses, 0.9), expected)
 
 
-@pytest.mark.parametrize("losses", [[2.0, 1.0, 9e9], [2.0, None], [None]])
-def test_every_sweep_can_be_drawn(losses):
-    results = {"rates": np.geomspace(1e-7, 1, 3).tolist()[: len(losses)], "losses": losses}
-    results |= {"smoothed": losses, "suggestion": None, "beta": 0.9}
+def test_the_suggestion_is_the_steepest_place_of_the_curve():
+    rates, losses = curve(1e-3, noise=0.05)
+    losses[90:] = np.nan
+    found, drawn = suggest(rates, losses), fall(losses)
+    known = np.isfinite(drawn)
+    lowest = int(np.argmin(smooth(losses[:90])))
+    np.testing.assert_array_equal(known, (np.arange(100) >= 9) & (np.arange(100) <= lowest))
+    forwards = smooth(losses[: lowest + 1])
+    backwards = smooth(losses[: lowest + 1][::-1])[::-1]
+    np.testing.assert_allclose(drawn[known], ((forwards + backwards) / 2)[9:])
+    place, x = int(np.argmin(np.abs(rates - found.steepest))), np.log(rates)
+    slopes = {
+        i: (drawn[i + 4] - drawn[i - 4]) / (x[i + 4] - x[i - 4]) for i in range(13, lowest - 3)
+    }
+    assert min(slopes, key=lambda i: slopes[i]) == place
+
+
+@pytest.mark.parametrize(
+    ("losses", "place"),
+    [([2.0, 1.0, 9e9], None), ([2.0, 1.0, 9e9], 1), ([2.0, None], None), ([None], None)],
+)
+def test_every_sweep_can_be_drawn(losses, place):
+    rates = np.geomspace(1e-7, 1, 3).tolist()[: len(losses)]
+    results = {"rates": rates, "losses": losses, "smoothed": losses, "curve": losses}
+    results |= {"suggestion": None if place is None else rates[place], "beta": 0.9, "reason": "$x"}
+    results["settings"] = {
+        "model": {"path": "some/$model"},
+        "train": {"batch_size": 8},
+        "tuning": {"name": "lora+layernorm"},
+    }
     assert _plot(results).startswith(b"\x89PNG\r\n\x1a\n")

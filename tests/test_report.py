@@ -1,24 +1,18 @@
 """What a person sees on a terminal and in a file."""
 
-import contextlib
 import io
-from types import SimpleNamespace
-from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 from rich.console import Console
 
 from jaxtune.core.units import human_bytes, human_flops, human_seconds
+from jaxtune.run.columns import break_words
 from jaxtune.run.console import Report
-from jaxtune.run.hooks import Hook
-from jaxtune.run.tally import Tally, seconds_left
-from jaxtune.run.train import train
 
 
-def report(terminal):
+def report(terminal, width=100):
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=terminal, width=100, highlight=False)
+    console = Console(file=stream, force_terminal=terminal, width=width, highlight=False)
     return Report(console), stream
 
 
@@ -42,34 +36,6 @@ def test_a_bar_shows_what_it_is_told_of_the_time_left():
     assert "1:02:05" in stream.getvalue()
     shown.progress("step 1/100")  # which the bar shows
     assert "step 1/100" not in stream.getvalue()
-
-
-class _Examples(NamedTuple):
-    lengths: np.ndarray
-
-
-def run_of(steps, every, batch_size, held_out):
-    """Of a run, what the time left depends on."""
-    return SimpleNamespace(
-        goal=SimpleNamespace(num_steps=steps, steps_per_epoch=50),
-        settings=SimpleNamespace(
-            train=SimpleNamespace(batch_size=batch_size, eval_every_steps=every)
-        ),
-        data=SimpleNamespace(examples={"validation": _Examples(np.ones(held_out))}),
-    )
-
-
-def test_the_time_left_counts_steps_and_evaluations():
-    run: Any = run_of(steps=100, every=30, batch_size=8, held_out=60)
-    assert seconds_left(run, 0, Tally()) is None
-    begun = Tally(seconds=20.0, examples=80)  # 10 steps of 2 s
-    # 90 steps, and 4 evaluations (30, 60, 90 and the last) of 60 examples at a third of 0.25 s each
-    assert seconds_left(run, 10, begun) == pytest.approx(90 * 2 + 4 * 60 * 0.25 / 3)
-    timed = Tally(seconds=120.0, examples=480, evaluating=7.0)
-    assert seconds_left(run, 60, timed) == pytest.approx(40 * 2 + 2 * 7)
-    assert seconds_left(run, 100, timed) == 0
-    by_epoch: Any = run_of(steps=100, every=None, batch_size=8, held_out=60)
-    assert seconds_left(by_epoch, 60, timed) == pytest.approx(40 * 2 + 7)
 
 
 def test_in_a_file_there_are_only_lines():
@@ -99,6 +65,51 @@ def test_a_grid_has_named_columns_with_numbers_to_the_right():
     assert len({len(line) - len(line.lstrip()) for line in lines}) == 1
 
 
+LONG = "/a/path/that/is/longer/than/what/a/narrow/terminal/has/room/for/model.safetensors"
+
+
+@pytest.mark.parametrize("width", [40, 80, 100])
+def test_a_narrow_table_breaks_between_words_and_cuts_none(width):
+    shown, stream = report(terminal=False, width=width)
+    words = "train: 204 of 259 texts are longer than max_length 32 and were cut, 語" * 2
+    shown.table("title", [("name", words), ("", LONG), ("third", "")])
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "title"
+    assert all(line.startswith(("  name   ", "  third", "         ")) for line in lines[1:])
+    assert " ".join(stream.getvalue().split()) == f"title name {words} {LONG} third"
+    for line in lines:
+        assert len(line) <= width or LONG in line
+        assert line == line.rstrip()
+
+
+def test_a_narrow_grid_keeps_its_numbers():
+    shown, stream = report(terminal=False, width=60)
+    rows = [
+        ("trainable bert/encoder/layer/0, not decayed", "7,087,872", "1.06e-05"),
+        ("b", "4", "-"),
+    ]
+    shown.grid("title", ("group", "count", "rate"), rows)
+    assert stream.getvalue().splitlines() == [
+        "title",
+        "  group                                      count      rate",
+        "  trainable bert/encoder/layer/0, not    7,087,872  1.06e-05",
+        "  decayed",
+        "  b                                              4         -",
+    ]
+
+
+def test_wide_letters_count_twice():
+    assert break_words("語語 語語 ab", 9) == ["語語 語語", "ab"]
+    assert break_words("語語 語語 ab", 8) == ["語語", "語語 ab"]
+    assert break_words("", 8) == [""]
+
+
+def test_a_terminal_breaks_lines_between_words():
+    shown, stream = report(terminal=True, width=20)
+    shown.line("one step costs 60% of a full one")
+    assert stream.getvalue() == "one step costs 60%\nof a full one\n"
+
+
 @pytest.mark.parametrize(
     ("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (91e6, "91.0 MB")]
 )
@@ -119,34 +130,3 @@ def test_human_flops(count, text):
 )
 def test_human_seconds(seconds, text):
     assert human_seconds(seconds) == text
-
-
-class Watched(Report):
-    """Notes what the bar of training is told of the time left."""
-
-    def __init__(self):
-        super().__init__(quiet=True)
-        self.left = []
-
-    @contextlib.contextmanager
-    def bar(self, name, total, done=0):
-        del total, done
-
-        def update(advance=1, note=None, left=None):
-            if name == "training" and advance:
-                self.left.append(left)
-
-        yield update
-
-
-def test_a_run_tells_the_time_left_and_times_its_evaluations(tiny_settings, tiny_weights, tmp_path):
-    model = tiny_weights("classification", "bert", 1)
-    steps = {"train.num_steps": 4, "train.eval_every_steps": 2}
-    settings = tiny_settings("classification", "head", model, **steps)
-    shown, timed = Watched(), []
-    hook = Hook(lambda moment: timed.append(moment.tally.evaluating), lambda moment: True)
-    train(settings, tmp_path / "run", shown, hooks=[hook])
-    assert [seconds > 0 for seconds in timed] == [False, True, True, True]
-    assert len(shown.left) == 4
-    assert all(seconds > 0 for seconds in shown.left[:3])
-    assert shown.left[3] == 0

@@ -42,14 +42,31 @@ def smooth(losses: Float[np.ndarray, " n"], beta: float = BETA) -> Float[np.ndar
     return np.array(smoothed)
 
 
+def fall(losses: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """The curve whose steepest fall is looked for; NaN where it is not looked at.
+
+    What follows the lowest point of the smoothed loss is left out, as is the first tenth, whose
+    average is over too few steps, and all from the first loss on that is not finite. The rest is
+    smoothed forwards and backwards and the two are averaged: smoothed forwards alone the descent
+    lags, and the suggestion is two to three times too high.
+
+    Args:
+      losses: of the batches of a sweep.
+    """
+    curve = np.full(len(losses), np.nan)
+    good = _finite(losses)
+    if len(good):
+        start, stop = len(good) // 10, int(np.argmin(smooth(good))) + 1
+        both = (smooth(good[:stop]) + smooth(good[:stop][::-1])[::-1]) / 2
+        curve[start:stop] = both[start:]
+    return curve
+
+
 def suggest(rates: Float[np.ndarray, " n"], losses: Float[np.ndarray, " n"]) -> Suggestion:
     """Finds the steepest descent of the loss against the logarithm of the rate.
 
-    What follows the lowest point of the smoothed loss is left out, as is the first tenth, whose
-    average is over too few steps. The rest is smoothed forwards and backwards and the two are
-    averaged: smoothed forwards alone the descent lags, and the suggestion is two to three times
-    too high. Slopes are taken over a tenth of the sweep. A loss that falls by less than NOISE
-    times what two successive batches typically differ by has not fallen.
+    It is that of the curve `fall`, with slopes over a tenth of the sweep. A loss that falls by less
+    than NOISE times what two successive batches typically differ by has not fallen.
 
     Args:
       rates: learning rates, increasing.
@@ -58,18 +75,21 @@ def suggest(rates: Float[np.ndarray, " n"], losses: Float[np.ndarray, " n"]) -> 
     Source: Smith 2017, Cyclical Learning Rates for Training Neural Networks, section 3.3; the rules
     `steep` and `minimum` (a tenth of the lowest point's rate) of fastai's learner.lr_find.
     """
-    good = int(np.argmin(np.append(np.isfinite(losses), False)))
-    rates, losses = rates[:good], losses[:good]
-    if good < MIN_POINTS:
-        return Suggestion(None, None, f"there are only {good} finite losses")
-    start, half = good // 10, max(1, good // 20)
-    smoothed = smooth(losses)
-    fall, stop = smoothed[start] - smoothed.min(), int(np.argmin(smoothed)) + 1
-    curve = (smoothed[:stop] + smooth(losses[:stop][::-1])[::-1]) / 2
-    noise = float(np.median(np.abs(np.diff(losses[:stop])))) if stop > 1 else 0.0
-    x, y = np.log(rates[start:stop]), curve[start:]
-    if len(y) <= 2 * half or fall <= NOISE * noise:
+    good = _finite(losses)
+    if len(good) < MIN_POINTS:
+        return Suggestion(None, None, f"there are only {len(good)} finite losses")
+    start, half = len(good) // 10, max(1, len(good) // 20)
+    smoothed = smooth(good)
+    drop, stop = smoothed[start] - smoothed.min(), int(np.argmin(smoothed)) + 1
+    noise = float(np.median(np.abs(np.diff(good[:stop])))) if stop > 1 else 0.0
+    x, y = np.log(rates[start:stop]), fall(good)[start:stop]
+    if len(y) <= 2 * half or drop <= NOISE * noise:
         return Suggestion(None, None, "the loss never fell by more than batches differ")
     slopes = (y[2 * half :] - y[: -2 * half]) / (x[2 * half :] - x[: -2 * half])
     steepest = start + half + int(np.argmin(slopes))
     return Suggestion(float(rates[steepest]), float(rates[stop - 1]), "")
+
+
+def _finite(losses: Float[np.ndarray, " n"]) -> Float[np.ndarray, " m"]:
+    """Those before the first that is not finite."""
+    return losses[: int(np.argmin(np.append(np.isfinite(losses), False)))]

@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -45,7 +46,7 @@ def run_command(main: Callable[[list[str]], None], argv: list[str]) -> int:
     try:
         main(argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _complain(f"error: {error}")
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -53,9 +54,18 @@ def run_command(main: Callable[[list[str]], None], argv: list[str]) -> int:
     except Exception as error:
         if not _is_out_of_memory(error):
             raise
-        print(f"error: {_OUT_OF_MEMORY}", file=sys.stderr)
+        _complain(f"error: {_OUT_OF_MEMORY}")
         return 1
     return 0
+
+
+def _complain(text: str) -> None:
+    """One line to standard error, which a terminal breaks between words."""
+    if sys.stderr.isatty():
+        from jaxtune.run.columns import break_words
+
+        text = "\n".join(break_words(text, shutil.get_terminal_size().columns))
+    print(text, file=sys.stderr)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

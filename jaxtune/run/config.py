@@ -20,6 +20,7 @@ from jaxtune.run import config_types
 from jaxtune.run.config_files import find_config
 from jaxtune.run.config_reference import describe
 from jaxtune.run.own_code import named_code
+from jaxtune.run.services import PACKAGES
 from jaxtune.settings import LossSettings, Settings
 from jaxtune.settings.dicts import from_dict, to_dict, typed_hints
 from jaxtune.settings.fields import is_code
@@ -132,6 +133,9 @@ def _rules(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
     divides = train.batch_size % train.num_microbatches == 0
     divisor = f"a number that divides train.batch_size {train.batch_size}"
     yield divides, "train.num_microbatches", train.num_microbatches, divisor
+    for name in train.trackers or ():
+        expected = f"names among {', '.join(PACKAGES)}"
+        yield name in PACKAGES, "train.trackers", train.trackers, expected
     if steps is not None:
         good = len(steps) == 2 and 0 <= steps[0] < steps[1]
         yield good, "profile.steps", steps, "None or START,STOP with 0 <= START < STOP"

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
+
+from jaxtune.run.columns import break_words, columns
 
 
 class Report:
@@ -19,8 +20,8 @@ class Report:
         self.console = console or Console(highlight=False, width=width, quiet=quiet)
 
     def line(self, text: str) -> None:
-        """One line of plain text."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        """One line of plain text, which only a terminal breaks."""
+        self._print(break_words(text, self.console.width) if self.console.is_terminal else [text])
 
     def progress(self, text: str) -> None:
         """One line where no bar says the same: in a log file."""
@@ -29,21 +30,19 @@ class Report:
 
     def table(self, title: str, rows: Iterable[tuple[str, Any]]) -> None:
         """Names and values, one pair a row."""
-        table = Table(
-            title=title, title_justify="left", show_header=False, box=None, padding=(0, 2)
-        )
-        for name, value in rows:
-            table.add_row(Text(name), Text(str(value)))
-        self.console.print(table)
+        pairs = [(name, str(value)) for name, value in rows]
+        self._print([title], "italic")
+        self._print(columns(pairs, 1, self.console.width))
 
     def grid(self, title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """A table with named columns; all but the first are aligned to the right."""
-        table = Table(title=title, title_justify="left", box=None, padding=(0, 2))
-        for index, name in enumerate(header):
-            table.add_column(Text(name), justify="right" if index else "left", no_wrap=index > 0)
-        for row in rows:
-            table.add_row(*map(Text, row))
-        self.console.print(table)
+        self._print([title], "italic")
+        self._print(columns([header, *rows], 0, self.console.width))
+
+    def _print(self, lines: Sequence[str], style: str = "") -> None:
+        """Lines as they are, whatever they look like."""
+        if lines:
+            self.console.print(Text("\n".join(lines), style), soft_wrap=True)
 
     @contextlib.contextmanager
     def bar(self, name: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:

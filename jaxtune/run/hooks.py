@@ -117,7 +117,6 @@ def evaluation(
     """The scores of the validation split; the best one is remembered."""
 
     def act(moment: Moment) -> Moment:
-        start = time.perf_counter()
         try:
             scores = scores_of(moment.params, "validation")
         except NonFiniteError as error:
@@ -126,8 +125,7 @@ def evaluation(
         for tracker in trackers:
             tracker.log(moment.step, {f"validation/{k}": value for k, value in scores.items()})
         report.line(_evaluation_line(moment, scores, progress))
-        tally = moment.tally._replace(evaluating=time.perf_counter() - start)
-        return moment._replace(progress=progress, tally=tally)
+        return moment._replace(progress=progress)
 
     steps = steps_between_evaluations(run.settings.train, run.goal.steps_per_epoch)
     return Hook(act, every(steps))

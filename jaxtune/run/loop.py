@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,18 +11,18 @@ import jax
 
 from jaxtune.core import heap, trees
 from jaxtune.core.errors import UserError
-from jaxtune.core.types import Params
 from jaxtune.parallel import multihost
 from jaxtune.run import hooks, signals, stages
 from jaxtune.run.checkpoint import Checkpoints, DamagedCheckpointError
 from jaxtune.run.console import Report
+from jaxtune.run.evaluate import Scorer
 from jaxtune.run.hooks import Hook, Moment
 from jaxtune.run.nonfinite import Taken, add_losses
 from jaxtune.run.profile import Profile
 from jaxtune.run.progress import Progress, is_over
 from jaxtune.run.setup import Run
 from jaxtune.run.stages import Stage
-from jaxtune.run.tally import seconds_left
+from jaxtune.run.tally import Pace, after_hooks, after_step, seconds_left
 from jaxtune.run.trackers import Tracker
 from jaxtune.training.compiled import Compiled, main_shape
 
@@ -66,7 +66,7 @@ def fit(
     workdir: Path,
     report: Report,
     checkpoints: Checkpoints,
-    scores_of: Callable[[Params, str], dict[str, float]],
+    scorer: Scorer,
     around: Around,
 ) -> Fit:
     """Steps from a moment, as `first` gives it, to the last step or an early stop.
@@ -76,7 +76,7 @@ def fit(
       workdir: gets the profile, and the activations that are too many for memory.
       report: where a person reads along.
       checkpoints: of the workdir.
-      scores_of: (all parameters, split) -> scores.
+      scorer: (all parameters, split) -> scores.
       around: trackers, hooks, and when to stop.
 
     Raises:
@@ -95,7 +95,7 @@ def fit(
             contextlib.closing(Profile(steps, workdir / "profile", report))
         )
         logged = hooks.log(run, trackers, update, report)
-        evaluated = hooks.evaluation(run, scores_of, trackers, report)
+        evaluated = hooks.evaluation(run, scorer, trackers, report)
         saved = hooks.checkpoint(run, checkpoints, evaluated)
         asked = hooks.asked(received, checkpoints, logged, around.until)
         chain = [hooks.traced(profile), logged, evaluated, saved, *around.hooks, asked]
@@ -114,8 +114,7 @@ def fit(
             for hook in chain:
                 hook.before(moment)
             moment, due = _step(moment, stream, waiting, chain, update, report)
-            for hook in due:
-                moment = hook.act(moment) or moment
+            moment = _act(moment, due, scorer, evaluated)
     return Fit(moment, tuple(programs), first_step)
 
 
@@ -195,13 +194,27 @@ def _step(
         jax.block_until_ready(waiting[:-_IN_FLIGHT][-1:])
     # What the background compiled ahead may have taken longer than this step.
     own = max(0.0, time.perf_counter() - begin - (stage.compile_seconds - compiling))
-    tally = tally._replace(
-        seconds=tally.seconds + own,
-        examples=tally.examples + len(index.indices),
-        tokens=tally.tokens + run.data.stream.num_tokens(index),
-    )
+    under_way = sum(len(s.indices) for s in waiting[-_IN_FLIGHT:] if not _is_done(s))
+    taken = len(index.indices), run.data.stream.num_tokens(index)
+    tally = after_step(tally, taken, own, under_way, stage.compile_seconds)
     update(1, left=seconds_left(run, moment.step, tally))
     return moment._replace(tally=tally), due
+
+
+def _is_done(step: Taken) -> bool:
+    loss: Any = step.info.loss.total
+    return loss.is_ready()
+
+
+def _act(moment: Moment, due: list[Hook], scorer: Scorer, evaluated: Hook) -> Moment:
+    """What the hooks that are due make of a moment, and how long they took."""
+    if not due:
+        return moment
+    begin, compiling = time.perf_counter(), scorer.step.waited
+    for hook in due:
+        moment = hook.act(moment) or moment
+    seconds = time.perf_counter() - begin - (scorer.step.waited - compiling)
+    return moment._replace(tally=after_hooks(moment.tally, seconds, evaluated in due))
 
 
 def _compile_ahead(moment: Moment) -> None:
@@ -224,7 +237,8 @@ def _next_stage(moment: Moment, report: Report, workdir: Path) -> Moment:
     _tell(stage, report)
     starts = (*moment.progress.stage_starts, moment.step)
     progress = moment.progress._replace(stage_starts=starts, bad_evals=0)
-    return moment._replace(stage=stage, progress=progress)
+    tally = moment.tally._replace(pace=Pace())
+    return moment._replace(stage=stage, progress=progress, tally=tally)
 
 
 def _programs(stage: Stage) -> tuple[Compiled, Compiled | None]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import optax
 
-from jaxtune.analysis.lr_curve import BETA, MIN_POINTS, Suggestion, smooth, suggest
+from jaxtune.analysis.lr_curve import BETA, MIN_POINTS, Suggestion, fall, smooth, suggest
 from jaxtune.core.errors import UserError
 from jaxtune.io.atomic import write_atomic
 from jaxtune.run import stages
@@ -119,6 +119,7 @@ def _results(run: Run, rates: np.ndarray, losses: np.ndarray, found: Suggestion)
         "rates": rates.tolist(),
         "losses": [finite(loss) for loss in losses.tolist()],
         "smoothed": [finite(loss) for loss in smooth(losses).tolist()],
+        "curve": [finite(loss) for loss in fall(losses).tolist()],
         "settings": to_dict(run.settings),
     }
 
@@ -145,19 +146,27 @@ def _rows(
 
 
 def _plot(results: dict[str, Any]) -> bytes:
-    """The sweep as a PNG."""
+    """The sweep as a PNG: the losses, the curve that the suggestion is of, the suggestion on it."""
     from matplotlib.figure import Figure  # takes a second to import; without pyplot it is Agg
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    rates = results["rates"]
-    losses, smoothed = (np.array(results[name], float) for name in ("losses", "smoothed"))
-    axes.plot(rates, losses, color="0.7", label="loss of a batch")
-    axes.plot(rates, smoothed, color="C0", label=f"smoothed (beta {results['beta']})")
-    if results["suggestion"] is not None:
-        label = f"suggestion {results['suggestion']:.1e}"
-        axes.axvline(results["suggestion"], color="C3", linestyle="--", label=label)
+    rates = np.array(results["rates"])
+    losses, smoothed, curve = (np.array(results[k], float) for k in ("losses", "smoothed", "curve"))
+    axes.plot(rates, losses, color="0.75", linewidth=1, label="loss of a batch")
+    found = results["suggestion"]
+    if found is None:
+        axes.plot(rates, smoothed, color="C0", label=f"smoothed (beta {results['beta']})")
+        rule = f"no suggestion: {results['reason']}"
+    else:
+        axes.plot(rates, curve, color="C0", label="smoothed both ways, up to the lowest point")
+        axes.axvline(found, color="C3", linestyle="--", linewidth=1)
+        height = curve[np.argmin(np.abs(rates - found))]
+        axes.plot(found, height, "o", color="C3", label=f"suggestion {found:.1e}")
+        rule = f"suggestion {found:.1e}: where the smoothed loss falls fastest"
     axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
+    title = f"{_title(results['settings'], len(rates))}\n{rule}"
+    axes.set_title(title, fontsize="medium", parse_math=False)
     if np.isfinite(smoothed).any():
         # The batches after divergence would squeeze all others into a line at the bottom.
         low, high = np.nanmin(losses), max(smoothed[0], np.nanquantile(smoothed, 0.9))
@@ -167,3 +176,9 @@ def _plot(results: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
+
+
+def _title(settings: dict[str, Any], count: int) -> str:
+    model, train = Path(settings["model"]["path"]).name, settings["train"]
+    steps = f"{count} steps of {train['batch_size']}"
+    return f"Learning rate: {settings['tuning']['name']} of {model}, {steps}"

@@ -33,8 +33,8 @@ from jaxtune.run.loop import Fit
 from jaxtune.run.own_updates import scaler_of
 from jaxtune.run.setup import Run, make_tx
 from jaxtune.run.trackers import finite
+from jaxtune.run.tuning_words import tuning_words
 from jaxtune.settings import PrecisionSettings
-from jaxtune.settings.dicts import to_dict
 from jaxtune.training.compiled import Compiled, main_shape
 from jaxtune.tuning import partition
 
@@ -50,7 +50,7 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
     trainable, _ = partition.partition(run.params, run.tuning.stage_labels[0])
     count = trees.count(trainable)
     rows += [
-        ("tuning", _fields(**to_dict(settings.tuning))),
+        ("tuning", tuning_words(run.settings.tuning, run.tuning.strategy)),
         (
             "trainable",
             f"{count:,} of {total:,} parameters ({count / total:.1%}), {_size(trainable)}",
@@ -317,12 +317,6 @@ def _shapes(run: Run) -> str:
         return f"examples, packed into {shapes} tokens ({waste:.1%} padding)"
     shapes = ", ".join(map(str, layout.lengths))
     return f"examples, padded to {shapes} tokens ({waste:.1%} padding)"
-
-
-def _fields(name: str, **fields: Any) -> str:
-    told = {key: value for key, value in fields.items() if value not in (None, ())}
-    given = ", ".join(f"{key}={value}" for key, value in told.items() if value is not False)
-    return f"{name} ({given})" if given else name
 
 
 def _size(tree: Any) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +25,10 @@ class Tracker(Protocol):
         ...
 
     def log(self, step: int, scores: Mapping[str, Any]) -> None:
-        """Called after some steps with numbers by name, such as `train/loss`."""
+        """Called after some steps with numbers by name, such as `train/loss`.
+
+        The last call has the scores of the best step, as `end/validation/accuracy`.
+        """
         ...
 
     def finish(self) -> None:
@@ -33,7 +37,11 @@ class Tracker(Protocol):
 
 
 class JsonLines:
-    """One JSON object a line, written at once; a run that goes on drops what came after."""
+    """One JSON object a line, written at once; a run that goes on drops what came after.
+
+    Each has the `step`, the `event` (`train`, `evaluation`, `resume` or `end`), the `split` of an
+    evaluation, and the `time` in UTC, as ISO 8601 has it.
+    """
 
     def __init__(self, path: Path) -> None:
         """Nothing is opened yet.
@@ -45,29 +53,50 @@ class JsonLines:
         self._stream: Any = None
 
     def start(self, config: Mapping[str, Any], step: int) -> None:
-        """Opens the file and keeps its lines up to `step`, whole ones only.
+        """Opens the file and keeps its lines up to `step`, whole ones only, without an end.
+
+        A run that goes on gets a line that says so.
 
         Raises:
           UserError: a line that this class has not written, or a disk that refuses one.
         """
         del config
-        kept = [line for line, row in _lines(self._path) if row["step"] <= step]
+        kept = [
+            line
+            for line, row in _lines(self._path)
+            if row["step"] <= step and row.get("event") != "end"
+        ]
         write_atomic(self._path, "".join(f"{line}\n" for line in kept))
         with explained(self._path):
             self._stream = self._path.open("a", encoding="utf-8")
+        if step:
+            self._write(step, {"event": "resume"}, {})
 
     def log(self, step: int, scores: Mapping[str, Any]) -> None:
         """Writes one line; NaN becomes null, which JSON has."""
-        row = {"step": step} | {key: finite(value) for key, value in scores.items()}
-        with explained(self._path):
-            self._stream.write(json.dumps(row, allow_nan=False) + "\n")
-            self._stream.flush()
+        self._write(step, event_of(scores), scores)
 
     def finish(self) -> None:
         """Closes the file."""
         if self._stream is not None:
             with contextlib.suppress(OSError):  # what a full disk refused is still in the buffer
                 self._stream.close()
+
+    def _write(self, step: int, event: Mapping[str, str], scores: Mapping[str, Any]) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        row = {"step": step, **event, "time": now}
+        row |= {key: finite(value) for key, value in scores.items()}
+        with explained(self._path):
+            self._stream.write(json.dumps(row, allow_nan=False) + "\n")
+            self._stream.flush()
+
+
+def event_of(scores: Mapping[str, Any]) -> dict[str, str]:
+    """What numbers tell of, by their names: `train/...` and `end/...`, else `SPLIT/...`."""
+    first = next((name.partition("/")[0] for name in scores if "/" in name), "train")
+    return (
+        {"event": first} if first in ("train", "end") else {"event": "evaluation", "split": first}
+    )
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -18,10 +18,10 @@ from jaxtune.export.adapter_folder import Product
 from jaxtune.io.atomic import write_atomic
 from jaxtune.io.json_files import read_json_object
 from jaxtune.parallel import multihost
-from jaxtune.run import signals, stages, summary
+from jaxtune.run import services, signals, stages, summary
 from jaxtune.run.checkpoint import Checkpoints, DamagedCheckpointError, newest_step
 from jaxtune.run.console import Report
-from jaxtune.run.evaluate import make_scorer
+from jaxtune.run.evaluate import Scorer, make_scorer
 from jaxtune.run.hooks import Hook
 from jaxtune.run.loop import Around, Fit, first, fit
 from jaxtune.run.own_goals import hooks_of
@@ -57,13 +57,13 @@ def train(
 
     Args:
       settings: validated.
-      workdir: gets `config.json`, `metrics.jsonl`, `results.json`, `checkpoints/`, `model/` and,
-        with LoRA, `adapter/`.
+      workdir: gets `config.json`, `metrics.jsonl`, `results.json`, `checkpoints/`, `model/`,
+        with LoRA `adapter/`, and what the trackers that the settings name write.
       report: where a person reads along.
       token_cache_dir: a folder that keeps tokens from run to run; None keeps none.
       tables: rows by split, in the place of those that the settings name.
       hooks: called between steps, after the loop's own.
-      trackers: take the numbers of the run, beside metrics.jsonl.
+      trackers: take the numbers of the run, beside metrics.jsonl and those of the settings.
 
     Returns:
       What `results.json` holds.
@@ -73,6 +73,7 @@ def train(
       InterruptedRunError: a signal came; the checkpoint is written.
     """
     start = time.perf_counter()
+    services.chosen(settings.train.trackers)  # or one is missing
     with contextlib.ExitStack() as stack:
         stack.enter_context(signals.never_ended_by_save())
         if multihost.is_first():  # which alone writes
@@ -102,17 +103,21 @@ def _train(
     scorer = make_scorer(run, report)
     seconds = run.settings.train.max_seconds
     until = None if seconds is None else start + seconds
+    told = _trackers(run, workdir, report, trackers)
     own = hooks_of(run.settings.train.hooks)
-    around = Around(trackers, (*hooks, *own, cost.hook), until)
-    fitted, params = _fit(run, workdir, report, scorer, around)
-    progress = fitted.last.progress
-    scores = {"validation": dict(progress.best_scores)}
-    if "test" in run.data.examples:
-        scores["test"] = scorer(params, "test")
-    cost.finish()
-    params = multihost.on_host(params)
-    if multihost.is_first():
-        adapter_folder.write(workdir, product_of(run), params, _card(run), report.line)
+    around = Around(told, (*hooks, *own, cost.hook), until)
+    with contextlib.ExitStack() as stack:
+        fitted, params = _fit(run, workdir, report, scorer, around, stack)
+        progress = fitted.last.progress
+        scores = {"validation": dict(progress.best_scores)}
+        if "test" in run.data.examples:
+            scores["test"] = scorer(params, "test")
+        for tracker in told:
+            tracker.log(fitted.last.step, _end_row(progress.best_step, scores))
+        cost.finish()
+        params = multihost.on_host(params)
+        if multihost.is_first():
+            adapter_folder.write(workdir, product_of(run), params, _card(run), report.line)
     results = summary.results(run, fitted, scores, scorer.step, time.perf_counter() - start)
     if multihost.is_first():
         write_atomic(workdir / "results.json", json.dumps(results, indent=2) + "\n")
@@ -147,28 +152,48 @@ def _check_length(workdir: Path, run: Run) -> None:
     check_length(run.settings.optimizer, taken, before, goal.num_steps, goal.schedule)
 
 
+def _trackers(
+    run: Run, workdir: Path, report: Report, trackers: Sequence[Tracker]
+) -> Sequence[Tracker]:
+    """Those of a run, not started yet; of several processes, the first alone has any."""
+    if not multihost.is_first():
+        return ()
+    own = services.make_trackers(run.settings.train.trackers, workdir, report.line)
+    return (JsonLines(workdir / "metrics.jsonl"), *own, *trackers)
+
+
+def _end_row(best_step: int, scores: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """What trackers are told last: the scores of what is exported."""
+    named = {f"end/{k}/{name}": v for k, part in scores.items() for name, v in part.items()}
+    return {"end/best_step": best_step} | named
+
+
 def _fit(
-    run: Run, workdir: Path, report: Report, scorer: Any, around: Around
+    run: Run,
+    workdir: Path,
+    report: Report,
+    scorer: Scorer,
+    around: Around,
+    stack: contextlib.ExitStack,
 ) -> tuple[Fit, Params]:
-    """What the loop brings back, and all parameters at the best step."""
-    trackers: Sequence[Tracker] = ()
+    """What the loop brings back, and all parameters at the best step.
+
+    The trackers are started, and finished where the stack is closed.
+    """
     if multihost.is_first():  # which alone writes
         (workdir / "results.json").unlink(missing_ok=True)  # of a shorter run
-        trackers = (JsonLines(workdir / "metrics.jsonl"), *around.trackers)
-    with (
-        Checkpoints(workdir / "checkpoints", _base(run)) as checkpoints,
-        contextlib.ExitStack() as stack,
-    ):
+    with Checkpoints(workdir / "checkpoints", _base(run)) as checkpoints:
         begin = first(run, workdir, report, checkpoints)
-        for tracker in trackers:
+        for tracker in around.trackers:
             stack.callback(tracker.finish)
             tracker.start(json.loads(to_json(run.settings)), begin.step)
-        around = around._replace(trackers=trackers)
         fitted = fit(begin, workdir, report, checkpoints, scorer, around)
         return _best(fitted, report, checkpoints, scorer)
 
 
-def _best(fitted: Fit, report: Report, checkpoints: Checkpoints, scorer: Any) -> tuple[Fit, Params]:
+def _best(
+    fitted: Fit, report: Report, checkpoints: Checkpoints, scorer: Scorer
+) -> tuple[Fit, Params]:
     """All parameters at the best step; the last ones where that is damaged or gone.
 
     The moments of the last step, and parameters that others take the place of, are freed.

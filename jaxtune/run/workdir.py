@@ -34,12 +34,12 @@ _FREE = (
     *("parallel.", "profile.", "activation_cache.max_memory_bytes"),
     *("model.path", "model.revision"),  # their files have digests
     *("train.log_every_steps", "train.eval_every_steps", "train.checkpoint_every_steps"),
-    *("train.patience", "train.on_nonfinite", "train.max_seconds"),
+    *("train.patience", "train.on_nonfinite", "train.max_seconds", "train.trackers"),
     *("train.num_epochs", "train.num_steps"),  # `check_length` has the last word
 )
 """Settings that change no number of the steps taken, and with which a run may go on."""
 
-_WRITTEN = ("config.json", "metrics.jsonl", "results.json", "model", "adapter")
+_WRITTEN = ("config.json", "metrics.jsonl", "trackers.json", "results.json", "model", "adapter")
 
 
 @contextlib.contextmanager

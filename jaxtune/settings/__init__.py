@@ -134,6 +134,8 @@ class TrainSettings:
         and rows of the step, or `skip`, which leaves out that step's update.
       max_seconds: stop after so many seconds with a checkpoint, from which the same command goes
         on; None does not.
+      trackers: where the numbers go beside metrics.jsonl, of `tensorboard`, `wandb`, `mlflow` and
+        `trackio`; None is `tensorboard` where tensorboardX is installed, `()` none.
     """
 
     num_epochs: Count = 3
@@ -151,6 +153,7 @@ class TrainSettings:
     patience: Count | None = None
     on_nonfinite: Literal["stop", "skip"] = "stop"
     max_seconds: Positive | None = None
+    trackers: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

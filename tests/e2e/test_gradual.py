@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from metrics import steady_rows
 from safetensors.numpy import load_file
 
 from jaxtune import main
@@ -72,11 +73,6 @@ def same(one, other):
     )
 
 
-def log(workdir):
-    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-    return [{k: v for k, v in line.items() if "per_second" not in k} for line in lines]
-
-
 def test_a_run_too_short_for_its_stages_is_refused(config, tmp_path):
     with pytest.raises(
         main.UserError, match=r"3 stages of 1 epoch begin their last one at step 22"
@@ -119,7 +115,7 @@ def test_a_run_that_dies_in_any_stage_goes_on_with_the_same_bits(
         assert again["stage_starts"] == whole["stage_starts"]
         assert again["best_step"] == whole["best_step"]
         assert same(tmp_path / "whole", workdir), f"stage {index}"
-        assert log(tmp_path / "whole") == log(workdir)
+        assert steady_rows(tmp_path / "whole") == steady_rows(workdir)
 
 
 @pytest.mark.exhaustive
@@ -127,7 +123,7 @@ def test_a_plateau_of_the_score_begins_the_next_stage(config, tmp_path):
     results = run(config, tmp_path / "run", *PLATEAU, "--config.train.num_epochs=12")
     losses = {
         row["step"]: row["validation/loss"]
-        for row in log(tmp_path / "run")
+        for row in steady_rows(tmp_path / "run")
         if "validation/loss" in row
     }
     best, bad, starts, stop = float("inf"), 0, [0], None
@@ -157,7 +153,9 @@ def test_the_best_step_of_an_earlier_stage_is_exported_whole(config, tmp_path, g
     results = run(config, tmp_path / "run", *CHAIN, *more)
     assert results["best_step"] == 8  # in the second of four stages
     assert results["stage_starts"] == [0, 5, 10, 15]
-    losses = [row["validation/loss"] for row in log(tmp_path / "run") if "validation/loss" in row]
+    losses = [
+        row["validation/loss"] for row in steady_rows(tmp_path / "run") if "validation/loss" in row
+    ]
     assert results["scores"]["validation"]["loss"] == losses[0]
     before, after = load_file(golden / "odd" / "model.safetensors"), weights(tmp_path / "run")
     same = {name for name, value in before.items() if np.array_equal(value, after[name])}

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from event_files import read_events
+from metrics import resumed_at, steady_rows
 from safetensors.numpy import load_file
 
 from jaxtune import main, predict
@@ -30,11 +32,6 @@ def rows(file):
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def steady(log):
-    """The log without what a clock measured."""
-    return [{k: v for k, v in row.items() if "per_second" not in k} for row in log]
-
-
 def same_weights(one, other):
     first, second = (load_file(folder / "model" / "model.safetensors") for folder in (one, other))
     assert first.keys() == second.keys()
@@ -50,7 +47,8 @@ def test_a_run_learns_and_writes_everything(config, tmp_path, capsys):
     assert results["peak_memory_bytes"] > 1e6
     assert results["tokens_per_second"] > results["examples_per_second"] > 0
     names = {path.name for path in workdir.iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "results.json", "checkpoints", "model"}
+    files = {"config.json", "metrics.jsonl", "results.json"}
+    assert names == files | {"checkpoints", "model", "tensorboard"}
     log = rows(workdir / "metrics.jsonl")
     assert [row["step"] for row in log if "train/loss" in row] == [*range(4, 133, 4)]
     assert [row["step"] for row in log if "validation/accuracy" in row] == [*range(11, 133, 11)]
@@ -69,11 +67,22 @@ def test_same_seed_same_bits_and_another_seed_others(config, finished, tmp_path)
     """By the resolved config of a run alone, and by another."""
     run(finished / "config.json", tmp_path / "again")
     assert same_weights(finished, tmp_path / "again")
-    assert steady(rows(finished / "metrics.jsonl")) == steady(
-        rows(tmp_path / "again/metrics.jsonl")
-    )
+    assert steady_rows(finished) == steady_rows(tmp_path / "again")
     run(config, tmp_path / "other", "--config.seed=6")
     assert not same_weights(finished, tmp_path / "other")
+
+
+def test_a_run_tells_tensorboard_what_metrics_jsonl_has(finished):
+    told = read_events(finished / "tensorboard")
+    lines = rows(finished / "metrics.jsonl")
+    known = ("step", "event", "split", "time")
+    expected = [(row["step"], k, v) for row in lines for k, v in row.items() if k not in known]
+    assert [entry[:2] for entry in told.scalars] == [entry[:2] for entry in expected]
+    values = [[entry[2] for entry in entries] for entries in (told.scalars, expected)]
+    np.testing.assert_array_equal(np.float32(values[0]), np.float32(values[1]))
+    assert json.loads(told.texts["config/text_summary"]) == json.loads(
+        (finished / "config.json").read_text()
+    )
 
 
 def test_losses_are_fetched_where_they_are_read_and_few_steps_are_in_flight(
@@ -144,8 +153,10 @@ def test_killed_and_started_again_ends_with_the_same_bits(signals, config, tmp_p
     assert 14 <= done["resumed_from_step"] < done["steps"] == 66
     run(config, tmp_path / "whole", *LONG)
     assert same_weights(tmp_path / "whole", workdir)
-    whole, again = (steady(rows(tmp_path / name / "metrics.jsonl")) for name in ("whole", "killed"))
-    assert whole == again
+    assert steady_rows(tmp_path / "whole") == steady_rows(workdir)
+    assert resumed_at(tmp_path / "whole") == []
+    assert len(resumed_at(workdir)) == len(signals)
+    assert resumed_at(workdir)[-1] == done["resumed_from_step"]
 
 
 def wait_for_step(log, step, process):

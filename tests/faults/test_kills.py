@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from metrics import steady_rows
 
 from jaxtune import main
 
@@ -42,8 +43,7 @@ def steady(workdir: Path) -> dict:
     for folder in ("model", "adapter"):
         for file in sorted((workdir / folder).rglob("*")):
             found[str(file.relative_to(workdir))] = file.read_bytes()
-    log = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    found["log"] = [{k: v for k, v in row.items() if "per_second" not in k} for row in log]
+    found["log"] = steady_rows(workdir)
     results = json.loads((workdir / "results.json").read_text())
     names = ("scores", "best_step", "steps", "epochs", "stage_starts", "classes", "notes")
     found["results"] = {name: results[name] for name in names}

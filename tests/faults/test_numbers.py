@@ -116,7 +116,7 @@ def test_a_last_step_that_spoils_the_parameters_exports_nothing(
     with pytest.raises(UserError, match=r"after step 1, validation: the .* is .*config.optimizer"):
         train(settings, tmp_path / "run", Report())
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        *("config.json", "metrics.jsonl", "checkpoints")
+        *("config.json", "metrics.jsonl", "checkpoints", "tensorboard")
     }
 
 

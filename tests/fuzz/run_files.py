@@ -54,7 +54,11 @@ def _state(step: int) -> Any:
 
 def log() -> dict[str, bytes]:
     """Lines of metrics."""
-    rows = [{"step": i, "train/loss": 1 / i, "validation/accuracy": None} for i in range(1, 6)]
+    rows: list[dict[str, Any]] = [
+        {"step": i, "event": "train", "train/loss": 1 / i, "validation/accuracy": None}
+        for i in range(1, 6)
+    ]
+    rows.append({"step": 5, "event": "end"})
     return {"metrics.jsonl": b"".join(mutations.dumps(row) + b"\n" for row in rows)}
 
 

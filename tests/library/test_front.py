@@ -72,7 +72,13 @@ def test_a_tracker_is_told_what_metrics_jsonl_holds(run):
     assert first == ("start", 0, 0)
     assert last == ("finish",)
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    assert [{"step": step, **scores} for _, step, scores in between] == lines
+    known = ("event", "split", "time")
+    told = [{name: row[name] for name in row if name not in known} for row in lines]
+    assert [{"step": step, **scores} for _, step, scores in between] == told
+    assert lines[-1]["event"] == "end"
+    results = run[1]
+    ends = {f"end/validation/{k}": v for k, v in results["scores"]["validation"].items()}
+    assert told[-1] == {"step": 5, "end/best_step": results["best_step"], **ends}
 
 
 def test_a_hook_sees_each_moment_that_is_due(run):
