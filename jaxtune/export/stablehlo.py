@@ -45,7 +45,7 @@ def write_stablehlo(file: Path, apply_fn: ApplyFn, params: Params, signature: Si
     exported = export.export(jax.jit(forward), platforms=PLATFORMS)(shapes, **_any_size(signature))
     program = np.frombuffer(exported.serialize(), np.uint8)
     with file.open("wb") as stream:
-        np.savez(stream, allow_pickle=False, **{PROGRAM: program}, **flat)
+        np.savez(stream, **{PROGRAM: program}, **flat)
 
 
 def batch_of(inputs: dict[str, Any]) -> Batch:

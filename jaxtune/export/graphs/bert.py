@@ -72,9 +72,7 @@ def _positions(g: Graph, config: BertConfig) -> str:
     return g.op("Where", is_padding, pad, g.op("Sub", places, so_far))
 
 
-def _layer(
-    g: Graph, config: BertConfig, place: str, inputs: tuple[str, str], bias: str
-) -> str:
+def _layer(g: Graph, config: BertConfig, place: str, inputs: tuple[str, str], bias: str) -> str:
     """One layer, of all tokens and those whose output is wanted."""
     x, asking = inputs
     heads = layers.Heads(

@@ -90,7 +90,7 @@ class Graph:
         """An int64 array: axes, shapes, places."""
         return self.constant(values, np.int64)
 
-    def array(self, name: str, values: Shaped[np.ndarray, "..."]) -> str:
+    def array(self, name: str, values: Shaped[np.ndarray, ...]) -> str:
         """An array under a name of its own; the same name has the same values."""
         if name not in self.arrays:
             self.arrays[name] = np.ascontiguousarray(values).reshape(np.shape(values))

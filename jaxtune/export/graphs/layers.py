@@ -96,9 +96,7 @@ def bias_of(g: Graph, allowed: str) -> str:
     return g.op("Where", allowed, g.constant(0.0), g.constant(LOWEST))
 
 
-def attention(
-    g: Graph, parts: tuple[str, str, str], heads: Heads, bias: str | None
-) -> str:
+def attention(g: Graph, parts: tuple[str, str, str], heads: Heads, bias: str | None) -> str:
     """`softmax(q k^T / sqrt(width) + bias) v` of each head, [b q d].
 
     Args:

@@ -84,7 +84,7 @@ def _rotate(g: Graph, x: str, heads: layers.Heads, view: View) -> str:
 
 
 def _pooled(g: Graph, config: ModernBertConfig, x: str) -> str:
-    """What stands for each example, [b 1 d]: its first token, or the mean of those that are seen."""
+    """What stands for each example, [b 1 d]: its first token, or the mean of what is seen."""
     if config.classifier_pooling == "cls":
         return x
     mask = g.op("Cast", "attention_mask", to=_FLOAT)
