@@ -82,9 +82,9 @@ def own_call(apply_fn: ApplyFn, params: Params, signature: Signature) -> Call:
 
 def stablehlo_call(file: Path) -> Call:
     """The program in a file, by JAX."""
-    arrays = np.load(file)
-    program = jax.export.deserialize(bytearray(arrays[PROGRAM]))
-    params = jax.device_put({name: arrays[name] for name in arrays.files if name != PROGRAM})
+    with np.load(file) as arrays:
+        program = jax.export.deserialize(bytearray(arrays[PROGRAM]))
+        params = jax.device_put({name: arrays[name] for name in arrays.files if name != PROGRAM})
     call = jax.jit(program.call)
     return lambda inputs: jax.device_get(call(params, **_as_jax(inputs)))
 
@@ -113,9 +113,9 @@ def _as_jax(inputs: Inputs) -> dict[str, Any]:
 
 
 def _real(outputs: Outputs, inputs: Inputs) -> Iterator[np.ndarray]:
-    """The outputs, of tokens that are no padding."""
+    """The outputs in the order of their names, of tokens that are no padding."""
     mask = inputs.get("attention_mask")
-    for values in outputs.values():
+    for _, values in sorted(outputs.items()):
         per_token = mask is not None and values.shape[:2] == mask.shape
         yield values[mask > 0] if mask is not None and per_token else values
 
@@ -125,7 +125,7 @@ def _decisions(task: Task, outputs: Outputs, inputs: Inputs) -> Iterator[np.ndar
     if task.problem_type == "regression":
         return
     if task.head == "span":
-        for values in outputs.values():
+        for _, values in sorted(outputs.items()):
             yield np.where(inputs["attention_mask"] > 0, values, -np.inf).argmax(-1)
         return
     for values in _real(outputs, inputs):

@@ -69,7 +69,7 @@ def _of_run(saved: SavedModel, signature: Signature, config: Path) -> Sample:
     rows = data.splits[split]
     count = min(_ROWS, len(rows.inputs))
     chosen = take(rows, np.linspace(0, len(rows.inputs) - 1, count).astype(np.int64))
-    examples, _ = task.data.encode(chosen, saved.processor, saved.data, iter)
+    examples, _ = task.data.encode(chosen, saved.processor, settings.data, iter)
     task.data.inputs.check(examples, saved.pretrained.config, saved.pretrained.folder)
     batches = _batches(saved, examples, signature)
     return Sample(batches, len(examples.lengths), f"{count} rows of the run's {split} split", True)

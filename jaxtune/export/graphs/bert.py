@@ -42,9 +42,9 @@ def _encode(g: Graph, config: BertConfig, prefix: str, head: str) -> str:
     bias = layers.bias_of(g, layers.shown(g, "attention_mask"))
     for i in range(config.num_hidden_layers):
         is_last = i == config.num_hidden_layers - 1
-        asking = layers.first_token(g, x) if is_last and head == "sequence" else x
+        asking = layers.first_two(g, x) if is_last and head == "sequence" else x
         x = _layer(g, config, f"{prefix}/encoder/layer/{i}", (x, asking), bias)
-    return x
+    return layers.first_token(g, x) if head == "sequence" else x
 
 
 def _embed(g: Graph, config: BertConfig, place: str) -> str:

@@ -16,10 +16,10 @@ def distilbert(g: Graph, config: DistilBertConfig, head: str) -> str:
     bias = layers.bias_of(g, layers.shown(g, "attention_mask"))
     for i in range(config.n_layers):
         is_last = i == config.n_layers - 1
-        asking = layers.first_token(g, x) if is_last and head == "sequence" else x
+        asking = layers.first_two(g, x) if is_last and head == "sequence" else x
         x = _layer(g, config, f"distilbert/transformer/layer/{i}", (x, asking), bias)
     if head == "sequence":
-        inner = g.op("Relu", layers.dense(g, x, "pre_classifier"))
+        inner = g.op("Relu", layers.dense(g, layers.first_token(g, x), "pre_classifier"))
         return layers.alone(g, layers.last_dense(g, inner, "classifier"))
     if head == "masked_lm":
         names = "vocab_transform", "vocab_layer_norm"

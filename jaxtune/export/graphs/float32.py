@@ -17,8 +17,4 @@ def _words(g: Graph, x: str, name: str, table: np.ndarray) -> str:
     return g.op("MatMul", x, g.op("Transpose", g.array(name, table), perm=(1, 0)))
 
 
-def _attend(g: Graph, scores: str, value: str) -> str:
-    return g.op("MatMul", g.op("Softmax", scores, axis=-1), value)
-
-
-FLOAT32 = Precision(_product, _rows, _words, lambda g, name, kernel: g.array(name, kernel), _attend)
+FLOAT32 = Precision(_product, _rows, _words, lambda g, name, kernel: g.array(name, kernel))

@@ -36,14 +36,12 @@ class Precision(NamedTuple):
       rows: (graph, ids, name of a table, its values [v d]) -> the rows of the ids.
       words: (graph, x, name of a table, its values [v d]) -> `x E^T`.
       kernel: (graph, name, values [o i h w]) -> the kernel of a convolution.
-      attend: (graph, scores [b h q s], values [b h s k]) -> `softmax(scores) values`.
     """
 
     product: Callable[[Graph, str, str, np.ndarray], str]
     rows: Callable[[Graph, str, str, np.ndarray], str]
     words: Callable[[Graph, str, str, np.ndarray], str]
     kernel: Callable[[Graph, str, np.ndarray], str]
-    attend: Callable[[Graph, str, str], str]
 
 
 class Graph:

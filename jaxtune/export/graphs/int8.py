@@ -4,11 +4,6 @@ Of a matrix each output has its scale, `max |W| / 127`. What it is multiplied wi
 bits too, each token by itself: `x = r q`, `r = max |x| / 127`. The products are of whole numbers,
 so that they are exact, and a token gives the same whatever stands beside it in the batch.
 
-For that, what comes before must be the same to the last bit too. A sum over keys in attention is
-not: a library adds many numbers in an order that depends on how many there are, and padding adds
-more. So the sum is taken as a product with ones, which adds one key after the other, and the zeros
-of padding last.
-
 Tables of embeddings have a scale for each row, and kernels of convolutions, which ONNX has in
 float32 as quick, are int8 in the file alone.
 """
@@ -47,22 +42,13 @@ def _kernel(g: Graph, name: str, kernel: np.ndarray) -> str:
     return g.op("Mul", wide, g.array(f"{name}/scale", scales))
 
 
-def _attend(g: Graph, scores: str, value: str) -> str:
-    """`softmax(scores) values`, whose sums do not change where keys that nobody sees are added."""
-    most = g.op("ReduceMax", scores, g.integers([-1]), keepdims=1)
-    powers = g.op("Exp", g.op("Sub", scores, most))
-    ones = g.op("Mul", g.op("Slice", value, *map(g.integers, ([0], [1], [3]))), g.constant(0.0))
-    sums = g.op("MatMul", powers, g.op("Add", ones, g.constant(1.0)))  # [b h q 1]
-    return g.op("Div", g.op("MatMul", powers, value), sums)
-
-
 def _multiply(g: Graph, x: str, values: str, scales: str) -> str:
     """`x W` of a float32 x and a matrix of int8 with the scales of its columns."""
     most = g.op("ReduceMax", g.op("Abs", x), g.integers([-1]), keepdims=1)  # [b t 1]
     row = g.op("Max", g.op("Mul", most, g.constant(1 / 127)), g.constant(1e-30))
-    centre = g.constant(128, np.uint8)
-    whole = g.op("Add", g.op("Round", g.op("Div", x, row)), g.constant(128.0))
-    sums = g.op("MatMulInteger", g.op("Cast", whole, to=_UINT8), values, centre)
+    # 1 to 255, of which 128 is 0; a cast cuts off, so that adding a half rounds
+    whole = g.op("Cast", g.op("Add", g.op("Div", x, row), g.constant(128.5)), to=_UINT8)
+    sums = g.op("MatMulInteger", whole, values, g.constant(128, np.uint8))
     return g.op("Mul", g.op("Mul", g.op("Cast", sums, to=_FLOAT), row), scales)
 
 
@@ -78,4 +64,4 @@ def _rounded(weights: np.ndarray, axis: int | tuple[int, ...]) -> tuple[np.ndarr
     return np.rint(weights / scales).astype(np.int8), scales
 
 
-INT8 = Precision(_product, _rows, _words, _kernel, _attend)
+INT8 = Precision(_product, _rows, _words, _kernel)

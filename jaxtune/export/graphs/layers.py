@@ -111,7 +111,8 @@ def attention(g: Graph, parts: tuple[str, str, str], heads: Heads, bias: str | N
     key = g.op("Transpose", cut(g, key, heads), perm=(0, 2, 3, 1))  # [b h k t]
     scores = g.op("MatMul", query, key)
     scores = scores if bias is None else g.op("Add", scores, bias)
-    attended = g.op("Transpose", g.precision.attend(g, scores, value), perm=(0, 2, 1, 3))
+    attended = g.op("MatMul", g.op("Softmax", scores, axis=-1), value)
+    attended = g.op("Transpose", attended, perm=(0, 2, 1, 3))
     return joined(g, attended, heads)
 
 
@@ -137,6 +138,15 @@ def joined(g: Graph, x: str, heads: Heads) -> str:
 def split(g: Graph, x: str, count: int) -> list[str]:
     """Parts of the last axis, of one size."""
     return g.ops("Split", count, x, axis=-1, num_outputs=count)
+
+
+def first_two(g: Graph, x: str) -> str:
+    """What the last layer is asked for where the head reads the first token, [b 2 d].
+
+    A product with one row has kernels of its own, which sum over keys in an order that depends on
+    how many there are, padding counted. Two rows are summed as many are.
+    """
+    return g.op("Slice", x, *(g.integers([i]) for i in (0, 2, 1)))
 
 
 def first_token(g: Graph, x: str) -> str:
