@@ -33,7 +33,7 @@ from jaxtune.run.predictions import own_columns
 from jaxtune.run.saved import SavedModel, open_saved
 
 BATCH = 32
-ALONE = 32  # texts that are run alone, too
+ALONE = 8  # texts that are run alone, too
 
 
 def encode(saved: SavedModel, file: str, count: int) -> Any:

@@ -15,8 +15,8 @@ _MEANINGS = {
     "train": "trains a model, or goes on with a run that was interrupted",
     "predict": "labels new data with a saved model",
     "evaluate": "scores a saved model on labelled data",
-    "export": "writes a saved model as StableHLO or ONNX, in float32 or int8",
     "lr-find": "looks for a learning rate",
+    "export": "writes a saved model as StableHLO or ONNX, in float32 or int8",
 }
 
 

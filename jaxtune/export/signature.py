@@ -7,6 +7,8 @@ from jaxtune.models.design import Design
 Axes = tuple[int | str, ...]
 """Sizes of a tensor; the name of one that may be any."""
 
+_TOKENS: Axes = ("batch", "length")
+
 
 class Signature(NamedTuple):
     """Names and sizes of what goes in and comes out.
@@ -29,12 +31,12 @@ class Signature(NamedTuple):
 
 def signature_of(design: Design) -> Signature:
     """Of a model with its head."""
-    tokens: Axes = ("batch", "length")
+    outputs: dict[str, Axes]
     if design.head_name == "span":
-        outputs = {"start_logits": tokens, "end_logits": tokens}
+        outputs = dict.fromkeys(("start_logits", "end_logits"), _TOKENS)
     else:
         per_token = design.head_name in ("token", "masked_lm", "causal_lm")
-        before = tokens if per_token else tokens[:1]
+        before = _TOKENS if per_token else _TOKENS[:1]
         outputs = {"logits": (*before, _num_outputs(design))}
     return Signature(_inputs(design.source.config), outputs)
 
@@ -48,7 +50,7 @@ def _inputs(config: object) -> dict[str, Axes]:
     names = ["input_ids", "attention_mask"]
     if getattr(config, "type_vocab_size", 0) > 1:
         names.append("token_type_ids")
-    return dict.fromkeys(names, ("batch", "length"))
+    return dict.fromkeys(names, _TOKENS)
 
 
 def _num_outputs(design: Design) -> int:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import export
-from jaxtyping import Array, Float32
+from jaxtyping import Array
 
 from jaxtune.core import paths
 from jaxtune.core.types import ApplyFn, Batch, Params
@@ -45,7 +45,8 @@ def write_stablehlo(file: Path, apply_fn: ApplyFn, params: Params, signature: Si
     exported = export.export(jax.jit(forward), platforms=PLATFORMS)(shapes, **_any_size(signature))
     program = np.frombuffer(exported.serialize(), np.uint8)
     with file.open("wb") as stream:
-        np.savez(stream, **{PROGRAM: program}, **flat)
+        arrays: dict[str, Any] = {PROGRAM: program, **flat}
+        np.savez(stream, **arrays)
 
 
 def batch_of(inputs: dict[str, Any]) -> Batch:
@@ -55,8 +56,8 @@ def batch_of(inputs: dict[str, Any]) -> Batch:
     return inputs | {"pixel_values": inputs["pixel_values"].transpose(0, 2, 3, 1)}  # [b h w c]
 
 
-def named_outputs(signature: Signature, outputs: Any) -> dict[str, Float32[Array, "..."]]:
-    """A model's outputs by name; those of a head of spans, [b t 2], in two parts."""
+def named_outputs(signature: Signature, outputs: Any) -> dict[str, Any]:
+    """A model's outputs by name; those of a head of spans, [b t 2], in two parts [b t]."""
     if len(signature.outputs) == 1:
         return dict.fromkeys(signature.outputs, outputs)
     return {name: outputs[..., i] for i, name in enumerate(signature.outputs)}
@@ -66,7 +67,9 @@ def _any_size(signature: Signature) -> dict[str, jax.ShapeDtypeStruct]:
     """The inputs with symbols for the sizes that may be any."""
     names = {size for axes in signature.inputs.values() for size in axes if isinstance(size, str)}
     ordered = sorted(names)
-    symbols = dict(zip(ordered, export.symbolic_shape(", ".join(ordered)), strict=True))
+    symbols: dict[Any, Any] = dict(
+        zip(ordered, export.symbolic_shape(", ".join(ordered)), strict=True)
+    )
     dtype = jnp.float32 if signature.is_image else jnp.int32
     return {
         name: jax.ShapeDtypeStruct(tuple(symbols.get(size, size) for size in axes), dtype)

@@ -66,7 +66,7 @@ def compare(own: Call, other: Call, task: Task, sample: Sample) -> Check:
             scale = max(scale, float(np.abs(expected).max()))
         same += [a == b for a, b in zip(*(_decisions(task, o, inputs) for o in found), strict=True)]
     agreement = float(np.mean(np.concatenate([part.ravel() for part in same]))) if same else None
-    ours, others = (sample.count / seconds).tolist()
+    ours, others = (sample.num_examples / seconds).tolist()
     return Check(float(max(differences)), scale, agreement, (ours, others))
 
 

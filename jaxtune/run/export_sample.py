@@ -30,13 +30,13 @@ class Sample(NamedTuple):
 
     Attributes:
       batches: of examples of like lengths.
-      count: examples of all.
+      num_examples: of all.
       origin: where they come from, for a person.
       is_real: whether they are data, and not drawn.
     """
 
     batches: list[Inputs]
-    count: int
+    num_examples: int
     origin: str
     is_real: bool
 

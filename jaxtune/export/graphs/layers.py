@@ -14,7 +14,7 @@ LOWEST = float(np.finfo(np.float32).min)
 class Heads(NamedTuple):
     """Heads of attention: how many, and their features."""
 
-    count: int
+    number: int
     width: int
 
 
@@ -132,7 +132,7 @@ def cut(g: Graph, x: str, heads: Heads) -> str:
 
 def joined(g: Graph, x: str, heads: Heads) -> str:
     """[b t h k] -> [b t d]."""
-    return g.op("Reshape", x, g.integers([0, 0, heads.count * heads.width]))
+    return g.op("Reshape", x, g.integers([0, 0, heads.number * heads.width]))
 
 
 def split(g: Graph, x: str, count: int) -> list[str]:
