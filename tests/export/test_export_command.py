@@ -12,6 +12,8 @@ from jaxtune.commands import export
 from jaxtune.core.errors import UserError
 from jaxtune.export.graphs import bert, layers
 from jaxtune.run.cli import run_command
+from jaxtune.run.console import Report
+from jaxtune.run.train import train
 
 FORMATS = ("stablehlo", "onnx", "onnx-int8")
 CASES = [(*case, form) for case in COMBINATIONS for form in FORMATS]
@@ -128,3 +130,14 @@ def test_bad_arguments(tiny_weights, tmp_path, monkeypatch, capsys):
     told = error("--format=onnx", f"--output={tmp_path / 'other'}")
     assert 'needs onnx and onnxruntime: pip install "jaxtune[export]"' in told
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.exhaustive
+def test_parts_that_a_strategy_has_added_go_to_stablehlo(tiny_settings, tiny_weights, tmp_path):
+    """Those of `prefix` are in no matrix of the model."""
+    settings = tiny_settings("classification", "prefix", tiny_weights("classification", "bert", 1))
+    train(settings, tmp_path / "run", Report(quiet=True))
+    about = run(tmp_path / "run" / "model", "stablehlo", tmp_path / "model.npz")
+    assert about["largest_difference"] <= 1e-5
+    with pytest.raises(UserError, match="--format=stablehlo takes them"):
+        run(tmp_path / "run" / "model", "onnx", tmp_path / "model.onnx")

@@ -136,7 +136,7 @@ def test_an_image_gives_the_same_alone_and_among_others(case, export):
 
 
 def test_a_token_of_zeros_is_no_division_by_zero(export):
-    """A table whose rows are 0 gives a row without any scale."""
+    """Where there is no largest value to scale by, there is nothing to scale."""
     model = load("gpt2-token")
     params = {**model.params, "transformer": {**model.params["transformer"]}}
     inner = params["transformer"]
@@ -145,6 +145,53 @@ def test_a_token_of_zeros_is_no_division_by_zero(export):
     exported = export(model._replace(params=params), INT8)
     inputs = ragged(load_file(ROOT / "gpt2-token" / "reference.safetensors"))
     assert np.isfinite(exported(inputs)["logits"]).all()
+
+
+def test_padding_inside_a_text_of_roberta(export):
+    """The token of padding, written out, counts as no position."""
+    model = load("roberta-token")
+    ids = load_file(ROOT / "roberta-token" / "reference.safetensors")["input_ids"]
+    ids[:, 4] = ids[0, 2] = model.config.pad_token_id
+    batch = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    wanted = model.apply_fn(model.params, batch, key=None, train=False)
+    found = export(model)({name: values.astype(np.int64) for name, values in batch.items()})
+    np.testing.assert_allclose(found["logits"], wanted, atol=1e-5)
+
+
+@pytest.mark.exhaustive
+def test_attention_sums_the_same_whatever_padding_follows():
+    """To the last bit, as int8 rounds what follows; kernels are those of this processor."""
+    graph, heads = Graph({}, INT8), layers.Heads(12, 32)
+    query = layers.first_two(graph, "input_ids")
+    bias = layers.bias_of(graph, layers.shown(graph, "attention_mask"))
+    parts = query, "input_ids", "token_type_ids"
+    graph.rename(layers.attention(graph, parts, heads, bias), "logits")
+    axes = ("batch", "length", 384)
+    signature = Signature(
+        {"input_ids": axes, "token_type_ids": axes, "attention_mask": axes[:2]}, {"logits": axes}
+    )
+    model = onnx_file._model(graph, signature, {})
+    for given in list(model.graph.input)[:2]:
+        given.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    rng = np.random.default_rng(0)
+    for length in range(2, 128):
+        keys, values = rng.normal(size=(2, 1, 128, 384)).astype(np.float32)
+        mask = (np.arange(128) < length).astype(np.int64)[None]
+        found = [
+            session.run(
+                None,
+                {
+                    "input_ids": keys[:, :own],
+                    "token_type_ids": values[:, :own],
+                    "attention_mask": mask[:, :own],
+                },
+            )[0]
+            for own in (length, 128)
+        ]
+        np.testing.assert_array_equal(*found)
 
 
 def test_int8_weights_are_the_nearest_of_their_scale():

@@ -45,7 +45,7 @@ def _kernel(g: Graph, name: str, kernel: np.ndarray) -> str:
 def _multiply(g: Graph, x: str, values: str, scales: str) -> str:
     """`x W` of a float32 x and a matrix of int8 with the scales of its columns."""
     most = g.op("ReduceMax", g.op("Abs", x), g.integers([-1]), keepdims=1)  # [b t 1]
-    row = g.op("Max", g.op("Mul", most, g.constant(1 / 127)), g.constant(1e-30))
+    row = g.op("Mul", most, g.constant(1 / 127))  # where it is 0, so is all that it multiplies
     # 1 to 255, of which 128 is 0; a cast cuts off, so that adding a half rounds
     whole = g.op("Cast", g.op("Add", g.op("Div", x, row), g.constant(128.5)), to=_UINT8)
     sums = g.op("MatMulInteger", whole, values, g.constant(128, np.uint8))
