@@ -8,7 +8,7 @@ from jaxtune.core.errors import UserError, nearest
 from jaxtune.run.cli import start_command
 
 _MODES = {"train": "train", "evaluate": "eval", "lr-find": "lr_find"}
-_MODULES = {"predict": "jaxtune.predict"}
+_MODULES = {"predict": "jaxtune.predict", "export": "jaxtune.commands.export"}
 """Where `main(argv, prog)` of each other command is."""
 
 _MEANINGS = {
@@ -16,6 +16,7 @@ _MEANINGS = {
     "predict": "labels new data with a saved model",
     "evaluate": "scores a saved model on labelled data",
     "lr-find": "looks for a learning rate",
+    "export": "writes a saved model as StableHLO or ONNX, in float32 or int8",
 }
 
 

@@ -102,4 +102,4 @@ def mean_tokens(x: Float[Array, "b t d"], batch: Batch) -> Float[Array, "b d"]:
         mask = segment_mask(batch).astype(x.dtype)  # [b n t]
         return mask @ x / jnp.maximum(mask.sum(-1, keepdims=True), 1)
     mask = batch["attention_mask"][..., None].astype(x.dtype)  # [b t 1]
-    return (x * mask).sum(1) / mask.sum(1)
+    return (x * mask).sum(1) / jnp.maximum(mask.sum(1), 1)

@@ -70,6 +70,17 @@ def predict_flags(prog: str = "python -m jaxtune.predict") -> Flags:
     return Flags(parser, required, overrides=False)
 
 
+def export_flags(prog: str) -> Flags:
+    """Of an export."""
+    required = ("model", "format", "output")
+    parser = make_parser(prog, required)
+    flag = parser.add_argument
+    flag("--model", help="a model folder, or a hub id")
+    flag("--format", choices=("stablehlo", "onnx", "onnx-int8"), help="of the file")
+    flag("--output", help="the file; FILE.json beside it says what goes in and comes out")
+    return Flags(parser, required, overrides=False)
+
+
 def answer(flags: Flags, argv: Sequence[str]) -> str | None:
     """What `--help`, `--help.SECTION` or `--version` asks for; None where none of them stands.
 

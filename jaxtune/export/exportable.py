@@ -1,0 +1,45 @@
+"""Whether a folder can be exported to a format, before any weight is loaded."""
+
+from pathlib import Path
+
+from jaxtune.core.errors import UserError
+from jaxtune.export import adapter_folder, peft
+from jaxtune.export.graphs.registry import GRAPHS
+from jaxtune.io.json_files import read_json_object
+from jaxtune.models.source import read_source
+
+
+def check_exportable(folder: Path, kind: str) -> None:
+    """Refuses what the format cannot hold.
+
+    Args:
+      folder: of a model.
+      kind: the format.
+
+    Raises:
+      UserError: an adapter, what a strategy has added that is in no matrix of the model, or a
+        family without a graph.
+    """
+    if (folder / peft.CONFIG).exists():
+        _check_adapter(folder, kind)
+        return
+    family = read_source(folder).family.model_type
+    if kind != "stablehlo" and family not in GRAPHS:
+        raise UserError(
+            f"{folder}: {family} has no ONNX graph; {', '.join(GRAPHS)} have one."
+            " --format=stablehlo takes every family."
+        )
+
+
+def _check_adapter(folder: Path, kind: str) -> None:
+    own = read_json_object(folder / peft.CONFIG).get("peft_type") == adapter_folder.OWN
+    if not own:
+        raise UserError(
+            f"{folder} holds an adapter and not the model: expected the folder model/ of its run,"
+            " where it is merged."
+        )
+    if kind != "stablehlo":
+        raise UserError(
+            f"{folder} holds a model with parts that its strategy has added, which no ONNX graph"
+            " has. --format=stablehlo takes them."
+        )

@@ -1,0 +1,1 @@
+"""The graphs of ONNX files, one family a file; needs no package of ONNX."""

@@ -1,0 +1,27 @@
+"""The graph of each model family, by its `model_type`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxtune.export.graphs.bert import bert, roberta
+from jaxtune.export.graphs.distilbert import distilbert
+from jaxtune.export.graphs.gpt2 import gpt2
+from jaxtune.export.graphs.graph import Graph
+from jaxtune.export.graphs.modernbert import modernbert
+from jaxtune.export.graphs.resnet import resnet
+from jaxtune.export.graphs.vit import vit
+
+GRAPHS: Mapping[str, Callable[[Graph, Any, str], str]] = {
+    "bert": bert,
+    "roberta": roberta,
+    "xlm-roberta": roberta,
+    "distilbert": distilbert,
+    "modernbert": modernbert,
+    "gpt2": gpt2,
+    "vit": vit,
+    "resnet": resnet,
+}
+"""(graph, the family's config, name of the head) -> the tensor of the logits.
+
+The inputs have the names of `jaxtune.export.signature`.
+"""
