@@ -209,11 +209,8 @@ def _checked(lines: Sequence[Line], opened: Opened, chosen: Guess) -> tuple[list
     if chosen.task == "image_classification":
         return _checked_images(lines, opened)
     remedies = [
-        (
-            "on_bad_row",
-            Line("data.on_bad_row", "skip", "Rows without a text or label are left out."),
-        ),
-        ("on_unknown_class", Line("data.on_unknown_class", "wrong", "Classes that train has not.")),
+        Line("data.on_bad_row", "skip", "Rows without a text or a label are left out."),
+        Line("data.on_unknown_class", "wrong", "Classes that train has not count as errors."),
     ]
     lines, reader, first = list(lines), find_task(chosen.task).data.reader, None
     for share in (None, 0.2, 0.3, 0.5):

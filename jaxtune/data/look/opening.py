@@ -2,6 +2,8 @@
 
 import codecs
 import csv
+import io
+import itertools
 import json
 import os
 from collections import Counter
@@ -183,22 +185,22 @@ def _find_kind(
     if kind in (None, "text") and _looks_json(lines):
         return replace(files, format="json"), False, []
     if kind == "tsv":
-        rows = [line.split("\t") for line in lines[:_PEEKED]]
-        if not _is_quoted(rows):
-            return files, False, rows
-        return replace(files, format="csv"), False, _csv_rows(text, "\t") or []
+        quoted = _quoted_rows(text)
+        if quoted is None:
+            return files, False, [line.split("\t") for line in lines[:_PEEKED]]
+        return replace(files, format="csv"), False, quoted
     rows = _find_rows(text)
     if kind == "csv":
         return files, False, rows or [[line] for line in lines[:_PEEKED]]
     if lines[0].startswith("__label__"):
         raise UserError(
             f"{path}: found labels in front of the texts, as fastText has them. Write it as a"
-            " table: a line text<TAB>label, and a line for each text, in a file whose name ends in .tsv."
+            " table: a .tsv file with a line text<TAB>label first, and a line for each text."
         )
     in_prose = rows is not None and "," in lines[0] and not any(map(_is_known, rows[0]))
     if rows is None or (in_prose and len(lines[0].split(",")) == len(rows[0])):
         return files if kind else replace(files, format="text"), False, []
-    tabs = "\t" in lines[0] and not _is_quoted(rows)
+    tabs = lines[0].count("\t") == len(rows[0]) - 1 and _quoted_rows(text) is None
     return replace(files, format="tsv" if tabs else "csv"), False, rows
 
 
@@ -213,18 +215,24 @@ def _looks_json(lines: Sequence[str]) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and isinstance(value[:1], list))
 
 
-def _is_quoted(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether fields stand in quotes, as they do in csv and not in tsv."""
-    fields = [field for row in rows[1:] for field in row if field]
-    quoted = sum(len(f) > 1 and f[0] == f[-1] == '"' for f in fields)
-    return bool(fields) and 4 * quoted > len(fields) and any(f[0] == f[-1] == '"' for f in fields)
+def _quoted_rows(text: str) -> list[list[str]] | None:
+    """The first records of fields with tabs between, some of which stand in quotes as in csv.
+
+    None where none does.
+    """
+    lines = lines_of(text)[:_PEEKED]
+    fields = [field for line in lines[1:] for field in line.split("\t") if field]
+    opened = sum(field.startswith('"') for field in fields)
+    rows, is_sound = _csv_rows(text, "\t")
+    even = is_sound and len(rows[0]) > 1 and {*map(len, rows)} == {len(rows[0])}
+    return rows if even and 10 * opened > len(fields) else None
 
 
 def _find_rows(text: str) -> list[list[str]] | None:
     """The first records, parted as most evenly gives several fields; None where nothing does."""
     found = []
     for place, separator in enumerate((",", ";", "\t", "|")):
-        rows = _csv_rows(text, separator)
+        rows, _ = _csv_rows(text, separator)
         if not rows:
             continue
         width, count = Counter(map(len, rows)).most_common(1)[0]
@@ -236,20 +244,16 @@ def _find_rows(text: str) -> list[list[str]] | None:
     return max(found, key=lambda entry: entry[:4])[-1]
 
 
-def _csv_rows(text: str, separator: str) -> list[list[str]]:
-    """The first records of a csv file; those before the first fault."""
+def _csv_rows(text: str, separator: str) -> tuple[list[list[str]], bool]:
+    """The first records of a csv file, those before the first fault, and whether there is none."""
     csv.field_size_limit(2**31 - 1)
     rows: list[list[str]] = []
-    reader = csv.reader(iter(text.splitlines(keepends=True)), strict=True, delimiter=separator)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
     try:
-        for row in reader:
-            if row:
-                rows.append(row)
-            if len(rows) == _PEEKED:
-                break
+        rows += itertools.islice(filter(None, reader), _PEEKED)
     except csv.Error:
-        pass
-    return rows
+        return rows, False
+    return rows, bool(rows)
 
 
 # --- Headers --------------------------------------------------------------------------------

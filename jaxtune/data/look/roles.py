@@ -78,7 +78,7 @@ def guess(table: Table, columns: Sequence[Column], hints: Hints, has_header: boo
         return Guess(hints.task, texts[-1:], doubts=tuple(doubts))
     ranked = _rank_labels(columns, hints)
     is_hinted = hints.label is not None or hints.texts != ()
-    flags = _flag_columns(ranked) if hints.task in (None, "multi_label") else ()
+    flags = _flag_columns(columns, ranked) if hints.task in (None, "multi_label") else ()
     if flags and not is_hinted:
         texts, doubts = _texts(table, columns, hints, flags, has_header)
         told = f"{len(flags)} columns of 0 and 1 are taken for a class each"
@@ -103,7 +103,7 @@ def _nested(table: Table, columns: Sequence[Column], hints: Hints) -> Guess | No
     answers = [name for name, kind in kinds.items() if kind == "answers"]
     if answers and hints.task in (None, "question_answering"):
         texts = [column for column in columns if column.kind == "text"]
-        pair = names.pair_of([column.name for column in texts])
+        pair = names.pair_of(list(kinds))
         if pair is None and len(texts) >= 2:
             by_length = sorted(texts, key=lambda column: column.words)
             pair = (by_length[0].name, by_length[-1].name)
@@ -186,7 +186,9 @@ def _rank_labels(columns: Sequence[Column], hints: Hints) -> list[tuple[float, C
     return sorted(scored, key=lambda entry: -entry[0])
 
 
-def _flag_columns(ranked: Sequence[tuple[float, Column]]) -> tuple[str, ...]:
+def _flag_columns(
+    columns: Sequence[Column], ranked: Sequence[tuple[float, Column]]
+) -> tuple[str, ...]:
     """Columns of 0 and 1 for a class each; () where they are not that."""
     flags = [c for _, c in ranked if c.kind == "flag" and not names.is_other(c.name)]
     others = [c for _, c in ranked if c not in flags and names.rank(c.name, names.LABELS) > 0.5]
@@ -194,11 +196,7 @@ def _flag_columns(ranked: Sequence[tuple[float, Column]]) -> tuple[str, ...]:
     known = [c for c in flags if names.rank(c.name, names.LABELS) > 0]
     if others or named or len(flags) < 2 or (len(flags) == 2 and known):
         return ()
-    return tuple(column.name for column in sorted(flags, key=lambda c: _place(c, ranked)))
-
-
-def _place(column: Column, ranked: Sequence[tuple[float, Column]]) -> int:
-    return next(i for i, (_, other) in enumerate(ranked) if other is column)
+    return tuple(column.name for column in columns if column in flags)
 
 
 def _label(
@@ -218,11 +216,11 @@ def _label(
     others = [c for score, c in ranked[1:] if best - score < _CLOSE and score > 0][:_SHOWN]
     told = f"the labels are taken from {label.name!r}"
     if not names.rank(label.name, names.LABELS):
-        told += ", whose name does not say so"
+        told += ", by its values alone"
     elif not others:
         return label, []
     if not others:
-        return label, [Doubt(told)] if names.is_other(label.name) else []
+        return label, [Doubt(told)]
     listed = ", ".join(repr(column.name) for column in others)
     return label, [Doubt(f"{told}; {listed} may be meant", {"data.label_column": others[0].name})]
 
