@@ -1,5 +1,6 @@
 """Small files as people have them, and what a person would say of each."""
 
+# ruff: noqa: RUF012
 import csv
 import io
 import json

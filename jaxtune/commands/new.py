@@ -213,5 +213,5 @@ def _tell_columns(
 
 def _cut(value: Any) -> str:
     """A value on one line, cut short."""
-    text = " ".join(str(value).split())
+    text = " ".join(str(getattr(value, "name", value)).split())
     return repr(text if len(text) <= _CELL else f"{text[:_CELL]}...")

@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from jaxtune.core.errors import UserError
@@ -75,9 +76,28 @@ def look(path: str, hints: Hints) -> tuple[Opened, tuple[Column, ...], Guess]:
         labels = (conll.TAGS,) if conll.TAGS in table.columns else ()
         return opened, columns, Guess("token_classification", (conll.WORDS,), labels)
     chosen = guess(table, columns, hints, opened.header)
-    if opened.header:
+    if opened.bare is not None:
+        return _with_bare(opened, opened.bare, columns, chosen)
+    return (opened, columns, chosen) if opened.header else _named(opened, columns, chosen)
+
+
+def _with_bare(
+    opened: Opened, file: str, columns: tuple[Column, ...], chosen: Guess
+) -> tuple[Opened, tuple[Column, ...], Guess]:
+    """The same, with names for the columns of a file of another split, which has no header."""
+    table = open_source(file).train
+    described = tuple(describe(name, values) for name, values in table.columns.items())
+    own = guess(table, described, Hints(chosen.task), has_header=False)
+    old, new = ((*g.texts, *g.labels) for g in (own, chosen))
+    if len(old) != len(new):
         return opened, columns, chosen
-    return _named(opened, columns, chosen)
+    named = dict(zip(old, new, strict=True))
+    order = tuple(named.get(name, name) for name in table.columns)
+    files = replace(opened.source.files, column_names=order)
+    told = f"{file} has no header row; of its columns {', '.join(order)} are taken"
+    doubts = (*chosen.doubts, Doubt(told))
+    source = replace(opened.source, files=files)
+    return opened._replace(source=source), columns, chosen._replace(doubts=doubts)
 
 
 def _check_hints(table: Table, hints: Hints) -> None:
@@ -175,7 +195,7 @@ def _data_lines(opened: Opened, chosen: Guess) -> list[Line]:
         why = "Its bytes are not UTF-8; if letters look wrong, this is."
         lines.append(Line("data.encoding", files.encoding, why))
     if files.column_names:
-        why = "There is no header row; these names are given."
+        why = "For a file without a header row."
         lines.append(Line("data.column_names", files.column_names, why))
     if chosen.task == "image_classification":
         lines.append(Line("data.image_column", chosen.texts[0]))
@@ -266,8 +286,7 @@ def _checked_images(lines: Sequence[Line], opened: Opened) -> tuple[list[Line], 
         rows = Rows([None] * size, labels)
         parts[split] = rows
         notes += table.notes
-    held = () if "validation" in parts else ("data.validation_size", "data.test_size")
-    kept = [line for line in lines if line.setting not in _SPLIT_SIZES or line.setting in held]
+    kept = [line for line in lines if _SPLIT_SIZES.get(line.setting) not in parts]
     return kept, Data(parts, known, None, notes)
 
 

@@ -67,6 +67,8 @@ def _rate(task: str, size: Size) -> tuple[float, str]:
         grid = "of the grid 3e-5 to 3e-4 of Turc et al. 2019 for small models"
         if task == "token_classification":
             return 3e-4, f"{grid}; tags want the largest"
+        if task == "regression":
+            return 5e-5, grid
         if task == "question_answering":
             return 2e-4, grid
         return 1e-4, grid
@@ -81,7 +83,7 @@ def _rate(task: str, size: Size) -> tuple[float, str]:
 
 def _epochs(task: str, size: Size, num_rows: int, batch: int) -> list[Choice]:
     """As many epochs as make enough steps, of which few rows need many."""
-    steps = 600 if size.is_small else 1_000
+    steps = 300 if size.is_small else 600
     fewest, most = (2 if task == "question_answering" or num_rows >= _MANY else 3), 20
     epochs = min(max(math.ceil(steps * batch / max(num_rows, 1)), fewest), most)
     if num_rows < _SOME:

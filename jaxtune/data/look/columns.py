@@ -157,8 +157,8 @@ def _of_numbers(column: Column, texts: Sequence[str], numbers: Sequence[float]) 
     if not column.whole:
         return column._replace(kind="number")
     steps = {b - a for a, b in itertools.pairwise(numbers)}
-    counted = len(numbers) == size and size > 4 and steps == {1.0}
-    if counted or (distinct == size > 20 and max(map(abs, numbers)) >= size):
+    counted = len(steps) == 1 and size > 4
+    if distinct == size and (counted or (size > 20 and max(map(abs, numbers)) >= size - 1)):
         return column._replace(kind="id")
     few = distinct <= 20 or (distinct <= _MOST_CLASSES and 5 * distinct <= size)
     return column._replace(kind="class" if few and distinct < size else "number")

@@ -40,6 +40,7 @@ class Opened(NamedTuple):
       is_images: whether they are images in folders by class.
       header: whether the columns have names of their own.
       notes: what a person should know.
+      bare: a file of another split without a header, where that of training has one.
     """
 
     train: Table
@@ -48,6 +49,7 @@ class Opened(NamedTuple):
     is_images: bool = False
     header: bool = True
     notes: tuple[str, ...] = ()
+    bare: str | None = None
 
 
 def open_source(path: str) -> Opened:
@@ -107,7 +109,15 @@ def _open_files(source: SourceSettings, train: Sequence[str], others: Sequence[s
     table, more = _read(source, train, shape.names if shape.has_header else (), words)
     if not shape.has_header:
         notes.append(f"no header row was found: its first row is {_shown(lines[0])}")
-    return Opened(table, source, words, False, shape.has_header, (*notes, *more))
+    bare = [file for file in others if lines and shape.has_header and _is_bare(file, files)]
+    opened = Opened(table, source, words, header=shape.has_header, notes=(*notes, *more))
+    return opened._replace(bare=next(iter(bare), None))
+
+
+def _is_bare(file: str, files: FileSettings) -> bool:
+    """Whether a file is a table without a header."""
+    _, words, rows = _find_kind(file, read_text(Reading(file, files)), files)
+    return not words and bool(rows) and not _find_shape(rows).has_header
 
 
 def _read(
@@ -187,7 +197,8 @@ def _find_kind(
     if kind == "tsv":
         quoted = _quoted_rows(text)
         if quoted is None:
-            return files, False, [line.split("\t") for line in lines[:_PEEKED]]
+            widest = max(lines, key=lambda line: line.count("\t"))  # trailing ones may be left out
+            return files, False, [line.split("\t") for line in [*lines[:_PEEKED], widest]]
         return replace(files, format="csv"), False, quoted
     rows = _find_rows(text)
     if kind == "csv":

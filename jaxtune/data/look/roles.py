@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from jaxtune.core.errors import UserError
 from jaxtune.data.look import names
 from jaxtune.data.look.columns import Column, items_of
-from jaxtune.data.sources.table import Table
+from jaxtune.data.sources.table import Table, num_rows
 
 _KIND_SCORES: Mapping[str, float] = {
     **{"class": 1.5, "list": 1.5, "hot": 1.5, "joined": 1.2, "flag": 1.2, "number": 0.6},
@@ -69,6 +69,8 @@ def guess(table: Table, columns: Sequence[Column], hints: Hints, has_header: boo
     Raises:
       UserError: no column that can be read.
     """
+    few = num_rows(table) // 2
+    columns = [column for column in columns if column.missing <= few] or columns
     found = _nested(table, columns, hints)
     if found is not None:
         return found
@@ -176,6 +178,9 @@ def _rank_labels(columns: Sequence[Column], hints: Hints) -> list[tuple[float, C
     scored = []
     for place, column in enumerate(columns):
         if column.kind not in _KIND_SCORES or column.name in hints.texts:
+            continue
+        is_number = column.whole or column.kind in ("number", "flag")
+        if hints.task == "regression" and not is_number:
             continue
         score = 10 * names.rank(column.name, names.LABELS) + _KIND_SCORES[column.kind]
         score -= 4 * names.is_other(column.name)
