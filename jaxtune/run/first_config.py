@@ -1,32 +1,21 @@
 """A first config for somebody's data: the look, the model, the recipe, checked as training does."""
 
-import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from jaxtune.core.errors import UserError
 from jaxtune.data.images import images
-from jaxtune.data.look.columns import Column, count_words, describe
+from jaxtune.data.look.columns import Column, describe
 from jaxtune.data.look.opening import Opened, open_source, rename
 from jaxtune.data.look.roles import Doubt, Guess, Hints, guess
 from jaxtune.data.sources import conll
-from jaxtune.data.sources.rows import Data, Rows, read_data
-from jaxtune.data.sources.table import Table, check_columns, num_rows, take
+from jaxtune.data.sources.table import Table, check_columns, num_rows
 from jaxtune.run.config_draft import Line, Other, settings_in
+from jaxtune.run.first_check import checked
+from jaxtune.run.first_facts import class_lines, length_lines, measure, texts_of
 from jaxtune.run.first_model import FirstModel, choose_model, is_causal
 from jaxtune.run.recipe import recipe
 from jaxtune.settings.data import DataSettings
-from jaxtune.tasks.registry import find_task
-
-_SAMPLE = 2000  # texts that are measured
-_IMAGES_CHECKED = 64
-_LENGTHS = (128, 256, 384, 512)
-_MOST_CUT = 0.05  # of the texts
-_TOKENS_A_WORD = 1.4  # of English texts in the vocabularies of BERT and GPT-2, about
-_SPLIT_SIZES = {"data.validation_size": "validation", "data.test_size": "test"}
-_MANY_UNKNOWN = 0.02  # of the tokens
 
 
 class Found(NamedTuple):
@@ -154,19 +143,19 @@ def first_config(
     size = num_rows(opened.train)
     if chosen.task not in ("causal_lm", "masked_lm"):
         lines += _split_lines(size)
-    lines, data = _checked(lines, opened, chosen)
-    texts = _texts_of(data, chosen.task)
+    lines, data = checked(lines, chosen)
+    texts = texts_of(data, chosen.task)
     first = choose_model(model, chosen.task, texts, accelerated)
     why = "" if model is not None else f"No model was named: {first.why}."
     lines[1] = Line("model.path", first.path, why)
-    lengths, facts, notes = _lengths(data, chosen.task, texts, first)
-    lines += _length_lines(chosen.task, lengths, first)
+    lengths, facts, notes = measure(data, chosen.task, texts, first)
+    lines += length_lines(chosen.task, lengths, first)
     rows = len(data.splits["train"].inputs)
     if chosen.task in ("causal_lm", "masked_lm"):
         block = next((ln.value for ln in lines if ln.setting == "data.max_length"), 128)
         rows = max(sum(lengths) * rows // max(len(lengths) * block, 1), 1)
     lines += [Line(*choice) for choice in recipe(chosen.task, first.size, rows)]
-    more, class_facts, class_notes = _class_lines(chosen, data)
+    more, class_facts, class_notes = class_lines(chosen, data)
     lines += more
     settings_in(lines)
     others = tuple(_other(doubt, lines) for doubt in chosen.doubts)
@@ -218,185 +207,3 @@ def _split_lines(size: int) -> list[Line]:
         why = "Rows for a score of the end, which chose nothing."
         lines.append(Line("data.test_size", 0.1 if size <= 50_000 else 5000.0, why))
     return lines
-
-
-def _checked(lines: Sequence[Line], opened: Opened, chosen: Guess) -> tuple[list[Line], Data]:
-    """The lines with what lets a run read the data, and the data as it reads it.
-
-    Raises:
-      UserError: nothing does.
-    """
-    if chosen.task == "image_classification":
-        return _checked_images(lines, opened)
-    remedies = [
-        Line("data.on_bad_row", "skip", "Rows without a text or a label are left out."),
-        Line("data.on_unknown_class", "wrong", "Classes that train has not count as errors."),
-    ]
-    lines, reader, first = list(lines), find_task(chosen.task).data.reader, None
-    for share in (None, 0.2, 0.3, 0.5):
-        if share is not None:
-            lines = _with_share(lines, share)
-        while True:
-            try:
-                data = read_data(settings_in(lines).data, reader)
-                return _needed(lines, data), data
-            except UserError as error:
-                first = first or error
-                if "Cannot hold out" in str(error):
-                    break
-                fitting = [r for r in remedies if r.setting == _remedy_of(str(error))]
-                if not fitting:
-                    raise first from None
-                remedies.remove(fitting[0])
-                lines.insert(3, fitting[0])
-    raise first or AssertionError
-
-
-def _remedy_of(message: str) -> str:
-    unknown = "config.data.on_unknown_class=wrong" in message
-    return "data.on_unknown_class" if unknown else "data.on_bad_row"
-
-
-def _with_share(lines: Sequence[Line], share: float) -> list[Line]:
-    why = "As many as give each class a row on either side."
-    return [
-        Line(line.setting, share, why) if line.setting == "data.validation_size" else line
-        for line in lines
-        if line.setting != "data.test_size"
-    ]
-
-
-def _needed(lines: Sequence[Line], data: Data) -> list[Line]:
-    """Without the sizes of splits that the data brings."""
-    held = {note.split(":")[0] for note in data.notes if "held out of train" in note}
-    return [line for line in lines if _SPLIT_SIZES.get(line.setting) in (None, *held)]
-
-
-def _checked_images(lines: Sequence[Line], opened: Opened) -> tuple[list[Line], Data]:
-    """Some of the images are decoded, not all."""
-    settings = settings_in(lines).data
-    tables = images.CLASSES.load(settings.source, settings.columns)
-    known = images.CLASSES.class_names(tables["train"], settings.columns)
-    parts, notes = {}, []
-    for split, table in tables.items():
-        size = num_rows(table)
-        picked = sorted(random.Random(0).sample(range(size), min(_IMAGES_CHECKED, size)))
-        images.CLASSES.rows(take(table, picked), settings.columns, known)
-        labels = table.columns[settings.columns.label_column]
-        rows = Rows([None] * size, labels)
-        parts[split] = rows
-        notes += table.notes
-    kept = [line for line in lines if _SPLIT_SIZES.get(line.setting) not in parts]
-    return kept, Data(parts, known, None, notes)
-
-
-# --- Lengths --------------------------------------------------------------------------------
-
-
-def _texts_of(data: Data, task: str) -> list[str]:
-    """Some of the texts that are read, those of a pair as one."""
-    inputs = data.splits["train"].inputs
-    if task == "image_classification":
-        return []
-    sample = inputs[:: -(-len(inputs) // _SAMPLE)]
-    if task == "token_classification":
-        return [sentence.text for sentence in sample]
-    if task == "question_answering":
-        return [f"{row.question} {row.context}" for row in sample]
-    return [row if isinstance(row, str) else " ".join(row) for row in sample]
-
-
-def _lengths(
-    data: Data, task: str, texts: Sequence[str], model: FirstModel
-) -> tuple[list[int], list[tuple[str, str]], list[str]]:
-    """Tokens of each text, counted or guessed; facts and notes of them."""
-    del task
-    if not texts:
-        return [], [], []
-    words = sorted(map(count_words, texts))
-    facts = [("words", _spread(words))]
-    if model.tokenizer is None:
-        return [int(_TOKENS_A_WORD * count) + 3 for count in words], facts, []
-    encoded = model.tokenizer.encode(list(texts))
-    lengths = sorted(len(item.ids) for item in encoded)
-    facts.append(("tokens", _spread(lengths)))
-    notes, total = [], sum(lengths)
-    unknown = sum(item.ids.count(model.tokenizer.unk_token_id) for item in encoded)
-    if unknown > _MANY_UNKNOWN * total:
-        notes.append(
-            f"{unknown / total:.1%} of the tokens are unknown to the model's vocabulary: is it of"
-            " another language?"
-        )
-    return lengths, facts, notes
-
-
-def _spread(ordered: Sequence[int]) -> str:
-    """The least, the median, and the most of sorted numbers."""
-    middle, far = ordered[len(ordered) // 2], ordered[int(0.95 * (len(ordered) - 1))]
-    return f"{ordered[0]} to {ordered[-1]}, half at most {middle}, 95% at most {far}"
-
-
-def _length_lines(task: str, lengths: Sequence[int], model: FirstModel) -> list[Line]:
-    """`max_length`, so that few texts are cut."""
-    limit = model.max_length or 0
-    if task == "image_classification":
-        return []
-    if task == "question_answering":
-        size = min(384, limit)
-        why = "Longer contexts become windows; 384 and 128 are those of Devlin et al. 2019."
-        return [
-            Line("data.max_length", size, why),
-            Line("data.doc_stride", min(128, size // 3)),
-        ]
-    if task in ("causal_lm", "masked_lm"):
-        return [Line("data.max_length", min(512, limit), "Tokens of a block.")]
-    sizes = [size for size in _LENGTHS if size <= limit] or [limit]
-    shares = {size: sum(n > size for n in lengths) / len(lengths) for size in sizes}
-    size = next((size for size in sizes if shares[size] <= _MOST_CUT), sizes[-1])
-    how = "" if model.tokenizer is not None else "about "
-    why = f"{how}{shares[size]:.1%} of the texts are longer and are cut"
-    if size > sizes[0]:
-        why += f"; at {sizes[0]}, which takes less time, {shares[sizes[0]]:.0%} would be"
-    return [Line("data.max_length", size, f"{why[:1].upper()}{why[1:]}.")]
-
-
-# --- Classes --------------------------------------------------------------------------------
-
-
-def _class_lines(chosen: Guess, data: Data) -> tuple[list[Line], list[tuple[str, str]], list[str]]:
-    """What follows from how often each class occurs; facts and notes."""
-    rows = data.splits["train"]
-    if chosen.task == "image_classification":
-        counts = Counter(map(str, rows.labels))
-    elif chosen.task == "multi_label":
-        numbers = rows.labels.counts.tolist()
-        counts = Counter(dict(zip(data.class_names, numbers, strict=True)))
-    elif chosen.task == "classification":
-        found = Counter(rows.labels.tolist())
-        counts = Counter({name: found[i] for i, name in enumerate(data.class_names)})
-    else:
-        return [], _target_facts(chosen.task, data), []
-    told = ", ".join(f"{name[:40]} {count}" for name, count in counts.most_common(8))
-    more = f" and {len(counts) - 8} more" if len(counts) > 8 else ""
-    facts = [("classes", f"{len(counts)} in train: {told}{more}")]
-    largest, least = max(counts.values()), min(counts.values())
-    lines = []
-    if chosen.task in ("classification", "image_classification") and largest > 10 * max(least, 1):
-        why = f"The largest class has {largest} rows, the smallest {least}: accuracy says little."
-        lines.append(Line("train.best_metric", "macro_f1", why))
-        why = "Rare classes count as much as frequent ones:"
-        lines.append(Line("loss.class_weights", ("balanced",), why, is_set=False))
-    return lines, facts, []
-
-
-def _target_facts(task: str, data: Data) -> list[tuple[str, str]]:
-    rows = data.splits["train"]
-    if task == "regression":
-        low, mean, high = rows.labels.min(), rows.labels.mean(), rows.labels.max()
-        return [("numbers", f"{low:g} to {high:g}, mean {mean:.4g}")]
-    if task == "token_classification":
-        return [("tags", f"{len(data.class_names)}: {', '.join(data.class_names[:12])}")]
-    if task == "question_answering":
-        none = sum(not answers for answers in rows.labels)
-        return [("answers", f"{len(rows.labels) - none}, and {none} questions without one")]
-    return []

@@ -83,7 +83,7 @@ def _rate(task: str, size: Size) -> tuple[float, str]:
 
 def _epochs(task: str, size: Size, num_rows: int, batch: int) -> list[Choice]:
     """As many epochs as make enough steps, of which few rows need many."""
-    steps = 300 if size.is_small else 600
+    steps = 250 if size.is_small else 600
     fewest, most = (2 if task == "question_answering" or num_rows >= _MANY else 3), 20
     epochs = min(max(math.ceil(steps * batch / max(num_rows, 1)), fewest), most)
     if num_rows < _SOME:

@@ -10,8 +10,24 @@ from typing import Any, Literal, NamedTuple
 from jaxtune.data.text.labels import is_plain, number_of
 
 Kind = Literal[
-    *("empty", "constant", "id", "date", "link", "flag", "class", "number", "text", "name"),
-    *("words", "list", "joined", "hot", "answers", "image", "file", "other"),
+    "empty",
+    "constant",
+    "id",
+    "date",
+    "link",
+    "flag",
+    "class",
+    "number",
+    "text",
+    "name",
+    "words",
+    "list",
+    "joined",
+    "hot",
+    "answers",
+    "image",
+    "file",
+    "other",
 ]
 """`flag` has two values that say yes and no, `class` few that recur, `joined` several classes in a
 field, `list` lists, `words` lists of as many as a sentence has, `hot` lists of 0 and 1, `name`

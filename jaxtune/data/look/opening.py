@@ -14,15 +14,13 @@ from typing import Any, NamedTuple
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.images.images import is_image_folder
-from jaxtune.data.look import names
-from jaxtune.data.look.columns import count_words, is_missing
+from jaxtune.data.look.headers import Shape, find_shape, is_known
 from jaxtune.data.sources import conll, locate, text_folders
 from jaxtune.data.sources.files import SUFFIXES, format_of, read_file
 from jaxtune.data.sources.folder_files import find_splits, no_train_file
 from jaxtune.data.sources.reading import Reading
 from jaxtune.data.sources.table import Table, concatenate, num_rows
 from jaxtune.data.sources.text_files import lines_of, read_bytes, read_text
-from jaxtune.data.text.labels import number_of
 from jaxtune.settings.data import FileSettings, SourceSettings
 
 _PEEKED = 200  # records that are looked at
@@ -100,9 +98,9 @@ def _open_files(source: SourceSettings, train: Sequence[str], others: Sequence[s
         files = replace(files, format="parquet")
     text = "" if is_parquet else read_text(Reading(train[0], files))
     files, words, lines = _find_kind(train[0], text, files)
-    shape = _Shape((), True, 0)
+    shape = Shape((), True, 0)
     if words is False and lines:
-        shape = _find_shape(lines)
+        shape = find_shape(lines)
         if not shape.has_header:
             files = replace(files, column_names=shape.names)
     source = replace(source, files=files)
@@ -117,7 +115,7 @@ def _open_files(source: SourceSettings, train: Sequence[str], others: Sequence[s
 def _is_bare(file: str, files: FileSettings) -> bool:
     """Whether a file is a table without a header."""
     _, words, rows = _find_kind(file, read_text(Reading(file, files)), files)
-    return not words and bool(rows) and not _find_shape(rows).has_header
+    return not words and bool(rows) and not find_shape(rows).has_header
 
 
 def _read(
@@ -208,7 +206,7 @@ def _find_kind(
             f"{path}: found labels in front of the texts, as fastText has them. Write it as a"
             " table: a .tsv file with a line text<TAB>label first, and a line for each text."
         )
-    in_prose = rows is not None and "," in lines[0] and not any(map(_is_known, rows[0]))
+    in_prose = rows is not None and "," in lines[0] and not any(map(is_known, rows[0]))
     if rows is None or (in_prose and len(lines[0].split(",")) == len(rows[0])):
         return files if kind else replace(files, format="text"), False, []
     tabs = lines[0].count("\t") == len(rows[0]) - 1 and _quoted_rows(text) is None
@@ -265,69 +263,6 @@ def _csv_rows(text: str, separator: str) -> tuple[list[list[str]], bool]:
     except csv.Error:
         return rows, False
     return rows, bool(rows)
-
-
-# --- Headers --------------------------------------------------------------------------------
-
-
-class _Shape(NamedTuple):
-    """The columns of a table of fields.
-
-    Attributes:
-      names: of the columns.
-      has_header: whether they are those of the first row.
-      width: the most fields of a row.
-    """
-
-    names: tuple[str, ...]
-    has_header: bool
-    width: int
-
-
-def _find_shape(rows: Sequence[Sequence[str]]) -> _Shape:
-    """The names of the columns: those of the first row, or numbers where it is no header."""
-    width = max(map(len, rows))
-    first = tuple(rows[0])
-    if _is_header(rows):
-        return _Shape(first, True, width)
-    return _Shape(tuple(f"column_{i + 1}" for i in range(width)), False, width)
-
-
-def _is_header(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first row holds names, and no values as those below it."""
-    first, rest = rows[0], rows[1:]
-    if not rest or len({*first}) < len(first):
-        return not rest and len({*first}) == len(first)
-    known = {name for name in map(names.spell, first) if _is_known(name)}
-    if any(count_words(cell) > 6 or len(cell) > 60 for cell in first):
-        return False
-    votes = 2.0 * len(known)
-    for place, cell in enumerate(first):
-        below = [row[place] for row in rest if len(row) > place and not is_missing(row[place])]
-        votes += _vote(cell.strip(), below)
-    return votes >= 0
-
-
-def _is_known(name: str) -> bool:
-    return names.rank(name, names.LABELS) > 0.5 or names.rank(name, names.TEXTS) > 0.5
-
-
-def _vote(cell: str, below: Sequence[str]) -> float:
-    """Above 0 for a name above values of another kind, below 0 for a value like those below."""
-    if not below or not cell:
-        return 0.0
-    numbers = sum(abs(number_of(value)) < float("inf") for value in below)
-    is_number = abs(number_of(cell)) < float("inf")
-    if 10 * numbers >= 9 * len(below):
-        return -3.0 if is_number else 3.0
-    if is_number:
-        return -1.0
-    if 2 * len({*below}) <= len(below):  # classes
-        return -2.0 if cell in below else 1.0
-    lengths = sorted(map(len, below))
-    if len(cell) > lengths[len(lengths) // 4]:
-        return -1.0
-    return 1.0 if 2 * len(cell) < lengths[len(lengths) // 2] else 0.0
 
 
 def rename(opened: Opened, new: Mapping[str, str]) -> Opened:
