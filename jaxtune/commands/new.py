@@ -13,10 +13,11 @@ from jaxtune.core.errors import UserError
 
 if TYPE_CHECKING:
     from jaxtune.data.look.columns import Column
+    from jaxtune.data.look.guesses import Guess
     from jaxtune.data.look.opening import Opened
-    from jaxtune.data.look.roles import Guess
     from jaxtune.run.arguments import Flags
     from jaxtune.run.console import Report
+    from jaxtune.run.first_config import Found
 
 _SHOWN_ROWS, _CELL = 3, 70
 _NESTED = ("token_classification", "question_answering", "multi_label")
@@ -74,46 +75,35 @@ def main(argv: list[str], prog: str = "jaxtune new") -> None:
         raise UserError(f"{prog}: found {arguments.path} and --data={arguments.data}: give one.")
     output = _output(path, arguments.output, arguments.overwrite)
     # The heavy imports wait until the arguments have been found good.
-    import jax
-
-    from jaxtune.data.look.roles import Hints
+    from jaxtune.data.look.guesses import Hints
     from jaxtune.io.atomic import write_atomic
     from jaxtune.run.config_draft import Draft, write_draft
     from jaxtune.run.console import Report
     from jaxtune.run.first_config import first_config, look
     from jaxtune.run.first_model import check_task
+    from jaxtune.run.machine import this_machine
 
     if arguments.task is not None:
         check_task(arguments.task)
     texts = tuple(filter(None, arguments.text_columns.split(",")))
     report = Report()
     seen = look(path, Hints(arguments.task, texts, arguments.label_column))
-    _tell_columns(report, path, *seen)
-    found = first_config(seen, arguments.model, jax.default_backend() != "cpu")
-    for name, fact in found.facts:
-        report.line(f"  {name:10}{fact}")
-    report.line(f"  {'model':10}{found.model.path}{_because(found.model.why)}")
-    for note in found.notes:
-        report.line(f"note: {note}")
-    for other in found.others:
-        report.line(f"not sure: {other.told}")
+    _tell_columns(report, path, *seen)  # before what is refused of what was taken for what
+    found = first_config(seen, arguments.model, this_machine())
+    _tell_found(report, found)
     commands = _commands(found.opened, found.guess, output)
-    draft = Draft(
-        f"{_TITLES[found.guess.task]} {Path(path).name}.",
-        commands,
-        "Written by `jaxtune new`, which looked at the data and guessed: what it was not sure of\n"
-        "stands in comments at the end. Every setting: jaxtune train --help.",
-        found.lines,
-        found.others,
-    )
-    write_atomic(output, write_draft(draft))
+    title = f"{_TITLES[found.guess.task]} {Path(path).name}."
+    write_atomic(output, write_draft(Draft(title, commands, _BODY, found.lines, found.others)))
     report.line(f"wrote {output}; read it, then")
     for command in commands:
         report.line(f"  {command}")
     if not found.opened.header:
         names = " and ".join(found.guess.texts)
-        report.line(f"new data needs a header row with {names}, as the file has none")
+        report.line(f"new data needs a header row with {names}, which this data has not")
 
+
+_BODY = """Written by `jaxtune new`, which looked at the data and guessed: what it was not sure of
+stands in comments at the end. `jaxtune train --help` lists every setting."""
 
 _TITLES = {
     "classification": "Classifies the texts of",
@@ -127,8 +117,18 @@ _TITLES = {
 }
 
 
-def _because(why: str) -> str:
-    return f" ({why}; --model names another)" if why else ""
+def _tell_found(report: "Report", found: "Found") -> None:
+    """Counts and lengths, the model, and what a person should know."""
+    from jaxtune.run.config_draft import safe
+
+    for name, fact in found.facts:
+        report.line(safe(f"  {name:10}{fact}"))
+    why = f" ({found.model.why}; --model names another)" if found.model.why else ""
+    report.line(safe(f"  {'model':10}{found.model.path}{why}"))
+    for note in found.notes:
+        report.line(safe(f"note: {note}"))
+    for other in found.others:
+        report.line(safe(f"not sure: {other.told}"))
 
 
 def _output(path: str, given: str | None, overwrite: bool) -> Path:

@@ -101,10 +101,10 @@ def write_draft(draft: Draft) -> str:
     parts = [_HEAD.format(title=title, commands=_in_docstring(commands, 400), body=body)]
     for line in draft.lines:
         if not line.is_set or _default(defaults, line.setting) != line.value:
-            parts.append(_comment(line.why) if line.why else "")
+            parts.append(_comment(_sentence(line.why)) if line.why else "")
             parts.append(_assignment(line.setting, line.value, "" if line.is_set else "# "))
     for other in draft.others:
-        parts.append("\n" + _comment(f"{other.told[:1].upper()}{other.told[1:]}."))
+        parts.append("\n" + _comment(_sentence(other.told)))
         if other.lines:
             parts.append("    # If that is what is meant:\n")
         parts += [_assignment(name, value, "# ") for name, value in other.lines.items()]
@@ -139,6 +139,11 @@ def spell(value: Any) -> str:
         mantissa, _, exponent = f"{value:e}".partition("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     return repr(value)
+
+
+def _sentence(text: str) -> str:
+    end = "" if text.endswith((".", ":", "?")) else "."
+    return f"{text[:1].upper()}{text[1:]}{end}"
 
 
 def _comment(text: str) -> str:

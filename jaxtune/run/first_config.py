@@ -14,6 +14,7 @@ from jaxtune.run.config_draft import Line, Other, settings_in
 from jaxtune.run.first_check import checked
 from jaxtune.run.first_facts import class_lines, length_lines, measure, texts_of
 from jaxtune.run.first_model import FirstModel, choose_model, is_causal
+from jaxtune.run.machine import Machine
 from jaxtune.run.recipe import recipe
 from jaxtune.settings.data import DataSettings
 
@@ -124,14 +125,14 @@ def _renamed_value(value: Any, new: Mapping[str, str]) -> Any:
 
 
 def first_config(
-    found: tuple[Opened, tuple[Column, ...], Guess], model: str | None, accelerated: bool
+    found: tuple[Opened, tuple[Column, ...], Guess], model: str | None, machine: Machine
 ) -> Found:
     """The settings that train a model on the data, read and checked as a run does.
 
     Args:
       found: from `look`.
       model: a folder or a hub id; None for one that fits.
-      accelerated: whether there is more than a CPU.
+      machine: that it is to run on.
 
     Raises:
       UserError: the data cannot be trained on as it is, or the model cannot do it.
@@ -145,10 +146,10 @@ def first_config(
         lines += _split_lines(size)
     lines, data = checked(lines, chosen)
     texts = texts_of(data, chosen.task)
-    first = choose_model(model, chosen.task, texts, accelerated)
+    first = choose_model(model, chosen.task, texts, machine.accelerated)
     why = "" if model is not None else f"No model was named: {first.why}."
     lines[1] = Line("model.path", first.path, why)
-    lengths, facts, notes = measure(data, chosen.task, texts, first)
+    lengths, facts, notes = measure(texts, first)
     lines += length_lines(chosen.task, lengths, first)
     rows = len(data.splits["train"].inputs)
     if chosen.task in ("causal_lm", "masked_lm"):
@@ -157,6 +158,9 @@ def first_config(
     lines += [Line(*choice) for choice in recipe(chosen.task, first.size, rows)]
     more, class_facts, class_notes = class_lines(chosen, data)
     lines += more
+    if machine.bfloat16:
+        why = "This machine multiplies bfloat16 quicker than float32:"
+        lines.append(Line("precision.compute_dtype", "bfloat16", why, is_set=False))
     settings_in(lines)
     others = tuple(_other(doubt, lines) for doubt in chosen.doubts)
     facts = (*class_facts, *facts)

@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from jaxtune.data.look.columns import count_words
 from jaxtune.data.look.guesses import Guess
-from jaxtune.data.sources.rows import Data
+from jaxtune.data.sources.rows import Data, Rows
 from jaxtune.run.config_draft import Line
 from jaxtune.run.first_model import FirstModel
 
@@ -30,10 +31,9 @@ def texts_of(data: Data, task: str) -> list[str]:
 
 
 def measure(
-    data: Data, task: str, texts: Sequence[str], model: FirstModel
+    texts: Sequence[str], model: FirstModel
 ) -> tuple[list[int], list[tuple[str, str]], list[str]]:
     """Tokens of each text, counted or guessed; facts and notes of them."""
-    del task
     if not texts:
         return [], [], []
     words = sorted(map(count_words, texts))
@@ -106,7 +106,17 @@ def class_lines(chosen: Guess, data: Data) -> tuple[list[Line], list[tuple[str, 
         lines.append(Line("train.best_metric", "macro_f1", why))
         why = "Rare classes count as much as frequent ones:"
         lines.append(Line("loss.class_weights", ("balanced",), why, is_set=False))
-    return lines, facts, []
+    notes = _conflicts(rows) if chosen.task == "classification" else []
+    return lines, facts, notes
+
+
+def _conflicts(rows: Rows) -> list[str]:
+    """A note on equal texts of different classes, which no model can tell apart."""
+    classes: dict[Any, set[int]] = {}
+    for text, label in zip(rows.inputs, rows.labels.tolist(), strict=True):
+        classes.setdefault(text, set()).add(label)
+    count = sum(len(found) > 1 for found in classes.values())
+    return [f"{count} texts stand there more than once, in different classes"] if count else []
 
 
 def _target_facts(task: str, data: Data) -> list[tuple[str, str]]:

@@ -10,18 +10,19 @@ from look_shapes import SHAPES, rows, sentence, table, text
 from jaxtune.core.errors import UserError
 from jaxtune.data.look import names
 from jaxtune.data.look.columns import describe
+from jaxtune.data.look.guesses import Hints
 from jaxtune.data.look.opening import open_source
-from jaxtune.data.look.roles import Hints
 from jaxtune.data.sources.rows import read_data
 from jaxtune.run.config import load_config
 from jaxtune.run.config_draft import Draft, settings_in, write_draft
 from jaxtune.run.first_config import first_config, look
+from jaxtune.run.machine import Machine
 from jaxtune.settings.dicts import to_dict
 from jaxtune.tasks.registry import find_task
 
 
 def find(path, hints=Hints(), model=None):  # noqa: B008
-    return first_config(look(str(path), hints), model, False)
+    return first_config(look(str(path), hints), model, Machine())
 
 
 @pytest.mark.parametrize("name", SHAPES)
