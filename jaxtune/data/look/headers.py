@@ -34,7 +34,8 @@ def find_shape(rows: Sequence[Sequence[str]]) -> Shape:
 def _is_header(rows: Sequence[Sequence[str]]) -> bool:
     """Whether the first row holds names, and no values as those below it."""
     first, rest = rows[0], rows[1:]
-    if not rest or len({*first}) < len(first):
+    named = [cell for cell in first if cell]  # columns without a name may be several
+    if not rest or len({*named}) < len(named):
         return not rest and len({*first}) == len(first)
     known = {name for name in map(names.spell, first) if is_known(name)}
     if any(count_words(cell) > 6 or len(cell) > 60 for cell in first):
@@ -43,7 +44,7 @@ def _is_header(rows: Sequence[Sequence[str]]) -> bool:
     for place, cell in enumerate(first):
         below = [row[place] for row in rest if len(row) > place and not is_missing(row[place])]
         votes += _vote(cell.strip(), below)
-    return votes >= 0
+    return votes >= 0 and bool(named)
 
 
 def is_known(name: str) -> bool:

@@ -8,7 +8,7 @@ from jaxtune.data.look.guesses import Doubt, Hints
 from jaxtune.data.sources.table import Table
 
 _KIND_SCORES: Mapping[str, float] = {
-    **{"class": 1.5, "list": 1.5, "hot": 1.5, "joined": 1.2, "flag": 1.2, "number": 0.6},
+    **{"class": 1.5, "list": 1.5, "hot": 1.5, "joined": 1.2, "flag": 1.6, "number": 0.6},
 }
 """Of columns that may be labels."""
 
@@ -31,7 +31,7 @@ def rank_labels(columns: Sequence[Column], hints: Hints) -> list[tuple[float, Co
             continue
         score = 10 * names.rank(column.name, names.LABELS) + _KIND_SCORES[column.kind]
         score -= 4 * names.is_other(column.name)
-        score += {len(columns) - 1: 0.8, 0: 0.4}.get(place, 0.0)
+        score += {len(columns) - 1: 0.8}.get(place, 0.0)
         if are_alike and column.kind == "number" and not column.whole:
             score += 2.0  # how alike two texts are is such a number
         scored.append((score, column))

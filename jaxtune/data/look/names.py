@@ -59,6 +59,7 @@ PAIRS = (
     *(("title", "body"), ("title", "text"), ("title", "content"), ("title", "description")),
     *(("title", "abstract"), ("title", "article"), ("title", "selftext"), ("title", "review")),
     *(("title", "review_text"), ("title", "comment"), ("subject", "body"), ("subject", "message")),
+    *(("subject", "description"), ("name", "description"), ("name", "item_description")),
     *(("subject", "text"), ("subject", "content"), ("headline", "body"), ("headline", "text")),
     *(("headline", "article"), ("headline", "short_description"), ("titel", "text")),
     *(("review_title", "review_body"), ("review_headline", "review_body"), ("summary", "text")),
@@ -67,7 +68,16 @@ PAIRS = (
 )
 """Two columns that are read together, the first one first."""
 
-WHOLE = ("title", "subject", "headline", "summary", "titel", "review_title", "review_headline")
+WHOLE = (
+    "title",
+    "subject",
+    "name",
+    "headline",
+    "summary",
+    "titel",
+    "review_title",
+    "review_headline",
+)
 """First columns of pairs whose second one can be read alone."""
 
 

@@ -188,6 +188,8 @@ def _find_kind(
     if kind in ("parquet", "json"):
         return files, False, []
     lines = lines_of(text)
+    if not lines:
+        return replace(files, format=files.format or kind or "text"), False, []
     if kind == "conll" or (kind != "csv" and conll.looks_tagged(lines)):
         return files, True, []
     if kind in (None, "text") and _looks_json(lines):
