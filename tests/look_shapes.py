@@ -530,12 +530,13 @@ SHAPES = {
     "columns that are no labels beside one that has no name for it": Shape(
         "x.csv",
         table(
-            ["created_at", "author", "verified", "message", "abteilung"],
+            ["created_at", "author", "verified", "message", "abteilung", "country"],
             date,
             code,
             one_of(0, 1),
             text,
             one_of("Technik", "Verkauf", "Lager"),
+            one_of("DE", "AT", "CH"),
         ),
         "classification",
         ("message",),

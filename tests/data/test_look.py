@@ -11,6 +11,7 @@ from jaxtune.core.errors import UserError
 from jaxtune.data.look import names
 from jaxtune.data.look.columns import describe
 from jaxtune.data.look.guesses import Hints
+from jaxtune.data.look.headers import find_shape
 from jaxtune.data.look.opening import open_source
 from jaxtune.data.sources.rows import read_data
 from jaxtune.run.config import load_config
@@ -150,6 +151,39 @@ def test_splits_by_the_names_of_files_one_without_a_header(tmp_path):
     assert {split: len(rows.inputs) for split, rows in data.splits.items()} == {
         **{"train": 48, "test": 20, "validation": 12}
     }
+
+
+def test_sizes_of_splits_that_are_there_are_not_said(tmp_path):
+    for split in ("train", "validation"):
+        made = table(["text", "label"], text, lambda r, i: "xy"[i % 2])
+        (tmp_path / f"{split}.csv").write_bytes(made.replace(b"The", split.encode()))
+    named = {line.setting for line in find(tmp_path).lines}
+    assert not named & {"data.validation_size", "data.test_size"}
+    (tmp_path / "validation.csv").unlink()
+    assert "data.validation_size" in {line.setting for line in find(tmp_path).lines}
+
+
+def test_another_task_keeps_no_metric_of_this_one(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_bytes(table(["text", "stars"], text, lambda r, i: 1 + (i % 30 == 0), count=90))
+    found = find(file)
+    assert settings_in(found.lines).train.best_metric == "macro_f1"
+    (other,) = found.others
+    assert other.lines == {"task": "regression", "train.best_metric": None}
+
+
+def test_a_class_above_the_same_classes_is_no_header():
+    below = [["spam", f"a longer text {i} than that above"] for i in range(9)] + [["ham", "more"]]
+    assert not find_shape([["ham", "ok"], *below]).has_header
+    assert find_shape([["kind", "ok"], *below]).has_header
+
+
+def test_most_texts_are_left_whole(tmp_path, minilm):
+    rng = random.Random(0)
+    lines = [json.dumps({"text": sentence(rng, 150), "label": "ab"[i % 2]}) for i in range(60)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    found = find(tmp_path / "a.jsonl", model=str(minilm))
+    assert settings_in(found.lines).data.tokens.max_length == 256
 
 
 def test_folders_of_texts_and_of_images(tmp_path):

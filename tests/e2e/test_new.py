@@ -140,12 +140,13 @@ def test_what_a_person_gets_wrong(new, flags, told, tmp_path):
 
 
 def test_what_a_file_holds_steers_no_terminal_and_no_python(new, tmp_path):
-    odd = 'label\x1b[2J"""\nimport os'
+    odd = 'label\x1b[2J\u202e"""\nimport os'
     write('a"""b.csv', [(f"{text} \x1b[31m", label) for text, label in ROWS], ("text", odd))
     status, told, wrong = new('a"""b.csv', f"--label_column={odd}", "--output=c.py")
     assert (status, wrong) == (0, "")
     assert "\x1b" not in told
-    assert "\x1b" not in (tmp_path / "c.py").read_text(encoding="utf-8")
+    written = (tmp_path / "c.py").read_text(encoding="utf-8")
+    assert not any(sign in written for sign in ("\x1b", "\u202e"))
     assert load_config("c.py", {}).data.columns.label_column == odd
 
 
