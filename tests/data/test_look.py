@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import random
 import re
 
 import pytest
