@@ -8,10 +8,15 @@ from jaxtune.core.errors import UserError, nearest
 from jaxtune.run.cli import start_command
 
 _MODES = {"train": "train", "evaluate": "eval", "lr-find": "lr_find"}
-_MODULES = {"predict": "jaxtune.predict", "export": "jaxtune.commands.export"}
+_MODULES = {
+    "new": "jaxtune.commands.new",
+    "predict": "jaxtune.predict",
+    "export": "jaxtune.commands.export",
+}
 """Where `main(argv, prog)` of each other command is."""
 
 _MEANINGS = {
+    "new": "looks at data of your own and writes a config for it",
     "train": "trains a model, or goes on with a run that was interrupted",
     "predict": "labels new data with a saved model",
     "evaluate": "scores a saved model on labelled data",

@@ -81,19 +81,9 @@ def find_folder(path: str | Path, revision: str | None = None) -> Path:
       UserError: no such folder, one of a run, a file that is not regular, a config that names code,
         or a hub id that cannot be fetched.
     """
-    text = str(path)
-    folder = Path(os.path.expanduser(text))  # Path.expanduser raises for an unknown ~name
-    if os.path.isdir(folder):  # False for a name that no folder can have, too
-        check_folder(folder)
-        _check_no_run(folder)
+    text, folder = str(path), _named_folder(path)
+    if folder is not None:
         return folder
-    if os.path.exists(folder):
-        raise UserError(f"model path {text} is a file, expected a folder with config.json.")
-    if _looks_local(text):
-        raise UserError(
-            f"model path {text} does not exist, and is no hub id (owner/name). Name the folder of a"
-            " model; what is on a hub under such a name is to be fetched first."
-        )
     from huggingface_hub import snapshot_download
 
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
@@ -111,6 +101,43 @@ def find_folder(path: str | Path, revision: str | None = None) -> Path:
         ) from None
     check_folder(fetched)
     return fetched
+
+
+def find_local(path: str | Path, revision: str | None = None) -> Path | None:
+    """As `find_folder`, but for a hub id whose files were not fetched yet: None, and no network.
+
+    Raises:
+      UserError: as `find_folder`.
+    """
+    folder = _named_folder(path)
+    if folder is not None:
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        kept = Path(snapshot_download(str(path), revision=revision, local_files_only=True))
+    except Exception:  # the hub client's errors share no base class
+        return None
+    check_folder(kept)
+    return kept if (kept / "config.json").exists() else None
+
+
+def _named_folder(path: str | Path) -> Path | None:
+    """The folder that a path names; None for a hub id."""
+    text = str(path)
+    folder = Path(os.path.expanduser(text))  # Path.expanduser raises for an unknown ~name
+    if os.path.isdir(folder):  # False for a name that no folder can have, too
+        check_folder(folder)
+        _check_no_run(folder)
+        return folder
+    if os.path.exists(folder):
+        raise UserError(f"model path {text} is a file, expected a folder with config.json.")
+    if _looks_local(text):
+        raise UserError(
+            f"model path {text} does not exist, and is no hub id (owner/name). Name the folder of a"
+            " model; what is on a hub under such a name is to be fetched first."
+        )
+    return None
 
 
 def _looks_local(text: str) -> bool:

@@ -118,7 +118,7 @@ def _load(source: DataSource, columns: ColumnSettings) -> dict[str, Table]:
     root, limit = Path(os.path.expanduser(source.path)), source.files.max_image_pixels
     if source.name and (root / source.name).is_dir():
         root = root / source.name
-    if source.path and root.is_dir() and not _has_train_table(root) and _has_images(root):
+    if source.path and root.is_dir() and is_image_folder(root):
         names = (columns.image_column, columns.label_column)
         kind = _kind(limit)
         return class_folders.load_folder(source.path, root, kind, names, source.files)
@@ -153,6 +153,11 @@ def _source(file: str, max_pixels: int) -> Source:
 
 def _has_suffix(file: Path) -> bool:
     return file.suffix.lower() in _SUFFIXES
+
+
+def is_image_folder(root: Path) -> bool:
+    """Whether a folder holds images, and no table that says what they are."""
+    return not _has_train_table(root) and _has_images(root)
 
 
 def _has_images(root: Path) -> bool:

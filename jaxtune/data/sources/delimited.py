@@ -191,7 +191,7 @@ def _with_header(reading: Reading, records: Iterator[Record], kind: str) -> Tabl
         remedy = f"{reading.says.columns} {reading.says.header}"
         check_columns(header, required, f"{path} line {first_line}", remedy)
     if set(required or given) <= set(header):
-        names, expected, fewest = header, "as in the header", len(header)
+        names, expected, fewest = _name_blanks(header), "as in the header", len(header)
     else:
         # Only the required fields must be there: trailing ones are often left out.
         names, expected = list(given), "as in config.data.column_names"
@@ -233,6 +233,16 @@ def _share(values: Sequence[Any], known: dict[Any, Any]) -> Sequence[Any]:
 def _prepend(first: Record, records: Iterator[Record]) -> Iterator[Record]:
     yield first
     yield from records
+
+
+def _name_blanks(header: list[str]) -> list[str]:
+    """The header; where several columns have no name, as spreadsheets leave them, these by place.
+
+    One alone is the index that pandas writes, and stays as it is.
+    """
+    if header.count("") < 2:
+        return header
+    return [name or f"column_{place}" for place, name in enumerate(header, start=1)]
 
 
 def _check_distinct(names: Sequence[str], path: str) -> None:

@@ -85,7 +85,7 @@ def load_tables(
     if os.path.exists(local):
         return _load_file(settings, required, words)
     if _looks_like_path(path):
-        raise UserError(_not_found(path, local))
+        raise UserError(not_found(path, local))
     tables = hub.load_hub(path, settings.name)
     for table in tables.values():
         check_columns(table.columns, required, table.source)
@@ -144,7 +144,7 @@ def _looks_like_path(path: str) -> bool:
     return not is_hub_name or path.lower().endswith(SUFFIXES)
 
 
-def _not_found(path: str, local: Path) -> str:
+def not_found(path: str, local: Path) -> str:
     """The message for a path that does not exist, with what is beside it."""
     parent = local.parent
     if not os.path.isdir(parent):

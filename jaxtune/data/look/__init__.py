@@ -1,0 +1,1 @@
+"""The first look at somebody's data: what its files, columns and values seem to be."""

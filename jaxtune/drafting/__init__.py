@@ -1,0 +1,1 @@
+"""The config that `jaxtune new` writes from a look at data."""
