@@ -8,7 +8,11 @@ from jaxtune.core.errors import UserError, nearest
 from jaxtune.run.cli import start_command
 
 _MODES = {"train": "train", "evaluate": "eval", "lr-find": "lr_find"}
-_MODULES = {"predict": "jaxtune.predict"}
+_MODULES = {
+    "predict": "jaxtune.predict",
+    "report": "jaxtune.commands.report",
+    "push": "jaxtune.commands.push",
+}
 """Where `main(argv, prog)` of each other command is."""
 
 _MEANINGS = {
@@ -16,6 +20,8 @@ _MEANINGS = {
     "predict": "labels new data with a saved model",
     "evaluate": "scores a saved model on labelled data",
     "lr-find": "looks for a learning rate",
+    "report": "makes the report of a finished run anew",
+    "push": "sends a model folder to a hub",
 }
 
 

@@ -28,9 +28,9 @@ from jaxtune.models.token_costs import attention_cost, program_cost
 from jaxtune.parallel.sharding import Sharding, check_devices, place, put
 from jaxtune.run.base_digests import base_digests, check_base
 from jaxtune.run.console import Report
-from jaxtune.run.encoding import encode_splits
+from jaxtune.run.encoding import encode_splits, held_of
 from jaxtune.run.plan import Plan, make_plan, steps_between_evaluations, trains_statistics
-from jaxtune.run.setup import Goal, Run, RunData, Tuned
+from jaxtune.run.setup import Goal, Held, Run, RunData, Tuned
 from jaxtune.settings import Settings
 from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import to_dict
@@ -54,6 +54,7 @@ class _Read(NamedTuple):
     processor: Any
     notes: list[str]
     outputs: Outputs
+    held: Held
     places: Any
 
 
@@ -99,6 +100,7 @@ def prepare(
             eval_layout=eval_layout,
             processor=read.processor,
             notes=(*read.notes, *notes),
+            held=read.held,
             places=read.places,
         ),
         tuning=Tuned(
@@ -175,7 +177,8 @@ def _encode(
     places = data.splits["train"].places
     if places is not None and len(places) != len(examples["train"].lengths):
         places = None  # an example is a part of a row
-    return _Read(found, examples, processor, [*data.notes, *cuts], outputs, places)
+    held = held_of(data, examples)
+    return _Read(found, examples, processor, [*data.notes, *cuts], outputs, held, places)
 
 
 def _load(settings: Settings, design: Design, sharding: Sharding | None) -> Pretrained:

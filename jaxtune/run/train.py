@@ -23,6 +23,7 @@ from jaxtune.run.checkpoint import Checkpoints, DamagedCheckpointError, newest_s
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import make_scorer
 from jaxtune.run.hooks import Hook
+from jaxtune.run.keeper import Keeper
 from jaxtune.run.loop import Around, Fit, first, fit
 from jaxtune.run.plan import check_length
 from jaxtune.run.prepare import prepare
@@ -56,8 +57,8 @@ def train(
 
     Args:
       settings: validated.
-      workdir: gets `config.json`, `metrics.jsonl`, `results.json`, `checkpoints/`, `model/` and,
-        with LoRA, `adapter/`.
+      workdir: gets `config.json`, `metrics.jsonl`, `results.json`, `checkpoints/`, `model/`,
+        `predictions/` and, with LoRA, `adapter/`.
       report: where a person reads along.
       token_cache_dir: a folder that keeps tokens from run to run; None keeps none.
       tables: rows by split, in the place of those that the settings name.
@@ -98,20 +99,24 @@ def _train(
     """As `train`, once the run is prepared; `start` is the time at which that began."""
     summary.show_groups(run, report)
     cost = summary.Cost(run, report)
-    scorer = make_scorer(run, report)
+    keeper = Keeper(run, report.line)
+    scorer = make_scorer(run, report, keeper.see)
     seconds = run.settings.train.max_seconds
     until = None if seconds is None else start + seconds
-    around = Around(trackers, (*hooks, cost.hook), until)
+    around = Around(trackers, (*hooks, cost.hook, keeper.hook), until)
     fitted, params = _fit(run, workdir, report, scorer, around)
     progress = fitted.last.progress
     scores = {"validation": dict(progress.best_scores)}
     if "test" in run.data.examples:
         scores["test"] = scorer(params, "test")
+    keeper.finish(progress.best_step, params, scorer)
     cost.finish()
     params = multihost.on_host(params)
     if multihost.is_first():
         adapter_folder.write(workdir, product_of(run), params, _card(run), report.line)
+        keeper.write(workdir)
     results = summary.results(run, fitted, scores, scorer.step, time.perf_counter() - start)
+    results |= dict(zip(("step_flops", "full_step_flops"), cost.flops, strict=True))
     if multihost.is_first():
         write_atomic(workdir / "results.json", json.dumps(results, indent=2) + "\n")
         report.table("done", summary.end_rows(results, workdir))
