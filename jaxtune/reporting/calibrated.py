@@ -1,4 +1,4 @@
-"""How far probabilities can be believed: the reliability diagram, with a temperature and without."""
+"""How far probabilities can be believed: a reliability diagram, with a temperature and without."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

@@ -23,9 +23,7 @@ def single_sections(facts: Facts, kept: Kept, column: Any) -> list[Section | Non
     losses = rows.log_sums - kept.arrays["label_logits"].astype(np.float64)
     plot, notes, pairs = confusion(rows.labels, rows.predicted, names)
     scores = single_scores(rows.labels, rows.predicted, len(names))
-    temperature = facts.card.get("temperature")
-    if type(temperature) not in (int, float) or not temperature > 0:
-        temperature = None
+    temperature = _temperature(facts)
     measures = [("accuracy", slices.share(right)), ("loss", slices.mean(losses))]
     return [
         Section("Classes", notes, [plot], [class_table(scores, names), pairs]),
@@ -33,6 +31,12 @@ def single_sections(facts: Facts, kept: Kept, column: Any) -> list[Section | Non
         slices.section(kept, measures, column),
         errors.section(kept, names, "Most confident errors", _NOTE),
     ]
+
+
+def _temperature(facts: Facts) -> float | None:
+    """By which jaxtune.json says that logits are to be divided; None where it says nothing."""
+    value = facts.card.get("temperature")
+    return float(value) if isinstance(value, int | float) and 0 < value < float("inf") else None
 
 
 def set_sections(facts: Facts, kept: Kept, column: Any) -> list[Section | None]:

@@ -23,7 +23,7 @@ HEAT = "#2f6fae"
 
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
-_STYLE = {
+_STYLE: Any = {
     **{"svg.fonttype": "none", "svg.hashsalt": "jaxtune", "text.parse_math": False},
     **{"font.size": 9.0, "font.family": "sans-serif", "axes.spines.top": False},
     **{"axes.spines.right": False, "axes.edgecolor": COLOURS["ink"], "lines.linewidth": 1.6},
@@ -74,6 +74,7 @@ def _draw(plot: Plot) -> tuple[ET.Element, bytes]:
         figure = Figure(figsize=plot.size, layout="constrained")
         plot.paint(figure.add_subplot())
         figure.savefig(pixels, format="png", dpi=_PNG_DPI, metadata={"Software": None})
+        figure.set_layout_engine("none")  # all stands where it is to stand
         metadata: Any = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(vector, format="svg", transparent=True, metadata=metadata)
     return _for_page(vector.getvalue(), plot), pixels.getvalue()

@@ -13,7 +13,7 @@ from jaxtune.reporting.facts import Facts
 from jaxtune.reporting.parts import number
 from jaxtune.reporting.places import name_of, without_paths
 
-_PIPELINES = {
+_PIPELINES: Mapping[str, str] = {
     **dict.fromkeys(("classification", "multi_label", "regression"), "text-classification"),
     **{"token_classification": "token-classification", "causal_lm": "text-generation"},
     **{"question_answering": "question-answering", "masked_lm": "fill-mask"},
@@ -42,7 +42,7 @@ def render(facts: Facts) -> str:
     """The card's text, with its fields in front."""
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-    task, title = facts.results["task"], facts.workdir.resolve().name
+    task, title = str(facts.results["task"]), facts.workdir.resolve().name
     data_name, data_id = _data(facts)
     split, scores = _scores(facts)
     found = [
@@ -91,7 +91,7 @@ def _summary(facts: Facts, data_name: str) -> str:
     classes = facts.results.get("classes") or []
     told = f" with {len(classes)} classes" if classes and "classification" in task else ""
     return (
-        f"`{_plain(base)}` fine-tuned for {task}{told} on `{_plain(data_name)}`, by jaxtune"
+        f"{_plain(base)}, fine-tuned for {task}{told} on {_plain(data_name)}, by jaxtune"
         f" {facts.results.get('versions', {}).get('jaxtune', '')}."
     ).replace(" .", ".")
 

@@ -114,9 +114,9 @@ def _text(name: str, text: str) -> ET.Element:
     return _tag("details", summary, _tag("p", text, **shown))
 
 
-def _tag(name: str, *children: Child, **attributes: str) -> ET.Element:
+def _tag(kind: str, /, *children: Child, **attributes: str) -> ET.Element:
     """An element; what no page may hold becomes a mark in its place."""
-    element = ET.Element(name, {key: _shown(value) for key, value in attributes.items()})
+    element = ET.Element(kind, {key: _shown(value) for key, value in attributes.items()})
     last = None
     for child in children:
         if isinstance(child, str):

@@ -61,6 +61,6 @@ def _entities(arrays: Any, names: Sequence[str], side: str, prefixed: bool) -> s
         (kind, i, first, last)
         for i in range(len(offsets) - 1)
         for kind, first, last in tags.entities(
-            [names[c] for c in found[offsets[i] : offsets[i + 1]]], prefixed
+            [names[int(c)] for c in found[offsets[i] : offsets[i + 1]]], prefixed
         )
     }

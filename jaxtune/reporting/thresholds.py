@@ -58,7 +58,7 @@ def of_sets(kept: Kept, names: Sequence[str]) -> Section:
     places = classes.ravel().argsort(kind="stable")  # the decisions of a class stand together
     ends = np.searchsorted(classes.ravel()[places], np.arange(len(names) + 1))
     flat = found.ravel()[places]
-    for rank, c in enumerate(order[:_MOST_ROWS].tolist()):
+    for rank, c in enumerate([int(i) for i in order[:_MOST_ROWS]]):
         own_curve = curve(right[of_right == c], flat[ends[c] : ends[c + 1]], int(counts[c]))
         rows.append(_row(names[c], own_curve))
         if rank < _DRAWN:
