@@ -18,7 +18,8 @@ PROBE = """<script>
 const found = {policy: [], width: document.documentElement.scrollWidth};
 addEventListener('securitypolicyviolation', e => found.policy.push(e.blockedURI));
 addEventListener('load', () => {
-  found.svg = [...document.querySelectorAll('figure svg')].map(e => e.getBoundingClientRect().height);
+  const figures = [...document.querySelectorAll('figure svg')];
+  found.svg = figures.map(e => e.getBoundingClientRect().height);
   found.cut = [...document.querySelectorAll('body > section > *')].filter(
     e => e.scrollWidth > innerWidth && getComputedStyle(e).overflowX == 'visible').length;
   found.screen = innerWidth;
