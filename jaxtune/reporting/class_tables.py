@@ -46,8 +46,17 @@ def single_scores(
     return scores_of(*counts)
 
 
-def class_table(scores: Scores, names: Sequence[str], what: str = "class") -> Table:
-    """A row for each class; of very many, the ones with the lowest F1."""
+def class_table(
+    scores: Scores, names: Sequence[str], what: str = "class", counted: str = "rows"
+) -> Table:
+    """A row for each class; of very many, the ones with the lowest F1.
+
+    Args:
+      scores: of c classes.
+      names: of these.
+      what: a class is called.
+      counted: what there are of each.
+    """
     order, title = np.arange(len(names)), ""
     if len(names) > _MOST_ROWS:
         occurring = np.flatnonzero(scores.support)
@@ -62,8 +71,8 @@ def class_table(scores: Scores, names: Sequence[str], what: str = "class") -> Ta
         )
         for i in order.tolist()
     ]
-    header = (what, "precision", "recall", "F1", "rows")
-    return Table(header, rows, title or "Each class", folded=len(rows) > _UNFOLDED)
+    header = (what, "precision", "recall", "F1", counted)
+    return Table(header, rows, title or f"Each {what}", folded=len(rows) > _UNFOLDED)
 
 
 def confusion(

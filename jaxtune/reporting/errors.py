@@ -7,6 +7,8 @@ from jaxtune.reporting.class_rows import name
 from jaxtune.reporting.parts import Example, Section, number
 from jaxtune.run.predictions_folder import Kept
 
+_WORDS = 10  # of a sentence that are named
+
 
 def section(kept: Kept, names: Sequence[str], title: str, note: str) -> Section | None:
     """The worst rows; None where there are none.
@@ -24,7 +26,7 @@ def section(kept: Kept, names: Sequence[str], title: str, note: str) -> Section 
 
 
 def _example(rank: int, row: Any, kept: Kept, names: Sequence[str]) -> Example:
-    where = row.get("file") or (f"row {row['place']:,}" if "place" in row else None)
+    where = row.get("file") or (f"row or line {row['place']:,}" if "place" in row else None)
     title = f"{rank}. {where or _nth(row, kept)}"
     texts = [(str(label), str(text)) for label, text in row.get("texts", ())]
     return Example(title, _facts(row, kept.task, names), texts, row.get("image", ""))
@@ -43,7 +45,9 @@ def _facts(row: Any, task: str, names: Sequence[str]) -> list[tuple[str, str]]:
         told = (", ".join(number(x) for x in row[part]) for part in ("said", "right"))
         return [*zip(("predicted", "target"), told, strict=True)]
     if task == "token_classification":
-        wrong = "; ".join(f"{word}: {said}, not {right}" for word, right, said in row["wrong"])
+        told = [f"{word}: {said}, not {right}" for word, right, said in row["wrong"]]
+        more = [f"and {len(told) - _WORDS} more"] if len(told) > _WORDS else []
+        wrong = "; ".join([*told[:_WORDS], *more])
         return [("wrong words, as predicted", wrong)]
     if task == "question_answering":
         right = " | ".join(row["right"]) or "(no answer)"

@@ -100,18 +100,20 @@ def _example(example: Example) -> ET.Element:
         *image,
         _tag("h3", example.title),
         _tag("dl", *facts),
-        *(_text(name, text) for name, text in example.texts),
+        *(part for pair in example.texts for part in _text(*pair, len(example.texts) > 1)),
         **{"class": "example"},
     )
 
 
-def _text(name: str, text: str) -> ET.Element:
-    """A text; of a long one the beginning, and all of it where a reader unfolds that."""
+def _text(name: str, text: str, named: bool) -> list[ET.Element]:
+    """A text, after its name where there are several; of a long one its beginning, to unfold."""
     shown = {"class": "text", "dir": "auto", "title": name}
+    label = [_tag("p", name, **{"class": "name"})] if named else []
     if len(text) <= _CUT:
-        return _tag("p", text, **shown)
-    summary = _tag("summary", f"{text[:_CUT]}… ", _tag("a", f"all {len(text):,} characters"))
-    return _tag("details", summary, _tag("p", text, **shown))
+        return [*label, _tag("p", text, **shown)]
+    more = _tag("a", f"all {len(text):,} characters")
+    summary = _tag("summary", _tag("span", f"{text[:_CUT]}… ", dir="auto"), more)
+    return [*label, _tag("details", summary, _tag("p", text, **shown))]
 
 
 def _tag(kind: str, /, *children: Child, **attributes: str) -> ET.Element:

@@ -69,7 +69,8 @@ def _dots(predicted: np.ndarray, targets: np.ndarray) -> Callable[[Any], None]:
     def paint(axes: Any) -> None:
         low, high = (float(f(targets)) for f in (np.min, np.max))
         axes.plot([low, high], [low, high], color=COLOURS["ink"], linestyle=":", linewidth=0.9)
-        axes.scatter(targets[::step], predicted[::step], 7, color=colour(0), alpha=0.5, lw=0)
+        size = 12 if len(targets) < _DRAWN // 4 else 7
+        axes.scatter(targets[::step], predicted[::step], size, color=colour(0), alpha=0.5, lw=0)
         axes.set(xlabel="target", ylabel="predicted")
 
     return paint

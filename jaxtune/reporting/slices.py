@@ -75,8 +75,10 @@ def section(
         tables.append(_table(column[0], by_value(column[1]), measures))
     if not tables or not measures:
         return None
-    note = "In brackets the 95% interval of Wilson, of a share of so many rows."
-    return Section("Slices", [note], tables=tables)
+    shares = any(" (" in cell for table in tables for row in table.rows for cell in row[2:])
+    told = "In brackets the 95% interval of Wilson, of a share of so many rows."
+    notes = [told] if shares else []
+    return Section("Slices", notes, tables=tables)
 
 
 def _table(

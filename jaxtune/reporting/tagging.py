@@ -33,7 +33,7 @@ def sections(facts: Facts, kept: Kept, column: Any) -> list[Section | None]:
     found = errors.section(
         kept, (), "Worst sentences", "Chosen by the probabilities of their wrong tags, all added."
     )
-    table = class_table(scores, types, "entity")
+    table = class_table(scores, types, "type", "entities")
     return [
         Section("Entities", [note], tables=[table]),
         slices.section(kept, measures, column),

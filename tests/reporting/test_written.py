@@ -147,7 +147,7 @@ def test_the_surest_errors_come_first_and_texts_unfold(made):
     assert sure == pytest.approx(np.sort(probabilities[wrong])[::-1][:20])
     assert page.tags.count("details") >= len(rows)
     assert f"{rows[0]['index']} {EVIL}" in "".join(page.texts)
-    assert f"row {rows[0]['place']}" in "".join(page.texts)
+    assert f"row or line {rows[0]['place']}" in "".join(page.texts)
 
 
 @pytest.mark.usefixtures("painted")

@@ -1,6 +1,5 @@
 """A further column of the data, in the order of a split's rows."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from jaxtune.core.errors import UserError, nearest
@@ -29,7 +28,7 @@ def column_of(settings: DataSettings, reader: Reader, split: str, name: str) -> 
         )
     values: list[Any] = []
 
-    def numbered(source: DataSource, columns: ColumnSettings) -> Mapping[str, Table]:
+    def numbered(source: DataSource, columns: ColumnSettings) -> dict[str, Table]:
         """The tables with rows that are numbered through from 0, over all of them."""
         found = {}
         for part, table in reader.load(source, columns).items():
@@ -44,8 +43,7 @@ def column_of(settings: DataSettings, reader: Reader, split: str, name: str) -> 
             found[part] = table._replace(rows=range(start, start + num_rows(table)))
         return found
 
-    reader = reader._replace(load=numbered)  # type: ignore[arg-type]
-    places = read_data(settings, reader).splits[split].places
+    places = read_data(settings, reader._replace(load=numbered)).splits[split].places
     if places is None:
         raise UserError(
             f"--slice_by={name}: the rows of this task are no rows of the table, so no column says"
