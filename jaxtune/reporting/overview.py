@@ -9,9 +9,8 @@ from jaxtune.reporting import intervals
 from jaxtune.reporting.facts import Facts
 from jaxtune.reporting.parts import Section, Table, number
 from jaxtune.reporting.places import name_of, without_paths
+from jaxtune.run.config import default_config
 from jaxtune.run.predictions_folder import Kept
-from jaxtune.settings import Settings
-from jaxtune.settings.dicts import to_json
 
 _SHARES = ("accuracy", "subset_accuracy", "exact_match")
 """Scores that are shares of rows."""
@@ -132,7 +131,7 @@ def _again(facts: Facts) -> Section:
 
 def _changed(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """The settings whose value is not the default, but for digests."""
-    defaults, found = _flat(json.loads(to_json(Settings()))), []
+    defaults, found = _flat(json.loads(default_config().to_json())), []
     for name, value in _flat(config).items():
         if value != defaults.get(name) and not name.endswith("sha256"):
             found.append((name, value))

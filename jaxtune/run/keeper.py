@@ -146,7 +146,7 @@ def _shown(
         told |= {"file": Path(source.name).name, "image": _small(decode(source))}
     elif "texts" not in told:
         ids = examples.tokens.input_ids[examples.tokens.offsets[i] : examples.tokens.offsets[i + 1]]
-        told["texts"] = [["text", processor.backend_tokenizer.decode([int(x) for x in ids])]]
+        told["texts"] = [["text", processor.backend_tokenizer.decode(ids.tolist())]]
     told["texts"] = [[name, text[:_LONGEST]] for name, text in told.get("texts", [])]
     return told
 

@@ -67,7 +67,7 @@ def test_scores_by_the_values_of_a_column(workdir, reports, monkeypatch):
     for i, name in enumerate(names):  # the column is that of the labels: each value is a class
         count = np.count_nonzero(kept.arrays["labels"] == i)
         assert f'<td class="w">{name}</td><td>{count}</td>' in part
-    with pytest.raises(UserError, match="no such column.*Nearest: label"):
+    with pytest.raises(UserError, match=r"no such column.*Nearest: label"):
         console.run(["report", f"--workdir={workdir}", "--slice_by=labels"])
 
 
