@@ -58,6 +58,7 @@ def _painter(series: Sequence[Series], label: str, best: int | None) -> Callable
         if best is not None and best > 0:
             axes.axvline(best, color=COLOURS["ink"], linestyle="--", linewidth=0.9)
         axes.set(xlabel="step", ylabel=label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         if len(series) > 1:
             axes.legend(fontsize=8)
 

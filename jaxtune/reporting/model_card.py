@@ -25,6 +25,9 @@ _AUTO = {
     **{"question_answering": "QuestionAnswering", "masked_lm": "MaskedLM"},
     "image_classification": "ImageClassification",
 }
+_CUT = ("SequenceClassification", "TokenClassification")
+"""Whose texts lose what is beyond `max_length`: others are parted."""
+
 _INPUTS = {
     "question_answering": '[{"question": "...", "context": "..."}]',
     "image_classification": '["image.png"]',
@@ -151,10 +154,7 @@ def _limits(facts: Facts, split: str) -> list[str]:
     """What follows from the data, and nothing that does not."""
     lines = [without_paths(note, facts) for note in facts.results.get("notes", [])]
     lines += _weak_classes(facts, split)
-    if not _reads_images(facts) and facts.results["task"] not in (
-        "causal_lm",
-        "question_answering",
-    ):
+    if _AUTO.get(facts.results["task"]) in _CUT:
         lines.append(f"Texts are cut to {facts.config['data'].get('max_length')} tokens.")
     lines.append("The language and the license of model and data are not known to jaxtune.")
     return [_plain(line) for line in lines]

@@ -47,7 +47,7 @@ def scores(facts: Facts, kept: Kept | None) -> Section:
     notes = [f"At {steps}, the best by {results.get('best_metric')} on validation."]
     if kept is not None:
         count = f"{len(kept.arrays['lengths']):,}"
-        notes.append(f"What follows is of the {kept.split} split: {count} rows.")
+        notes.append(f"What follows is of the {kept.split} split: {count} examples.")
         if kept.split == "validation":
             notes.append(
                 "There is no test split: the best step was chosen by these same rows, so expect a"

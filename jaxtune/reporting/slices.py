@@ -69,8 +69,9 @@ def section(
       column: its name, and its value in each row.
     """
     tables = []
-    if kept.unit:
-        tables.append(_table(f"length in {kept.unit}", by_length(kept), measures))
+    quarters = by_length(kept) if kept.unit else []
+    if len(quarters) > 1:
+        tables.append(_table(f"length in {kept.unit}", quarters, measures))
     if column is not None:
         tables.append(_table(column[0], by_value(column[1]), measures))
     if not tables or not measures:

@@ -143,7 +143,9 @@ def _shown(
         ]
     elif hasattr(examples, "images"):
         source = examples.images[i]
-        told |= {"file": Path(source.name).name, "image": _small(decode(source))}
+        path = Path(source.name)
+        own = path.relative_to(path.anchor).parts[-2:]  # with the folder, which may be a class
+        told |= {"file": "/".join(own), "image": _small(decode(source))}
     elif "texts" not in told:
         ids = examples.tokens.input_ids[examples.tokens.offsets[i] : examples.tokens.offsets[i + 1]]
         told["texts"] = [["text", processor.backend_tokenizer.decode(ids.tolist())]]

@@ -50,7 +50,8 @@ def test_a_run_learns_and_writes_everything(config, tmp_path, capsys):
     assert results["peak_memory_bytes"] > 1e6
     assert results["tokens_per_second"] > results["examples_per_second"] > 0
     names = {path.name for path in workdir.iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "results.json", "checkpoints", "model"}
+    folders = {"checkpoints", "model", "predictions"}
+    assert names == {"config.json", "metrics.jsonl", "results.json", *folders}
     log = rows(workdir / "metrics.jsonl")
     assert [row["step"] for row in log if "train/loss" in row] == [*range(4, 133, 4)]
     assert [row["step"] for row in log if "validation/accuracy" in row] == [*range(11, 133, 11)]

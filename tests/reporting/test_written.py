@@ -127,7 +127,7 @@ def test_the_figures_follow_the_reader_and_are_the_same_each_time(task, made, wo
 def test_a_report_says_on_which_split_it_is(split, made):
     _, _, page = made("classification", split, card={"temperature": 2.5})
     text = " ".join(page.texts)
-    assert f"of the {split} split: 60 rows" in text
+    assert f"of the {split} split: 60 examples" in text
     assert "temperature 2.500" in page.texts
     assert ("There is no test split" in text) == (split == "validation")
     assert ("fitted on these same rows" in text) == (split == "validation")
