@@ -75,7 +75,7 @@ def question_answering(n=30):
     for i in range(n):
         start, end = spans[int(rng.integers(len(spans)))]
         answers = (Answer(context[start:end], int(start)),) if i % 3 else ()
-        asked = Question(str(i), f"{EVIL}?", context, True)
+        asked = Question(str(i), f"{EVIL}?", context + "." * i, True)
         info.append(Window(i, asked, answers, 2, spans, rules))
         outputs.append(rng.normal(size=(3 + len(spans), 2)).astype(np.float32) * 2)
     return outputs, SimpleNamespace(info=info, lengths=np.full(n, 3 + len(spans)))
