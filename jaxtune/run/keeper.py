@@ -134,7 +134,7 @@ def _shown(
     columns: ColumnSettings,
 ) -> Told:
     """A row with what was said of it, and its texts or its image."""
-    told = {"index": i} | outcome.tell(i)
+    told: Told = {"index": i} | outcome.tell(i)
     if held.places is not None:
         told["place"] = int(held.places[i])
     if held.texts is not None:

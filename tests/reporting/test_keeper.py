@@ -77,6 +77,8 @@ def test_the_test_split_takes_the_place_of_validation(tmp_path):
     keeper, outputs = keeper_of("test")
     keeper.see("validation", outputs + 1)
     keeper.hook.act(moment(2, 2))
+    keeper.write(tmp_path)
+    assert predictions_folder.read(tmp_path) is None
     keeper.see("test", outputs)
     keeper.finish(2, None, never)
     keeper.write(tmp_path)

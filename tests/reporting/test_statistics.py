@@ -7,7 +7,7 @@ import pytest
 from finished_runs import MADE, TAGS, kept_of
 from scipy import special, stats
 
-from jaxtune.reporting import slices, thresholds
+from jaxtune.reporting import calibrated, slices, thresholds
 from jaxtune.reporting.calibrated import reliability
 from jaxtune.reporting.class_rows import class_rows
 from jaxtune.reporting.class_tables import confusion, single_scores
@@ -66,6 +66,8 @@ def test_the_calibration_error_is_that_of_a_loop():
                 error += inside.mean() * abs(right - found.max(1)[inside].mean())
         assert expected_calibration_error(found, labels, 15) == pytest.approx(error, abs=1e-12)
         bins = reliability(found.max(1), found.argmax(1) == labels)
+        told = calibrated.section(rows, temperature, "test").tables[0].rows
+        assert told[-1][1:3] == (f"{error:.4f}", f"{found.max(1).mean():.4f}")
         gaps = np.abs(bins.accuracy - bins.confidence) * bins.counts / bins.counts.sum()
         assert gaps.sum() == pytest.approx(error, abs=1e-12)
 
