@@ -12,6 +12,8 @@ _MODULES = {
     "new": "jaxtune.commands.new",
     "predict": "jaxtune.predict",
     "export": "jaxtune.commands.export",
+    "report": "jaxtune.commands.report",
+    "push": "jaxtune.commands.push",
 }
 """Where `main(argv, prog)` of each other command is."""
 
@@ -22,6 +24,8 @@ _MEANINGS = {
     "evaluate": "scores a saved model on labelled data",
     "lr-find": "looks for a learning rate",
     "export": "writes a saved model as StableHLO or ONNX, in float32 or int8",
+    "report": "makes the report of a finished run anew",
+    "push": "sends a model folder to a hub",
 }
 
 

@@ -65,6 +65,10 @@ def main(argv: list[str], prog: str = "python -m jaxtune.main", mode: str | None
         except InterruptedRunError as stop:
             report.line(str(stop))
             raise SystemExit(128 + stop.signum) from None
+    if multihost.is_first():
+        from jaxtune.reporting.write import try_to_write
+
+        try_to_write(workdir, report)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,8 @@ def main(argv: list[str], prog: str = "python -m jaxtune.predict") -> None:
     from jaxtune.core.units import human_seconds
     from jaxtune.run import predictions
     from jaxtune.run.console import Report
-    from jaxtune.run.predict_file import Job, compact, digest_of, predict_file
+    from jaxtune.run.packed import compact
+    from jaxtune.run.predict_file import Job, digest_of, predict_file
     from jaxtune.run.saved import open_saved, saved_task
     from jaxtune.tasks.task import check_top_k, keeping
     from jaxtune.training.program_cache import keep_programs

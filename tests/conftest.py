@@ -377,8 +377,15 @@ def counted_operations():
     """Asked for by a test that looks at the operations of a step."""
 
 
+@pytest.fixture
+def reports():
+    """Asked for by a test that looks at the report that a run ends with."""
+
+
 @pytest.fixture(autouse=True)
-def _uncounted(request, monkeypatch):
-    """To count the operations of a step is to trace it twice more."""
+def _spared(request, monkeypatch):
+    """To count the operations of a step is to trace it twice more; a report takes a second."""
     if "counted_operations" not in request.fixturenames:
         monkeypatch.setattr("jaxtune.analysis.audit.step_flops", lambda *_: None)
+    if "reports" not in request.fixturenames:
+        monkeypatch.setattr("jaxtune.reporting.write.try_to_write", lambda *_: None)

@@ -1,12 +1,14 @@
 """From the checked rows of every split to its examples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxtune.data.sources.rows import Data, class_order
 from jaxtune.run.console import Report
+from jaxtune.run.packed import Packed, compact
+from jaxtune.run.setup import Held
 from jaxtune.settings.data import DataSettings
 from jaxtune.tasks.task import Task
 
@@ -44,6 +46,21 @@ def encode_splits(
         more += _unknown_tokens(examples[split], processor)
         notes += [f"{split}: {note}" for note in more]
     return examples, notes
+
+
+def held_of(data: Data, examples: Mapping[str, Any]) -> Held:
+    """What a report needs of the rows that it is on, beside their examples.
+
+    Args:
+      data: the rows of all splits.
+      examples: by split.
+    """
+    split = "test" if "test" in data.splits else "validation"
+    rows, count = data.splits[split], len(examples[split].lengths)
+    if len(rows.inputs) != count:
+        return Held(split)  # an example is a part of a row
+    inputs = compact(rows).inputs
+    return Held(split, inputs if isinstance(inputs, Packed) else None, rows.places)
 
 
 def _unknown_tokens(examples: Any, processor: Any) -> list[str]:

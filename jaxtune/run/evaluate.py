@@ -135,11 +135,13 @@ class Scorer(NamedTuple):
       run: has the examples.
       report: shows the progress.
       step: the compiled evaluation; on several devices, each has the outputs of all.
+      see: is shown the split and its outputs.
     """
 
     run: Run
     report: Report
     step: Compiled
+    see: Callable[[str, Any], Any]
 
     def __call__(self, params: Params, split: str) -> dict[str, float]:
         """The mean loss and the task's scores, by name.
@@ -161,15 +163,21 @@ class Scorer(NamedTuple):
                 )
             except NonFiniteError as error:
                 raise NonFiniteError(f"{split}: {error}") from None
+        self.see(split, outputs)
         return all_scores(run.task, means, outputs, examples)
 
 
-def make_scorer(run: Run, report: Report) -> Scorer:
-    """The evaluation of a run; nothing is compiled yet."""
+def _look_away(split: str, outputs: Any) -> None:
+    del split, outputs
+
+
+def make_scorer(run: Run, report: Report, see: Callable[[str, Any], Any] = _look_away) -> Scorer:
+    """The evaluation of a run, whose outputs `see` is shown; nothing is compiled yet."""
     loss = run.task.loss
     apply_fn = loss.read(run.tuning.apply_fn)
     step = make_eval_step(apply_fn, loss.metrics, run.task.output.fetch)
     if run.sharding is None:
-        return Scorer(run, report, Compiled(step))
+        return Scorer(run, report, Compiled(step), see)
     transform = partial(jax.jit, out_shardings=run.sharding.whole)
-    return Scorer(run, report, Compiled(shard_eval(step, run.sharding), transform=transform))
+    sharded = Compiled(shard_eval(step, run.sharding), transform=transform)
+    return Scorer(run, report, sharded, see)

@@ -7,11 +7,10 @@ output. Its name has a digest of the model, the input and the flags, so that no 
 import csv
 import glob
 import hashlib
-import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,35 +39,6 @@ _MANY = 1000  # classes of which somebody may want the likeliest alone
 
 _SAMPLED = 2048  # rows that the shapes of batches are chosen by
 _COUNTED = re.compile(r"(\d+) of (\d+) (.*)", re.DOTALL)  # a note with numbers that add up
-
-
-class Packed(Sequence[tuple[str, ...]]):
-    """Rows of texts, kept as the bytes of all of them, a third of what the objects take."""
-
-    def __init__(self, rows: Sequence[tuple[str, ...]]) -> None:
-        """Copies rows of equal numbers of texts."""
-        self._width = len(rows[0])
-        parts = [text.encode("utf-8", "surrogatepass") for row in rows for text in row]
-        self._ends = np.cumsum([0, *map(len, parts)], dtype=np.int64)
-        self._bytes = b"".join(parts)
-
-    def __len__(self) -> int:
-        """How many rows there are."""
-        return (len(self._ends) - 1) // self._width
-
-    def __getitem__(self, i: Any) -> Any:
-        """The texts of a row."""
-        if i >= len(self):
-            raise IndexError(i)  # which ends an iteration
-        ends = self._ends[i * self._width : (i + 1) * self._width + 1].tolist()
-        pairs = itertools.pairwise(ends)
-        return tuple(self._bytes[a:b].decode("utf-8", "surrogatepass") for a, b in pairs)
-
-
-def compact(rows: Rows) -> Rows:
-    """The rows, packed where they are texts, to be read before a model needs the memory."""
-    texts = all(isinstance(row, tuple) and all(type(x) is str for x in row) for row in rows.inputs)
-    return rows._replace(inputs=Packed(rows.inputs)) if texts and rows.inputs else rows
 
 
 def digest_of(saved: SavedModel, source: Path, flags: Mapping[str, Any]) -> str:

@@ -28,11 +28,11 @@ from jaxtune.models.token_costs import attention_cost, program_cost
 from jaxtune.parallel.sharding import Sharding, check_devices, place, put
 from jaxtune.run.base_digests import base_digests, check_base
 from jaxtune.run.console import Report
-from jaxtune.run.encoding import encode_splits
+from jaxtune.run.encoding import encode_splits, held_of
 from jaxtune.run.own_goals import check_loss, hooks_of, loss_of, scored
 from jaxtune.run.own_updates import scaler_of
 from jaxtune.run.plan import Plan, make_plan, steps_between_evaluations, trains_statistics
-from jaxtune.run.setup import Goal, Run, RunData, Tuned
+from jaxtune.run.setup import Goal, Held, Run, RunData, Tuned
 from jaxtune.settings import Settings
 from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import to_dict
@@ -56,6 +56,7 @@ class _Read(NamedTuple):
     processor: Any
     notes: list[str]
     outputs: Outputs
+    held: Held
     places: Any
 
 
@@ -107,6 +108,7 @@ def prepare(
             eval_layout=eval_layout,
             processor=read.processor,
             notes=(*read.notes, *notes),
+            held=read.held,
             places=read.places,
         ),
         tuning=Tuned(
@@ -183,7 +185,8 @@ def _encode(
     places = data.splits["train"].places
     if places is not None and len(places) != len(examples["train"].lengths):
         places = None  # an example is a part of a row
-    return _Read(found, examples, processor, [*data.notes, *cuts], outputs, places)
+    held = held_of(data, examples)
+    return _Read(found, examples, processor, [*data.notes, *cuts], outputs, held, places)
 
 
 def _load(settings: Settings, design: Design, sharding: Sharding | None) -> Pretrained:

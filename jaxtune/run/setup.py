@@ -1,6 +1,6 @@
 """A run before its first step: what `prepare` finds out, grouped by what belongs together."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,20 @@ from jaxtune.tuning import partition
 from jaxtune.tuning.partition import Strategy
 
 
+class Held(NamedTuple):
+    """What the examples do not say of the split that a report is on.
+
+    Attributes:
+      split: `test` where there is one, else `validation`.
+      texts: of each example, one or two; None where the examples have them, or are no texts.
+      places: row of each example in its file, from 1; None where examples are no rows.
+    """
+
+    split: str
+    texts: Sequence[tuple[str, ...]] | None = None
+    places: np.ndarray | None = None
+
+
 class RunData(NamedTuple):
     """What is read.
 
@@ -29,6 +43,7 @@ class RunData(NamedTuple):
       eval_layout: how the others make batches.
       processor: the tokenizer or image processor, from the model's folder.
       notes: what a person should know about the data.
+      held: of the split that a report is on.
       places: row of each training example in its file, from 1; None where examples are no rows.
     """
 
@@ -37,6 +52,7 @@ class RunData(NamedTuple):
     eval_layout: Layout
     processor: Any
     notes: tuple[str, ...]
+    held: Held
     places: np.ndarray | None = None
 
 

@@ -91,6 +91,7 @@ class Cost:
 
     Attributes:
       hook: of the training loop; begins to count.
+      flops: of one step, and of a full one; None where unknown.
     """
 
     def __init__(self, run: Run, report: Report) -> None:
@@ -108,6 +109,7 @@ class Cost:
             *(read(apply_fn), run.goal.loss_fn, shapes, run.tuning.stage_labels[0], batch),
             *(_updates(run), base),
         )
+        self.flops: tuple[float | None, float | None] = None, None
         self._thread = threading.Thread(target=self._tell, name="counting")
         self.hook = Hook(lambda moment: None, lambda moment: False, self._begin)
 
@@ -117,10 +119,10 @@ class Cost:
 
     def _tell(self) -> None:
         try:
-            costs = self._count()
+            self.flops = self._count()
         except Exception:  # what a number to read along with cannot be had for ends no run
-            costs = None, None
-        self._report.line(flops_line(*costs, self._name))
+            self.flops = None, None
+        self._report.line(flops_line(*self.flops, self._name))
 
     def finish(self) -> None:
         """Waits until it is said."""

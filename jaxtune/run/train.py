@@ -23,6 +23,7 @@ from jaxtune.run.checkpoint import Checkpoints, DamagedCheckpointError, newest_s
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import Scorer, make_scorer
 from jaxtune.run.hooks import Hook
+from jaxtune.run.keeper import Keeper
 from jaxtune.run.loop import Around, Fit, first, fit
 from jaxtune.run.own_goals import hooks_of
 from jaxtune.run.plan import check_length
@@ -58,7 +59,7 @@ def train(
     Args:
       settings: validated.
       workdir: gets `config.json`, `metrics.jsonl`, `results.json`, `checkpoints/`, `model/`,
-        with LoRA `adapter/`, and what the trackers that the settings name write.
+        `predictions/`, with LoRA `adapter/`, and what the trackers that the settings name write.
       report: where a person reads along.
       token_cache_dir: a folder that keeps tokens from run to run; None keeps none.
       tables: rows by split, in the place of those that the settings name.
@@ -100,12 +101,13 @@ def _train(
     """As `train`, once the run is prepared; `start` is the time at which that began."""
     summary.show_groups(run, report)
     cost = summary.Cost(run, report)
-    scorer = make_scorer(run, report)
+    keeper = Keeper(run, report.line)
+    scorer = make_scorer(run, report, keeper.see)
     seconds = run.settings.train.max_seconds
     until = None if seconds is None else start + seconds
     told = _trackers(run, workdir, report, trackers)
     own = hooks_of(run.settings.train.hooks)
-    around = Around(told, (*hooks, *own, cost.hook), until)
+    around = Around(told, (*hooks, *own, cost.hook, keeper.hook), until)
     with contextlib.ExitStack() as stack:
         fitted, params = _fit(run, workdir, report, scorer, around, stack)
         progress = fitted.last.progress
@@ -114,11 +116,14 @@ def _train(
             scores["test"] = scorer(params, "test")
         for tracker in told:
             tracker.log(fitted.last.step, _end_row(progress.best_step, scores))
+        keeper.finish(progress.best_step, params, scorer)
         cost.finish()
         params = multihost.on_host(params)
         if multihost.is_first():
             adapter_folder.write(workdir, product_of(run), params, _card(run), report.line)
+            keeper.write(workdir)
     results = summary.results(run, fitted, scores, scorer.step, time.perf_counter() - start)
+    results |= dict(zip(("step_flops", "full_step_flops"), cost.flops, strict=True))
     if multihost.is_first():
         write_atomic(workdir / "results.json", json.dumps(results, indent=2) + "\n")
         report.table("done", summary.end_rows(results, workdir))

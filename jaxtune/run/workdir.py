@@ -39,7 +39,10 @@ _FREE = (
 )
 """Settings that change no number of the steps taken, and with which a run may go on."""
 
-_WRITTEN = ("config.json", "metrics.jsonl", "trackers.json", "results.json", "model", "adapter")
+_WRITTEN = (
+    *("config.json", "metrics.jsonl", "trackers.json", "results.json", "model", "adapter"),
+    *("predictions", "figures", "report.html"),
+)
 
 
 @contextlib.contextmanager

@@ -48,7 +48,7 @@ def test_a_run_learns_and_writes_everything(config, tmp_path, capsys):
     assert results["tokens_per_second"] > results["examples_per_second"] > 0
     names = {path.name for path in workdir.iterdir()}
     files = {"config.json", "metrics.jsonl", "results.json"}
-    assert names == files | {"checkpoints", "model", "tensorboard"}
+    assert names == files | {"checkpoints", "model", "predictions", "tensorboard"}
     log = rows(workdir / "metrics.jsonl")
     assert [row["step"] for row in log if "train/loss" in row] == [*range(4, 133, 4)]
     assert [row["step"] for row in log if "validation/accuracy" in row] == [*range(11, 133, 11)]

@@ -24,7 +24,7 @@ from jaxtune.models.weights import open_weights
 from jaxtune.run import predict_file
 from jaxtune.run.checkpoint import Checkpoints
 from jaxtune.run.cli import run_command
-from jaxtune.run.predict_file import Packed, compact
+from jaxtune.run.packed import Packed, compact
 from jaxtune.run.progress import Progress
 from jaxtune.training.state import init_state
 
