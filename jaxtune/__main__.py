@@ -12,6 +12,8 @@ _MODULES = {
     "predict": "jaxtune.predict",
     "report": "jaxtune.commands.report",
     "push": "jaxtune.commands.push",
+    "compare": "jaxtune.commands.compare",
+    "sweep": "jaxtune.commands.sweep",
 }
 """Where `main(argv, prog)` of each other command is."""
 
@@ -22,6 +24,8 @@ _MEANINGS = {
     "lr-find": "looks for a learning rate",
     "report": "makes the report of a finished run anew",
     "push": "sends a model folder to a hub",
+    "compare": "puts finished runs into one table, and tests their differences",
+    "sweep": "looks for the best settings in many short runs",
 }
 
 

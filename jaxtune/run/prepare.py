@@ -77,7 +77,7 @@ def prepare(
     """
     check_devices(settings.parallel, settings.train.batch_size, jax.device_count())
     task = keeping(find_task(settings.task), token_cache_dir)
-    best_metric = _check_metric(task, settings.train.best_metric)
+    best_metric = metric_of(task, settings.train.best_metric)
     source, strategy = _open_model(settings, task)
     task.data.inputs.check_settings(settings.data, source.config, source.path)
     read = _encode(settings, task, source, tables, report)
@@ -121,7 +121,12 @@ def prepare(
     )
 
 
-def _check_metric(task: Task, name: str | None) -> str:
+def metric_of(task: Task, name: str | None) -> str:
+    """The score that chooses the best step: the task's own where none is named.
+
+    Raises:
+      UserError: the task has no such score.
+    """
     known = task.scores.higher_is_better
     if name is None:
         return task.scores.best

@@ -3,7 +3,8 @@
 import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,26 @@ def train(
       UserError: bad input, or a workdir that holds another run.
       InterruptedRunError: a signal came; the checkpoint is written.
     """
+    make = partial(prepare, settings, report, token_cache_dir, tables)
+    return train_prepared(make, settings, workdir, report, hooks, trackers)
+
+
+def train_prepared(
+    make: Callable[[], Run],
+    settings: Settings,
+    workdir: Path,
+    report: Report,
+    hooks: Sequence[Hook] = (),
+    trackers: Sequence[Tracker] = (),
+) -> dict[str, Any]:
+    """As `train`, of a run that `make` prepares once the workdir is held."""
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         stack.enter_context(signals.never_ended_by_save())
         if multihost.is_first():  # which alone writes
             stack.enter_context(hold_workdir(workdir))
         check_workdir(workdir, settings)
-        run = prepare(settings, report, token_cache_dir, tables)
+        run = make()
         _claim(workdir, run, report)
         report.table("jaxtune", summary.start_rows(run, workdir))
         done = finished(run, workdir)

@@ -51,6 +51,8 @@ def difference(first: RowSums, second: RowSums, seed: int = 0) -> Difference:
     """
     from scipy import stats
 
+    width = max(first.width, second.width)
+    first, second = first.widened(width), second.widened(width)
     n = first.sums.shape[0]
     rng = np.random.default_rng(seed)
     whole = np.ones((1, n))

@@ -28,6 +28,17 @@ class RowSums(NamedTuple):
     sums: Any
     score: Callable[[Totals], Float64[np.ndarray, " b"]]
 
+    @property
+    def width(self) -> int:
+        """k."""
+        return self.sums.shape[1]
+
+    def widened(self, width: int) -> "RowSums":
+        """The same with numbers of 0 behind the others, of classes that no row has."""
+        shape = (self.sums.shape[0], width)
+        sums = self.sums
+        return self._replace(sums=sp.csr_array((sums.data, sums.indices, sums.indptr), shape=shape))
+
     def of(self, weights: Float64[np.ndarray, "b n"]) -> Float64[np.ndarray, " b"]:
         """The score of b samples, in which each row counts as often as its weight says."""
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -83,13 +94,9 @@ def _single(kept: Kept, metric: str) -> RowSums | None:
         return RowSums(_columns(known, losses), _ratio)
     if metric not in ("macro_f1", "mcc"):
         return None
-    size = 1 + int(max(labels.max(), best.max()))
-    rows = np.arange(len(labels))
-    hits = labels == best
-    true, found = _flags(rows, labels, size), _flags(rows, best, size)
-    both = _flags(rows[hits], labels[hits], size, len(labels))
-    score = _macro_occurring if metric == "macro_f1" else _matthews
-    return RowSums(sp.hstack([true, found, both], format="csr"), score)
+    rows, hits = np.arange(len(labels)), labels == best
+    pairs = ((rows, labels), (rows, best), (rows[hits], labels[hits]))
+    return RowSums(_by_class(len(rows), pairs), _macro_occurring if metric == "macro_f1" else _matthews)
 
 
 def _sets(kept: Kept, metric: str) -> RowSums | None:
@@ -98,14 +105,15 @@ def _sets(kept: Kept, metric: str) -> RowSums | None:
     if "classes" in arrays:
         return None
     said = arrays["logits"] > 0
-    owners = np.repeat(np.arange(len(said)), np.diff(arrays["label_offsets"]))
-    size = max(said.shape[1], 1 + int(arrays["label_classes"].max(initial=-1)))
-    true = _flags(owners, arrays["label_classes"], size, len(said))
-    found = _flags(*np.nonzero(said), size, len(said))
-    both = true.multiply(found).tocsr()
+    classes, count = arrays["label_classes"].astype(np.int64), len(said)
+    owners = np.repeat(np.arange(count), np.diff(arrays["label_offsets"]))
+    known = classes < said.shape[1]
+    hit = np.zeros(len(classes), bool)
+    hit[known] = said[owners[known], classes[known]]
+    parts = _by_class(count, ((owners, classes), np.nonzero(said), (owners[hit], classes[hit])))
     if metric == "macro_f1":
-        return RowSums(sp.hstack([true, found, both], format="csr"), _macro_all)
-    counts = [np.asarray(part.sum(axis=1)).ravel() for part in (true, found, both)]
+        return RowSums(parts, _macro_of(max(said.shape[1], 1 + int(classes.max(initial=-1)))))
+    counts = [np.asarray(parts[:, kind::3].sum(axis=1)).ravel() for kind in range(3)]
     if metric == "micro_f1":
         return RowSums(_columns(*counts), _f1)
     if metric == "subset_accuracy":
@@ -120,7 +128,7 @@ def _numbers(kept: Kept, metric: str) -> RowSums | None:
         return _mean(((x - y) ** 2).mean(axis=1))
     if metric != "pearson":
         return None
-    x, y = x - x.mean(axis=0), y - y.mean(axis=0)  # or squares of large numbers would cancel
+    x, y = x - y.mean(axis=0), y - y.mean(axis=0)  # or squares of large numbers would cancel
     parts = (x, y, x * x, y * y, x * y)
     ones = np.ones((len(x), 1))
     return RowSums(sp.csr_array(np.concatenate([ones, *parts], axis=1)), _pearson)
@@ -186,10 +194,17 @@ def _columns(*parts: Any) -> Any:
     return sp.csr_array(np.stack([np.asarray(part, np.float64) for part in parts], axis=1))
 
 
-def _flags(rows: Any, classes: Any, size: int, count: int | None = None) -> Any:
-    """Sparse [n c], 1 where a row has a class."""
-    shape = (len(rows) if count is None else count, size)
-    return sp.csr_array((np.ones(len(rows)), (rows, classes)), shape=shape)
+def _by_class(count: int, pairs: Any) -> Any:
+    """Sparse [n 3c]: of each class, whether a row has it, is said to have it, and both.
+
+    Args:
+      count: n.
+      pairs: (rows, classes) of each of the three.
+    """
+    rows = np.concatenate([part for part, _ in pairs])
+    columns = np.concatenate([3 * classes + kind for kind, (_, classes) in enumerate(pairs)])
+    shape = (count, 3 * (1 + int(columns.max(initial=0)) // 3))
+    return sp.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
 
 
 def _ratio(totals: Totals) -> Any:
@@ -213,19 +228,24 @@ def _recall(totals: Totals) -> Any:
     return _divide(totals[:, 2], totals[:, 0])
 
 
-def _macro_all(totals: Totals) -> Any:
-    true, found, hits = np.split(totals, 3, axis=1)
-    return _divide(2.0 * hits, true + found).mean(axis=1)
+def _macro_of(count: int) -> Callable[[Totals], Any]:
+    """The mean of F1 over c classes; 0 for one with neither."""
+
+    def score(totals: Totals) -> Any:
+        true, found, hits = (totals[:, kind::3] for kind in range(3))
+        return _divide(2.0 * hits, true + found).sum(axis=1) / count
+
+    return score
 
 
 def _macro_occurring(totals: Totals) -> Any:
-    true, found, hits = np.split(totals, 3, axis=1)
+    true, found, hits = (totals[:, kind::3] for kind in range(3))
     f1 = _divide(2.0 * hits, true + found)
     return f1.sum(axis=1) / np.count_nonzero(true + found, axis=1)
 
 
 def _matthews(totals: Totals) -> Any:
-    true, found, hits = np.split(totals, 3, axis=1)
+    true, found, hits = (totals[:, kind::3] for kind in range(3))
     n, correct = true.sum(axis=1), hits.sum(axis=1)
     apart = (n**2 - (found**2).sum(axis=1)) * (n**2 - (true**2).sum(axis=1))
     return _divide(correct * n - (true * found).sum(axis=1), np.sqrt(apart))
