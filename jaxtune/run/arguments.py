@@ -128,9 +128,7 @@ def make_parser(
     return parser
 
 
-def split_fields(
-    argv: Sequence[str], prefix: str = _PREFIX
-) -> tuple[list[str], dict[str, str]]:
+def split_fields(argv: Sequence[str], prefix: str = _PREFIX) -> tuple[list[str], dict[str, str]]:
     """The words without the prefix; the values of those with it, by field name.
 
     Raises:

@@ -66,7 +66,9 @@ def compare(workdirs: Sequence[Path]) -> Comparison:
     unfinished = [run for run in seen if run.results is None]
     if not groups:
         first = unfinished[0]
-        raise UserError(f"none of the {len(seen)} runs is finished; {first.workdir}: {first.reason}.")
+        raise UserError(
+            f"none of the {len(seen)} runs is finished; {first.workdir}: {first.reason}."
+        )
     results: Any = groups[0].runs[0].results
     metric = results["best_metric"]
     versus = [_versus(groups[0], other, metric) for other in groups[1:]]
@@ -198,9 +200,7 @@ def _as_dict(found: Comparison) -> dict[str, Any]:
             }
             for part in found.groups
         ],
-        "unfinished": [
-            {"run": str(run.workdir), "reason": run.reason} for run in found.unfinished
-        ],
+        "unfinished": [{"run": str(run.workdir), "reason": run.reason} for run in found.unfinished],
         "differences": [_difference(one) for one in found.versus],
     }
 

@@ -24,12 +24,12 @@ class Spread(NamedTuple):
     Attributes:
       mean: over the runs; None where it is undefined in all of them.
       deviation: of the sample, with n - 1; None of fewer than two.
-      count: n, the runs in which it is defined.
+      known: n, the runs in which it is defined.
     """
 
     mean: float | None
     deviation: float | None
-    count: int
+    known: int
 
 
 class Group(NamedTuple):

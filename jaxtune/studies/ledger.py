@@ -12,8 +12,8 @@ from jaxtune.studies.space import Space, value_of
 from jaxtune.studies.trials import Judge
 
 _RANDOM = 5
-"""Trials that are drawn alike from all of the space before any is drawn by those before it, and that
-must have come to their end before any is ended early."""
+"""Trials that are drawn from all of the space alike, before what they gave is looked at; so many
+must be complete before one is ended early."""
 
 _FILE = "study.jsonl"
 
@@ -37,7 +37,7 @@ class Trial(NamedTuple):
 
 
 class Ledger:
-    """An Optuna study in a file of the sweep's folder; each trial's draw follows from its number."""
+    """An Optuna study in a file; what a trial draws follows from its number and those before."""
 
     def __init__(self, folder: Path, settings: Settings, space: Space, maximize: bool) -> None:
         """Opens the study, or makes it; the first trial has the config's own values.
@@ -66,7 +66,9 @@ class Ledger:
                 load_if_exists=True,
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{file} is damaged: {str(error)[:200]}. Use another --workdir.") from None
+            raise UserError(
+                f"{file} is damaged: {str(error)[:200]}. Use another --workdir."
+            ) from None
         own = {name: value_of(settings, name) for name in space}
         held = {name: space[name].own(v) for name, v in own.items() if space[name].holds(v)}
         if fresh and held:
@@ -81,9 +83,7 @@ class Ledger:
         study.sampler = optuna.samplers.TPESampler(
             seed=(self._seed + 1_000_003 * number) % 2**32, n_startup_trials=_RANDOM
         )
-        self._trial = (
-            optuna.trial.Trial(study, running[0]._trial_id) if running else study.ask()
-        )
+        self._trial = optuna.trial.Trial(study, running[0]._trial_id) if running else study.ask()
         self._known = {*running[0].intermediate_values} if running else set()
         words = {name: part.suggest(self._trial, name) for name, part in self._space.items()}
         self._trial.set_user_attr("words", words)
@@ -147,13 +147,16 @@ def best_of(trials: Sequence[Trial], maximize: bool) -> Trial | None:
     return max(known, key=lambda pair: (sign * pair[0], -pair[1].number))[1]
 
 
+def drop_study(folder: Path) -> None:
+    """Removes a study of which nothing was tried."""
+    (folder / _FILE).unlink(missing_ok=True)
+
+
 def _import_optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise UserError(
-            'a sweep needs Optuna: pip install "jaxtune[sweep]" brings it.'
-        ) from None
+        raise UserError('a sweep needs Optuna: pip install "jaxtune[sweep]" brings it.') from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     return optuna

@@ -1,6 +1,6 @@
 """Whether one run is better than another on the same rows, or only by the choice of these."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int
@@ -39,7 +39,7 @@ def difference(first: RowSums, second: RowSums, seed: int = 0) -> Difference:
     """The paired bootstrap and the paired permutation test of two scores.
 
     The interval is that of the percentiles of `scipy.stats.bootstrap`, over rows drawn with
-    replacement, the same for both. For the p-value the two runs are exchanged on each row or not, by
+    replacement, the same for both. For the p-value the two runs are exchanged on some rows, by
     chance: `(1 + #{|d*| >= |d|}) / (1 + #)`, as `scipy.stats.permutation_test` has it.
 
     Args:
@@ -64,7 +64,8 @@ def difference(first: RowSums, second: RowSums, seed: int = 0) -> Difference:
         return (second.of(weights) - first.of(weights)).reshape(drawn.shape[:-1])
 
     batch = max(1, _HELD // n)
-    found = stats.bootstrap(
+    bootstrap: Any = stats.bootstrap  # its annotations know newer names of arguments alone
+    found = bootstrap(
         (np.arange(n),),
         resampled,
         vectorized=True,

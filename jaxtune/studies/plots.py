@@ -36,7 +36,7 @@ def plot_groups(found: Comparison, file: Path) -> None:
             known = [value for value in values if value is not None]
             axes.plot([place] * len(known), known, "o", color="C0", alpha=0.5)
             spread = part.scores.get(split, {}).get(found.metric)
-            if spread is not None and spread.mean is not None and spread.count > 1:
+            if spread is not None and spread.mean is not None and spread.known > 1:
                 axes.errorbar(place, spread.mean, spread.deviation, fmt="_k", capsize=4)
         names = [_ending(part.name) for part in found.groups]
         axes.set_xticks(range(len(names)), names, rotation=30, ha="right")

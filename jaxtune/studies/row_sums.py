@@ -1,9 +1,10 @@
 """Scores as functions of sums over rows, so that they are known of any sample of the rows.
 
-A score of n rows is `f(sum_i s_i)` with some numbers s_i of each row: an accuracy of (1, hit), an F1 of
-(true, found, hits), a correlation of the moments. Sampling rows is weighing the s_i.
+A score of n rows is `f(sum_i s_i)` with some numbers s_i of each row: an accuracy of (1, hit), an
+F1 of (true, found, hits), a correlation of the moments. Sampling rows is weighing the s_i.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ class RowSums(NamedTuple):
 
     @property
     def width(self) -> int:
-        """k."""
+        """K."""
         return self.sums.shape[1]
 
     def widened(self, width: int) -> "RowSums":
@@ -96,7 +97,9 @@ def _single(kept: Kept, metric: str) -> RowSums | None:
         return None
     rows, hits = np.arange(len(labels)), labels == best
     pairs = ((rows, labels), (rows, best), (rows[hits], labels[hits]))
-    return RowSums(_by_class(len(rows), pairs), _macro_occurring if metric == "macro_f1" else _matthews)
+    return RowSums(
+        _by_class(len(rows), pairs), _macro_occurring if metric == "macro_f1" else _matthews
+    )
 
 
 def _sets(kept: Kept, metric: str) -> RowSums | None:
@@ -155,8 +158,8 @@ def _entities(kept: Kept, side: str, prefixed: bool) -> list[set[Any]]:
     """(type, first word, last word) of the entities of each sentence."""
     offsets, found = kept.arrays["offsets"].tolist(), kept.arrays[side].tolist()
     return [
-        set(tags.entities([kept.names[c] for c in found[start:stop]], prefixed))
-        for start, stop in zip(offsets[:-1], offsets[1:], strict=True)
+        set(tags.entities([str(kept.names[c]) for c in found[start:stop]], prefixed))
+        for start, stop in itertools.pairwise(offsets)
     ]
 
 

@@ -22,16 +22,16 @@ _CHANGE_NOTHING = {
 }
 """Settings, of a section or all of it, that the states of frozen layers do not follow from.
 
-What is kept of an example comes from the first batch that has it, so what the batches follow from is
-not among them: the seed, the size and shapes of batches.
+What is kept of an example comes from the first batch that has it, so what the batches follow from
+is not among them: the seed, the size and shapes of batches.
 """
 
 
 class Shared:
     """Keeps the states of frozen layers from trial to trial, where the next one's are the same.
 
-    In training they are the bits that each trial would compute by itself; in evaluation the model is
-    cut in two, which changes scores by no more than rounding.
+    In training they are the bits that each trial would compute by itself; in evaluation the model
+    is cut in two, which changes scores by no more than rounding.
     """
 
     def __init__(self, max_memory_bytes: int) -> None:
@@ -42,7 +42,7 @@ class Shared:
 
     def lend(self, run: Run) -> tuple[Run, Hook | None]:
         """The run with what is kept for it, and the hook that keeps what it computes."""
-        if len(run.tuning.trunks) > 1:  # a later stage freezes what an earlier one has trained
+        if len(run.tuning.trunks) != 1:  # a later stage freezes what an earlier one has trained
             return run, None
         plan = _keeping(run.tuning.trunks[0], run.settings)
         if not plan.depth or run.sharding is not None:
@@ -67,7 +67,9 @@ class Shared:
 
     def _keep(self, key: str, cache: ActivationCache) -> None:
         self._caches[key] = cache
-        while len(self._caches) > 1 and sum(c.num_bytes for c in self._caches.values()) > self._most:
+        while (
+            len(self._caches) > 1 and sum(c.num_bytes for c in self._caches.values()) > self._most
+        ):
             del self._caches[next(iter(self._caches))]
 
 

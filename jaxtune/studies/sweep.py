@@ -21,7 +21,7 @@ from jaxtune.settings import Settings
 from jaxtune.settings.dicts import differences, to_dict, to_json
 from jaxtune.studies import space as spaces
 from jaxtune.studies.groups import Spread, spread
-from jaxtune.studies.ledger import Ledger, Trial
+from jaxtune.studies.ledger import Ledger, Trial, drop_study
 from jaxtune.studies.space import Space
 from jaxtune.studies.trials import PrunedError, Trainer
 from jaxtune.tasks.registry import find_task
@@ -112,7 +112,10 @@ def show(results: dict[str, Any], folder: Path, report: Report) -> None:
     report.table(
         "best",
         [
-            ("trial", f"{results['best']['number']}, validation {metric} {results['best']['score']:.4f}"),
+            (
+                "trial",
+                f"{results['best']['number']}, validation {metric} {results['best']['score']:.4f}",
+            ),
             ("settings", flags),
             ("config", folder / "best.json"),
             ("model", _trial_folder(folder, results["best"]["number"]) / "model"),
@@ -245,7 +248,9 @@ def _claim(folder: Path, plan: Plan) -> None:
     file = folder / "sweep.json"
     if (folder / "config.json").exists():
         raise UserError(f"{folder} holds a run, not a sweep. Use another --workdir.")
-    if not file.exists():
+    tried = folder / "trials"
+    if not file.exists() or not (tried.is_dir() and any(tried.iterdir())):
+        drop_study(folder)
         write_atomic(file, json.dumps(own, indent=2) + "\n")
         return
     changed = differences(read_json_object(file, "Use another --workdir."), own)
@@ -285,7 +290,7 @@ def _seed_rows(seeds: dict[str, Any] | None, metric: str) -> list[tuple[str, str
         found = Spread(**part[metric])
         if found.mean is not None:
             more = "" if found.deviation is None else f" ± {found.deviation:.4f}"
-            rows.append((f"{split} {metric}", f"{found.mean:.4f}{more} over {found.count} seeds"))
+            rows.append((f"{split} {metric}", f"{found.mean:.4f}{more} over {found.known} seeds"))
     return rows
 
 

@@ -13,6 +13,7 @@ from jaxtune.run.train import train_prepared
 from jaxtune.settings import Settings
 from jaxtune.studies.shared import Shared, without_test
 
+
 class PrunedError(Exception):
     """The trial is worse than the others were by then.
 
