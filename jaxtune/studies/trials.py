@@ -102,7 +102,7 @@ class Trainer:
         def act(moment: Moment) -> None:
             value = scores.last[metric]
             place = f"  step {moment.step}/{run.goal.num_steps}"
-            self._report.progress(f"{place}  {metric} {value:.4f}")
+            self._report.line(f"{place}  {metric} {value:.4f}")
             if moment.step == run.goal.num_steps or value != value:
                 return
             judge.report(moment.step // between, value)
