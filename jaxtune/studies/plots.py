@@ -62,7 +62,8 @@ def plot_trials(rows: Sequence[dict[str, Any]], metric: str, file: Path) -> None
             for state, marker in (("complete", "o"), ("pruned", "x")):
                 part = [i for i, row in enumerate(known) if row["state"] == state]
                 xs, ys = [values[i] for i in part], [known[i]["score"] for i in part]
-                axes.plot(xs, ys, marker, color="C0", label=state)
+                if part:
+                    axes.plot(xs, ys, marker, color="C0", label=state)
             numbers = [value for value in values if isinstance(value, float)]
             if len(numbers) == len(values) and min(numbers) > 0 and max(numbers) > 9 * min(numbers):
                 axes.set_xscale("log")

@@ -123,6 +123,18 @@ def test_the_p_value_of_means_is_that_of_scipy():
     assert difference(mean_of(x), mean_of(y)).p_value == pytest.approx(theirs.pvalue, abs=0.02)
 
 
+def test_a_model_may_say_classes_that_the_other_never_does():
+    one, _ = runs(60)
+    logits = np.concatenate([one.arrays["logits"], np.full((60, 1), -9, np.float32)], axis=1)
+    logits[::7, 3] = 9
+    two = one._replace(arrays=dict(one.arrays) | {"logits": logits})
+    sums = [row_sums(kept, "macro_f1") for kept in (one, two)]
+    found = difference(*sums)
+    assert found.scores == pytest.approx([s.of(np.ones((1, 60)))[0] for s in sums])
+    assert found.scores[1] < found.scores[0]
+    assert found.p_value < 0.05
+
+
 def test_equal_runs_do_not_differ():
     one, _ = runs(50)
     sums = row_sums(one, "accuracy")
