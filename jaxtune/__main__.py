@@ -14,6 +14,8 @@ _MODULES = {
     "export": "jaxtune.commands.export",
     "report": "jaxtune.commands.report",
     "push": "jaxtune.commands.push",
+    "compare": "jaxtune.commands.compare",
+    "sweep": "jaxtune.commands.sweep",
 }
 """Where `main(argv, prog)` of each other command is."""
 
@@ -26,6 +28,8 @@ _MEANINGS = {
     "export": "writes a saved model as StableHLO or ONNX, in float32 or int8",
     "report": "makes the report of a finished run anew",
     "push": "sends a model folder to a hub",
+    "compare": "puts finished runs into one table, and tests their differences",
+    "sweep": "looks for the best settings in many short runs",
 }
 
 

@@ -171,14 +171,14 @@ def test_a_name_that_a_section_has_not_is_no_silent_default():
         from_dict(DataSettings, {"max_lenght": 9})
 
 
-def test_no_room_but_that_of_runs_takes_the_settings_whole():
+def test_no_room_below_that_of_runs_takes_the_settings_whole():
     root = Path(jaxtune.__file__).parent
     rooms = {file.relative_to(root).parts[0]: [] for file in root.rglob("*.py")}
     for file in root.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module == "jaxtune.settings":
                 rooms[file.relative_to(root).parts[0]] += [alias.name for alias in node.names]
-    assert {room for room, names in rooms.items() if "Settings" in names} == {"run"}
+    assert {room for room, names in rooms.items() if "Settings" in names} == {"run", "studies"}
     assert "LossSettings" in rooms["tasks"]
 
 

@@ -78,7 +78,7 @@ class Loader:
         self._length = None if "input_ids" in empty else shape[1]
         if plan.keeps:
             sizes = examples.lengths if self._length is None else examples.lengths * shape[1]
-            self.cache = ActivationCache(
+            self.cache = plan.kept or ActivationCache(
                 sizes if self._reads_all else np.ones(len(sizes), np.int64),
                 shape[2:],
                 jax.numpy.dtype(settings.dtype),

@@ -2,6 +2,12 @@
 
 from typing import NamedTuple
 
+from jaxtune.frozen.held_out import HeldStates
+from jaxtune.frozen.store import ActivationCache
+
+ONE_EPOCH = "there is one epoch"
+"""Why a run alone keeps nothing; runs after it may have a use for it."""
+
 
 class TrunkPlan(NamedTuple):
     """What a stage does with the frozen layers below all that it trains.
@@ -10,11 +16,15 @@ class TrunkPlan(NamedTuple):
       depth: so many layers run without dropout, apart from the step; 0 for none.
       keeps: whether their outputs are kept for later epochs.
       reason: why not.
+      kept: of an earlier run of the same trunk on the same batches; None begins with nothing.
+      held: of held-out rows, where a run after this one has a use for them; None keeps none.
     """
 
     depth: int
     keeps: bool = False
     reason: str = ""
+    kept: ActivationCache | None = None
+    held: HeldStates | None = None
 
 
 def plan_trunk(
@@ -47,5 +57,5 @@ def plan_trunk(
     if not enabled:
         return TrunkPlan(depth, reason="config.activation_cache.enabled")
     if not several_epochs:
-        return TrunkPlan(depth, reason="there is one epoch")
+        return TrunkPlan(depth, reason=ONE_EPOCH)
     return TrunkPlan(depth, keeps=True)

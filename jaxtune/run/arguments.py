@@ -105,7 +105,7 @@ def parse(flags: Flags, argv: Sequence[str]) -> tuple[argparse.Namespace, dict[s
       UserError: a flag that the command has not, with the nearest it has; or one without its value.
     """
     parser = flags.parser
-    rest, overrides = _split(argv) if flags.overrides else (argv, {})
+    rest, overrides = split_fields(argv) if flags.overrides else (argv, {})
     try:
         found, unknown = parser.parse_known_args(rest)
     except argparse.ArgumentError as error:
@@ -139,15 +139,19 @@ def make_parser(
     return parser
 
 
-def _split(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The words that override no setting; the overrides by field name."""
+def split_fields(argv: Sequence[str], prefix: str = _PREFIX) -> tuple[list[str], dict[str, str]]:
+    """The words without the prefix; the values of those with it, by field name.
+
+    Raises:
+      UserError: one without its value.
+    """
     rest, overrides = [], {}
     words = iter(argv)
     for word in words:
-        if not word.startswith(_PREFIX):
+        if not word.startswith(prefix):
             rest.append(word)
             continue
-        name, equals, value = word.removeprefix(_PREFIX).partition("=")
+        name, equals, value = word.removeprefix(prefix).partition("=")
         if not equals:
             value = next(words, None)
             if value is None:

@@ -83,7 +83,7 @@ def settings_of(values: dict[str, Any], overrides: Mapping[str, str] = {}) -> Se
     for name, text in overrides.items():
         name = SHORT.get(name, name)
         *parents, last = name.split(".")
-        hint = _find_hint(name)
+        hint = find_hint(name)
         node = values
         for parent in parents:
             node = node.setdefault(parent, {})
@@ -213,8 +213,12 @@ def _fault(path: Path, error: Exception) -> str:
     return f"{place}: found an error in the config file: {type(error).__name__}: {text}"
 
 
-def _find_hint(name: str) -> Any:
-    """The type of a dotted field name."""
+def find_hint(name: str) -> Any:
+    """The type of a dotted field name.
+
+    Raises:
+      UserError: there is no such field; names the nearest.
+    """
     kind: Any = Settings
     so_far = "config"
     for part in name.split("."):

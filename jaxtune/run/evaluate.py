@@ -11,6 +11,7 @@ from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch, Params
 from jaxtune.data.batching.batches import BatchIndex
 from jaxtune.data.batching.layout import Layout
+from jaxtune.frozen.held_out import HeldStates
 from jaxtune.parallel.sharding import Sharding, own_rows, place_batch
 from jaxtune.run.console import Report
 from jaxtune.run.setup import Run
@@ -19,6 +20,7 @@ from jaxtune.training.compiled import Compiled
 from jaxtune.training.prefetch import prefetch
 from jaxtune.training.sharded_step import shard_eval
 from jaxtune.training.step import make_eval_step
+from jaxtune.tuning import injection
 
 Advance = Callable[[int], Any]
 
@@ -136,12 +138,14 @@ class Scorer(NamedTuple):
       report: shows the progress.
       step: the compiled evaluation; on several devices, each has the outputs of all.
       see: is shown the split and its outputs.
+      held: keeps what frozen layers give, where the step stands on that.
     """
 
     run: Run
     report: Report
     step: Compiled
     see: Callable[[str, Any], Any]
+    held: HeldStates | None = None
 
     def __call__(self, params: Params, split: str) -> dict[str, float]:
         """The mean loss and the task's scores, by name.
@@ -151,10 +155,11 @@ class Scorer(NamedTuple):
         """
         run, examples = self.run, self.run.data.examples[split]
         no_holes = jax.tree.map(lambda _: None, params)
+        complete = (lambda batch: batch) if self.held is None else self.held.of(split, params)
         with self.report.bar(f"evaluating {split}", len(examples.lengths)) as update:
             try:
                 means, outputs = predict_all(
-                    lambda batch: self.step(params, no_holes, batch),
+                    lambda batch: self.step(params, no_holes, complete(batch)),
                     examples,
                     run.data.eval_layout,
                     update,
@@ -173,11 +178,13 @@ def _look_away(split: str, outputs: Any) -> None:
 
 def make_scorer(run: Run, report: Report, see: Callable[[str, Any], Any] = _look_away) -> Scorer:
     """The evaluation of a run, whose outputs `see` is shown; nothing is compiled yet."""
-    loss = run.task.loss
-    apply_fn = loss.read(run.tuning.apply_fn)
+    loss, held, whole = run.task.loss, run.tuning.trunks[0].held, run.tuning.apply_fn
+    if held is not None:
+        whole = injection.adapt(run.tuning.strategy, held.upper)
+    apply_fn = loss.read(whole)
     step = make_eval_step(apply_fn, loss.metrics, run.task.output.fetch)
     if run.sharding is None:
-        return Scorer(run, report, Compiled(step), see)
+        return Scorer(run, report, Compiled(step), see, held)
     transform = partial(jax.jit, out_shardings=run.sharding.whole)
     sharded = Compiled(shard_eval(step, run.sharding), transform=transform)
     return Scorer(run, report, sharded, see)

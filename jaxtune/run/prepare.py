@@ -82,7 +82,7 @@ def prepare(
     hooks_of(settings.train.hooks)  # which are refused before anything is read
     scaler_of(settings.optimizer)
     own_loss = loss_of(settings, task)
-    best_metric = _check_metric(task, settings.train.best_metric)
+    best_metric = metric_of(task, settings.train.best_metric)
     source, strategy = _open_model(settings, task)
     task.data.inputs.check_settings(settings.data, source.config, source.path)
     read = _encode(settings, task, source, tables, report)
@@ -129,7 +129,12 @@ def prepare(
     )
 
 
-def _check_metric(task: Task, name: str | None) -> str:
+def metric_of(task: Task, name: str | None) -> str:
+    """The score that chooses the best step: the task's own where none is named.
+
+    Raises:
+      UserError: the task has no such score.
+    """
     known = task.scores.higher_is_better
     if name is None:
         return task.scores.best

@@ -3,7 +3,8 @@
 import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,19 @@ def train(
       UserError: bad input, or a workdir that holds another run.
       InterruptedRunError: a signal came; the checkpoint is written.
     """
+    make = partial(prepare, settings, report, token_cache_dir, tables)
+    return train_prepared(make, settings, workdir, report, hooks, trackers)
+
+
+def train_prepared(
+    make: Callable[[], Run],
+    settings: Settings,
+    workdir: Path,
+    report: Report,
+    hooks: Sequence[Hook] = (),
+    trackers: Sequence[Tracker] = (),
+) -> dict[str, Any]:
+    """As `train`, of a run that `make` prepares once the workdir is held."""
     start = time.perf_counter()
     services.chosen(settings.train.trackers)  # or one is missing
     with contextlib.ExitStack() as stack:
@@ -80,7 +94,7 @@ def train(
         if multihost.is_first():  # which alone writes
             stack.enter_context(hold_workdir(workdir))
         check_workdir(workdir, settings)
-        run = prepare(settings, report, token_cache_dir, tables)
+        run = make()
         _claim(workdir, run, report)
         report.table("jaxtune", summary.start_rows(run, workdir))
         done = finished(run, workdir)

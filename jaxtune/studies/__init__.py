@@ -1,0 +1,1 @@
+"""Several runs together: compared with each other, or sought the best of."""
