@@ -4,9 +4,9 @@ import csv
 import io
 import json
 import os
-import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from jaxtune.core.errors import UserError, nearest
 
@@ -23,9 +23,9 @@ def main(argv: list[str], prog: str = "jaxtune generate") -> None:
     Raises:
       UserError: bad input.
     """
-    from jaxtune.run.arguments import Flags, answer, parse
+    from jaxtune.run.arguments import answer, parse
 
-    flags: Flags = _flags(prog)
+    flags = _flags(prog)
     told = answer(flags, argv)
     if told is not None:
         print(told)
@@ -44,9 +44,7 @@ def main(argv: list[str], prog: str = "jaxtune generate") -> None:
     from jaxtune.training.program_cache import keep_programs
 
     sampling = Sampling(arguments.temperature, arguments.top_p, arguments.top_k)
-    plan = generation.Plan(
-        arguments.max_new_tokens, sampling, arguments.seed, arguments.batch_size
-    )
+    plan = generation.Plan(arguments.max_new_tokens, sampling, arguments.seed, arguments.batch_size)
     generation.check_plan(plan)
     # What is written to the terminal is the text alone, which may go on to another command.
     report = Report() if arguments.output else Report(Console(stderr=True, highlight=False))
@@ -72,7 +70,7 @@ def main(argv: list[str], prog: str = "jaxtune generate") -> None:
     report.line(f"{len(records)} texts: {arguments.output}")
 
 
-def _flags(prog: str):  # noqa: ANN202
+def _flags(prog: str) -> Any:
     """The flags of the command."""
     from jaxtune.run.arguments import Flags, make_parser
 

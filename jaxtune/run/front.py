@@ -1,4 +1,4 @@
-"""Whole runs in Python: train, score, predict, embed and generate in memory, with the commands' numbers."""
+"""Whole runs in Python: train, score, predict, embed, generate, with the commands' numbers."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -107,7 +107,6 @@ class Model(NamedTuple):
         """
         return predictions.embed(self.saved, inputs, pooling, batch_size)
 
-
     def generate(
         self,
         prompts: InMemory | str | Path,
@@ -125,7 +124,8 @@ class Model(NamedTuple):
         text. Warns where prompt and text fill the model's positions.
 
         Args:
-          prompts: a sequence of texts, or rows as `train` takes them; or a file. A string is a path.
+          prompts: a sequence of texts, or rows as `train` takes them; or a file. A string is a
+            path.
           max_new_tokens: the most of each text.
           temperature: the logits are divided by it before a token is drawn; 0 draws none, and takes
             the likeliest.

@@ -132,7 +132,7 @@ def encode_prompts(saved: SavedModel, table: Table) -> Prompts:
         if len(tokens) >= config.max_length:
             raise UserError(
                 f"{where(table, i)}: the prompt has {len(tokens)} tokens, but"
-                f" {saved.pretrained.folder} has {config.max_length} positions, for prompt and text:"
+                f" {saved.pretrained.folder} has {config.max_length} positions for it and its text:"
                 f" expected at most {config.max_length - 1}. Shorten the prompt."
             )
     examples = blocks.make_examples([[tokens] for tokens in ids], tokenizer.pad_token_id)
@@ -198,8 +198,8 @@ def generate_in_memory(
     check_plan(plan)
     if isinstance(inputs, str) and not Path(inputs).expanduser().exists():
         raise UserError(
-            f"there is no file {inputs!r}. A string is the path of a file of prompts: write [prompt]"
-            " for one prompt."
+            f"there is no file {inputs!r}. A string is the path of a file of prompts: write"
+            " [prompt] for one prompt."
         )
     columns = own_columns(saved.task, saved.card)
     table = read_prompts(source_of(saved, inputs), columns)

@@ -3,9 +3,9 @@
     pip install torch==2.13.0 transformers==5.24.0
     python tests/golden/make_generation.py
 
-For two random GPT-2 of `families/`: `prompts`; the tokens of their texts, all in one batch, `free` where
-no token ends a text, and `ended` where `end` does, without that one; and `margin`, the least difference
-of the two largest logits at any token of `free`, to be held against rounding.
+For two random GPT-2 of `families/`: `prompts`; the tokens of their texts, all in one batch, `free`
+where no token ends a text, and `ended` where `end` does, without that one; and `margin`, the least
+difference of the two largest logits at any token of `free`, to be held against rounding.
 """
 
 import json
