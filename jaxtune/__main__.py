@@ -14,9 +14,9 @@ _MODULES = {"predict": "jaxtune.predict", "generate": "jaxtune.commands.generate
 _MEANINGS = {
     "train": "trains a model, or goes on with a run that was interrupted",
     "predict": "labels new data with a saved model",
-    "generate": "writes texts after prompts with a causal language model",
     "evaluate": "scores a saved model on labelled data",
     "lr-find": "looks for a learning rate",
+    "generate": "writes texts after prompts with a causal language model",
 }
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cover import mark_rest
-from scipy.stats import chisquare
+from scipy.stats import chi2_contingency, chisquare
 
 import jaxtune as jt
 from jaxtune.core import paths
@@ -220,6 +220,24 @@ def test_tokens_are_drawn_by_their_filtered_probabilities(temperature, top_p, to
     assert chisquare(counts[expected > 0], n * expected[expected > 0]).pvalue > 1e-3
 
 
+def test_no_draw_depends_on_another():
+    """Rows and positions have keys of their own: of the same logits, 3 tokens each of 4,000 rows."""
+    n, v = 4000, 4
+    logits = jnp.log(jnp.array([0.1, 0.2, 0.3, 0.4]))
+    prompts = batch_of([[1]] * n, 3)
+
+    def apply_fn(params, batch, *, key, train):
+        return jnp.broadcast_to(params, (n, 1, v))
+
+    found = np.array(written(apply_fn, logits, prompts, 8, Sampling(1.0)))
+    assert found.shape == (n, 3)
+    for a, b in (found[:, :2].T, found[:, 1:].T, (found[:-1, 0], found[1:, 0])):
+        counts = np.bincount(a * v + b, minlength=v * v).reshape(v, v)
+        assert chi2_contingency(counts).pvalue > 1e-3
+        expected = np.outer(np.exp(logits), np.exp(logits)).ravel()
+        assert chisquare(counts.ravel(), len(a) * expected / expected.sum()).pvalue > 1e-3
+
+
 @pytest.mark.parametrize(("top_p", "left"), [(0.49, 1), (0.51, 2), (0.75, 2), (0.76, 3), (1.0, 4)])
 def test_the_token_that_reaches_top_p_is_left(top_p, left):
     logits = jnp.log(jnp.array([[0.125, 0.5, 0.125 - 1e-3, 0.25 + 1e-3]]))
@@ -304,6 +322,14 @@ def test_what_cannot_be_followed(saved, fields, parts):
 def test_what_are_no_prompts(saved, prompts):
     with pytest.raises(UserError):
         saved.generate(prompts)
+
+
+def test_weights_that_are_not_finite(saved):
+    pretrained = saved.saved.pretrained
+    damaged = jax.tree.map(lambda x: x * np.nan, pretrained.params)
+    other = saved.saved._replace(pretrained=pretrained._replace(params=damaged))
+    with pytest.raises(UserError, match="outputs that are not finite"):
+        saved._replace(saved=other).generate(["film"], max_new_tokens=6)
 
 
 def test_a_model_for_another_task(tiny_weights):

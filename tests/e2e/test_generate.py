@@ -76,6 +76,7 @@ def test_what_is_typed_wrong(folder, tiny_weights, tmp_path, capsys, argv, parts
     assert not names["output"].exists()
 
 
+@pytest.mark.exhaustive
 def test_an_adapter_folder(folder, tiny_settings, tmp_path):
     """Of a strategy that no model folder can hold."""
     from jaxtune.run.console import Report
