@@ -221,7 +221,7 @@ def test_tokens_are_drawn_by_their_filtered_probabilities(temperature, top_p, to
 
 
 def test_no_draw_depends_on_another():
-    """Rows and positions have keys of their own: 3 tokens of each of 4,000 rows, of equal logits."""
+    """Rows and positions have keys of their own: 3 tokens of each of 4,000 equal rows."""
     n, v = 4000, 4
     logits = jnp.log(jnp.array([0.1, 0.2, 0.3, 0.4]))
     prompts = batch_of([[1]] * n, 3)
