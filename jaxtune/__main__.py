@@ -17,6 +17,7 @@ _MODULES = {
     "compare": "jaxtune.commands.compare",
     "sweep": "jaxtune.commands.sweep",
 }
+_MODULES = {"predict": "jaxtune.predict", "generate": "jaxtune.commands.generate"}
 """Where `main(argv, prog)` of each other command is."""
 
 _MEANINGS = {
@@ -30,6 +31,7 @@ _MEANINGS = {
     "push": "sends a model folder to a hub",
     "compare": "puts finished runs into one table, and tests their differences",
     "sweep": "looks for the best settings in many short runs",
+    "generate": "writes texts after prompts with a causal language model",
 }
 
 

@@ -1,5 +1,6 @@
-"""Whole runs in Python: train, score, predict and embed in memory, with the commands' numbers."""
+"""Whole runs in Python: train, score, predict, embed, generate, with the commands' numbers."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +10,8 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from jaxtune.data.sources.memory import InMemory, from_memory
-from jaxtune.run import predictions
+from jaxtune.models.sampling import Sampling
+from jaxtune.run import generation, predictions
 from jaxtune.run import train as whole
 from jaxtune.run.config import load_config, settings_of
 from jaxtune.run.console import Report
@@ -104,6 +106,45 @@ class Model(NamedTuple):
           UserError: names the row of what is wrong.
         """
         return predictions.embed(self.saved, inputs, pooling, batch_size)
+
+    def generate(
+        self,
+        prompts: InMemory | str | Path,
+        *,
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int | None = None,
+        seed: int = 0,
+        batch_size: int = 16,
+    ) -> list[dict[str, str]]:
+        """What a causal language model writes after each prompt, as `prompt` and `text`, in order.
+
+        A text ends at the token that ends texts, which is not part of it. An empty prompt begins a
+        text. Warns where prompt and text fill the model's positions.
+
+        Args:
+          prompts: a sequence of texts, or rows as `train` takes them; or a file. A string is a
+            path.
+          max_new_tokens: the most of each text.
+          temperature: the logits are divided by it before a token is drawn; 0 draws none, and takes
+            the likeliest.
+          top_p: a token is drawn from the fewest that have so much probability together, the
+            likeliest; 1 takes all.
+          top_k: a token is drawn from so many of the likeliest; None takes all.
+          seed: of what is drawn. A text follows from it, the prompt and the number of its row.
+          batch_size: prompts that are gone on with at once.
+
+        Raises:
+          UserError: a model for another task, a value out of its range, or a prompt that leaves no
+            position; names its row.
+        """
+        sampling = Sampling(temperature, top_p, top_k)
+        plan = generation.Plan(max_new_tokens, sampling, seed, batch_size)
+        records, notes = generation.generate_in_memory(self.saved, prompts, plan)
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
+        return records
 
 
 def load(path: str | Path, *, compute_dtype: str = "float32") -> Model:

@@ -49,7 +49,7 @@ def predict(
     if top_k is not None:
         check_top_k(saved.task, top_k)  # before anything is computed
     task, columns = saved.task, own_columns(saved.task, saved.card)
-    rows = task.data.read_new(_source(saved, inputs), columns, "utf-8")
+    rows = task.data.read_new(source_of(saved, inputs), columns, "utf-8")
     examples, _ = task.data.encode(rows, saved.processor, saved.data, iter)
     _, outputs = outputs_of(saved, examples, batch_size, Report(quiet=True), "rows")
     return [*records_of(task, outputs, examples, saved.pretrained.class_names, rows, top_k)]
@@ -75,7 +75,7 @@ def embed(
     saved: SavedModel, inputs: InMemory | str | Path, pooling: Pooling | None, batch_size: int
 ) -> Any:
     """The states of the last layer, float32, pooled: [n d], or a list of n arrays [t d]."""
-    source, columns = _source(saved, inputs), own_columns(saved.task, saved.card)
+    source, columns = source_of(saved, inputs), own_columns(saved.task, saved.card)
     if saved.task.head == "image":
         rows = saved.task.data.read_new(source, columns, "utf-8")
         examples, _ = saved.task.data.encode(rows, saved.processor, saved.data, iter)
@@ -171,7 +171,7 @@ def own_columns(task: Task, card: Mapping[str, Any]) -> Sequence[str]:
     return card.get("text_columns", ())
 
 
-def _source(saved: SavedModel, inputs: InMemory | str | Path) -> Path | Table:
+def source_of(saved: SavedModel, inputs: InMemory | str | Path) -> Path | Table:
     """The rows to predict on: a path, or a table of rows in memory."""
     if isinstance(inputs, str | Path):
         return Path(inputs).expanduser()

@@ -13,6 +13,7 @@ from jaxtune.core.units import human_seconds
 from jaxtune.io.atomic import write_atomic
 from jaxtune.io.json_files import read_json_object
 from jaxtune.run.console import Report
+from jaxtune.run.own_goals import scored
 from jaxtune.run.prepare import metric_of
 from jaxtune.run.signals import TIME_IS_UP, InterruptedRunError
 from jaxtune.run.train import train
@@ -64,7 +65,7 @@ def sweep(plan: Plan, folder: Path, report: Report, tokens: Path | None = None) 
     """
     start, limit = time.perf_counter(), plan.settings.train.max_seconds
     until = None if limit is None else start + limit
-    task = find_task(plan.settings.task)
+    task = scored(find_task(plan.settings.task), plan.settings.train.scores)
     metric = metric_of(task, plan.settings.train.best_metric)
     maximize = task.scores.higher_is_better[metric]
     with hold_workdir(folder):
@@ -264,7 +265,7 @@ def _claim(folder: Path, plan: Plan) -> None:
 def _results(
     plan: Plan, trials: Sequence[Trial], best: Trial, metric: str, seeds: dict[str, Any] | None
 ) -> dict[str, Any]:
-    task = find_task(plan.settings.task)
+    task = scored(find_task(plan.settings.task), plan.settings.train.scores)
 
     def row(trial: Trial) -> dict[str, Any]:
         values = {

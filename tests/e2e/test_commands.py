@@ -63,7 +63,7 @@ def test_help_of_a_section(told, section, inside, outside):
 def test_help_of_the_rest(told):
     text = told(console.run, "--help")
     assert text == told(console.run, "-h")
-    for name in ("train", "predict", "evaluate", "lr-find"):
+    for name in ("train", "predict", "evaluate", "lr-find", "generate"):
         assert f"jaxtune {name} " in text
     _, settings, listed = told(console.run, "train", "--help").partition("settings, with")
     assert text.endswith(settings + listed)
