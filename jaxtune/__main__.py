@@ -16,8 +16,8 @@ _MODULES = {
     "push": "jaxtune.commands.push",
     "compare": "jaxtune.commands.compare",
     "sweep": "jaxtune.commands.sweep",
+    "generate": "jaxtune.commands.generate",
 }
-_MODULES = {"predict": "jaxtune.predict", "generate": "jaxtune.commands.generate"}
 """Where `main(argv, prog)` of each other command is."""
 
 _MEANINGS = {
