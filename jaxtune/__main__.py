@@ -8,12 +8,13 @@ from jaxtune.core.errors import UserError, nearest
 from jaxtune.run.cli import start_command
 
 _MODES = {"train": "train", "evaluate": "eval", "lr-find": "lr_find"}
-_MODULES = {"predict": "jaxtune.predict"}
+_MODULES = {"predict": "jaxtune.predict", "serve": "jaxtune.commands.serve"}
 """Where `main(argv, prog)` of each other command is."""
 
 _MEANINGS = {
     "train": "trains a model, or goes on with a run that was interrupted",
     "predict": "labels new data with a saved model",
+    "serve": "answers requests over HTTP with a saved model",
     "evaluate": "scores a saved model on labelled data",
     "lr-find": "looks for a learning rate",
 }
