@@ -36,8 +36,8 @@ def bind(host: str, port: int) -> socket.socket:
         found.bind(address)
     except OSError as error:
         raise UserError(
-            f"--host={host} --port={port}: {error.strerror or error}. Choose another; --port=0 takes"
-            " a free one."
+            f"--host={host} --port={port}: {error.strerror or error}. Choose another;"
+            " --port=0 takes a free one."
         ) from None
     return found
 

@@ -1,5 +1,7 @@
 """The few shapes that batches have while a model serves, and what goes into the next of them."""
 
+import bisect
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,6 +10,7 @@ from jaxtune.data.batching.packing import RowShape
 
 _SHORT = (32, 64)  # tokens of the row of a batch that has one
 _USUAL, _WIDER = 128, 4  # tokens of a row, and how much longer the next kind of row is
+_LOOKED_AT = 2  # batches, of whose examples one is filled
 
 
 class Grid(NamedTuple):
@@ -70,10 +73,10 @@ def grid_of_images(most: int) -> Grid:
 
 
 def fill(lengths: Sequence[int], grid: Grid) -> Filled:
-    """The next batch of what is waiting: the first example, and of those after it what fits.
+    """The next batch of what is waiting: of the first examples those that fill it best.
 
-    An example goes into the fullest row that has room for it. One that has none waits for a later
-    batch, and is the first one in time.
+    Each row begins with the first one that is left, so that none waits for ever, and goes on with
+    the longest of the others that it has room for. Only as many are looked at as two batches hold.
 
     Args:
       lengths: tokens of each example that is waiting, at least one, in the order of their coming.
@@ -81,22 +84,19 @@ def fill(lengths: Sequence[int], grid: Grid) -> Filled:
     """
     length = next(length for length in grid.lengths if length >= lengths[0])
     most, slots = grid.rows(length), grid.slots(length)
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for i, tokens in enumerate(lengths):
-        fitting = [row for row, left in enumerate(room) if left >= tokens]
-        if fitting:
-            row = min(fitting, key=room.__getitem__)
-        elif len(rows) < most and tokens <= length:
-            row = len(rows)
-            rows.append([])
-            room.append(length)
-        elif len(rows) == most and not any(room):
-            break
-        else:
-            continue
-        rows[row].append(i)
-        room[row] = room[row] - tokens if len(rows[row]) < slots else 0
+    left = {i: lengths[i] for i in _window(lengths, length, _LOOKED_AT * most * length)}
+    by_length = sorted((tokens, i) for i, tokens in left.items())
+    rows: list[tuple[int, ...]] = []
+    while left and len(rows) < most:
+        row, room = [], length
+        place = bisect.bisect_left(by_length, (left[next(iter(left))], next(iter(left))))
+        while place >= 0 and len(row) < slots:
+            tokens, i = by_length.pop(place)
+            row.append(i)
+            room -= tokens
+            del left[i]
+            place = bisect.bisect_right(by_length, (room, len(lengths))) - 1
+        rows.append(tuple(row))
     used = max(sum(lengths[i] for i in row) for row in rows)
     crowd = max(map(len, rows))
     shape = next(
@@ -104,7 +104,14 @@ def fill(lengths: Sequence[int], grid: Grid) -> Filled:
         for shape in grid.shapes
         if shape.rows >= len(rows) and shape.length >= used and grid.slots(shape.length) >= crowd
     )
-    return Filled(shape, (*map(tuple, rows), *[()] * (shape.rows - len(rows))))
+    return Filled(shape, (*rows, *[()] * (shape.rows - len(rows))))
+
+
+def _window(lengths: Sequence[int], longest: int, tokens: int) -> list[int]:
+    """The first examples that fit a row, of so many tokens in all."""
+    fitting = [i for i, length in enumerate(lengths) if length <= longest]
+    sums = itertools.accumulate(lengths[i] for i in fitting)
+    return [i for i, total in zip(fitting, sums, strict=True) if total <= tokens]
 
 
 def _doubled(most: int) -> list[int]:

@@ -133,4 +133,4 @@ def decode_all(examples: ImageExamples) -> DecodedImages:
       UserError: names the image of what is wrong.
     """
     index = BatchIndex(np.arange(len(examples.images)), 1)
-    return DecodedImages(examples.collate(index, len(examples.images))["pixel_values"])
+    return DecodedImages([*examples.collate(index, len(examples.images))["pixel_values"]])
