@@ -76,16 +76,17 @@ def main(argv: list[str], prog: str = "jaxtune serve") -> None:
 
     report = Report()
     keep_programs(report.line)
-    bound = bind(arguments.host, arguments.port)
-    saved = open_saved(arguments.model, arguments.compute_dtype, max_length=arguments.max_length)
-    check_head(saved.pretrained)
-    megabytes = arguments.max_megabytes or _MEGABYTES.get(saved.task.head, _MEGABYTES_OF_TEXTS)
-    limits = Limits(
-        int(megabytes * 1e6), arguments.max_rows, arguments.max_queue, arguments.timeout
-    )
-    name = "/".join(PurePath(arguments.model).parts[-2:])
-    for note in saved.processor.notes:
-        report.line(note)
-    report.line(f"serving {name} ({saved.task.name}) at {address_of(bound)}")
-    serve(Service(Served(saved), name, limits), bound, arguments.timeout)
+    with bind(arguments.host, arguments.port) as bound:
+        folder, dtype = arguments.model, arguments.compute_dtype
+        saved = open_saved(folder, dtype, max_length=arguments.max_length)
+        check_head(saved.pretrained)
+        megabytes = arguments.max_megabytes or _MEGABYTES.get(saved.task.head, _MEGABYTES_OF_TEXTS)
+        limits = Limits(
+            int(megabytes * 1e6), arguments.max_rows, arguments.max_queue, arguments.timeout
+        )
+        name = "/".join(PurePath(folder).parts[-2:])
+        for note in saved.processor.notes:
+            report.line(note)
+        report.line(f"serving {name} ({saved.task.name}) at {address_of(bound)}")
+        serve(Service(Served(saved), name, limits), bound, arguments.timeout)
     report.line("stopped")

@@ -190,8 +190,8 @@ async def _uploads(request: Request, body: bytes, limits: Limits) -> list[Upload
         form = await parser.parse()
     except MultiPartException as error:
         raise RefusedError(400, f"the form cannot be read: {error.message}") from None
-    found = []
-    for _, value in form.multi_items():
-        if isinstance(value, UploadFile):
-            found.append(Upload(value.filename or "", await value.read()))
-    return found
+    try:
+        files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        return [Upload(file.filename or "", await file.read()) for file in files]
+    finally:
+        await form.close()

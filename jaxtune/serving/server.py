@@ -26,6 +26,7 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
       UserError: there is no such address, or another program has it.
     """
+    found = None
     try:
         family, kind, *_, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -35,6 +36,8 @@ def bind(host: str, port: int) -> socket.socket:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
     except OSError as error:
+        if found is not None:
+            found.close()
         raise UserError(
             f"--host={host} --port={port}: {error.strerror or error}. Choose another;"
             " --port=0 takes a free one."

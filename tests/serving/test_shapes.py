@@ -27,7 +27,8 @@ def test_every_batch_has_a_shape_that_is_known(longest):
         fitting = [
             other
             for other in grid.shapes
-            if other.length >= longest_row and grid.slots(other.length) >= crowd
+            if other.length >= longest_row
+            and grid.slots(other.length) >= crowd
             and other.rows >= sum(map(bool, rows))
         ]
         assert shape.rows * shape.length == min(s.rows * s.length for s in fitting)
