@@ -34,14 +34,14 @@ class Asked(NamedTuple):
     """What the inputs of a model are.
 
     Attributes:
-      kind: of the inputs; `texts` where they may be pairs too.
+      kind: of the inputs.
       columns: what the model was trained on, the names under which its inputs come.
-      is_known: whether its card says so; else they may be single texts and pairs.
+      may_be_pairs: whether single texts may be pairs as well, as nothing says what it was.
     """
 
     kind: Kind
     columns: tuple[str, ...]
-    is_known: bool
+    may_be_pairs: bool
 
 
 _HEADS: Mapping[str, Kind] = {"image": "images", "token": "words", "span": "questions"}
@@ -59,7 +59,8 @@ def asked_of(saved: SavedModel) -> Asked:
     own = tuple(own_columns(saved.task, saved.card))
     kind: Kind = _HEADS.get(saved.task.head, "pairs" if len(own) == 2 else "texts")
     is_known = len(own) == len(_COLUMNS[kind])
-    return Asked(kind, own if is_known else _COLUMNS[kind], is_known)
+    columns = own if is_known else _COLUMNS[kind]
+    return Asked(kind, columns, kind == "texts" and not is_known)
 
 
 def read_inputs(task: Task, asked: Asked, inputs: Sequence[Any]) -> Rows:
@@ -113,20 +114,20 @@ def _texts(place: Table, i: int, value: Any, asked: Asked) -> tuple[Any, ...]:
         values = tuple(value)
     elif isinstance(value, dict) and all(name in value for name in asked.columns):
         values = tuple(value[name] for name in asked.columns)
-        if not asked.is_known and generic[1] in value:
+        if asked.may_be_pairs and generic[1] in value:
             values = tuple(value[name] for name in generic)
     elif isinstance(value, dict) and generic[0] in value:
         values = tuple(value[name] for name in generic if name in value)
     else:
         values = ()
-    fits = len(values) == len(asked.columns) or (values and not asked.is_known)
+    fits = len(values) == len(asked.columns) or (values and asked.may_be_pairs)
     if fits and all(text is None or isinstance(text, str) for text in values):
         return values
     if asked.kind == "pairs":
         names = " and ".join(map(repr, asked.columns))
         expected = f"two texts, as a list or under the names {names}"
     else:
-        pairs = "" if asked.is_known else ", or a list of two"
+        pairs = ", or a list of two" if asked.may_be_pairs else ""
         expected = f"a text, or a mapping that has one under the name {asked.columns[0]!r}{pairs}"
     raise bad_row(place, i, f"found {_shown(value)}, but expected {expected}.")
 

@@ -87,7 +87,7 @@ class Service:
             "sha256": saved.pretrained.sha256,
             "version": __version__,
             "task": saved.task.name,
-            "inputs": asked.kind if asked.is_known else f"{asked.kind} or pairs",
+            "inputs": "texts or pairs" if asked.may_be_pairs else asked.kind,
             "columns": asked.columns,
         }
         return reply(told, 200 if self.state == "ready" else 503)

@@ -1,4 +1,4 @@
-"""The queue: what waits is taken together, in few batches, and each request gets its own outputs."""
+"""The queue: what waits is taken together, and each request gets its own outputs."""
 
 import threading
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait

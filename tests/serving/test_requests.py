@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import json
 import threading
 
 import pytest
@@ -10,7 +11,10 @@ from PIL import Image
 from serving_client import LIMITS, ask, serving, wait_for
 
 from jaxtune import __version__
+from jaxtune.run.saved import open_saved
 from jaxtune.serving import bodies
+from jaxtune.serving.served import Served
+from jaxtune.serving.service import Service
 
 JSON = {"Content-Type": "application/json"}
 TWO = {"text": "the cat", "text_pair": "a dog"}
@@ -202,6 +206,16 @@ def test_too_many_bodies_at_once_are_refused():
         one.more(100)
 
 
+@pytest.mark.parametrize(
+    ("task", "inputs"), [("question_answering", "questions"), ("token_classification", "words")]
+)
+def test_health_names_the_inputs(tiny_weights, task, inputs):
+    saved = open_saved(tiny_weights(task, "bert", 1), doc_stride=8)
+    found = Service(Served(saved), "a", LIMITS).health()
+    assert found.status_code == 503
+    assert json.loads(found.body)["inputs"] == inputs
+
+
 def png(width):
     stream = io.BytesIO()
     Image.new("RGB", (width, 12), (200, 10, 90)).save(stream, "png")
@@ -242,7 +256,8 @@ def test_images_in_base64_and_as_files(tiny_weights, tmp_path):
 
 def test_a_slow_body_is_not_waited_for():
     class Slow:
-        headers: dict = {}
+        def __init__(self):
+            self.headers = {}
 
         async def stream(self):
             yield b"{"
