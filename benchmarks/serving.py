@@ -8,15 +8,17 @@ has a connection, sends one text, waits for the answer and sends the next, until
 have been answered. All servers run in turn, `--rounds` times; one idles while another is asked.
 Without `--torch`, a Python with what peers/pipeline_server.py names, jaxtune runs alone.
 
-Columns: requests/s and milliseconds of the median and the 99th percentile over all requests, as
-medians over rounds; how many had another answer than 200, or none; and of the classes, how many
-differ from those of the first server.
+Columns: requests/s, and milliseconds of the median and the 99th percentile over all requests, as
+medians over rounds; milliseconds of all cores that the server takes for a request, which another
+program's load changes less; how many requests had another answer than 200, or none; and how many
+classes are not those of the first server.
 """
 
 import argparse
 import asyncio
 import csv
 import json
+import math
 import os
 import socket
 import statistics
@@ -41,12 +43,23 @@ class Round(NamedTuple):
       lost: requests without a good answer.
       labels: of each text; empty where there is none.
       wall: seconds for all.
+      cpu: seconds of all cores that the server has taken; NaN where the system does not tell.
     """
 
     seconds: list[float]
     lost: int
     labels: list[str]
     wall: float
+    cpu: float = math.nan
+
+
+def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
+    """What a process has taken of all cores so far."""
+    file = Path(f"/proc/{process.pid}/stat")
+    if not file.exists():
+        return math.nan
+    fields = file.read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def commands(arguments: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
@@ -147,24 +160,26 @@ def main() -> None:
     found: dict[str, list[Round]] = {name: [] for name in servers}
     try:
         for _ in range(arguments.rounds):
-            for name, (_, port) in servers.items():
-                found[name].append(asyncio.run(drive(port, texts, arguments.clients)))
+            for name, (process, port) in servers.items():
+                before = cpu_seconds(process)
+                one = asyncio.run(drive(port, texts, arguments.clients))
+                found[name].append(one._replace(cpu=cpu_seconds(process) - before))
     finally:
         for process, _ in servers.values():
             process.terminate()
             process.wait()
     reference = next(iter(found.values()))[0].labels
-    print(
-        "| Server | requests/s | p50, ms | p99, ms | lost | other classes |\n|---|---|---|---|---|---|"
-    )
+    print("| Server | requests/s | p50, ms | p99, ms | CPU, ms | lost | other classes |")
+    print("|---|---|---|---|---|---|---|")
     for name, rounds in found.items():
         rates = [len(one.seconds) / one.wall for one in rounds]
         cuts = [statistics.quantiles(one.seconds, n=100) for one in rounds]
         half, last = (1e3 * statistics.median(cut[i] for cut in cuts) for i in (49, 98))
         others = sum(a != b for a, b in zip(reference, rounds[0].labels, strict=True))
+        cpu = 1e3 * statistics.median(one.cpu / len(one.labels) for one in rounds)
         lost = sum(one.lost for one in rounds)
         spread = f"{statistics.median(rates):.1f} ({min(rates):.1f} to {max(rates):.1f})"
-        print(f"| {name} | {spread} | {half:.0f} | {last:.0f} | {lost} | {others} |")
+        print(f"| {name} | {spread} | {half:.0f} | {last:.0f} | {cpu:.1f} | {lost} | {others} |")
 
 
 if __name__ == "__main__":

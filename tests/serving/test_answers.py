@@ -15,7 +15,7 @@ TASKS = (
     *("classification", "multi_label", "regression", "token_classification"),
     *("question_answering", "masked_lm", "causal_lm", "image_classification"),
 )
-KEPT = ("classification", "question_answering", "masked_lm", "image_classification")
+KEPT = ("question_answering", "image_classification")
 FAMILIES = {"causal_lm": "gpt2", "image_classification": "vit"}
 
 
