@@ -14,9 +14,9 @@ _MODULES = {"predict": "jaxtune.predict", "serve": "jaxtune.commands.serve"}
 _MEANINGS = {
     "train": "trains a model, or goes on with a run that was interrupted",
     "predict": "labels new data with a saved model",
-    "serve": "answers requests over HTTP with a saved model",
     "evaluate": "scores a saved model on labelled data",
     "lr-find": "looks for a learning rate",
+    "serve": "answers requests over HTTP with a saved model",
 }
 
 

@@ -129,7 +129,7 @@ class Service:
     async def _records(self, request: Request) -> list[dict[str, Any]]:
         """A record for each input of a request."""
         if self.state != "ready":
-            raise busy(f"the model is {self.state}: ask again later.", _STARTING)
+            raise busy(_NOT_READY[self.state], _STARTING)
         top_k = self._top_k(request)
         encoded, deadline = await self._encoded(request)
         try:
@@ -194,6 +194,11 @@ class Service:
 
 
 _STARTING = 5  # seconds
+_NOT_READY = {
+    "starting": "the model is starting: ask again later.",
+    "stopping": "this server is stopping.",
+    "failed": "the model could not be started; the log of the server has more.",
+}
 _DIGITS = 10
 _FAILED = "the server failed at this request; its log has more."
 _DAMAGED = "the model gives outputs that are not finite: its weights are damaged."

@@ -123,11 +123,13 @@ def test_slow_clients_hold_nobody_up_and_the_end_loses_no_request(start, signum)
 
     with ThreadPoolExecutor(16) as pool:
         waiting = [pool.submit(client) for _ in range(16)]
-        wait_for(lambda: len(sent) > 50)
-        assert all(cut_off(client) for client in slow)
-        asked = time.monotonic()
-        status, seconds, written = server.end(signum)
-        stop.set()
+        try:
+            wait_for(lambda: len(sent) > 50)
+            assert all(cut_off(client) for client in slow)
+            asked = time.monotonic()
+            status, seconds, written = server.end(signum)
+        finally:
+            stop.set()
         for thread in waiting:
             thread.result(60)
     assert status == 0, written

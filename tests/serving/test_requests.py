@@ -267,3 +267,19 @@ def test_a_slow_body_is_not_waited_for():
     with bodies.Room(100).held() as held, pytest.raises(bodies.RefusedError) as error:
         asyncio.run(bodies.read_body(Slow(), limits, held))
     assert error.value.status == 408
+
+
+def test_a_model_that_cannot_be_warmed_up_is_never_ready(tiny_weights):
+    def change(served):
+        def broken():
+            raise MemoryError("no memory")
+            yield
+
+        served.warm_up = broken
+
+    with serving(tiny_weights("classification", "bert", 1), wait=False, change=change) as client:
+        wait_for(lambda: client.service.failure is not None)  # which ends the command
+        assert isinstance(client.service.failure, MemoryError)
+        health = client.get("/health")
+        assert (health.status_code, health.json()["status"]) == (503, "failed")
+        assert "the model is failed" not in told(ask(client, "a"), 503)
