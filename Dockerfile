@@ -1,5 +1,5 @@
 # Serves the model folder that is mounted at /model. Not built anywhere yet.
-#   docker build -f docs/Dockerfile -t jaxtune-serve .
+#   docker build -t jaxtune-serve .
 #   docker run -p 8000:8000 -v "$PWD/runs/mine/model:/model:ro" jaxtune-serve
 FROM python:3.12-slim
 WORKDIR /app
