@@ -17,6 +17,7 @@ _MODULES = {
     "compare": "jaxtune.commands.compare",
     "sweep": "jaxtune.commands.sweep",
     "generate": "jaxtune.commands.generate",
+    "serve": "jaxtune.commands.serve",
 }
 """Where `main(argv, prog)` of each other command is."""
 
@@ -32,6 +33,7 @@ _MEANINGS = {
     "compare": "puts finished runs into one table, and tests their differences",
     "sweep": "looks for the best settings in many short runs",
     "generate": "writes texts after prompts with a causal language model",
+    "serve": "answers requests over HTTP with a saved model",
 }
 
 

@@ -61,7 +61,7 @@ def predict_all(
         for name, mean in means.items():
             sums[name] = sums.get(name, 0.0) + np.array(mean, np.float64)
         if values is not None:
-            for i, output in _by_example(index, values, lengths, per_token):
+            for i, output in by_example(index, values, lengths, per_token):
                 if outputs is None:
                     outputs = _room(len(lengths), output, per_token)
                 outputs[i] = output
@@ -98,10 +98,17 @@ def _batches(
         yield index, place_batch(sharding, layout.collate(examples, index, rows=rows))
 
 
-def _by_example(
+def by_example(
     index: BatchIndex, values: np.ndarray, lengths: np.ndarray, per_token: bool
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Each example of a batch with its part of the outputs."""
+    """Each example of a batch with its part of the outputs.
+
+    Args:
+      index: of the batch.
+      values: outputs of the batch, [b ...], [b s ...] or, of tokens, [b t ...].
+      lengths: tokens of each example of the data.
+      per_token: whether the outputs are of tokens.
+    """
     for i, _, row, slot, start, stop in index.spans(lengths):
         if per_token:
             yield i, values[row, start:stop]

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,12 @@ def lr_find(
     found = suggest(rates[: len(losses)], losses)
     results = _results(run, rates[: len(losses)], losses, found)
     files = workdir / "lr_find.png", workdir / "lr_find.json"
-    write_atomic(files[0], _plot(results))
+    plot: Path | str = 'none, as matplotlib is absent: pip install "jaxtune[report]" brings it'
+    if find_spec("matplotlib") is not None:
+        plot = files[0]
+        write_atomic(plot, _plot(results))
     write_atomic(files[1], json.dumps(results, indent=2, allow_nan=False) + "\n")
-    report.table("learning rate", _rows(results, found, count, files))
+    report.table("learning rate", _rows(results, found, count, (plot, files[1])))
     return results
 
 
@@ -125,7 +129,7 @@ def _results(run: Run, rates: np.ndarray, losses: np.ndarray, found: Suggestion)
 
 
 def _rows(
-    results: dict[str, Any], found: Suggestion, count: int, files: tuple[Path, Path]
+    results: dict[str, Any], found: Suggestion, count: int, files: tuple[Path | str, Path]
 ) -> list[tuple[str, Any]]:
     steps = len(results["rates"])
     if steps == count:

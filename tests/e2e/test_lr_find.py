@@ -119,11 +119,15 @@ def test_a_file_in_the_place_of_the_workdir(config, tmp_path, capsys):
     assert "Use another --workdir" in capsys.readouterr().err
 
 
-def test_a_loss_that_never_falls(config, tmp_path, capsys):
+def test_a_loss_that_never_falls_and_no_matplotlib(config, tmp_path, capsys, monkeypatch):
     """The head alone is trained, by steps of a norm that changes nothing."""
+    monkeypatch.setattr("jaxtune.run.lr_find.find_spec", lambda name: None)
     more = ["--config.optimizer.name=sgd", "--config.optimizer.clip_norm=1e-9", HEAD]
     found = sweep(config, tmp_path / "run", *more, "--config.train.num_steps=40")
     assert found["suggestion"] is None
     assert found["minimum"] is None
     assert "never fell" in found["reason"]
-    assert "none: the loss never fell" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "none: the loss never fell" in shown
+    assert 'plot none, as matplotlib is absent: pip install "jaxtune[report]"' in shown
+    assert not (tmp_path / "run" / "lr_find.png").exists()

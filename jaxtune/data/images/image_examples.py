@@ -102,3 +102,35 @@ class ImageExamples(NamedTuple):
     def __repr__(self) -> str:
         """The number, not the contents."""
         return f"ImageExamples({len(self.images)} images)"
+
+
+class DecodedImages(NamedTuple):
+    """n unlabelled images as the model takes them, in memory.
+
+    Attributes:
+      pixels: of each.
+    """
+
+    pixels: Sequence[Float32[np.ndarray, "h w c"]]
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " n"]:
+        """As of `ImageExamples`."""
+        return np.ones(len(self.pixels), np.int64)
+
+    def collate(self, index: BatchIndex, batch_size: int) -> Fields:
+        """As of `ImageExamples`, in evaluation."""
+        own = [self.pixels[int(i)] for i in index.indices]
+        pixels = np.zeros((batch_size, *self.pixels[0].shape), np.float32)
+        pixels[: len(own)] = own
+        return {"pixel_values": pixels} | labels_and_weight(None, index.indices, batch_size)
+
+
+def decode_all(examples: ImageExamples) -> DecodedImages:
+    """All images, as an evaluation takes them.
+
+    Raises:
+      UserError: names the image of what is wrong.
+    """
+    index = BatchIndex(np.arange(len(examples.images)), 1)
+    return DecodedImages([*examples.collate(index, len(examples.images))["pixel_values"]])

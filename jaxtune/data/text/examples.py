@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxtune.data.batching.batches import BatchIndex
+from jaxtune.data.ragged import offsets_of
 from jaxtune.data.sources.class_sets import ClassSets
 from jaxtune.data.text.tokens import Tokens
 
@@ -158,6 +159,23 @@ class Examples(NamedTuple):
     def __repr__(self) -> str:
         """Sizes, not contents."""
         return f"Examples({len(self.lengths)} examples, {len(self.tokens.input_ids)} tokens)"
+
+
+def joined(parts: Sequence[tuple[Examples, int]]) -> Examples:
+    """Some examples as they go into a batch of an evaluation, whatever data each of them is of.
+
+    Args:
+      parts: data and the index of an example in it, at least one; all of the same kind.
+
+    Returns:
+      These examples in their order, which no transform changes any more, without `info`.
+    """
+    fields = [examples._example(i, None) for examples, i in parts]
+    flat = {name: np.concatenate([own[name] for own in fields]) for name in fields[0]}
+    offsets = offsets_of(np.array([len(own["input_ids"]) for own in fields], np.int64))
+    pad = parts[0][0].tokens.pad_token_id
+    tokens = Tokens(flat["input_ids"], flat["token_type_ids"], offsets, pad)
+    return Examples(tokens, flat.get("labels"), flat.get("weights"))
 
 
 def name_rows(indices: Int[np.ndarray, " b"], batch_size: int) -> Fields:

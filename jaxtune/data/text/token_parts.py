@@ -65,7 +65,8 @@ def parts(
       track: wraps the iteration over chunks, to show progress.
     """
     ways = look_ups(tokenizer)
-    look_up, frame = next(ways), None
+    # A lexicon that has to prove itself on all rows saves nothing.
+    look_up, frame = None if len(rows) <= _COMPARED else next(ways), None
     for start in track(range(0, len(rows), CHUNK)):
         chunk = [rows[i] for i in range(start, min(start + CHUNK, len(rows)))]
         some = chunk[:: -(-len(chunk) // _COMPARED)]
