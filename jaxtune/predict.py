@@ -8,7 +8,15 @@ from jaxtune.core.errors import UserError, nearest
 from jaxtune.run.cli import start_command, token_folder
 
 _OUTPUTS = (".jsonl", ".csv")
-_FLAGS = ("text_columns", "encoding", "batch_size", "max_length", "compute_dtype", "top_k")
+_FLAGS = (
+    "text_columns",
+    "columns",
+    "encoding",
+    "batch_size",
+    "max_length",
+    "compute_dtype",
+    "top_k",
+)
 """The flags that records follow from."""
 
 
@@ -46,6 +54,7 @@ def main(argv: list[str], prog: str = "python -m jaxtune.predict") -> None:
     # The heavy imports wait until the arguments have been found good.
     from jaxtune.core.units import human_seconds
     from jaxtune.run import predictions
+    from jaxtune.run.beside import keep_columns
     from jaxtune.run.console import Report
     from jaxtune.run.predict_file import Job, compact, digest_of, predict_file
     from jaxtune.run.saved import open_saved, saved_task
@@ -60,7 +69,9 @@ def main(argv: list[str], prog: str = "python -m jaxtune.predict") -> None:
         check_top_k(task, arguments.top_k)
     own = predictions.own_columns(task, card)
     names = arguments.text_columns.split(",") if arguments.text_columns else own
-    rows = compact(keeping(task, kept).data.read_new(source, names, arguments.encoding))
+    rows = keeping(task, kept).data.read_new(source, names, arguments.encoding)
+    beside = keep_columns(rows, arguments.columns, output)
+    rows = compact(rows._replace(columns=None))
     saved = open_saved(folder, arguments.compute_dtype, max_length=arguments.max_length)
     start = time.perf_counter()
     task = keeping(saved.task, kept)
@@ -68,11 +79,13 @@ def main(argv: list[str], prog: str = "python -m jaxtune.predict") -> None:
         report.line(note)
     flags = {name: getattr(arguments, name) for name in _FLAGS}
     digest = digest_of(saved, source, flags)
-    job = Job(output, arguments.batch_size, arguments.top_k)
+    job = Job(output, arguments.batch_size, arguments.top_k, beside)
     done = predict_file(saved, task, rows, job, report, digest)
     seconds = human_seconds(time.perf_counter() - start)
     before = f", {done} of them by an earlier start" if done else ""
-    report.line(f"{len(rows.inputs)} predictions in {seconds}{before}: {output}")
+    bad = sum(map(bool, rows.reasons or ()))
+    empty = f", {bad} of them empty for a `reason` beside it" if bad else ""
+    report.line(f"{len(rows.inputs)} predictions in {seconds}{before}{empty}: {output}")
 
 
 if __name__ == "__main__":

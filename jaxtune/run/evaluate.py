@@ -145,6 +145,14 @@ class Scorer(NamedTuple):
         """The mean loss and the task's scores, by name.
 
         Raises:
+          NonFiniteError: as `outputs`.
+        """
+        return self.outputs(params, split)[0]
+
+    def outputs(self, params: Params, split: str) -> tuple[dict[str, float], Any]:
+        """The scores, and the outputs of all examples.
+
+        Raises:
           NonFiniteError: as `predict_all`; names the split.
         """
         run, examples = self.run, self.run.data.examples[split]
@@ -161,7 +169,7 @@ class Scorer(NamedTuple):
                 )
             except NonFiniteError as error:
                 raise NonFiniteError(f"{split}: {error}") from None
-        return all_scores(run.task, means, outputs, examples)
+        return all_scores(run.task, means, outputs, examples), outputs
 
 
 def make_scorer(run: Run, report: Report) -> Scorer:

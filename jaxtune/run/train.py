@@ -19,6 +19,7 @@ from jaxtune.io.atomic import write_atomic
 from jaxtune.io.json_files import read_json_object
 from jaxtune.parallel import multihost
 from jaxtune.run import signals, stages, summary
+from jaxtune.run.calibrate import BestOutputs, calibration_fields
 from jaxtune.run.checkpoint import Checkpoints, DamagedCheckpointError, newest_step
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import make_scorer
@@ -32,6 +33,7 @@ from jaxtune.run.trackers import JsonLines, Tracker
 from jaxtune.run.workdir import check_workdir, claim_workdir, hold_workdir, kept_settings
 from jaxtune.settings import Settings
 from jaxtune.settings.dicts import to_dict, to_json
+from jaxtune.tasks.calibration import Calibration
 
 _CARD = (
     *("text_columns", "image_column", "label_column", "label_columns", "max_length"),
@@ -99,19 +101,22 @@ def _train(
     summary.show_groups(run, report)
     cost = summary.Cost(run, report)
     scorer = make_scorer(run, report)
+    best = BestOutputs(run, scorer)
     seconds = run.settings.train.max_seconds
     until = None if seconds is None else start + seconds
-    around = Around(trackers, (*hooks, cost.hook), until)
-    fitted, params = _fit(run, workdir, report, scorer, around)
+    around = Around(trackers, (best.hook, *hooks, cost.hook), until)
+    fitted, params = _fit(run, workdir, report, best, around)
     progress = fitted.last.progress
     scores = {"validation": dict(progress.best_scores)}
     if "test" in run.data.examples:
         scores["test"] = scorer(params, "test")
+    calibration = best.calibration(params, progress.best_step)
     cost.finish()
     params = multihost.on_host(params)
     if multihost.is_first():
-        adapter_folder.write(workdir, product_of(run), params, _card(run), report.line)
+        adapter_folder.write(workdir, product_of(run), params, _card(run, calibration), report.line)
     results = summary.results(run, fitted, scores, scorer.step, time.perf_counter() - start)
+    results |= calibration_fields(calibration)
     if multihost.is_first():
         write_atomic(workdir / "results.json", json.dumps(results, indent=2) + "\n")
         report.table("done", summary.end_rows(results, workdir))
@@ -229,11 +234,13 @@ def product_of(run: Run) -> Product:
     )
 
 
-def _card(run: Run) -> dict[str, Any]:
+def _card(run: Run, calibration: Calibration | None) -> dict[str, Any]:
     data = to_dict(run.settings.data)
+    temperature = None if calibration is None else calibration.temperature
     return {
         "task": run.task.name,
         **{name: data[name] for name in _CARD},
         "base_model": run.settings.model.path,
         "base_sha256": run.settings.model.sha256,
+        **({} if temperature is None else {"temperature": temperature}),
     }

@@ -118,7 +118,7 @@ def _text_lines(text: str, reading: Reading) -> Table:
     records = enumerate(lines_of(text), start=1)
     if not is_encodable(text):
         records = sound_texts(records, reading.path, reading.settings.encoding)
-    good, skipped = sift(records, reading.settings.on_bad_row)
+    good, skipped = sift(records, reading.on_bad_row, "")
     name = next(iter(reading.required), "text")
     lines = [line for line, _ in good]
     table = Table({name: [value for _, value in good]}, reading.path, lines, {}, skipped=skipped)
