@@ -6,7 +6,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from jaxtune.core.errors import UserError, nearest
 from jaxtune.data.sources.new_rows import SourceColumns
@@ -100,6 +100,14 @@ class Beside:
                 row = {name: _jsonable(v) for name, v in zip(columns, values, strict=True)}
                 self._stream.write(json.dumps(row) + "\n")
             self._stream.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Its file goes."""
+        if self._stream is not None:
+            self._stream.close()
 
     def rows(self, start: int) -> Iterator[Record]:
         """Those of the rows from `start` on, without an end where there are no columns."""

@@ -103,7 +103,7 @@ def read_new(
             found.append(_image(table, i, names[0], value, limit))
         except UserError as error:
             found.append(_stand_in(where(table, i)))
-            bad[i] = table.skipped.kept.get(table.rows[i], str(error))
+            bad[i] = table.skipped.kept.get(i, str(error))
     rows = _checked(found, table.source, bad, check_all)
     return rows._replace(columns=source_columns(table))
 

@@ -36,7 +36,7 @@ class Skipped(NamedTuple):
     Attributes:
       number: of those that were left out.
       first: what is wrong with the first five of these.
-      kept: the place of each that is still there, without values -> what is wrong with it.
+      kept: index of each that is still there, without values -> what is wrong with it.
     """
 
     number: int = 0
@@ -47,6 +47,10 @@ class Skipped(NamedTuple):
         """Both together; these come first."""
         first, kept = (*self.first, *other.first)[:_SHOWN], {**self.kept, **other.kept}
         return Skipped(self.number + other.number, first, kept)
+
+    def moved(self, by: int) -> "Skipped":
+        """With so many rows before them."""
+        return self._replace(kept={i + by: text for i, text in self.kept.items()})
 
     def note(self, name: str, kept: int) -> str:
         """What a person is told.
@@ -84,8 +88,8 @@ def sift(
         if on_bad_row == "stop":
             raise value
         if on_bad_row == "keep":
+            kept[len(good)] = str(value)
             good.append((place, empty))
-            kept[place] = str(value)
             continue
         count += 1
         if count <= _SHOWN:

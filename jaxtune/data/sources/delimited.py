@@ -217,7 +217,7 @@ def _to_columns(
     rows, skipped = array.array("q"), Skipped()
     while chunk := list(itertools.islice(records, _RECORDS)):
         good, more = sift(chunk, on_bad_row, [])
-        skipped += more
+        skipped += more.moved(len(rows))
         rows.extend(line for line, _ in good)
         found = list(itertools.zip_longest(*(fields for _, fields in good)))
         found += [(None,) * len(good)] * (width - len(found))

@@ -75,6 +75,9 @@ def read_file(
     if not table.rows:
         bad = f" that can be read: {table.skipped.first[0]}" if table.skipped.number else ""
         raise UserError(f"{path}: found no records{bad}, but expected at least one.")
+    faults = table.skipped.kept
+    if len(faults) == len(table.rows):
+        raise UserError(f"{path}: none of {len(faults)} rows can be read. First: {faults[0]}")
     return table
 
 

@@ -150,7 +150,7 @@ def _sound(table: Table, reading: Reading) -> Table:
     if reading.on_bad_row == "stop":
         raise BadRowsError(faults)
     if reading.on_bad_row == "keep":
-        return table._replace(skipped=Skipped(kept={table.rows[i]: faults[i] for i in faults}))
+        return table._replace(skipped=Skipped(kept=faults))
     first = tuple(faults[i] for i in sorted(faults)[:5])
     kept = take(table, [i for i in range(num_rows(table)) if i not in faults])
     return kept._replace(skipped=Skipped(len(faults), first))

@@ -55,7 +55,7 @@ def new_values(
       UserError: there is no such column, or no row can be read, and not as all of them are blank.
     """
     faults = table.skipped.kept
-    reasons = [faults.get(place, "") for place in table.rows] if faults else [""] * num_rows(table)
+    reasons = [faults.get(i, "") for i in range(num_rows(table))]
     odd, values = next(iter(faults.values()), None), {}
     for name in names:
         found = values[name] = [*column(table, name)]
