@@ -27,7 +27,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("text_columns", "label_columns"), (list,)),
     **dict.fromkeys(("task", "image_column", "label_column", "base_model", "base_sha256"), (str,)),
     **dict.fromkeys(("max_length", "doc_stride", "max_answer_length", "n_best"), (int,)),
-    **dict.fromkeys(("mask_probability", "no_answer_threshold"), (float, int)),
+    **dict.fromkeys(("mask_probability", "no_answer_threshold", "temperature"), (float, int)),
     "allow_no_answer": (bool,),
     **dict.fromkeys(("id2label", "label2id"), (dict,)),
     "problem_type": (str,),
@@ -116,6 +116,12 @@ def read_card(folder: Path) -> dict[str, Any]:
                 f"{file}: {name} is {repr(value)[:80]}, expected"
                 f" {' or '.join(_NAMES[kind] for kind in kinds)}. Write it as the run did."
             )
+    temperature = card.get("temperature")
+    if temperature is not None and not 1e-12 <= temperature <= 1e12:
+        raise UserError(
+            f"{file}: temperature is {temperature!r:.80}, expected a number above 0. Write it as"
+            " the run did, or leave it out."
+        )
     return card
 
 

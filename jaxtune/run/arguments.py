@@ -62,6 +62,9 @@ def predict_flags(prog: str = "python -m jaxtune.predict") -> Flags:
     flag("--input", help="a file of texts, words, questions; a folder of images")
     flag("--output", help=".jsonl or .csv")
     flag("--text_columns", default="", help="NAME or NAME,NAME")
+    flag(
+        "--columns", help="of the input, that stand in the output: NAME,NAME, or nothing; else all"
+    )
     flag("--encoding", default="utf-8", help=f"of the input; {_DEFAULT}")
     flag("--batch_size", type=int, default=64, help=f"examples a step; {_DEFAULT}")
     flag("--max_length", type=int, help="tokens; longer texts are cut")

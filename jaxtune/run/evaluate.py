@@ -1,6 +1,6 @@
 """Outputs and scores over any number of examples, exact whatever the batch size."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -144,14 +144,14 @@ class Scorer(NamedTuple):
       run: has the examples.
       report: shows the progress.
       step: the compiled evaluation; on several devices, each has the outputs of all.
-      see: is shown the split and its outputs.
+      see: each is shown the split and its outputs.
       held: keeps what frozen layers give, where the step stands on that.
     """
 
     run: Run
     report: Report
     step: Compiled
-    see: Callable[[str, Any], Any]
+    see: Sequence[Callable[[str, Any], Any]]
     held: HeldStates | None = None
 
     def __call__(self, params: Params, split: str) -> dict[str, float]:
@@ -175,16 +175,13 @@ class Scorer(NamedTuple):
                 )
             except NonFiniteError as error:
                 raise NonFiniteError(f"{split}: {error}") from None
-        self.see(split, outputs)
+        for see in self.see:
+            see(split, outputs)
         return all_scores(run.task, means, outputs, examples)
 
 
-def _look_away(split: str, outputs: Any) -> None:
-    del split, outputs
-
-
-def make_scorer(run: Run, report: Report, see: Callable[[str, Any], Any] = _look_away) -> Scorer:
-    """The evaluation of a run, whose outputs `see` is shown; nothing is compiled yet."""
+def make_scorer(run: Run, report: Report, see: Sequence[Callable[[str, Any], Any]] = ()) -> Scorer:
+    """The evaluation of a run, whose outputs each of `see` is shown; nothing is compiled yet."""
     loss, held, whole = run.task.loss, run.tuning.trunks[0].held, run.tuning.apply_fn
     if held is not None:
         whole = injection.adapt(run.tuning.strategy, held.upper)

@@ -72,20 +72,31 @@ class Model(NamedTuple):
     saved: SavedModel
 
     def predict(
-        self, inputs: InMemory | str | Path, *, batch_size: int = 64, top_k: int | None = None
+        self,
+        inputs: InMemory | str | Path,
+        *,
+        batch_size: int = 64,
+        top_k: int | None = None,
+        columns: Sequence[str] | None = None,
     ) -> list[dict]:
         """One record for each row, in order: what `jaxtune predict` writes of it.
+
+        Where any row has nothing to predict on, each record has a `reason`, None where there is
+        one, and that of such a row is empty. A model that was trained with a validation split gives
+        calibrated probabilities.
 
         Args:
           inputs: a sequence of texts, of pairs of texts or of images, or rows as `train` takes
             them; or a file. A string is a path.
           batch_size: examples a step; it changes no record.
           top_k: classes whose probability is told, the likeliest first; None for all.
+          columns: of the inputs, which stand in the records first; None for none. A predicted field
+            of the same name is called `predicted_NAME`.
 
         Raises:
           UserError: names the row and column of what is wrong, or a model without a head.
         """
-        return predictions.predict(self.saved, inputs, batch_size, top_k)
+        return predictions.predict(self.saved, inputs, batch_size, top_k, columns)
 
     def embed(
         self,

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,11 +24,15 @@ from jaxtune.io.atomic import put_in_place, sync
 from jaxtune.io.disk import explained
 from jaxtune.io.json_files import sha256_of
 from jaxtune.run import predictions
+from jaxtune.run.beside import Beside, put
 from jaxtune.run.console import Report
+from jaxtune.run.flat_records import flatten, shape_of
 from jaxtune.run.saved import SavedModel
-from jaxtune.tasks.records import Records
-from jaxtune.tasks.task import Task, records_of
+from jaxtune.tasks.records import Record
+from jaxtune.tasks.task import Task
 from jaxtune.training.prefetch import prefetch
+
+_FORMAT = "2"  # of the records in a partial file
 
 CHUNK = 4096
 """Rows that are in work at once; all that is held grows with it, and not with the input."""
@@ -57,7 +61,7 @@ def digest_of(saved: SavedModel, source: Path, flags: Mapping[str, Any]) -> str:
         read: Any = [(name, state.st_size, state.st_mtime_ns) for name, state in states]
     else:
         read = sha256_of([source])
-    parts = [__version__, saved.pretrained.sha256, sha256_of(own), read, dict(flags)]
+    parts = [__version__, _FORMAT, saved.pretrained.sha256, sha256_of(own), read, dict(flags)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -65,14 +69,17 @@ class Job(NamedTuple):
     """What becomes of rows.
 
     Attributes:
-      output: .jsonl, or .csv with what is no plain value as JSON; it appears whole, at the end.
+      output: .jsonl, or .csv, where numbers that a record nests have columns, and what is truly
+        nested is JSON; it appears whole, at the end.
       batch_size: examples a step.
       top_k: classes whose probability is told, the likeliest first; None for all.
+      beside: columns of the input, which stand in the output first.
     """
 
     output: Path
     batch_size: int
-    top_k: int | None = None
+    top_k: int | None
+    beside: Beside
 
 
 def predict_file(
@@ -107,9 +114,11 @@ def predict_file(
                 other.unlink()  # of another model or input
         done = _whole_chunks(partial, chunk)
         with explained(output), partial.open("ab") as stream:
+            own = job.beside.rows(done)
             for records in _records(saved, task, rows, done, job, report):
                 for record in records:
-                    stream.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
+                    row = json.dumps(put(next(own), record), ensure_ascii=False)
+                    stream.write((row + "\n").encode("utf-8", "replace"))
                 stream.flush()
         with explained(output):
             _finish(partial, output)
@@ -124,9 +133,10 @@ def _chunk_of(saved: SavedModel) -> int:
 
 def _records(
     saved: SavedModel, task: Task, rows: Rows, done: int, job: Job, report: Report
-) -> Iterator[Records]:
+) -> Iterator[Iterable[Record]]:
     """The records of the rows from `done` on, a chunk at a time; says what there is to say."""
     count, names = len(rows.inputs), saved.pretrained.class_names
+    shape = shape_of(saved, job.top_k) if job.output.suffix == ".csv" else None
     layout_of = _layouts(saved, task, rows, job.batch_size)
     notes: list[str] = []
     if task.output.ranks and job.top_k is None and len(names) > _MANY:
@@ -135,10 +145,10 @@ def _records(
         for part, examples, more in prefetch(_encoded(saved, task, rows, done)):
             notes += more
             outputs = predictions.outputs_in(saved, examples, layout_of(examples))
-            records = records_of(saved.task, outputs, examples, names, part, job.top_k)
+            records = predictions.records(saved, outputs, examples, part, job.top_k)
             if len(records) != len(part.inputs):
                 raise ValueError(f"{task.name} gave {len(records)} records for a chunk of rows")
-            yield records
+            yield records if shape is None else (flatten(record, shape) for record in records)
             update(len(records))
     for note in _summed(notes):
         report.line(note)
@@ -222,7 +232,7 @@ def _write_csv(partial: Path, table: Path) -> None:
             writer.writerow(
                 {
                     name: json.dumps(value, ensure_ascii=False)
-                    if isinstance(value, dict | list)
+                    if isinstance(value, dict | list | bool)
                     else value
                     for name, value in record.items()
                 }

@@ -16,15 +16,18 @@ from jaxtune.data.batching.layout import Layout, choose_layout
 from jaxtune.data.batching.packing import Use
 from jaxtune.data.sources.locate import DataSource
 from jaxtune.data.sources.memory import InMemory, from_memory
+from jaxtune.data.sources.rows import Rows
 from jaxtune.data.sources.table import Table
 from jaxtune.data.text import text_tables
 from jaxtune.export.adapter_folder import check_head
 from jaxtune.models.heads import mean_tokens
 from jaxtune.models.places import pick, places_of
 from jaxtune.models.token_costs import attention_cost, program_cost
+from jaxtune.run import beside
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import Advance, NonFiniteError, all_scores, predict_all
 from jaxtune.run.saved import SavedModel
+from jaxtune.tasks.records import Records
 from jaxtune.tasks.task import Task, check_top_k, records_of
 from jaxtune.training.compiled import Compiled
 
@@ -32,7 +35,11 @@ Pooling = Literal["mean", "first", "last"]
 
 
 def predict(
-    saved: SavedModel, inputs: InMemory | str | Path, batch_size: int, top_k: int | None = None
+    saved: SavedModel,
+    inputs: InMemory | str | Path,
+    batch_size: int,
+    top_k: int | None = None,
+    columns: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """One record for each row, in order.
 
@@ -41,6 +48,7 @@ def predict(
       inputs: a sequence of texts, pairs or images, rows in memory, or a file or folder.
       batch_size: examples a step.
       top_k: classes whose probability is told, the likeliest first; None for all.
+      columns: of the inputs, which stand in the records too; None for none.
 
     Raises:
       UserError: names the row and column of what is wrong, or a model without a head.
@@ -48,11 +56,25 @@ def predict(
     check_head(saved.pretrained)
     if top_k is not None:
         check_top_k(saved.task, top_k)  # before anything is computed
-    task, columns = saved.task, own_columns(saved.task, saved.card)
-    rows = task.data.read_new(source_of(saved, inputs), columns, "utf-8")
+    task, names = saved.task, own_columns(saved.task, saved.card)
+    rows = task.data.read_new(source_of(saved, inputs), names, "utf-8")
+    asked = [columns] if isinstance(columns, str) else columns or ()
+    own = beside.choose(rows.columns, asked)
     examples, _ = task.data.encode(rows, saved.processor, saved.data, iter)
     _, outputs = outputs_of(saved, examples, batch_size, Report(quiet=True), "rows")
-    return [*records_of(task, outputs, examples, saved.pretrained.class_names, rows, top_k)]
+    found = records(saved, outputs, examples, rows, top_k)
+    return [
+        beside.put({name: values[i] for name, values in own.items()}, record)
+        for i, record in enumerate(found)
+    ]
+
+
+def records(
+    saved: SavedModel, outputs: Any, examples: Any, rows: Rows, top_k: int | None
+) -> Records:
+    """What is told of each row, with probabilities at the model's temperature where it has one."""
+    names, temperature = saved.pretrained.class_names, saved.card.get("temperature")
+    return records_of(saved.task, outputs, examples, names, rows, top_k, temperature)
 
 
 def scores(saved: SavedModel, data: InMemory | str | Path, batch_size: int) -> dict[str, float]:
@@ -77,13 +99,13 @@ def embed(
     """The states of the last layer, float32, pooled: [n d], or a list of n arrays [t d]."""
     source, columns = source_of(saved, inputs), own_columns(saved.task, saved.card)
     if saved.task.head == "image":
-        rows = saved.task.data.read_new(source, columns, "utf-8")
-        examples, _ = saved.task.data.encode(rows, saved.processor, saved.data, iter)
+        read_new, encode = saved.task.data.read_new, saved.task.data.encode
     else:  # whatever the task makes of texts, here each is one example
-        rows = text_tables.read_new(source, columns, "utf-8")
-        if rows.reasons is not None:
-            raise UserError(f"{next(filter(None, rows.reasons))}, but expected a text to embed.")
-        examples, _ = text_tables.encode(rows, saved.processor, saved.data, iter)
+        read_new, encode = text_tables.read_new, text_tables.encode
+    rows = read_new(source, columns, "utf-8")
+    if rows.reasons is not None:
+        raise UserError(f"There is nothing to embed in {next(filter(None, rows.reasons))}")
+    examples, _ = encode(rows, saved.processor, saved.data, iter)
     step = Compiled(_make_embed_step(saved.pretrained.module, pooling))
     layout = choose(saved, examples.lengths, batch_size)
     _, states = _run(saved, step, examples, layout, lambda count: None, pooling is None)

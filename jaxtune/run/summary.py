@@ -27,6 +27,7 @@ from jaxtune.data.batching import batches
 from jaxtune.parallel import multihost
 from jaxtune.parallel.sharding import spell
 from jaxtune.run.attention_rows import attention_rows
+from jaxtune.run.calibrate import calibration_rows
 from jaxtune.run.console import Report
 from jaxtune.run.hooks import Hook, Moment
 from jaxtune.run.loop import Fit
@@ -181,6 +182,7 @@ def end_rows(results: Mapping[str, Any], workdir: Path) -> list[tuple[str, Any]]
     for split, part in results["scores"].items():
         values = [f"{name} {_number(value)}" for name, value in part.items()]
         rows.append((split, "  ".join(values)))
+    rows += calibration_rows(results)
     rows.append(("best step", f"{results['best_step']} of {results['steps']}"))
     if results["examples_per_second"]:
         rate = f"{results['examples_per_second']:.1f} examples/s"

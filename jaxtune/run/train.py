@@ -20,6 +20,7 @@ from jaxtune.io.atomic import write_atomic
 from jaxtune.io.json_files import read_json_object
 from jaxtune.parallel import multihost
 from jaxtune.run import services, signals, stages, summary
+from jaxtune.run.calibrate import BestOutputs, calibration_fields
 from jaxtune.run.checkpoint import Checkpoints, DamagedCheckpointError, newest_step
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import Scorer, make_scorer
@@ -35,6 +36,7 @@ from jaxtune.run.trackers import JsonLines, Tracker
 from jaxtune.run.workdir import check_workdir, claim_workdir, hold_workdir, kept_settings
 from jaxtune.settings import Settings
 from jaxtune.settings.dicts import to_dict, to_json
+from jaxtune.tasks.calibration import Calibration
 
 _CARD = (
     *("text_columns", "image_column", "label_column", "label_columns", "max_length"),
@@ -116,12 +118,13 @@ def _train(
     summary.show_groups(run, report)
     cost = summary.Cost(run, report)
     keeper = Keeper(run, report.line)
-    scorer = make_scorer(run, report, keeper.see)
+    best = BestOutputs(run)
+    scorer = make_scorer(run, report, (keeper.see, best.see))
     seconds = run.settings.train.max_seconds
     until = None if seconds is None else start + seconds
     told = _trackers(run, workdir, report, trackers)
     own = hooks_of(run.settings.train.hooks)
-    around = Around(told, (*hooks, *own, cost.hook, keeper.hook), until)
+    around = Around(told, (best.hook, *hooks, *own, cost.hook, keeper.hook), until)
     with contextlib.ExitStack() as stack:
         fitted, params = _fit(run, workdir, report, scorer, around, stack)
         progress = fitted.last.progress
@@ -131,13 +134,16 @@ def _train(
         for tracker in told:
             tracker.log(fitted.last.step, _end_row(progress.best_step, scores))
         keeper.finish(progress.best_step, params, scorer)
+        calibration = best.calibration(params, progress.best_step, scorer)
         cost.finish()
         params = multihost.on_host(params)
         if multihost.is_first():
-            adapter_folder.write(workdir, product_of(run), params, _card(run), report.line)
+            card = _card(run, calibration)
+            adapter_folder.write(workdir, product_of(run), params, card, report.line)
             keeper.write(workdir)
     results = summary.results(run, fitted, scores, scorer.step, time.perf_counter() - start)
     results |= dict(zip(("step_flops", "full_step_flops"), cost.flops, strict=True))
+    results |= calibration_fields(calibration)
     if multihost.is_first():
         write_atomic(workdir / "results.json", json.dumps(results, indent=2) + "\n")
         report.table("done", summary.end_rows(results, workdir))
@@ -275,11 +281,13 @@ def product_of(run: Run) -> Product:
     )
 
 
-def _card(run: Run) -> dict[str, Any]:
+def _card(run: Run, calibration: Calibration | None) -> dict[str, Any]:
     data = to_dict(run.settings.data)
+    temperature = None if calibration is None else calibration.temperature
     return {
         "task": run.task.name,
         **{name: data[name] for name in _CARD},
         "base_model": run.settings.model.path,
         "base_sha256": run.settings.model.sha256,
+        **({} if temperature is None else {"temperature": temperature}),
     }

@@ -15,13 +15,13 @@ from jaxtune.data.batching.batches import BatchIndex
 from jaxtune.data.images.image_examples import DecodedImages, ImageExamples, decode_all
 from jaxtune.data.sources.rows import Rows
 from jaxtune.data.text.examples import joined
+from jaxtune.run import predictions
 from jaxtune.run.evaluate import by_example
 from jaxtune.run.saved import SavedModel
 from jaxtune.serving.batcher import Part
 from jaxtune.serving.inputs import Asked, asked_of, read_inputs
 from jaxtune.serving.shapes import Filled, Grid, grid_of_images, grid_of_texts
 from jaxtune.tasks.records import Record
-from jaxtune.tasks.task import records_of
 
 ENCODERS = 2  # threads that make examples of inputs
 _TOKENS = {"cpu": 1024}  # of a batch; more are no faster, and take longer
@@ -113,8 +113,7 @@ class Served:
         """
         saved = self.saved
         values = outputs if saved.task.output.per_token else np.stack(outputs)
-        names = saved.pretrained.class_names
-        return [*records_of(saved.task, values, encoded.examples, names, encoded.rows, top_k)]
+        return [*predictions.records(saved, values, encoded.examples, encoded.rows, top_k)]
 
 
 def _choose_grid(saved: SavedModel, asked: Asked) -> Grid:

@@ -79,7 +79,11 @@ def reorder(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def decode(
-    outputs: np.ndarray, examples: Any, class_names: Sequence[str], top_k: int | None = None
+    outputs: np.ndarray,
+    examples: Any,
+    class_names: Sequence[str],
+    top_k: int | None = None,
+    temperature: float = 1.0,
 ) -> Records:
     """The likeliest class and the probability of each: `label` and `probabilities`.
 
@@ -88,15 +92,16 @@ def decode(
       examples: not read.
       class_names: c names in the order of the outputs.
       top_k: classes whose probability is told, the likeliest first; None for all.
+      temperature: that the logits are divided by, which changes probabilities alone.
     """
     del examples
 
     def read(logits: np.ndarray) -> tuple[Record, np.ndarray]:
         exps = np.exp(logits - logits.max())
         probabilities = exps / exps.sum()
-        return {"label": class_names[int(np.argmax(probabilities))]}, probabilities
+        return {"label": class_names[int(np.argmax(logits))]}, probabilities
 
-    return class_records(outputs, class_names, top_k, read)
+    return class_records(outputs, class_names, top_k, read, temperature)
 
 
 CLASSIFICATION = Task(

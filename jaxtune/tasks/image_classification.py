@@ -42,10 +42,15 @@ def make_loss(settings: LossSettings, class_names: Sequence[str], labels: Any) -
 
 
 def decode(
-    outputs: np.ndarray, examples: Any, class_names: Sequence[str], top_k: int | None = None
+    outputs: np.ndarray,
+    examples: Any,
+    class_names: Sequence[str],
+    top_k: int | None = None,
+    temperature: float = 1.0,
 ) -> Records:
     """The file, and as `classification.decode`."""
-    records, images = classification.decode(outputs, examples, class_names, top_k), examples.images
+    records = classification.decode(outputs, examples, class_names, top_k, temperature)
+    images = examples.images
     return LazyRecords(len(records), lambda i: {"file": images[i].name} | records[i])
 
 

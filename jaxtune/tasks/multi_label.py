@@ -62,7 +62,11 @@ def reorder(labels: ClassSets, order: np.ndarray) -> ClassSets:
 
 
 def decode(
-    outputs: np.ndarray, examples: Any, class_names: Sequence[str], top_k: int | None = None
+    outputs: np.ndarray,
+    examples: Any,
+    class_names: Sequence[str],
+    top_k: int | None = None,
+    temperature: float = 1.0,
 ) -> Records:
     """The classes that apply, and the probability of each: `labels` and `probabilities`.
 
@@ -71,15 +75,16 @@ def decode(
       examples: not read.
       class_names: c names in the order of the outputs.
       top_k: classes whose probability is told, the likeliest first; None for all.
+      temperature: that the logits are divided by, which changes probabilities alone.
     """
     del examples
 
     def read(logits: np.ndarray) -> tuple[Record, np.ndarray]:
         probabilities = 1.0 / (1.0 + np.exp(-np.clip(logits, -500, 500)))
-        places = np.flatnonzero(probabilities > 0.5).tolist()
+        places = np.flatnonzero(logits > 0).tolist()
         return {"labels": [class_names[place] for place in places]}, probabilities
 
-    return class_records(outputs, class_names, top_k, read)
+    return class_records(outputs, class_names, top_k, read, temperature)
 
 
 MULTI_LABEL = Task(

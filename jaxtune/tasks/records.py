@@ -45,6 +45,7 @@ def class_records(
     class_names: Sequence[str],
     top_k: int | None,
     read: Callable[[Float[np.ndarray, " c"]], tuple[Record, Float[np.ndarray, " c"]]],
+    temperature: float = 1.0,
 ) -> LazyRecords:
     """Records of rows whose classes each have a probability, told last, as `probabilities`.
 
@@ -53,6 +54,7 @@ def class_records(
       class_names: c names in the order of the outputs.
       top_k: classes whose probability is told, the likeliest first; None for all, in their order.
       read: logits of a row, float64 -> (what else is told of it, the probability of each class).
+      temperature: that the logits are divided by.
 
     Raises:
       ValueError: another number of names than of outputs.
@@ -61,7 +63,7 @@ def class_records(
         raise ValueError(f"{len(class_names)} names of classes, but {outputs.shape[1]} outputs")
 
     def record(i: int) -> Record:
-        told, probabilities = read(outputs[i].astype(np.float64))
+        told, probabilities = read(outputs[i].astype(np.float64) / temperature)
         return told | {"probabilities": _by_class(probabilities, class_names, top_k)}
 
     return LazyRecords(len(outputs), record)

@@ -112,7 +112,8 @@ class TaskOutput(NamedTuple):
       num_outputs: of a head whose outputs are not classes; None where they are.
       fetch: what of a batch's outputs is brought to the host; its first axis is b.
       per_token: whether the fetched outputs are of tokens, [b t ...].
-      ranks: whether `decode` takes a `top_k`, how many classes it tells of.
+      ranks: whether outputs are logits of classes, and `decode` takes a `top_k`, how many classes
+        it tells of, and a `temperature`.
     """
 
     decode: Callable[..., Records]
@@ -154,6 +155,7 @@ def records_of(
     class_names: Sequence[str],
     rows: Rows,
     top_k: int | None = None,
+    temperature: float | None = None,
 ) -> Records:
     """A record for each row; of one without an answer its values are empty.
 
@@ -164,6 +166,7 @@ def records_of(
       class_names: in the order of the outputs.
       rows: where any of them has no answer, each record has a `reason`, None where it has one.
       top_k: classes whose probability is told; None for all.
+      temperature: of the probabilities, of a task that ranks classes; None for none.
 
     Raises:
       UserError: `top_k` of a task that ranks no classes.
@@ -172,6 +175,8 @@ def records_of(
     if top_k is not None:
         check_top_k(task, top_k)
         decode = partial(decode, top_k=top_k)
+    if temperature is not None and task.output.ranks:
+        decode = partial(decode, temperature=temperature)
     records, reasons = decode(outputs, examples, class_names), rows.reasons
     if reasons is None:
         return records

@@ -535,8 +535,7 @@ def test_new_images_of_a_folder_a_file_a_list_and_a_table(tmp_path):
     ("name", "content", "columns", "message"),
     [
         ("x.txt", "", (), "is empty: expected the path of one image a line"),
-        ("x.txt", "ok.png\n\nok.png\n", (), r"x\.txt line 2: found ''"),
-        ("x.txt", "ok.png\nno.png\n", (), r"x\.txt line 2: .*no\.png: cannot be read"),
+        ("x.txt", "no.png\nno.png\n", (), r"none of 2 images .*line 1: .*no\.png: cannot be read"),
         ("x.csv", "a,b\n1,2\n", (), "has the columns a, b: expected the name of one"),
         ("x.csv", "a,b\n1,2\n", ("c",), r"'c'"),
         ("x.png", "no", (), r"x\.png: found a broken file"),
@@ -548,6 +547,25 @@ def test_new_images_that_are_refused(tmp_path, name, content, columns, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
         images.read_new(tmp_path / name, columns)
+
+
+def test_a_new_image_that_cannot_be_read_has_a_reason(tmp_path):
+    write(tmp_path / "ok.png", 0)
+    (tmp_path / "broken.png").write_text("no")
+    (tmp_path / "x.txt").write_text("ok.png\n\nno.png\nbroken.png\nok.png\n")
+    rows = images.read_new(tmp_path / "x.txt")
+    assert rows.reasons is not None
+    first, blank, absent, broken, last = rows.reasons
+    assert first == last == ""
+    for reason, part in ((blank, "''"), (absent, "cannot be read"), (broken, "a broken file")):
+        assert part in reason
+    assert ["x.txt line 2" in blank, "x.txt line 3" in absent, "x.txt line 4" in broken] == [
+        True
+    ] * 3
+    sizes = [decode(source).size for source in rows.inputs]  # a stand-in where there is none
+    assert sizes[1:4] == [(1, 1)] * 3
+    assert sizes[0] == sizes[4] != (1, 1)
+    assert [Path(source.name).name for source in rows.inputs][2:4] == ["no.png", "broken.png"]
 
 
 def test_a_folder_without_new_images(tmp_path):

@@ -33,7 +33,8 @@ def run(config, workdir, *more):
 def predictions(model, folder, texts=TEXTS):
     (folder / "new.txt").write_text("\n".join(texts) + "\n")
     output = folder / "out.jsonl"
-    predict.main([f"--model={model}", f"--input={folder / 'new.txt'}", f"--output={output}"])
+    where = [f"--model={model}", f"--input={folder / 'new.txt'}", f"--output={output}"]
+    predict.main([*where, "--columns="])
     return [json.loads(line) for line in output.read_text().splitlines()]
 
 

@@ -273,8 +273,18 @@ def test_predict_labels_files_of_every_kind(finished, tmp_path):
                 ]
             )
             found[name, suffix] = read_predictions(output)
-    first = found["new.txt", ".jsonl"]
-    assert all(records == first for records in found.values())
+    numbered = [{"row": i} for i in (1, 2, 3)]
+    beside = [{"id": i, "text": text} for i, text in enumerate(texts)]
+    own = {"new.txt": numbered, "new.jsonl": beside, "new.csv": beside}
+    first = [{k: v for k, v in r.items() if k != "row"} for r in found["new.txt", ".jsonl"]]
+    for (name, suffix), records in found.items():
+        for i, (row, record, given) in enumerate(zip(records, first, own[name], strict=True)):
+            as_text = suffix == ".csv" or name == "new.csv"
+            given = {k: str(v) for k, v in given.items()} if as_text else given
+            if suffix == ".csv":
+                flat = {f"probability_{k}": repr(v) for k, v in record["probabilities"].items()}
+                record = {"label": record["label"], **flat}
+            assert [*row.items()] == [*given.items(), *record.items()], (name, suffix, i)
     assert len(first) == 3
     for record in first:
         assert record.keys() == {"label", "probabilities"}
@@ -287,8 +297,7 @@ def read_predictions(file):
     if file.suffix == ".jsonl":
         return rows(file)
     with file.open(newline="") as stream:
-        records = list(csv.DictReader(stream))
-    return [record | {"probabilities": json.loads(record["probabilities"])} for record in records]
+        return list(csv.DictReader(stream))
 
 
 @pytest.mark.exhaustive
@@ -322,7 +331,7 @@ def test_regression_on_pairs(tmp_path, flat, write_csv):
     output = tmp_path / "out.jsonl"
     source = write_csv(tmp_path / "new.csv", [r[:2] for r in table[:4]], header=("one", "two"))
     predict.main([f"--model={tmp_path / 'run/model'}", f"--input={source}", f"--output={output}"])
-    assert [record.keys() for record in rows(output)] == [{"value"}] * 4
+    assert [record.keys() for record in rows(output)] == [{"one", "two", "value"}] * 4
 
 
 def test_nothing_is_said_that_is_not_for_the_person(config, tmp_path):

@@ -188,7 +188,7 @@ def test_predictions_go_on_where_they_were(job, tmp_path, monkeypatch, capsys, s
     assert not partials(tmp_path)
     if suffix == ".jsonl":
         assert len(whole.splitlines()) == 50
-        assert json.loads(whole.splitlines()[0]).keys() == {"label", "probabilities"}
+        assert json.loads(whole.splitlines()[0]).keys() == {"row", "label", "probabilities"}
 
 
 def test_the_likeliest_class_alone_is_written(job, monkeypatch):

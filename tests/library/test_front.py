@@ -136,12 +136,23 @@ def model(run):
 
 def test_predictions_are_those_of_the_command(run, model, tiny_tasks, tmp_path):
     source, output = tiny_tasks["classification"].folder / "validation.jsonl", tmp_path / "o.jsonl"
-    predict.main([f"--model={run[0] / 'model'}", f"--input={source}", f"--output={output}"])
+    flags = [f"--model={run[0] / 'model'}", f"--input={source}", f"--output={output}"]
+    predict.main([*flags, "--columns="])
     written = [json.loads(line) for line in output.read_text().splitlines()]
     rows = read(source.parent, "validation")
     texts = [row["text"] for row in rows]
     for inputs in (texts, rows, columns(rows), str(source)):
         assert model.predict(inputs) == written
+    predict.main(flags)
+    beside = [json.loads(line) for line in output.read_text().splitlines()]
+    assert model.predict(str(source), columns=["text", "label"]) == beside
+    wanted = [
+        row | {"predicted_label": record["label"], "probabilities": record["probabilities"]}
+        for row, record in zip(rows, written, strict=True)
+    ]
+    assert beside == wanted
+    with pytest.raises(jt.UserError, match=r"'labl'.*'text', 'label'.*Nearest: label"):
+        model.predict(rows, columns=["labl"])
 
 
 def test_scores_are_those_of_the_run(run, model, tiny_tasks):

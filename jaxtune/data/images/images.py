@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ from jaxtune.data.images.image_processor import ImageProcessor
 from jaxtune.data.images.preprocessor_config import load_image_processor
 from jaxtune.data.inputs import Inputs
 from jaxtune.data.sources import class_folders, locate
+from jaxtune.data.sources.bad_rows import BadRowsError
 from jaxtune.data.sources.class_folders import Kind, find_files
 from jaxtune.data.sources.files import SUFFIXES as TABLE_SUFFIXES
 from jaxtune.data.sources.locate import DataSource
-from jaxtune.data.sources.new_rows import open_new
+from jaxtune.data.sources.new_rows import SourceColumns, open_lines, open_new, source_columns
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table, bad_row, check_columns, column, where
-from jaxtune.data.sources.text_files import read_lines
 from jaxtune.data.text import doubts, labels
 from jaxtune.data.text.text_tables import Track
 from jaxtune.settings.data import ColumnSettings, DataSettings, SourceSettings
@@ -63,7 +63,7 @@ def read_new(
     encoding: str = "utf-8",
     check_all: CheckAll = check_all,
 ) -> Rows:
-    """The images to predict; each has been decoded once.
+    """The images to predict; each has been decoded once, and one that cannot be has a reason.
 
     Args:
       source: a folder, of which all images are taken in the order of their paths; an image; a .txt
@@ -84,31 +84,67 @@ def read_new(
                 f"{source}: found no images, but expected some with a suffix of {kind.suffixes}."
                 " Check the path."
             )
-    elif isinstance(source, Path) and suffix in _SUFFIXES:
-        found = [Source(str(source), str(source))]
-    else:
-        table = source if isinstance(source, Table) else _new_table(source, suffix, encoding)
-        names = list(columns) or [
-            name for name in table.columns if name == "image" or len(table.columns) == 1
-        ]
-        if len(names) != 1:
-            raise UserError(
-                f"{table.source} has the columns {', '.join(table.columns)}: expected the name of"
-                " one that holds the images."
-            )
-        check_columns(table.columns, names, table.source, "Name a column that is there.")
-        found = _images(table, names[0])
-    check_all(found)
-    return Rows(found, None)
+        return _checked(found, str(source), {}, check_all)
+    if isinstance(source, Path) and suffix in _SUFFIXES:
+        return _checked([Source(str(source), str(source))], str(source), {}, check_all)
+    table = source if isinstance(source, Table) else _new_table(source, suffix, encoding)
+    names = list(columns) or [
+        name for name in table.columns if name == "image" or len(table.columns) == 1
+    ]
+    if len(names) != 1:
+        raise UserError(
+            f"{table.source} has the columns {', '.join(table.columns)}: expected the name of"
+            " one that holds the images."
+        )
+    check_columns(table.columns, names, table.source, "Name a column that is there.")
+    limit, bad, found = MAX_PIXELS, {}, []
+    for i, value in enumerate(column(table, names[0])):
+        try:
+            found.append(_image(table, i, names[0], value, limit))
+        except UserError as error:
+            found.append(_stand_in(where(table, i)))
+            bad[i] = table.skipped.kept.get(i, str(error))
+    rows = _checked(found, table.source, bad, check_all)
+    return rows._replace(columns=source_columns(table))
+
+
+def _checked(
+    found: Sequence[Source], source: str, bad: Mapping[int, str], check_all: CheckAll
+) -> Rows:
+    """Rows of images; a stand-in takes the place of one that cannot be read.
+
+    Args:
+      found: where each is.
+      source: of all of them, for messages.
+      bad: index of a row without an image -> what is wrong with it.
+      check_all: as `decode.check_all`.
+
+    Raises:
+      UserError: there is no good one among them.
+    """
+    wrong = dict(bad)
+    try:
+        check_all(found)
+    except BadRowsError as error:
+        wrong = error.rows | wrong
+    if len(wrong) == len(found):
+        others = f"{source}: none of {len(found)} images can be read. First: "
+        raise UserError(f"{others if len(found) > 1 else ''}{wrong[0]}")
+    good = [_stand_in(part.name) if i in wrong else part for i, part in enumerate(found)]
+    reasons = [wrong.get(i, "") for i in range(len(found))] if wrong else None
+    names = SourceColumns({"file": [part.name for part in found]}, ("file",))
+    return Rows(good, None, reasons=reasons, columns=names)
+
+
+def _stand_in(name: str) -> Source:
+    """A white pixel in the place of an image that cannot be read."""
+    return Source(name, name, _png(np.full((1, 1, 3), 255, np.uint8), name))
 
 
 def _new_table(source: Path, suffix: str, encoding: str) -> Table:
     if suffix != ".txt":
         return open_new(source, encoding, "images")
-    lines = read_lines(str(source), encoding)
-    if not lines:
-        raise UserError(f"{source} is empty: expected the path of one image a line.")
-    return Table({"image": lines}, str(source), range(1, len(lines) + 1), {})
+    return open_lines(source, encoding, "image", "the path of one image")
 
 
 def _load(source: DataSource, columns: ColumnSettings) -> dict[str, Table]:
@@ -196,31 +232,33 @@ def _rows(
 
 def _images(table: Table, name: str) -> list[Source]:
     """Where the image of each row is: in the table itself, or in a file that it names."""
-    found = []
     limit = next(iter(table.columns.get(_MAX_PIXELS, ())), MAX_PIXELS)
-    for i, value in enumerate(column(table, name)):
-        place = where(table, i)
-        path = value.get("path") if isinstance(value, dict) else value
-        data = value.get("bytes") if isinstance(value, dict) else None
-        if isinstance(value, Source):
-            found.append(value)
-        elif isinstance(data, bytes):
-            found.append(Source(path or place, place, data, limit))
-        elif isinstance(value, Image.Image | np.ndarray):
-            found.append(Source(place, place, _png(value, place)))
-        elif isinstance(path, str) and path.strip():
-            folder = Path(table.files[i] if table.files else table.source).parent
-            file = str(folder / os.path.expanduser(path.strip()))
-            found.append(Source(file, f"{place}: {file}", None, limit))
-        else:
-            shown = "nothing" if value is None else repr(value)[:80]
-            raise bad_row(
-                table,
-                i,
-                f"found {shown} in the column {name!r}, but expected an image or the path of its"
-                " file. Fill in or remove the row, or check config.data.image_column.",
-            )
-    return found
+    values = enumerate(column(table, name))
+    return [_image(table, i, name, value, limit) for i, value in values]
+
+
+def _image(table: Table, i: int, name: str, value: Any, limit: int) -> Source:
+    """Where the image of one row is."""
+    place = where(table, i)
+    path = value.get("path") if isinstance(value, dict) else value
+    data = value.get("bytes") if isinstance(value, dict) else None
+    if isinstance(value, Source):
+        return value
+    if isinstance(data, bytes):
+        return Source(path or place, place, data, limit)
+    if isinstance(value, Image.Image | np.ndarray):
+        return Source(place, place, _png(value, place))
+    if isinstance(path, str) and path.strip():
+        folder = Path(table.files[i] if table.files else table.source).parent
+        file = str(folder / os.path.expanduser(path.strip()))
+        return Source(file, f"{place}: {file}", None, limit)
+    shown = "nothing" if value is None else repr(value)[:80]
+    raise bad_row(
+        table,
+        i,
+        f"found {shown} in the column {name!r}, but expected an image or the path of its"
+        " file. Fill in or remove the row, or check config.data.image_column.",
+    )
 
 
 def _png(image: Image.Image | np.ndarray, place: str) -> bytes:

@@ -1,17 +1,19 @@
 """Rows that cannot be read or learnt from: the one place where they stop a run or are left out.
 
 What reads a file gives a fault, an error that is not raised, in the place of each such record;
-what checks a table raises `BadRowsError`. `data.on_bad_row` decides what becomes of both.
+what checks a table raises `BadRowsError`. `data.on_bad_row` decides what becomes of both. Of new
+data such a row stays, without values, and is told of where its prediction would be.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from jaxtune.core.errors import UserError
 
 _Value = TypeVar("_Value")
 
-OnBadRow = Literal["stop", "skip"]
+OnBadRow = Literal["stop", "skip", "keep"]
 
 _SHOWN = 5
 
@@ -29,19 +31,26 @@ class BadRowsError(UserError):
 
 
 class Skipped(NamedTuple):
-    """Rows that were left out.
+    """Rows that could not be read.
 
     Attributes:
-      number: of them.
-      first: what is wrong with the first five.
+      number: of those that were left out.
+      first: what is wrong with the first five of these.
+      kept: index of each that is still there, without values -> what is wrong with it.
     """
 
     number: int = 0
     first: tuple[str, ...] = ()
+    kept: Mapping[int, str] = MappingProxyType({})
 
     def __add__(self, other: Any) -> "Skipped":
         """Both together; these come first."""
-        return Skipped(self.number + other.number, (*self.first, *other.first)[:_SHOWN])
+        first, kept = (*self.first, *other.first)[:_SHOWN], {**self.kept, **other.kept}
+        return Skipped(self.number + other.number, first, kept)
+
+    def moved(self, by: int) -> "Skipped":
+        """With so many rows before them."""
+        return self._replace(kept={i + by: text for i, text in self.kept.items()})
 
     def note(self, name: str, kept: int) -> str:
         """What a person is told.
@@ -58,29 +67,34 @@ class Skipped(NamedTuple):
 
 
 def sift(
-    records: Iterable[tuple[int, _Value | UserError]], on_bad_row: OnBadRow
+    records: Iterable[tuple[int, _Value | UserError]], on_bad_row: OnBadRow, empty: _Value
 ) -> tuple[list[tuple[int, _Value]], Skipped]:
-    """The records that could be read.
+    """The records that could be read; with those that could not, where these are kept.
 
     Args:
       records: place of each in its file, and what was read, or the fault in its place.
       on_bad_row: what becomes of faults.
+      empty: stands for a record that is kept.
 
     Raises:
       UserError: the first fault, where these stop.
     """
     good: list[tuple[int, _Value]] = []
-    count, first = 0, []
+    count, first, kept = 0, [], {}
     for place, value in records:
         if not isinstance(value, UserError):
             good.append((place, value))
             continue
         if on_bad_row == "stop":
             raise value
+        if on_bad_row == "keep":
+            kept[len(good)] = str(value)
+            good.append((place, empty))
+            continue
         count += 1
         if count <= _SHOWN:
             first.append(str(value))
-    return good, Skipped(count, tuple(first))
+    return good, Skipped(count, tuple(first), kept)
 
 
 def sound_texts(

@@ -136,7 +136,7 @@ def _read(
             return error
 
     values = ((i, read(file)) for i, (_, file) in enumerate(found))
-    good, skipped = sift(values, settings.on_bad_row)
+    good, skipped = sift(values, settings.on_bad_row, None)
     classes = [found[i][0] for i, _ in good]
     files = [str(found[i][1]) for i, _ in good]
     read_columns: dict[str, list[Any]] = {columns[0]: [value for _, value in good]}

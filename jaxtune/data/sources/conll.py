@@ -68,7 +68,7 @@ def to_table(lines: Sequence[str], reading: Reading) -> Table:
     records = _sentences(lines, fields, shape, reading)
     if not is_encodable("\n".join(lines)):
         records = sound_texts(records, reading.path, reading.settings.encoding)
-    good, skipped = sift(records, reading.settings.on_bad_row)
+    good, skipped = sift(records, reading.on_bad_row, ([], [], []))
     columns: dict[str, list[Any]] = {WORDS: [words for _, (words, _, _) in good]}
     if shape.tag is not None:
         columns[TAGS] = [tags for _, (_, tags, _) in good]

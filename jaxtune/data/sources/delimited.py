@@ -16,7 +16,7 @@ from typing import Any
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources.bad_rows import OnBadRow, Skipped, sift, sound_texts
-from jaxtune.data.sources.reading import Reading
+from jaxtune.data.sources.reading import NEW_DATA, Reading
 from jaxtune.data.sources.table import Table, check_columns, shown
 from jaxtune.data.sources.text_files import (
     check_sizes,
@@ -198,10 +198,13 @@ def _with_header(reading: Reading, records: Iterator[Record], kind: str) -> Tabl
         fewest = 1 + max((names.index(name) for name in required if name in names), default=0)
         check_columns(names, required, f"{path}: in config.data.column_names")
         records = _prepend((first_line, first), records)
-    _check_distinct(names, path)
+    is_new = reading.says is NEW_DATA
+    if is_new:
+        names = _tell_apart(names, required)
+    _check_distinct(names, path, "" if is_new else " or in config.data.column_names")
     what = f"expected {len(names)}, {expected} ({shown(names)}). {_FIELD_REMEDY[kind]}"
     fitting = _check_counts(records, range(fewest, len(names) + 1), path, what)
-    columns, rows, skipped = _to_columns(fitting, len(names), reading.settings.on_bad_row)
+    columns, rows, skipped = _to_columns(fitting, len(names), reading.on_bad_row)
     return Table(dict(zip(names, columns, strict=True)), path, rows, {}, skipped=skipped)
 
 
@@ -213,8 +216,8 @@ def _to_columns(
     shared: list[dict[Any, Any]] = [{} for _ in range(width)]
     rows, skipped = array.array("q"), Skipped()
     while chunk := list(itertools.islice(records, _RECORDS)):
-        good, more = sift(chunk, on_bad_row)
-        skipped += more
+        good, more = sift(chunk, on_bad_row, [])
+        skipped += more.moved(len(rows))
         rows.extend(line for line, _ in good)
         found = list(itertools.zip_longest(*(fields for _, fields in good)))
         found += [(None,) * len(good)] * (width - len(found))
@@ -245,12 +248,26 @@ def _name_blanks(header: list[str]) -> list[str]:
     return [name or f"column_{place}" for place, name in enumerate(header, start=1)]
 
 
-def _check_distinct(names: Sequence[str], path: str) -> None:
+def _tell_apart(names: Sequence[str], required: Sequence[str]) -> list[str]:
+    """Equal names with a number from the second on; those of the columns that are read stay."""
+    found: dict[str, None] = {}
+    for name in names:
+        own, number = name, 1
+        while own in found:
+            if name in required:
+                return [*names]  # nobody can tell which is meant
+            number += 1
+            own = f"{name}_{number}"
+        found[own] = None
+    return [*found]
+
+
+def _check_distinct(names: Sequence[str], path: str, remedy: str) -> None:
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise UserError(
             f"{path}: found the column name {shown(twice)} more than once, but expected distinct"
-            " names. Rename the columns in the file or in config.data.column_names."
+            f" names. Rename the columns in the file{remedy}."
         )
 
 

@@ -75,6 +75,9 @@ def read_file(
     if not table.rows:
         bad = f" that can be read: {table.skipped.first[0]}" if table.skipped.number else ""
         raise UserError(f"{path}: found no records{bad}, but expected at least one.")
+    faults = table.skipped.kept
+    if len(faults) == len(table.rows):
+        raise UserError(f"{path}: none of {len(faults)} rows can be read. First: {faults[0]}")
     return table
 
 
@@ -118,7 +121,7 @@ def _text_lines(text: str, reading: Reading) -> Table:
     records = enumerate(lines_of(text), start=1)
     if not is_encodable(text):
         records = sound_texts(records, reading.path, reading.settings.encoding)
-    good, skipped = sift(records, reading.settings.on_bad_row)
+    good, skipped = sift(records, reading.on_bad_row, "")
     name = next(iter(reading.required), "text")
     lines = [line for line, _ in good]
     table = Table({name: [value for _, value in good]}, reading.path, lines, {}, skipped=skipped)

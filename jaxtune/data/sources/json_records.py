@@ -130,7 +130,7 @@ def loads(text: str) -> Any:
 
 def _table(records: Iterable[tuple[int, Any]], reading: Reading) -> Table:
     path, required = reading.path, reading.required
-    good, skipped = sift(_check_objects(records, reading), reading.settings.on_bad_row)
+    good, skipped = sift(_check_objects(records, reading), reading.on_bad_row, {})
     counts = Counter(name for _, record in good for name in record)
     notes = ()
     if len(counts) > _MAX_KEYS:  # else memory would grow with the square of the file

@@ -133,7 +133,7 @@ def _declared(columns: dict[str, list[Any]], source: str, features: Mapping[str,
 
 
 def _sound(table: Table, reading: Reading) -> Table:
-    """The table without rows that hold what is no text."""
+    """The table without rows that hold what is no text; or without the values that do."""
     faults: dict[int, str] = {}
     for name, values in table.columns.items():
         for i, value in enumerate(values):
@@ -143,10 +143,14 @@ def _sound(table: Table, reading: Reading) -> Table:
             )
             if wrong:
                 faults.setdefault(i, f"{where(table, i)}: in the column {name!r} {wrong}")
+                if reading.on_bad_row == "keep":
+                    values[i] = None
     if not faults:
         return table
-    if reading.settings.on_bad_row == "stop":
+    if reading.on_bad_row == "stop":
         raise BadRowsError(faults)
+    if reading.on_bad_row == "keep":
+        return table._replace(skipped=Skipped(kept=faults))
     first = tuple(faults[i] for i in sorted(faults)[:5])
     kept = take(table, [i for i in range(num_rows(table)) if i not in faults])
     return kept._replace(skipped=Skipped(len(faults), first))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from jaxtune.data.sources.bad_rows import OnBadRow
 from jaxtune.data.sources.table import COLUMN_REMEDY
 from jaxtune.settings.data import FileSettings
 
@@ -54,3 +55,8 @@ class Reading(NamedTuple):
     settings: FileSettings = FileSettings()
     required: Sequence[str] = ()
     says: Wording = TRAINING
+
+    @property
+    def on_bad_row(self) -> OnBadRow:
+        """What becomes of a row that cannot be read: of new data, it stays without values."""
+        return "keep" if self.says is NEW_DATA else self.settings.on_bad_row

@@ -14,6 +14,7 @@ from jaxtune.data.sources.bad_rows import BadRowsError, Skipped, bad_rows
 from jaxtune.data.sources.class_sets import ClassSets
 from jaxtune.data.sources.locate import DataSource
 from jaxtune.data.sources.memory import digest
+from jaxtune.data.sources.new_rows import SourceColumns
 from jaxtune.data.sources.table import Table, num_rows
 from jaxtune.data.sources.table import take as take_rows
 from jaxtune.io.json_files import sha256_of
@@ -33,6 +34,7 @@ class Rows(NamedTuple):
         each has.
       notes: what a person should know of how they were read.
       places: of each row in its file, from 1; None where that is not known.
+      columns: of rows to predict on, what may stand beside the predictions.
     """
 
     inputs: Sequence[Any]
@@ -42,6 +44,7 @@ class Rows(NamedTuple):
     reasons: Sequence[str] | None = None
     notes: tuple[str, ...] = ()
     places: np.ndarray | None = None
+    columns: SourceColumns | None = None
 
     @property
     def own_keys(self) -> Sequence[Hashable]:
@@ -157,7 +160,7 @@ def read_evaluation(
 
 
 def take(rows: Rows, indices: np.ndarray) -> Rows:
-    """The rows at `indices`, in that order."""
+    """The rows at `indices`, in that order, without `columns`."""
 
     def pick(values: Any) -> Any:
         if isinstance(values, ClassSets):
@@ -166,8 +169,9 @@ def take(rows: Rows, indices: np.ndarray) -> Rows:
             return None if values is None else values[indices]
         return [values[i] for i in indices]
 
-    fields = {name: pick(values) for name, values in rows._asdict().items() if name != "notes"}
-    return rows._replace(**fields)
+    whole = ("notes", "columns")
+    fields = {name: pick(values) for name, values in rows._asdict().items() if name not in whole}
+    return rows._replace(**fields, columns=None)
 
 
 def _placed(rows: Rows, table: Table) -> Rows:

@@ -8,6 +8,8 @@ from typing import Any
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources.table import Table
 
+COLUMNS = ("id", "title", "context", "question", "answers")
+
 _OPENING = re.compile(
     r'\s*\{\s*("version"\s*:\s*"[^"]*"\s*,\s*)?"data"\s*:\s*\[\s*\{\s*"(title|paragraphs)"'
 )
@@ -48,8 +50,7 @@ def squad_table(path: str, text: str) -> Table | None:
     if articles is None:
         return None
     rows = list(_questions(path, articles))
-    names = ("id", "title", "context", "question", "answers")
-    columns = {name: [row[name] for row in rows] for name in names}
+    columns = {name: [row[name] for row in rows] for name in COLUMNS}
     return Table(columns, path, _lines(text, columns["id"]), {})
 
 

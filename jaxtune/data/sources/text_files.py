@@ -1,31 +1,21 @@
 """A text file, decoded: every fault names the file, the line and the remedy."""
 
 import codecs
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.sources.bad_rows import sift, sound_texts
+from jaxtune.data.sources.bad_rows import OnBadRow
 from jaxtune.data.sources.reading import TRAINING, Reading
 from jaxtune.io.regular_files import file_size
-from jaxtune.settings.data import FileSettings
 
 _BLOCK = 1 << 20  # characters that are looked at at a time
-
-
-def read_lines(path: str, encoding: str) -> list[str]:
-    r"""The lines of a text file, ended by `\n`, `\r\n` or `\r`; blank ones at the end are ignored.
-
-    Raises:
-      UserError: the file cannot be read or decoded; the message has file, line and remedy.
-    """
-    lines = lines_of(read_text(Reading(path, FileSettings(encoding=encoding))))
-    sift(sound_texts(enumerate(lines, start=1), path, encoding), "stop")
-    return lines
+_OF_THE_ENCODING = re.compile("[^\x00-\x7f\udc80-\udcff]")  # beyond ASCII
 
 
 def lines_of(text: str) -> list[str]:
-    """What `read_lines` says, of a text."""
+    r"""The lines of a text, ended by `\n`, `\r\n` or `\r`; blank ones at the end are ignored."""
     text = unify_line_ends(text).rstrip("\n")
     return text.split("\n") if text else []
 
@@ -33,8 +23,9 @@ def lines_of(text: str) -> list[str]:
 def read_text(reading: Reading) -> str:
     """The whole file, decoded, without a byte order mark; line ends are as they are.
 
-    Where bad rows are skipped, bytes that are not of the encoding become halves of surrogate pairs,
-    as Python's `surrogateescape` has it, which `bad_rows.sound_texts` finds in their rows.
+    Where bad rows do not stop, bytes that are not of the encoding become halves of surrogate pairs,
+    as Python's `surrogateescape` has it, which `bad_rows.sound_texts` finds in their rows. Where
+    they are kept, at least one character beyond ASCII must be of the encoding.
 
     Raises:
       UserError: the file cannot be read or decoded; the message has file, line and remedy.
@@ -42,7 +33,7 @@ def read_text(reading: Reading) -> str:
     path, encoding = reading.path, reading.settings.encoding
     data = read_bytes(path).removeprefix(codecs.BOM_UTF8)
     try:
-        text = _decode(data, encoding, reading.settings.on_bad_row == "skip")
+        text = _decode(data, encoding, reading.on_bad_row)
     except LookupError as error:
         raise UserError(
             f"{path}: found {reading.says.encoding} {encoding!r}, but expected a text encoding that"
@@ -128,13 +119,15 @@ def _few_lines(text: str) -> Sequence[str]:
     return unify_line_ends(text.lstrip("\r\n")[: 2**16]).split("\n", 1)
 
 
-def _decode(data: bytes, encoding: str, skips: bool) -> str:
+def _decode(data: bytes, encoding: str, on_bad_row: OnBadRow) -> str:
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError:
-        if not skips:
+        if on_bad_row == "stop":
             raise
         text = data.decode(encoding, "surrogateescape")
+        if on_bad_row == "keep" and not _OF_THE_ENCODING.search(text):
+            raise  # the whole file is in another encoding
     return text.removeprefix("\ufeff")
 
 

@@ -8,11 +8,12 @@ import numpy as np
 from jaxtyping import Int32
 
 from jaxtune.core.errors import UserError
-from jaxtune.data.sources.new_rows import open_new
+from jaxtune.data.sources.new_rows import open_new, source_columns
 from jaxtune.data.sources.rows import Reader, Rows
-from jaxtune.data.sources.table import Table, bad_row, column, where
-from jaxtune.data.text import labels, tokens
+from jaxtune.data.sources.table import Table, bad_row, column
+from jaxtune.data.text import tokens
 from jaxtune.data.text.examples import Examples
+from jaxtune.data.text.new_values import new_values
 from jaxtune.data.text.text_tables import Track, load_tables, only_column
 from jaxtune.data.text.tokenizer import FileTokenizer
 from jaxtune.settings.data import ColumnSettings
@@ -73,7 +74,7 @@ TEXTS = Reader(load_tables, lambda *_: True, lambda *_: (), _rows)
 
 
 def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Rows:
-    """One text for each row of a file, to predict on; a blank one is kept, with a reason.
+    """One text for each row of a file, to predict on; one that is none has a reason.
 
     Args:
       source: a file that `data.sources.files.read_file` reads.
@@ -85,10 +86,9 @@ def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Row
     """
     table = open_new(source, encoding, "texts", columns)
     columns = tuple(columns) or (only_column(table, "NAME which holds the text"),)
-    values = {n: ["" if labels.is_blank(v) else v for v in column(table, n)] for n in columns}
+    values, reasons = new_values(table, columns, "")
     texts = read_texts(table._replace(columns=values), columns)
-    reasons = ["" if text else f"{where(table, i)}: empty text" for i, text in enumerate(texts)]
-    return Rows(texts, None, reasons=reasons if any(reasons) else None)
+    return Rows(texts, None, reasons=reasons, columns=source_columns(table))
 
 
 def tokenize_texts(

@@ -15,9 +15,6 @@ from jaxtune.data.sources.table import Table, bad_row, column, num_rows, where
 _HIDDEN = ("", "-1", "-1.0", "nan")
 """What stands in a label column whose labels are withheld, as the hub's GLUE test splits do."""
 
-BLANK = "-"
-"""Stands for an empty text; what is predicted of it is not told."""
-
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 
 
@@ -221,26 +218,6 @@ def text_rows(table: Table, columns: Sequence[str]) -> list[tuple[str, ...]]:
                     "config.data.text_columns.",
                 )
     return list(zip(*values, strict=True))
-
-
-def new_texts(
-    table: Table, columns: Sequence[str]
-) -> tuple[list[tuple[str, ...]], list[str] | None]:
-    """As `text_rows`, to predict on: an empty text is no error, but a row without an answer.
-
-    Returns:
-      (texts, with `BLANK` in the place of empty ones; why a row has no answer, empty where it has
-      one, or None where all have).
-    """
-    reasons, values = [""] * num_rows(table), {}
-    for name in columns:
-        values[name] = list(column(table, name))
-        for i, value in enumerate(values[name]):
-            if is_blank(value):
-                values[name][i] = BLANK
-                reasons[i] = f"{where(table, i)}: the column {name!r} is empty"
-    texts = text_rows(table._replace(columns=table.columns | values), columns)
-    return texts, reasons if any(reasons) else None
 
 
 def is_blank(value: Any) -> bool:

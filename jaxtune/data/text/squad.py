@@ -11,10 +11,11 @@ import numpy as np
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources.bad_rows import BadRowsError
 from jaxtune.data.sources.locate import DataSource, load_source
-from jaxtune.data.sources.new_rows import open_new
+from jaxtune.data.sources.new_rows import open_new, source_columns
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table, column, num_rows, where
 from jaxtune.data.text import labels
+from jaxtune.data.text.new_values import new_texts
 from jaxtune.settings.data import ColumnSettings, DataSettings
 
 COLUMNS = ("question", "context")
@@ -111,7 +112,7 @@ def rows(table: Table, columns: ColumnSettings, class_names: tuple[str, ...]) ->
 
 
 def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Rows:
-    """The questions of a file, to be answered; one with an empty text has a reason.
+    """The questions of a file, to be answered; one without both texts has a reason.
 
     Args:
       source: SQuAD JSON, or a table that `data.sources.files.read_file` reads.
@@ -123,11 +124,11 @@ def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Row
     """
     names = _text_columns(columns)
     table = open_new(source, encoding, "questions and contexts", names)
-    texts, reasons = labels.new_texts(table, names)
+    texts, reasons = new_texts(table, names)
     columns_of = dict(zip(names, map(list, zip(*texts, strict=True)), strict=True))
     questions = _questions(table._replace(columns=table.columns | columns_of), names)
     contexts = [question.context for question in questions]
-    return Rows(questions, None, contexts, reasons=reasons)
+    return Rows(questions, None, contexts, reasons=reasons, columns=source_columns(table))
 
 
 def resolve(settings: DataSettings, train: Rows) -> DataSettings:

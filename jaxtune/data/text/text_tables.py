@@ -10,12 +10,12 @@ import numpy as np
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources import locate
 from jaxtune.data.sources.locate import DataSource
-from jaxtune.data.sources.new_rows import open_new
+from jaxtune.data.sources.new_rows import open_lines, open_new, source_columns
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table
-from jaxtune.data.sources.text_files import read_lines
 from jaxtune.data.text import doubts, label_sets, labels
 from jaxtune.data.text.examples import Examples, Transform
+from jaxtune.data.text.new_values import new_texts
 from jaxtune.data.text.token_cache import tokenize_once
 from jaxtune.data.text.token_dropout import token_dropout
 from jaxtune.data.text.tokens import Tokens, tokenize
@@ -141,7 +141,7 @@ def _dropout(tokenizer: Any, rate: float) -> Transform:
 
 
 def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Rows:
-    """One or two texts for each row of a file, to predict on; an empty one has a reason.
+    """One or two texts for each row of a file, to predict on; one that is none has a reason.
 
     Args:
       source: .txt with one text a line, or a table that `data.sources.files.read_file` reads,
@@ -153,16 +153,13 @@ def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Row
       UserError: names the file, the line and the column of what is wrong.
     """
     if isinstance(source, Path) and source.suffix == ".txt" and not source.is_dir():
-        lines = read_lines(str(source), encoding)
-        if not lines:
-            raise UserError(f"{source} is empty: expected one text a line.")
-        table = Table({"text": lines}, str(source), range(1, len(lines) + 1), {})
-        texts, reasons = labels.new_texts(table, ("text",))
-        return Rows(texts, None, reasons=reasons)
-    table = open_new(source, encoding, "texts", columns)
-    columns = columns or (only_column(table, "NAME, or NAME,NAME for pairs, which hold the text"),)
-    texts, reasons = labels.new_texts(table, columns)
-    return Rows(texts, None, reasons=reasons)
+        table, columns = open_lines(source, encoding, "text", "one text"), ("text",)
+    else:
+        table = open_new(source, encoding, "texts", columns)
+        told = "NAME, or NAME,NAME for pairs, which hold the text"
+        columns = columns or (only_column(table, told),)
+    texts, reasons = new_texts(table, columns)
+    return Rows(texts, None, reasons=reasons, columns=source_columns(table))
 
 
 def only_column(table: Table, expected: str) -> str:

@@ -13,13 +13,14 @@ from jaxtune.core.errors import UserError
 from jaxtune.data.sources import conll
 from jaxtune.data.sources.bad_rows import BadRowsError
 from jaxtune.data.sources.locate import DataSource, load_source
-from jaxtune.data.sources.new_rows import open_new
-from jaxtune.data.sources.reading import NEW_DATA
+from jaxtune.data.sources.new_rows import open_new, source_columns
+from jaxtune.data.sources.reading import NEW_DATA, Reading
 from jaxtune.data.sources.rows import Reader, Rows
-from jaxtune.data.sources.table import Table, bad_row, check_columns, column, num_rows, where
-from jaxtune.data.sources.text_files import read_lines
+from jaxtune.data.sources.table import Table, bad_row, check_columns, column, num_rows
+from jaxtune.data.sources.text_files import lines_of, read_text
 from jaxtune.data.text import doubts, labels, tag_spelling, tags, text_tables
-from jaxtune.settings.data import ColumnSettings
+from jaxtune.data.text.new_values import BLANK, new_values
+from jaxtune.settings.data import ColumnSettings, FileSettings
 
 _UNSPACED = (
     r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}"
@@ -84,7 +85,7 @@ def _words_pattern() -> Any:
 
 
 def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Rows:
-    """The sentences of a file, to predict on; an empty one has a reason.
+    """The sentences of a file, to predict on; one without words has a reason.
 
     Args:
       source: .txt with one text a line, a CoNLL file, of which only the words are read, or a table
@@ -108,15 +109,10 @@ def read_new(source: Path | Table, columns: Sequence[str], encoding: str) -> Row
         check_columns(names, columns, table.source, NEW_DATA.columns)
     else:
         name = text_tables.only_column(table, "NAME which holds the texts or lists of words")
-    blank = [value in (None, []) or labels.is_blank(value) for value in column(table, name)]
-    if not any(blank):
-        return Rows(_sentences(table, name, split=True), None)
-    pairs = list(zip(column(table, name), blank, strict=True))
-    values = [[labels.BLANK] if empty else value for value, empty in pairs]
-    told = f"the column {name!r} is empty"
-    reasons = [f"{where(table, i)}: {told}" if empty else "" for i, empty in enumerate(blank)]
-    table = table._replace(columns={name: values})
-    return Rows(_sentences(table, name, split=True), None, reasons=reasons)
+    expected = "a text or a list of words"
+    values, reasons = new_values(table, (name,), [BLANK], _can_be_split, expected)
+    sentences = _sentences(table._replace(columns=values), name, split=True)
+    return Rows(sentences, None, reasons=reasons, columns=source_columns(table))
 
 
 # --- Tables ---------------------------------------------------------------------------------
@@ -288,7 +284,7 @@ def _sentence(value: Any, table: Table, i: int, name: str, split: bool) -> Sente
         sentence = split_words(value)
         if sentence.spans:
             return sentence
-    if isinstance(value, list) and value and all(isinstance(word, str) for word in value):
+    if _is_words(value):
         return from_words(value)
     expected = "a list of words that is not empty" + (", or a text with one" if split else "")
     shown = "nothing" if value is None else f"{value!r:.80}"
@@ -298,6 +294,16 @@ def _sentence(value: Any, table: Table, i: int, name: str, split: bool) -> Sente
         f"found {shown} in the column {name!r}, but expected {expected}. Fill in"
         " or remove the row, or name another column as the text column.",
     )
+
+
+def _can_be_split(value: Any) -> bool:
+    """Whether it is such a list, or a text."""
+    return isinstance(value, str) or _is_words(value)
+
+
+def _is_words(value: Any) -> bool:
+    """Whether it is a list of strings that is not empty."""
+    return isinstance(value, list) and bool(value) and all(isinstance(word, str) for word in value)
 
 
 def _only(columns: Sequence[str], setting: str) -> str:
@@ -316,4 +322,5 @@ def _is_conll(table: Table) -> bool:
 
 def _looks_tagged(path: str, encoding: str) -> bool:
     """Whether a text file to predict on is a CoNLL file, whose words alone are read."""
-    return conll.looks_tagged(read_lines(path, encoding))
+    reading = Reading(path, FileSettings(encoding=encoding), says=NEW_DATA)
+    return conll.looks_tagged(lines_of(read_text(reading)))
