@@ -170,13 +170,13 @@ def test_a_run_leaves_a_temperature_that_prediction_takes(
     import jaxtune as jt
     from jaxtune.run.evaluate import Scorer
 
-    evaluated, whole = [], Scorer.outputs
+    evaluated, whole = [], Scorer.__call__
 
-    def outputs(self, params, split):
+    def scores(self, params, split):
         evaluated.append(split)
         return whole(self, params, split)
 
-    monkeypatch.setattr(Scorer, "outputs", outputs)
+    monkeypatch.setattr(Scorer, "__call__", scores)
     model, workdir = tiny_weights("classification", "bert", 1), tmp_path / "run"
     config = jt.default_config()
     config.model.path, config.data.path, config.data.max_length = str(model), str(noisy), 16

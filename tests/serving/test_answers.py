@@ -42,7 +42,7 @@ def with_card(model, copy, fields):
 
 
 def written(model, source, output):
-    predict.main([f"--model={model}", f"--input={source}", f"--output={output}"])
+    predict.main([f"--model={model}", f"--input={source}", f"--output={output}", "--columns="])
     return [json.loads(line) for line in output.read_text().splitlines()]
 
 

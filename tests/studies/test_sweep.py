@@ -161,6 +161,7 @@ def test_a_trial_below_the_median_of_those_before_ends_early(
     assert sorted(path.name for path in (folder / "trials" / "001").iterdir()) == [
         "config.json",
         "metrics.jsonl",
+        "tensorboard",
     ]
     assert results["best"]["number"] == 0
 
