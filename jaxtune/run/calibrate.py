@@ -53,7 +53,8 @@ class BestOutputs:
         if not self._keeps:
             return None
         if self._best[0] != step:
-            scores_of(params, "validation")
+            if self._last is None:  # what was seen since the last step is of these parameters
+                scores_of(params, "validation")
             self._best = step, self._last
         outputs = self._best[1]
         labels = rows_of(self._labels, np.arange(len(outputs)))
