@@ -1,5 +1,6 @@
 """`jaxtune serve --model=DIR`: a saved model over HTTP."""
 
+import argparse
 import importlib.util
 from pathlib import PurePath
 
@@ -45,25 +46,7 @@ def main(argv: list[str], prog: str = "jaxtune serve") -> None:
         print(told)
         return
     arguments, _ = parse(flags, argv)
-    for name, least in (
-        *(("port", 0), ("max_rows", 1), ("max_queue", 1), ("max_megabytes", 0.001)),
-        *(("timeout", 0.1), ("max_length", 3)),
-    ):
-        value = getattr(arguments, name)
-        if value is not None and not value >= least:  # NaN neither
-            raise UserError(f"--{name}={value}: expected at least {least}.")
-    if arguments.port > 65535:
-        raise UserError(f"--port={arguments.port}: expected at most 65535.")
-    if arguments.max_queue < arguments.max_rows:
-        raise UserError(
-            f"--max_queue={arguments.max_queue}: expected at least --max_rows,"
-            f" {arguments.max_rows}, for else such a request would never be answered."
-        )
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f'{prog} needs {", ".join(missing)}: pip install "jaxtune[serve]" brings them.'
-        )
+    _check(arguments, prog)
     # The heavy imports wait until the arguments have been found good.
     from jaxtune.export.adapter_folder import check_head
     from jaxtune.run.console import Report
@@ -90,3 +73,26 @@ def main(argv: list[str], prog: str = "jaxtune serve") -> None:
         report.line(f"serving {name} ({saved.task.name}) at {address_of(bound)}")
         serve(Service(Served(saved), name, limits), bound, arguments.timeout)
     report.line("stopped")
+
+
+def _check(arguments: argparse.Namespace, prog: str) -> None:
+    """Refuses what the command line alone shows to be wrong, and absent packages."""
+    for name, least in (
+        *(("port", 0), ("max_rows", 1), ("max_queue", 1), ("max_megabytes", 0.001)),
+        *(("timeout", 0.1), ("max_length", 3)),
+    ):
+        value = getattr(arguments, name)
+        if value is not None and not value >= least:  # NaN neither
+            raise UserError(f"--{name}={value}: expected at least {least}.")
+    if arguments.port > 65535:
+        raise UserError(f"--port={arguments.port}: expected at most 65535.")
+    if arguments.max_queue < arguments.max_rows:
+        raise UserError(
+            f"--max_queue={arguments.max_queue}: expected at least --max_rows,"
+            f" {arguments.max_rows}, for else such a request would never be answered."
+        )
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f'{prog} needs {", ".join(missing)}: pip install "jaxtune[serve]" brings them.'
+        )

@@ -21,6 +21,7 @@ _OUT_OF_MEMORY = (
     " train.gradient_checkpointing and precision.frozen_dtype; for prediction, --batch_size. What"
     " a run has saved is kept, and the same command goes on from there."
 )
+_PIPE_CLOSED = 128 + 13  # as a shell tells SIGPIPE
 _FEWEST_NEW_OBJECTS = 50_000  # Python's own 700 spends a tenth of the start on looking for garbage
 
 
@@ -30,7 +31,13 @@ def start_command(main: Callable[[list[str]], None]) -> NoReturn:
     gc.set_threshold(_FEWEST_NEW_OBJECTS)
     signal.signal(signal.SIGINT, _end)
     threading.excepthook = _drop_orbax
-    sys.exit(run_command(main, sys.argv[1:]))
+    try:
+        status = run_command(main, sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # what reads the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        status = _PIPE_CLOSED
+    sys.exit(status)
 
 
 def _end(signum: int, frame: Any) -> NoReturn:

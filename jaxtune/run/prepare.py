@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError, nearest
-from jaxtune.core.types import Params
+from jaxtune.core.types import LossFn, Params
 from jaxtune.data.batching.layout import Layout, choose_layout
 from jaxtune.data.batching.packing import Use
 from jaxtune.data.batching.stream import Stream
@@ -78,10 +78,7 @@ def prepare(
       UserError: whatever is wrong with the config, the data or the weights, in that order.
     """
     check_devices(settings.parallel, settings.train.batch_size, jax.device_count())
-    task = scored(keeping(find_task(settings.task), token_cache_dir), settings.train.scores)
-    hooks_of(settings.train.hooks)  # which are refused before anything is read
-    scaler_of(settings.optimizer)
-    own_loss = loss_of(settings, task)
+    task, own_loss = _find_task(settings, token_cache_dir)
     best_metric = metric_of(task, settings.train.best_metric)
     source, strategy = _open_model(settings, task)
     task.data.inputs.check_settings(settings.data, source.config, source.path)
@@ -127,6 +124,17 @@ def prepare(
         ),
         sharding=plan.sharding,
     )
+
+
+def _find_task(settings: Settings, token_cache_dir: Path | None) -> tuple[Task, LossFn | None]:
+    """The task, and the loss that takes the place of its own.
+
+    All code that the settings name is found here, so that it is refused before anything is read.
+    """
+    task = scored(keeping(find_task(settings.task), token_cache_dir), settings.train.scores)
+    hooks_of(settings.train.hooks)
+    scaler_of(settings.optimizer)
+    return task, loss_of(settings, task)
 
 
 def metric_of(task: Task, name: str | None) -> str:

@@ -641,3 +641,12 @@ def test_a_process_that_fails(world):
 def test_a_process_that_meets_a_damaged_checkpoint(resumable):
     done = run_module("jaxtune.main", damaged_checkpoint(resumable))
     check(done.returncode, done.stderr, ("checkpoints/2", "remove that folder"))
+
+
+def test_who_has_seen_enough_of_the_output_ends_it_without_a_trace():
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "jaxtune", "--help"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
