@@ -31,6 +31,6 @@ def test_columns_of_one_name_are_told_apart_where_none_is_read(tmp_path):
     file = tmp_path / "new.csv"
     file.write_text("a,text,a,a_2,,\n1,x,2,3,4,5\n")
     table = open_new(file, "utf-8", "texts", ("text",))
-    assert [*table.columns] == ["a", "text", "a_2", "a_2_2", "", "_2"]
+    assert [*table.columns] == ["a", "text", "a_2", "a_2_2", "column_5", "column_6"]
     with pytest.raises(UserError, match="'a' more than once"):
         open_new(file, "utf-8", "texts", ("a",))

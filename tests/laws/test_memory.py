@@ -52,6 +52,8 @@ class Watch:
     """
 
     def __init__(self, patch):
+        gc.collect()
+        gc.freeze()  # what lives already need not be looked at again and again
         self.before, self.found, self.sizes = living(), [], (0, 0)
         for place, (owner, name) in PLACES.items():
             patch.setattr(owner, name, self.noting(place, getattr(owner, name)))
@@ -92,7 +94,7 @@ def test_what_a_run_holds(strategy, layers, tiny_settings, tiny_weights, tmp_pat
     model = tiny_weights("classification", "bert", layers)
     settings = tiny_settings("classification", strategy, model, **STEPS)
     workdir = tmp_path / "run"
-    for places in ({*PLACES, "between steps"}, {"first stage", "the best", "export"}):
+    for places in ({*PLACES, "between steps"}, {"first stage", "the best", "evaluation", "export"}):
         with monkeypatch.context() as patch:
             watch = Watch(patch)
             done = whole.train(settings, workdir, Report(quiet=True), hooks=[watch.hook])
@@ -101,5 +103,6 @@ def test_what_a_run_holds(strategy, layers, tiny_settings, tiny_weights, tmp_pat
         for place, size, trained, frozen in watch.found:
             assert size <= 16 * trained + 4 * frozen + SLACK, place
         assert watch.found[-1][1] < 4 * (trained + frozen) + SLACK  # of the export
+        gc.unfreeze()
         shutil.rmtree(workdir / "model")  # as if it had been killed before the export
         (workdir / "results.json").unlink()
