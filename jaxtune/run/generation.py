@@ -202,7 +202,7 @@ def generate_in_memory(
             " [prompt] for one prompt."
         )
     columns = own_columns(saved.task, saved.card)
-    table = read_prompts(source_of(saved, inputs), columns)
+    table = read_prompts(source_of(saved, inputs)[0], columns)
     return generate(saved, encode_prompts(saved, table), plan, Report(quiet=True))
 
 

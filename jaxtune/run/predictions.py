@@ -56,8 +56,8 @@ def predict(
     check_head(saved.pretrained)
     if top_k is not None:
         check_top_k(saved.task, top_k)  # before anything is computed
-    task, names = saved.task, own_columns(saved.task, saved.card)
-    rows = task.data.read_new(source_of(saved, inputs), names, "utf-8")
+    task = saved.task
+    rows = task.data.read_new(*source_of(saved, inputs), "utf-8")
     asked = [columns] if isinstance(columns, str) else columns or ()
     own = beside.choose(rows.columns, asked)
     examples, _ = task.data.encode(rows, saved.processor, saved.data, iter)
@@ -97,7 +97,7 @@ def embed(
     saved: SavedModel, inputs: InMemory | str | Path, pooling: Pooling | None, batch_size: int
 ) -> Any:
     """The states of the last layer, float32, pooled: [n d], or a list of n arrays [t d]."""
-    source, columns = source_of(saved, inputs), own_columns(saved.task, saved.card)
+    source, columns = source_of(saved, inputs)
     if saved.task.head == "image":
         read_new, encode = saved.task.data.read_new, saved.task.data.encode
     else:  # whatever the task makes of texts, here each is one example
@@ -193,24 +193,37 @@ def own_columns(task: Task, card: Mapping[str, Any]) -> Sequence[str]:
     return card.get("text_columns", ())
 
 
-def source_of(saved: SavedModel, inputs: InMemory | str | Path) -> Path | Table:
-    """The rows to predict on: a path, or a table of rows in memory."""
+def source_of(
+    saved: SavedModel, inputs: InMemory | str | Path
+) -> tuple[Path | Table, Sequence[str]]:
+    """The rows to predict on, a path or a table in memory; and the columns that are read.
+
+    Raises:
+      UserError: no such rows, or a row of more or fewer texts than the model reads.
+    """
+    own = own_columns(saved.task, saved.card)
     if isinstance(inputs, str | Path):
-        return Path(inputs).expanduser()
+        return Path(inputs).expanduser(), own
     if isinstance(inputs, Mapping) or hasattr(inputs, "features"):
-        return from_memory(inputs, "rows")
+        return from_memory(inputs, "rows"), own
     values = list(inputs)
     if values and all(isinstance(value, Mapping) for value in values):
-        return from_memory(values, "rows")
-    names = own_columns(saved.task, saved.card) or (
-        ("image",) if saved.task.head == "image" else ("text",)
-    )
-    if values and all(isinstance(value, tuple) for value in values):
-        names = names if len(names) == 2 else ("text", "text_pair")
-        return from_memory(
-            {name: [value[i] for value in values] for i, name in enumerate(names)}, "rows"
-        )
-    return from_memory({names[0]: values}, "rows")
+        return from_memory(values, "rows"), own
+    is_tuple = [isinstance(value, tuple) for value in values]
+    if not any(is_tuple):
+        name = own[0] if own else "image" if saved.task.head == "image" else "text"
+        return from_memory({name: values}, "rows"), own
+    names = own or ("text", "text_pair")[: len(values[is_tuple.index(True)])]
+    for number, value in enumerate(values, start=1):
+        is_one = isinstance(value, tuple)
+        if not is_one or len(value) != len(names):
+            found = f"a tuple of {len(value)}" if is_one else f"a {type(value).__name__}"
+            raise UserError(
+                f"data[rows] row {number}: found {found}, but expected a tuple of"
+                f" {', '.join(names)}, as the model reads."
+            )
+    columns = dict(zip(names, map(list, zip(*values, strict=True)), strict=True))
+    return from_memory(columns, "rows"), names
 
 
 def _run(

@@ -168,6 +168,19 @@ def test_a_class_that_the_model_does_not_have_is_named(model):
         jt.evaluate(model, [{"text": "a dog", "label": "yes"}, {"text": "a cat", "label": "meal"}])
 
 
+@pytest.mark.parametrize(
+    ("inputs", "word"),
+    [
+        ([("good", "bad")], "row 1: found a tuple of 2, but expected a tuple of text"),
+        ([("good",), "bad"], "row 2: found a str, but expected a tuple of text"),
+        ([("good",), ()], "row 2: found a tuple of 0"),
+    ],
+)
+def test_texts_that_the_model_would_not_read_are_refused(inputs, word, model):
+    with pytest.raises(jt.UserError, match=word):
+        model.predict(inputs)
+
+
 @pytest.mark.parametrize("pooling", ["mean", "first", "last", None])
 def test_states_are_those_of_the_last_layer(pooling, model):
     texts = ["the cat is good", "a dog", "film was so bad"]
@@ -192,6 +205,9 @@ def test_a_model_without_a_head_embeds_and_does_not_predict(golden, tmp_path):
     shutil.copy(golden / "odd" / "vocab.txt", folder)
     model = jt.load(folder)
     assert model.embed(["good film"]).shape == (1, model.saved.pretrained.config.hidden_size)
+    single, pair = model.embed(["good film"]), model.embed([("good film", "bad")])
+    assert np.abs(pair - single).max() > 1e-3  # the second text of a pair is read
+    assert np.array_equal(model.embed([("good film",)]), single)
     with pytest.raises(jt.UserError, match="no usable head"):
         model.predict(["good film"])
 
