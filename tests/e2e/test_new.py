@@ -73,7 +73,9 @@ def test_from_a_file_never_seen_to_labels(case, new, flat, tmp_path, capsys):
     status = run_command(console.run, shlex.split(predict)[1:])
     assert status == 0, capsys.readouterr().err
     with open("labels.csv", encoding="utf-8", newline="") as stream:
-        found = [row["label"] for row in csv.DictReader(stream)]
+        rows = [*csv.DictReader(stream)]
+    # Beside an empty column of that name, which is the input's.
+    found = [row.get("predicted_label", row["label"]) for row in rows]
     assert len(found) == len(NEW)
     assert {*found} <= {label for _, label in ROWS}
 
