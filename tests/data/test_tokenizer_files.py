@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 from cover import mark_rest
 from layouts import KINDS, make, write_slow_files
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from jaxtune.core.errors import UserError
@@ -54,6 +55,25 @@ def test_tokenizer_json_is_obeyed_and_exported(tmp_path, kind):
     assert theirs.pad_token_id == found.pad_token_id
     assert again.digest == found.digest
     assert ("token_type_ids" in theirs.model_input_names) == kind.startswith("bert")
+
+
+def test_dropout_of_bpe_is_left_out(tmp_path):
+    make(tmp_path, "gpt2")
+    text = " ".join(TEXTS) * 20
+    plain = load_tokenizer(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    held = json.loads(file.read_text())
+    held["model"]["dropout"] = 0.5
+    file.write_text(json.dumps(held))
+    theirs = Tokenizer.from_file(str(file))  # which draws anew each time
+    theirs.no_truncation()
+    theirs.no_padding()
+    assert theirs.encode(text).ids != theirs.encode(text).ids
+    found = load_tokenizer(tmp_path)
+    assert found.notes == (f"{file}: BPE's dropout of 0.5 is left out",)
+    assert ids_of(found, [(text,)]) == ids_of(plain, [(text,)])
+    found.save_pretrained(tmp_path)
+    assert json.loads(file.read_text())["model"]["dropout"] is None
 
 
 @pytest.mark.parametrize("kind", ["bert, lower case", "roberta", "gpt2"])

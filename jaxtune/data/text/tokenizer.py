@@ -39,7 +39,12 @@ class Cut(NamedTuple):
 
 
 class FileTokenizer:
-    """What a `tokenizer.json` says, to the letter; its truncation and padding aside.
+    """What a `tokenizer.json` says, to the letter; truncation, padding and BPE's dropout aside.
+
+    BPE's dropout leaves merges out at random, whenever a text is encoded, so that a model would get
+    other tokens at each prediction. It is for training alone.
+
+    Source: Provilkov et al. 2020, BPE-Dropout, section 3: at inference there is none.
 
     Attributes:
       backend_tokenizer: the `tokenizers.Tokenizer`.
@@ -57,7 +62,7 @@ class FileTokenizer:
         place: str = "the tokenizer",
         notes: tuple[str, ...] = (),
     ) -> None:
-        """Takes the backend as its own: its truncation and padding are gone.
+        """Takes the backend as its own: its truncation, padding and dropout are gone.
 
         Args:
           backend: a `tokenizers.Tokenizer`.
@@ -70,6 +75,9 @@ class FileTokenizer:
         """
         backend.no_truncation()
         backend.no_padding()
+        if getattr(backend.model, "dropout", None):
+            notes = (*notes, f"{place}: BPE's dropout of {backend.model.dropout:g} is left out")
+            backend.model.dropout = None
         backend.encode_special_tokens = bool(config.get("split_special_tokens"))
         special = {name: config[name] for name in SPECIAL if config.get(name) is not None}
         if not special.keys() & {"pad_token", "eos_token"}:

@@ -71,7 +71,7 @@ def load_tokenizer(folder: Path) -> FileTokenizer:
         tokenizer = FileTokenizer(backend, config, str(folder / FILE))
         for sample in (_SAMPLE, (_SAMPLE, _SAMPLE)):
             tokenizer.encode([sample])
-    tokenizer.notes = tuple(_disagreements(tokenizer, folder, config))
+    tokenizer.notes = (*tokenizer.notes, *_disagreements(tokenizer, folder, config))
     return tokenizer
 
 
