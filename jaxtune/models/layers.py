@@ -13,7 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
 from jaxtune.core import dropout
 from jaxtune.models.products import activation_dtype, product
@@ -135,9 +135,18 @@ def dense(
     return kind(features, dtype=dtype, kernel_init=kernel_init, name=name, use_bias=use_bias)
 
 
-def table(size: int, features: int, init: Init, name: str | None = None) -> nn.Embed:
+class Table(nn.Embed):
+    """An embedding table whose rows are float32 at least, so that no sum of them is rounded."""
+
+    def __call__(self, inputs: Int[Array, "..."]) -> Float[Array, "... d"]:
+        """The rows of some ids."""
+        rows = super().__call__(inputs)
+        return rows.astype(jnp.promote_types(rows.dtype, jnp.float32))
+
+
+def table(size: int, features: int, init: Init, name: str | None = None) -> Table:
     """An embedding table."""
-    return nn.Embed(size, features, embedding_init=_initializer(init), name=name)
+    return Table(size, features, embedding_init=_initializer(init), name=name)
 
 
 def layer_norm(
