@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-from pathlib import Path
 
 from jaxtune.core.errors import UserError
 from jaxtune.run.cli import start_command, token_folder
@@ -21,17 +19,17 @@ def main(argv: list[str], prog: str = "python -m jaxtune.main", mode: str | None
       UserError: bad input.
     """
     # No import at the top that the process which only restarts can do without.
-    from jaxtune.run.arguments import answer, parse, run_flags
+    from jaxtune.run.arguments import run_flags
     from jaxtune.run.config import load_config
+    from jaxtune.run.typed import path_of, read
 
     flags = run_flags(prog, mode)
-    told = answer(flags, argv)
-    if told is not None:
-        print(told)
+    typed = read(flags, argv)
+    if typed is None:
         return
-    arguments, overrides = parse(flags, argv)
+    arguments, overrides = typed
     settings = load_config(arguments.config, overrides)
-    workdir = Path(os.path.expanduser(arguments.workdir))  # no shell expands --workdir=~/runs
+    workdir = path_of(arguments.workdir)
     # The heavy imports wait until the config has been found good.
     from jaxtune.parallel import multihost
     from jaxtune.run.console import Report

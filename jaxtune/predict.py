@@ -1,12 +1,10 @@
 """`python -m jaxtune.predict --model=DIR --input=FILE --output=FILE`: labels new data."""
 
 import argparse
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxtune.core.errors import UserError, nearest
 from jaxtune.run.cli import start_command, token_folder
 
 if TYPE_CHECKING:
@@ -37,14 +35,14 @@ def main(argv: list[str], prog: str = "python -m jaxtune.predict") -> None:
     Raises:
       UserError: bad input.
     """
-    from jaxtune.run.arguments import answer, parse, predict_flags
+    from jaxtune.run.arguments import predict_flags
+    from jaxtune.run.typed import read
 
     flags = predict_flags(prog)
-    told = answer(flags, argv)
-    if told is not None:
-        print(told)
+    typed = read(flags, argv)
+    if typed is None:
         return
-    arguments, _ = parse(flags, argv)
+    arguments, _ = typed
     source, output = _checked(arguments)
     # The heavy imports wait until the arguments have been found good.
     from jaxtune.run.beside import keep_columns
@@ -73,20 +71,11 @@ def main(argv: list[str], prog: str = "python -m jaxtune.predict") -> None:
 
 def _checked(arguments: argparse.Namespace) -> tuple[Path, Path]:
     """Input and output, where all that a command line alone can tell is good."""
-    output = Path(os.path.expanduser(arguments.output))
-    if output.suffix not in _OUTPUTS:
-        raise UserError(f"--output={output}: expected a name that ends in .jsonl or .csv.")
-    if output.is_dir() or (output.parent.exists() and not output.parent.is_dir()):
-        raise UserError(f"--output={output}: expected a file in a folder, which is made if absent.")
-    for name, least in (("batch_size", 1), ("max_length", 3), ("top_k", 1)):
-        value = getattr(arguments, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name}={value}: expected at least {least}.")
-    source = Path(os.path.expanduser(arguments.input))
-    if not source.exists():
-        siblings = [p.name for p in source.parent.iterdir()] if source.parent.is_dir() else []
-        raise UserError(f"--input={source}: there is no such file.{nearest(source.name, siblings)}")
-    return source, output
+    from jaxtune.run.typed import check_least, input_of, output_of
+
+    output = output_of(arguments.output, _OUTPUTS)
+    check_least(arguments, batch_size=1, max_length=3, top_k=1)
+    return input_of(arguments.input), output
 
 
 def _predict(

@@ -13,7 +13,6 @@ from event_files import read_events
 from service_worker import CONFIG, ROWS, tell
 
 from jaxtune.core.errors import UserError
-from jaxtune.run import services
 from jaxtune.run.services import Guarded, chosen, keep_id, make_trackers
 
 WORKER = Path(__file__).with_name("service_worker.py")
@@ -119,7 +118,7 @@ def found(monkeypatch, *packages):
         origin = "there" if name in packages else None  # a folder of the name has a spec too
         return importlib.machinery.ModuleSpec(name, None, origin=origin)
 
-    monkeypatch.setattr(services.importlib.util, "find_spec", find_spec)
+    monkeypatch.setattr("jaxtune.core.extras.importlib.util.find_spec", find_spec)
 
 
 def test_tensorboard_is_chosen_where_it_is_installed(monkeypatch):

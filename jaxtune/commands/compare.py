@@ -1,13 +1,9 @@
 """`jaxtune compare RUN RUN ...`: finished runs in one table, and whether they differ."""
 
-import os
-from pathlib import Path
-
 from jaxtune.core.errors import UserError
-from jaxtune.run.cli import start_command
 
 
-def main(argv: list[str], prog: str = "python -m jaxtune.commands.compare") -> None:
+def main(argv: list[str], prog: str = "jaxtune compare") -> None:
     """Shows the runs, grouped by what they differ in beside the seed, and tests the differences.
 
     Args:
@@ -17,7 +13,8 @@ def main(argv: list[str], prog: str = "python -m jaxtune.commands.compare") -> N
     Raises:
       UserError: no runs, or runs of different tasks or data.
     """
-    from jaxtune.run.arguments import Flags, answer, make_parser, parse
+    from jaxtune.run.arguments import Flags, make_parser
+    from jaxtune.run.typed import output_of, path_of, read
 
     parser = make_parser(prog, ())
     parser.usage = f"{prog} RUN RUN ... [flags]"
@@ -25,25 +22,18 @@ def main(argv: list[str], prog: str = "python -m jaxtune.commands.compare") -> N
     parser.add_argument("--output", help="a .json or .csv file of all scores")
     parser.add_argument("--plot", help="a .png file of the scores")
     flags = Flags(parser, (), overrides=False)
-    told = answer(flags, argv)
-    if told is not None:
-        print(told)
+    typed = read(flags, argv)
+    if typed is None:
         return
-    arguments, _ = parse(flags, argv)
+    arguments, _ = typed
     if len(arguments.runs) < 2:
         raise UserError(f"{prog} needs two or more workdirs: {prog} RUN RUN ...")
     from jaxtune.run.console import Report
     from jaxtune.studies import compared, plots
 
-    output, plot = (
-        None if name is None else Path(os.path.expanduser(name))
-        for name in (arguments.output, arguments.plot)
-    )
-    if output is not None:
-        compared.check_output(output)
-    if plot is not None:
-        plots.check_plot(plot)
-    found = compared.compare([Path(os.path.expanduser(name)) for name in arguments.runs])
+    output = arguments.output and output_of(arguments.output, compared.FORMATS)
+    plot = arguments.plot and plots.plot_of(arguments.plot)
+    found = compared.compare([path_of(name) for name in arguments.runs])
     report = Report()
     compared.show(found, report)
     if output is not None:
@@ -52,7 +42,3 @@ def main(argv: list[str], prog: str = "python -m jaxtune.commands.compare") -> N
     if plot is not None:
         plots.plot_groups(found, plot)
         report.line(f"plot: {plot}")
-
-
-if __name__ == "__main__":
-    start_command(main)

@@ -1,10 +1,9 @@
 """`jaxtune export --model=DIR --format=onnx --output=FILE`: a saved model for other programs."""
 
-import importlib.util
-import os
 from pathlib import Path
 
 from jaxtune.core.errors import UserError
+from jaxtune.core.extras import check_extra
 
 
 def main(argv: list[str], prog: str) -> None:
@@ -17,18 +16,19 @@ def main(argv: list[str], prog: str) -> None:
     Raises:
       UserError: bad input, or a file whose logits are not the model's.
     """
-    from jaxtune.run.arguments import answer, export_flags, parse
+    from jaxtune.run.arguments import export_flags
+    from jaxtune.run.typed import output_of, read
 
     flags = export_flags(prog)
-    told = answer(flags, argv)
-    if told is not None:
-        print(told)
+    typed = read(flags, argv)
+    if typed is None:
         return
-    arguments, _ = parse(flags, argv)
-    output = Path(os.path.expanduser(arguments.output))
+    arguments, _ = typed
+    output = output_of(arguments.output)
     _check_output(output)
     if arguments.format != "stablehlo":
-        _check_packages(arguments.format)
+        # One writes the file, the other runs it to compare.
+        check_extra(f"--format={arguments.format}", "export", "onnx", "onnxruntime")
     # The heavy imports wait until the arguments have been found good.
     from jaxtune.export.exportable import check_exportable
     from jaxtune.models.source import find_folder
@@ -51,14 +51,3 @@ def _check_output(output: Path) -> None:
             raise UserError(
                 f"--output={output}: {file} is there already. Remove it, or name another file."
             )
-    if output.parent.exists() and not output.parent.is_dir():
-        raise UserError(f"--output={output}: expected a file in a folder, which is made if absent.")
-
-
-def _check_packages(kind: str) -> None:
-    """Both are used: one writes the file, the other runs it to compare."""
-    missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f'--format={kind} needs {" and ".join(missing)}: pip install "jaxtune[export]"'
-        )

@@ -3,12 +3,11 @@
 import csv
 import io
 import json
-import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from jaxtune.core.errors import UserError, nearest
+from jaxtune.core.errors import UserError
 
 _OUTPUTS = (".jsonl", ".csv")
 
@@ -23,14 +22,13 @@ def main(argv: list[str], prog: str = "jaxtune generate") -> None:
     Raises:
       UserError: bad input.
     """
-    from jaxtune.run.arguments import answer, parse
+    from jaxtune.run.typed import path_of, read
 
     flags = _flags(prog)
-    told = answer(flags, argv)
-    if told is not None:
-        print(told)
+    typed = read(flags, argv)
+    if typed is None:
         return
-    arguments, _ = parse(flags, argv)
+    arguments, _ = typed
     _check_files(arguments, prog)
     # The heavy imports wait until the arguments have been found good.
     from rich.console import Console
@@ -55,7 +53,7 @@ def main(argv: list[str], prog: str = "jaxtune generate") -> None:
         table = generation.read_prompts(from_memory({"text": [arguments.prompt]}, "prompt"), ())
     else:
         names = arguments.text_columns.split(",") if arguments.text_columns else None
-        source = Path(os.path.expanduser(arguments.input))
+        source = path_of(arguments.input)
         own = own_columns(task, card) if names is None else names
         table = generation.read_prompts(source, own, arguments.encoding)
     saved = open_saved(folder, arguments.compute_dtype)
@@ -66,7 +64,7 @@ def main(argv: list[str], prog: str = "jaxtune generate") -> None:
     if arguments.prompt is not None:
         print(records[0]["text"])
         return
-    _write(Path(os.path.expanduser(arguments.output)), records)
+    _write(path_of(arguments.output), records)
     report.line(f"{len(records)} texts: {arguments.output}")
 
 
@@ -95,6 +93,8 @@ def _flags(prog: str) -> Any:
 
 def _check_files(arguments: Namespace, prog: str) -> None:
     """Refuses files that cannot be read or written, before anything heavy."""
+    from jaxtune.run.typed import input_of, output_of
+
     given = [name for name in ("input", "output") if getattr(arguments, name) is not None]
     if arguments.prompt is not None:
         if given:
@@ -105,14 +105,8 @@ def _check_files(arguments: Namespace, prog: str) -> None:
         return
     if len(given) < 2:
         raise UserError(f"{prog} needs --input and --output, or --prompt.")
-    output, source = (Path(os.path.expanduser(x)) for x in (arguments.output, arguments.input))
-    if output.suffix not in _OUTPUTS:
-        raise UserError(f"--output={output}: expected a name that ends in .jsonl or .csv.")
-    if output.is_dir() or (output.parent.exists() and not output.parent.is_dir()):
-        raise UserError(f"--output={output}: expected a file in a folder, which is made if absent.")
-    if not source.exists():
-        siblings = [p.name for p in source.parent.iterdir()] if source.parent.is_dir() else []
-        raise UserError(f"--input={source}: there is no such file.{nearest(source.name, siblings)}")
+    output_of(arguments.output, _OUTPUTS)
+    input_of(arguments.input)
 
 
 def _write(output: Path, records: list[dict[str, str]]) -> None:

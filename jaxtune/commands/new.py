@@ -1,7 +1,6 @@
 """`jaxtune new my.csv`: looks at data and writes a config that trains a model on it."""
 
 import importlib.machinery
-import os
 import re
 import shlex
 import sys
@@ -60,14 +59,13 @@ def main(argv: list[str], prog: str = "jaxtune new") -> None:
     Raises:
       UserError: bad input, or a file that is there already.
     """
-    from jaxtune.run.arguments import answer, parse
+    from jaxtune.run.typed import read
 
     flags = new_flags(prog)
-    told = answer(flags, argv)
-    if told is not None:
-        print(told)
+    typed = read(flags, argv)
+    if typed is None:
         return
-    arguments, _ = parse(flags, argv)
+    arguments, _ = typed
     path = arguments.path or arguments.data
     if not path:
         raise UserError(f"{prog} needs the path of your data, as in {prog} my.csv.")
@@ -137,15 +135,14 @@ def _output(path: str, given: str | None, overwrite: bool) -> Path:
     Raises:
       UserError: it is no name of a config, or there already.
     """
+    from jaxtune.run.typed import output_of, path_of
+
     if given is None:
         stem = re.sub(r"\W+", "_", Path(path.rstrip("/")).stem).strip("_") or "config"
         output = Path(f"{stem}_config.py" if _is_module(stem) else f"{stem}.py")
     else:
-        output = Path(os.path.expanduser(given))
-    if output.suffix != ".py":
-        raise UserError(f"--output={output}: expected a name that ends in .py.")
-    if output.is_dir() or (output.parent.exists() and not output.parent.is_dir()):
-        raise UserError(f"--output={output}: expected a file in a folder, which is made if absent.")
+        output = path_of(given)
+    output_of(str(output), (".py",))
     if output.exists() and not overwrite:
         raise UserError(
             f"{output} is there already, and is left as it is. Name another file with --output, or"

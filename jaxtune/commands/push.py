@@ -1,12 +1,7 @@
 """`jaxtune push --model=DIR --to=USER/NAME`: a model folder, and nothing else, to a hub."""
 
-import os
-from pathlib import Path
 
-from jaxtune.run.cli import start_command
-
-
-def main(argv: list[str], prog: str = "python -m jaxtune.commands.push") -> None:
+def main(argv: list[str], prog: str = "jaxtune push") -> None:
     """Makes the repository if it is absent, private unless asked otherwise, and uploads the folder.
 
     Args:
@@ -16,7 +11,8 @@ def main(argv: list[str], prog: str = "python -m jaxtune.commands.push") -> None
     Raises:
       UserError: no model folder, no token, or a hub that refuses.
     """
-    from jaxtune.run.arguments import Flags, answer, make_parser, parse
+    from jaxtune.run.arguments import Flags, make_parser
+    from jaxtune.run.typed import path_of, read
 
     required = ("model", "to")
     parser = make_parser(prog, required)
@@ -24,19 +20,14 @@ def main(argv: list[str], prog: str = "python -m jaxtune.commands.push") -> None
     parser.add_argument("--to", help="USER/NAME on the hub; made if absent")
     parser.add_argument("--public", action="store_true", help="a new repository is for all to see")
     flags = Flags(parser, required, overrides=False)
-    told = answer(flags, argv)
-    if told is not None:
-        print(told)
+    typed = read(flags, argv)
+    if typed is None:
         return
-    arguments, _ = parse(flags, argv)
+    arguments, _ = typed
     from jaxtune.reporting.push import push
     from jaxtune.run.console import Report
 
     report = Report()
-    folder = Path(os.path.expanduser(arguments.model))
+    folder = path_of(arguments.model)
     url = push(folder, arguments.to, private=not arguments.public, say=report.line)
     report.line(f"{folder} is at {url}")
-
-
-if __name__ == "__main__":
-    start_command(main)

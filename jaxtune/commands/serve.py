@@ -1,11 +1,12 @@
 """`jaxtune serve --model=DIR`: a saved model over HTTP."""
 
 import argparse
-import importlib.util
 from pathlib import PurePath
 
 from jaxtune.core.errors import UserError
-from jaxtune.run.arguments import Flags, answer, make_parser, parse
+from jaxtune.core.extras import check_extra
+from jaxtune.run.arguments import Flags, make_parser
+from jaxtune.run.typed import check_least, read
 
 _NEEDED = ("starlette", "uvicorn", "python_multipart", "prometheus_client")
 _MEGABYTES = {"image": 16.0}  # of a body, by the head of the model
@@ -41,11 +42,10 @@ def main(argv: list[str], prog: str = "jaxtune serve") -> None:
       UserError: bad input, or the extra packages are not installed.
     """
     flags = serve_flags(prog)
-    told = answer(flags, argv)
-    if told is not None:
-        print(told)
+    typed = read(flags, argv)
+    if typed is None:
         return
-    arguments, _ = parse(flags, argv)
+    arguments, _ = typed
     _check(arguments, prog)
     # The heavy imports wait until the arguments have been found good.
     from jaxtune.export.adapter_folder import check_head
@@ -77,13 +77,9 @@ def main(argv: list[str], prog: str = "jaxtune serve") -> None:
 
 def _check(arguments: argparse.Namespace, prog: str) -> None:
     """Refuses what the command line alone shows to be wrong, and absent packages."""
-    for name, least in (
-        *(("port", 0), ("max_rows", 1), ("max_queue", 1), ("max_megabytes", 0.001)),
-        *(("timeout", 0.1), ("max_length", 3)),
-    ):
-        value = getattr(arguments, name)
-        if value is not None and not value >= least:  # NaN neither
-            raise UserError(f"--{name}={value}: expected at least {least}.")
+    check_least(
+        arguments, port=0, max_rows=1, max_queue=1, max_megabytes=0.001, timeout=0.1, max_length=3
+    )
     if arguments.port > 65535:
         raise UserError(f"--port={arguments.port}: expected at most 65535.")
     if arguments.max_queue < arguments.max_rows:
@@ -91,8 +87,4 @@ def _check(arguments: argparse.Namespace, prog: str) -> None:
             f"--max_queue={arguments.max_queue}: expected at least --max_rows,"
             f" {arguments.max_rows}, for else such a request would never be answered."
         )
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f'{prog} needs {", ".join(missing)}: pip install "jaxtune[serve]" brings them.'
-        )
+    check_extra(prog, "serve", *_NEEDED)

@@ -34,13 +34,6 @@ _STYLE: Any = {
 _PNG_DPI = 150
 
 
-def have_matplotlib() -> bool:
-    """Whether figures can be drawn."""
-    import importlib.util
-
-    return importlib.util.find_spec("matplotlib") is not None
-
-
 def draw(plots: Sequence[Plot], folder: Path) -> dict[str, ET.Element]:
     """Draws all plots; `folder` is made anew with a PNG file of each.
 

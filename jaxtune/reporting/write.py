@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtune.core.errors import UserError
+from jaxtune.core.extras import is_installed
 from jaxtune.data.sources.numbered import column_of
 from jaxtune.io.atomic import write_atomic
 from jaxtune.reporting import curves, figures, model_card, overview, page
@@ -107,7 +108,7 @@ def _column(facts: Facts, name: str) -> list[Any]:
 
 def _drawn(plots: Sequence[Plot], folder: Path, report: Report) -> dict[str, Any]:
     """The figures; none, and why, where they cannot be drawn."""
-    if not figures.have_matplotlib():
+    if not is_installed("matplotlib"):
         report.line(_NO_FIGURES)
         return {}
     return figures.draw(plots, folder)

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import optax
 
 from jaxtune.analysis.lr_curve import BETA, MIN_POINTS, Suggestion, fall, smooth, suggest
 from jaxtune.core.errors import UserError
+from jaxtune.core.extras import is_installed
 from jaxtune.io.atomic import write_atomic
 from jaxtune.run import stages
 from jaxtune.run.console import Report
@@ -74,7 +74,7 @@ def lr_find(
     results = _results(run, rates[: len(losses)], losses, found)
     files = workdir / "lr_find.png", workdir / "lr_find.json"
     plot: Path | str = 'none, as matplotlib is absent: pip install "jaxtune[report]" brings it'
-    if find_spec("matplotlib") is not None:
+    if is_installed("matplotlib"):
         plot = files[0]
         write_atomic(plot, _plot(results))
     write_atomic(files[1], json.dumps(results, indent=2, allow_nan=False) + "\n")

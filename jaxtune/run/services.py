@@ -1,6 +1,5 @@
 """Trackers of others, by the names that `train.trackers` has, kept from ending a run."""
 
-import importlib.util
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtune.core.errors import UserError
+from jaxtune.core.extras import is_installed
 from jaxtune.io.atomic import write_atomic
 from jaxtune.io.json_files import read_json_object
 from jaxtune.run.trackers import Tracker
@@ -30,10 +30,10 @@ def chosen(names: Sequence[str] | None) -> tuple[str, ...]:
       UserError: a package that is not installed.
     """
     if names is None:
-        return ("tensorboard",) if _is_installed("tensorboard") else ()
+        return ("tensorboard",) if is_installed(PACKAGES["tensorboard"][0]) else ()
     for name in names:
-        if not _is_installed(name):
-            package, brought_by = PACKAGES[name]
+        package, brought_by = PACKAGES[name]
+        if not is_installed(package):
             raise UserError(
                 f"config.train.trackers names {name!r}, whose package {package} is not installed:"
                 f" pip install {brought_by}, or leave it out."
@@ -52,12 +52,6 @@ def make_trackers(names: Sequence[str] | None, workdir: Path, say: Say) -> list[
     from jaxtune.run.service_trackers import MAKERS
 
     return [Guarded(name, MAKERS[name](workdir, say), say) for name in chosen(names)]
-
-
-def _is_installed(name: str) -> bool:
-    """Whether there is such a package; a folder of that name, as wandb makes one, is none."""
-    found = importlib.util.find_spec(PACKAGES[name][0])
-    return found is not None and found.origin is not None
 
 
 class Guarded:

@@ -89,12 +89,11 @@ def show(found: Comparison, report: Report) -> None:
 
 
 def write(found: Comparison, file: Path) -> None:
-    """Writes all scores and settings to a .json or .csv file.
+    """Writes all scores and settings to a file with one of FORMATS.
 
     Raises:
-      UserError: another ending, or a file that cannot be written.
+      UserError: it cannot be written.
     """
-    check_output(file)
     if file.suffix == ".json":
         write_atomic(file, json.dumps(_as_dict(found), indent=2) + "\n")
         return
@@ -105,16 +104,6 @@ def write(found: Comparison, file: Path) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(file, stream.getvalue())
-
-
-def check_output(file: Path) -> None:
-    """Refuses a file whose ending says no format.
-
-    Raises:
-      UserError: names the endings.
-    """
-    if file.suffix not in FORMATS:
-        raise UserError(f"--output={file}: expected a file that ends in {' or '.join(FORMATS)}.")
 
 
 def _versus(first: Group, other: Group, metric: str) -> Versus:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxtune.core.errors import UserError
+from jaxtune.core.extras import check_extra
 from jaxtune.settings import Settings
 from jaxtune.studies.space import Space, value_of
 from jaxtune.studies.trials import Judge
@@ -153,10 +154,9 @@ def drop_study(folder: Path) -> None:
 
 
 def _import_optuna() -> Any:
-    try:
-        import optuna
-    except ImportError:
-        raise UserError('a sweep needs Optuna: pip install "jaxtune[sweep]" brings it.') from None
+    check_extra("a sweep", "sweep", "optuna")
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     return optuna

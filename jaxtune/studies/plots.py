@@ -5,23 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxtune.core.errors import UserError
+from jaxtune.core.extras import check_extra
 from jaxtune.io.atomic import write_atomic
+from jaxtune.run.typed import output_of
 from jaxtune.studies.compared import Comparison
 
 
-def check_plot(file: Path) -> None:
-    """Refuses a file of another kind, and says what drawing needs.
+def plot_of(text: str) -> Path:
+    """The file of a plot, as typed.
 
     Raises:
       UserError: no .png, or no matplotlib.
     """
-    import importlib.util
-
-    if file.suffix != ".png":
-        raise UserError(f"--plot={file}: expected a file that ends in .png.")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UserError('--plot needs matplotlib: pip install "jaxtune[report]" brings it.')
+    file = output_of(text, (".png",), "plot")
+    check_extra("--plot", "report", "matplotlib")
+    return file
 
 
 def plot_groups(found: Comparison, file: Path) -> None:

@@ -121,7 +121,7 @@ def test_a_file_in_the_place_of_the_workdir(config, tmp_path, capsys):
 
 def test_a_loss_that_never_falls_and_no_matplotlib(config, tmp_path, capsys, monkeypatch):
     """The head alone is trained, by steps of a norm that changes nothing."""
-    monkeypatch.setattr("jaxtune.run.lr_find.find_spec", lambda name: None)
+    monkeypatch.setattr("jaxtune.run.lr_find.is_installed", lambda package: False)
     more = ["--config.optimizer.name=sgd", "--config.optimizer.clip_norm=1e-9", HEAD]
     found = sweep(config, tmp_path / "run", *more, "--config.train.num_steps=40")
     assert found["suggestion"] is None

@@ -43,7 +43,7 @@ def test_a_run_ends_with_a_report_of_itself(finished, workdir, tmp_path, reports
 
 
 def test_a_report_of_a_run_that_kept_nothing_is_computed(workdir, reports, monkeypatch, capsys):
-    monkeypatch.setattr("jaxtune.reporting.figures.have_matplotlib", lambda: False)
+    monkeypatch.setattr("jaxtune.reporting.write.is_installed", lambda package: False)
     before = predictions_folder.read(workdir)
     (workdir / "model" / "README.md").unlink(missing_ok=True)
     shutil.rmtree(workdir / "predictions")
@@ -58,7 +58,7 @@ def test_a_report_of_a_run_that_kept_nothing_is_computed(workdir, reports, monke
 
 
 def test_scores_by_the_values_of_a_column(workdir, reports, monkeypatch):
-    monkeypatch.setattr("jaxtune.reporting.figures.have_matplotlib", lambda: False)
+    monkeypatch.setattr("jaxtune.reporting.write.is_installed", lambda package: False)
     console.run(["report", f"--workdir={workdir}", "--slice_by=label"])
     text = (workdir / "report.html").read_text()
     part = text.partition("By label")[2].partition("</table>")[0]
@@ -72,7 +72,7 @@ def test_scores_by_the_values_of_a_column(workdir, reports, monkeypatch):
 
 
 def test_where_the_data_is_gone_the_report_is_of_the_scores(workdir, monkeypatch, capsys):
-    monkeypatch.setattr("jaxtune.reporting.figures.have_matplotlib", lambda: False)
+    monkeypatch.setattr("jaxtune.reporting.write.is_installed", lambda package: False)
     shutil.rmtree(workdir / "predictions")
     config = json.loads((workdir / "config.json").read_text())
     config["data"]["path"] = str(workdir / "gone")

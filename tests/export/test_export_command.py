@@ -8,7 +8,6 @@ import pytest
 from cover import COMBINATIONS, mark_rest
 
 from jaxtune import __main__ as console
-from jaxtune.commands import export
 from jaxtune.core.errors import UserError
 from jaxtune.export.graphs import bert, layers
 from jaxtune.run.cli import run_command
@@ -125,7 +124,7 @@ def test_bad_arguments(tiny_weights, tmp_path, monkeypatch, capsys):
     assert "file.json is there already" in error("--format=onnx", output)
     inside = f"--output={tmp_path / 'file.json' / 'x'}"
     assert "expected a file in a folder" in error("--format=onnx", inside)
-    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("jaxtune.core.extras.is_installed", lambda package: False)
     told = error("--format=onnx", f"--output={tmp_path / 'other'}")
     assert 'needs onnx and onnxruntime: pip install "jaxtune[export]"' in told
     assert not (tmp_path / "other").exists()

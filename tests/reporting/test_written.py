@@ -186,7 +186,7 @@ def test_a_card_names_what_is_of_the_hub(workdir_of):
 
 
 def test_without_matplotlib_the_report_has_no_figures(workdir_of, monkeypatch, capsys):
-    monkeypatch.setattr(figures, "have_matplotlib", lambda: False)
+    monkeypatch.setattr("jaxtune.reporting.write.is_installed", lambda package: False)
     workdir = workdir_of("classification")
     write(workdir, Report())
     assert 'pip install "jaxtune[report]"' in capsys.readouterr().out
