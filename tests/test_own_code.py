@@ -11,7 +11,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from jaxtune.core.errors import UserError
-from jaxtune.run.config import load_config
+from jaxtune.reporting import write as report
+from jaxtune.run.config import load_config, read_settings
 from jaxtune.run.console import Report
 from jaxtune.run.own_code import Use, checked, find
 from jaxtune.run.own_updates import scaler_of, schedule_of
@@ -98,6 +99,10 @@ def test_a_file_of_data_runs_no_code(tmp_path, mine):
         with pytest.raises(UserError, match=f"add --config.{field}={name}"):
             load_config(str(file), {})
         load_config(str(file), {field: name})
+        short = field.partition(".")[0]
+        if field in ("loss.function", "optimizer.name"):
+            load_config(str(file), {short: name})
+        assert read_settings(file)  # which only looks
 
 
 @pytest.mark.parametrize(
@@ -238,4 +243,5 @@ def test_a_run_with_a_loss_scores_and_hooks_of_ones_own(
     scores = found["own"]["scores"]["validation"]
     assert scores["right"] == pytest.approx(scores["accuracy"])
     assert scores["wrong"] == pytest.approx(1 - scores["accuracy"])
+    report.write(tmp_path / "own", Report(quiet=True), "label")  # of which no code is imported
     assert find("train.hooks", f"{mine}:seen") == [1, 2, 3, 4, -4, 5, -5]

@@ -15,6 +15,7 @@ from jaxtune.run import stages
 from jaxtune.run.setup import Goal, Run, Tuned
 from jaxtune.settings import OptimizerSettings, Settings
 from jaxtune.tasks.registry import find_task
+from jaxtune.training.optimizers import named
 from jaxtune.tuning import partition
 from jaxtune.tuning.gradual import Gradual
 
@@ -53,7 +54,7 @@ def make_run(order):
             trunks=(TrunkPlan(0),) * len(labels),
             multipliers=jax.tree.map(lambda _: 1.0, params),
         ),
-        goal=Goal(loss_fn, schedule, LENGTH, LENGTH * len(labels), "loss"),
+        goal=Goal(loss_fn, named("adamw"), schedule, LENGTH, LENGTH * len(labels), "loss"),
         sharding=None,
     )
 

@@ -14,7 +14,7 @@ from jaxtune.reporting.parts import Plot, Section
 from jaxtune.reporting.places import name_of
 from jaxtune.reporting.registry import SECTIONS
 from jaxtune.run import predictions_folder
-from jaxtune.run.config import load_config
+from jaxtune.run.config import read_settings
 from jaxtune.run.console import Report
 from jaxtune.run.predictions_folder import Kept
 from jaxtune.tasks.registry import find_task
@@ -81,7 +81,7 @@ def _kept(facts: Facts, report: Report) -> Kept | None:
         return kept
     from jaxtune.run.kept_again import keep_again
 
-    settings = load_config(str(facts.workdir / "config.json"), {})
+    settings = read_settings(facts.workdir / "config.json")
     try:
         return keep_again(settings, facts.workdir, facts.results.get("best_step", -1), report)
     except UserError as error:
@@ -93,7 +93,7 @@ def _column(facts: Facts, name: str) -> list[Any]:
     """A column's value in each row of the split that the report is on."""
     if facts.kept is None:
         raise UserError("--slice_by: what the model gives for each row is not known.")
-    settings = load_config(str(facts.workdir / "config.json"), {})
+    settings = read_settings(facts.workdir / "config.json")
     reader = find_task(settings.task).data.reader
     values = column_of(settings.data, reader, facts.kept.split, name)
     count = len(facts.kept.arrays["lengths"])

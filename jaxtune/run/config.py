@@ -60,14 +60,24 @@ def load_config(file: str, overrides: Mapping[str, str]) -> Settings:
     path = find_config(file)
     if path.suffix != ".json":
         return settings_of(_run_python(path), overrides)
-    settings = settings_of(read_json_object(path), overrides)
+    settings = read_settings(path, overrides)
+    named = {SHORT.get(name, name) for name in overrides}
     for field, names in named_code(settings).items():
-        if field not in overrides:  # a file of data runs no code
+        if field not in named:  # a file of data runs no code
             raise UserError(
                 f"{path} names code to import, config.{field} {', '.join(names)}: if you trust it,"
                 f" add --config.{field}={','.join(names)}."
             )
     return settings
+
+
+def read_settings(file: Path, overrides: Mapping[str, str] = {}) -> Settings:
+    """The settings in a run's config.json, to look at: what runs them calls `load_config`.
+
+    Raises:
+      UserError: as `settings_of`, or a file that is none.
+    """
+    return settings_of(read_json_object(file), overrides)
 
 
 def settings_of(values: dict[str, Any], overrides: Mapping[str, str] = {}) -> Settings:

@@ -11,7 +11,7 @@ from jaxtune.data.sources.rows import read_evaluation, take
 from jaxtune.data.text import tokens
 from jaxtune.data.text.examples import Examples
 from jaxtune.export.signature import Signature
-from jaxtune.run.config import load_config
+from jaxtune.run.config import read_settings
 from jaxtune.run.saved import SavedModel
 
 _ROWS = 256  # of the data
@@ -62,7 +62,7 @@ def sample_of(saved: SavedModel, signature: Signature) -> Sample:
 
 def _of_run(saved: SavedModel, signature: Signature, config: Path) -> Sample:
     """Of the run's test split, or else its validation split."""
-    settings, task = load_config(str(config), {}), saved.task
+    settings, task = read_settings(config), saved.task
     source = settings.data.source
     data = read_evaluation(settings.data, task.data.reader, saved.pretrained.class_names, source)
     split = next(name for name in ("test", "validation", "data") if name in data.splits)

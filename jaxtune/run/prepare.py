@@ -79,6 +79,7 @@ def prepare(
     """
     check_devices(settings.parallel, settings.train.batch_size, jax.device_count())
     task, own_loss = _find_task(settings, token_cache_dir)
+    scaler = scaler_of(settings.optimizer)
     best_metric = metric_of(task, settings.train.best_metric)
     source, strategy = _open_model(settings, task)
     task.data.inputs.check_settings(settings.data, source.config, source.path)
@@ -117,6 +118,7 @@ def prepare(
         ),
         goal=Goal(
             own_loss or task.loss.make(settings.loss, pretrained.class_names, train.labels),
+            scaler,
             plan.schedule,
             plan.steps_per_epoch,
             plan.num_steps,
@@ -129,11 +131,10 @@ def prepare(
 def _find_task(settings: Settings, token_cache_dir: Path | None) -> tuple[Task, LossFn | None]:
     """The task, and the loss that takes the place of its own.
 
-    All code that the settings name is found here, so that it is refused before anything is read.
+    Scores and hooks of a person's own are found here too, to be refused before anything is read.
     """
     task = scored(keeping(find_task(settings.task), token_cache_dir), settings.train.scores)
     hooks_of(settings.train.hooks)
-    scaler_of(settings.optimizer)
     return task, loss_of(settings, task)
 
 

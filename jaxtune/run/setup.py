@@ -12,10 +12,10 @@ from jaxtune.data.batching.stream import Stream
 from jaxtune.frozen.plan import TrunkPlan
 from jaxtune.models.pretrained import Pretrained
 from jaxtune.parallel.sharding import Sharding
-from jaxtune.run.own_updates import scaler_of
 from jaxtune.settings import Settings
 from jaxtune.tasks.task import Task
 from jaxtune.training import optimizers
+from jaxtune.training.optimizers import Scaler
 from jaxtune.tuning import partition
 from jaxtune.tuning.partition import Strategy
 
@@ -79,6 +79,7 @@ class Goal(NamedTuple):
 
     Attributes:
       loss_fn: of a batch.
+      scaler: what turns gradients into steps before the rate.
       schedule: learning rate by step.
       steps_per_epoch: batches in one pass.
       num_steps: in all.
@@ -86,6 +87,7 @@ class Goal(NamedTuple):
     """
 
     loss_fn: LossFn
+    scaler: Scaler
     schedule: optax.Schedule
     steps_per_epoch: int
     num_steps: int
@@ -122,7 +124,7 @@ def make_tx(run: Run, stage: int) -> optax.GradientTransformation:
     chosen, labels = run.settings.optimizer, run.tuning.stage_labels[stage]
     factors, _ = partition.partition(run.tuning.multipliers, labels)
     return optimizers.make_optimizer(
-        scaler_of(chosen),
+        run.goal.scaler,
         run.goal.schedule,
         labels,
         weight_decay=chosen.weight_decay,

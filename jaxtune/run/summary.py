@@ -31,7 +31,6 @@ from jaxtune.run.calibrate import calibration_rows
 from jaxtune.run.console import Report
 from jaxtune.run.hooks import Hook, Moment
 from jaxtune.run.loop import Fit
-from jaxtune.run.own_updates import scaler_of
 from jaxtune.run.setup import Run, make_tx
 from jaxtune.run.trackers import finite
 from jaxtune.run.tuning_words import tuning_words
@@ -229,8 +228,8 @@ def peak_memory_bytes() -> int | None:
 
 def _updates(run: Run) -> Updates:
     chosen = run.settings.optimizer
-    scaler = scaler_of(chosen)
-    return Updates(chosen.learning_rate, chosen.weight_decay, scaler, run.tuning.multipliers)
+    rate, decay = chosen.learning_rate, chosen.weight_decay
+    return Updates(rate, decay, run.goal.scaler, run.tuning.multipliers)
 
 
 def _optimizer(run: Run) -> str:
