@@ -9,12 +9,9 @@ from typing import Any
 import numpy as np
 
 from jaxtune.core.errors import UserError
-from jaxtune.core.types import Params
 from jaxtune.data.images.decode import decode
 from jaxtune.parallel import multihost
 from jaxtune.run import predictions_folder
-from jaxtune.run.hooks import Hook, Moment, every
-from jaxtune.run.plan import steps_between_evaluations
 from jaxtune.run.predictions_folder import Kept
 from jaxtune.run.setup import Held, Run
 from jaxtune.settings.data import ColumnSettings
@@ -29,70 +26,37 @@ _LONGEST = 20_000  # characters of a text
 _EDGE = 96  # pixels of a small image
 
 
-class Keeper:
-    """Sees the outputs of each evaluation, and keeps of the best step what a report needs.
+def keeping(run: Run, say: Callable[[str], Any]) -> Callable[[Any, int], Kept | None]:
+    """(outputs, step) -> what a report needs of them; of several processes, the first one keeps.
 
-    Attributes:
-      hook: of the training loop, after its evaluation.
+    Args:
+      run: whose examples are held, and not the run itself with its parameters.
+      say: is told why nothing is kept.
     """
+    task, held = run.task, run.data.held
+    examples = run.data.examples[held.split]
+    processor, columns = run.data.processor, run.settings.data.columns
 
-    def __init__(self, run: Run, say: Callable[[str], Any]) -> None:
-        """Nothing is kept yet; of several processes, the first one keeps."""
-        self._held, self._say = run.data.held, say
-        examples = run.data.examples[self._held.split]
-        processor, columns = run.data.processor, run.settings.data.columns
-        task = run.task
-
-        def make(outputs: Any, step: int) -> Kept | None:
-            return keep(task, outputs, examples, self._held, step, processor, columns)
-
-        self._make, self._seen = make, None
-        self._step, self._kept = -1, None
-        steps = steps_between_evaluations(run.settings.train, run.goal.steps_per_epoch)
-        self.hook = Hook(self._judge, every(steps))
-
-    def see(self, split: str, outputs: Any) -> None:
-        """Remembers the outputs of the split that a report is on until they are judged."""
-        if split == self._held.split:
-            self._seen = outputs
-
-    def finish(
-        self, best_step: int, params: Params, scores_of: Callable[[Params, str], Any]
-    ) -> None:
-        """Has what is kept be of the best step; evaluates where an earlier start had seen it.
-
-        Args:
-          best_step: of the run.
-          params: all parameters there.
-          scores_of: the evaluation.
-        """
-        if self._seen is None and self._step != best_step:
-            scores_of(params, self._held.split)
-        if self._seen is not None:
-            self._take(best_step)
-
-    def write(self, workdir: Path) -> None:
-        """Writes `predictions/`, where anything is kept and the disk takes it."""
-        if self._kept is None:
-            return
-        try:
-            predictions_folder.write(workdir, self._kept)
-        except UserError as error:
-            self._say(f"nothing is kept for a report: {error}")
-
-    def _judge(self, moment: Moment) -> None:
-        if self._seen is not None and moment.progress.best_step == moment.step:
-            self._take(moment.step)
-        self._seen = None
-
-    def _take(self, step: int) -> None:
-        outputs, self._seen, self._step, self._kept = self._seen, None, step, None
+    def take(outputs: Any, step: int) -> Kept | None:
         if not multihost.is_first():
-            return
+            return None
         try:
-            self._kept = self._make(outputs, step)
+            return keep(task, outputs, examples, held, step, processor, columns)
         except Exception as error:  # what is to be looked at afterwards ends no run
-            self._say(f"nothing is kept for a report: {type(error).__name__}: {error}")
+            say(f"nothing is kept for a report: {type(error).__name__}: {error}")
+            return None
+
+    return take
+
+
+def write(workdir: Path, kept: Kept | None, say: Callable[[str], Any]) -> None:
+    """Writes `predictions/`, where anything is kept and the disk takes it."""
+    if kept is None:
+        return
+    try:
+        predictions_folder.write(workdir, kept)
+    except UserError as error:
+        say(f"nothing is kept for a report: {error}")
 
 
 def keep(

@@ -19,13 +19,13 @@ from jaxtune.export.adapter_folder import Product
 from jaxtune.io.atomic import write_atomic
 from jaxtune.io.json_files import read_json_object
 from jaxtune.parallel import multihost
-from jaxtune.run import services, signals, stages, summary
-from jaxtune.run.calibrate import BestOutputs, calibration_fields
+from jaxtune.run import keeper, services, signals, stages, summary
+from jaxtune.run.at_best import AtBest
+from jaxtune.run.calibrate import calibration_fields, calibration_of
 from jaxtune.run.checkpoint import Checkpoints, DamagedCheckpointError, newest_step
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import Scorer, make_scorer
 from jaxtune.run.hooks import Hook
-from jaxtune.run.keeper import Keeper
 from jaxtune.run.loop import Around, Fit, first, fit
 from jaxtune.run.own_goals import hooks_of
 from jaxtune.run.plan import check_length
@@ -117,14 +117,15 @@ def _train(
     """As `train`, once the run is prepared; `start` is the time at which that began."""
     summary.show_groups(run, report)
     cost = summary.Cost(run, report)
-    keeper = Keeper(run, report.line)
-    best = BestOutputs(run)
-    scorer = make_scorer(run, report, (keeper.see, best.see))
+    kept = AtBest(run, run.data.held.split, keeper.keeping(run, report.line))
+    logits = AtBest(run, "validation", lambda outputs, step: outputs)
+    seen = (kept, logits) if run.task.output.ranks else (kept,)
+    scorer = make_scorer(run, report, [one.see for one in seen])
     seconds = run.settings.train.max_seconds
     until = None if seconds is None else start + seconds
     told = _trackers(run, workdir, report, trackers)
     own = hooks_of(run.settings.train.hooks)
-    around = Around(told, (best.hook, *hooks, *own, cost.hook, keeper.hook), until)
+    around = Around(told, (*(one.hook for one in seen), *hooks, *own, cost.hook), until)
     with contextlib.ExitStack() as stack:
         fitted, params = _fit(run, workdir, report, scorer, around, stack)
         progress = fitted.last.progress
@@ -133,14 +134,14 @@ def _train(
             scores["test"] = scorer(params, "test")
         for tracker in told:
             tracker.log(fitted.last.step, _end_row(progress.best_step, scores))
-        keeper.finish(progress.best_step, params, scorer)
-        calibration = best.calibration(params, progress.best_step, scorer)
+        shown, *found = [one.finish(progress.best_step, params, scorer) for one in seen]
+        calibration = calibration_of(run, found[0]) if found else None
         cost.finish()
         params = multihost.on_host(params)
         if multihost.is_first():
             card = _card(run, calibration)
             adapter_folder.write(workdir, product_of(run), params, card, report.line)
-            keeper.write(workdir)
+            keeper.write(workdir, shown, report.line)
     results = summary.results(run, fitted, scores, scorer.step, time.perf_counter() - start)
     results |= dict(zip(("step_flops", "full_step_flops"), cost.flops, strict=True))
     results |= calibration_fields(calibration)

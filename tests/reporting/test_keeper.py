@@ -7,7 +7,8 @@ import pytest
 from finished_runs import MADE
 
 from jaxtune.run import predictions_folder
-from jaxtune.run.keeper import Keeper
+from jaxtune.run.at_best import AtBest
+from jaxtune.run.keeper import keeping, write
 from jaxtune.run.setup import Held
 from jaxtune.settings.data import ColumnSettings
 from jaxtune.tasks.registry import TASKS
@@ -26,7 +27,7 @@ def keeper_of(split, say=print):
         ),
         goal=SimpleNamespace(steps_per_epoch=5),
     )
-    return Keeper(run, say), outputs
+    return AtBest(run, split, keeping(run, say)), outputs
 
 
 def moment(step, best):
@@ -46,8 +47,7 @@ def test_what_the_best_evaluation_gave_is_kept(tmp_path):
         assert not keeper.hook.due(moment(step - 1, best))
         keeper.see("validation", outputs + step)
         keeper.hook.act(moment(step, best))
-    keeper.finish(4, None, never)
-    keeper.write(tmp_path)
+    write(tmp_path, keeper.finish(4, None, never), print)
     kept = predictions_folder.read(tmp_path)
     assert (kept.split, kept.step) == ("validation", 4)
     np.testing.assert_array_equal(kept.arrays["predictions"], outputs + 4)
@@ -66,8 +66,7 @@ def test_a_run_that_goes_on_after_its_best_step_evaluates_that_once(tmp_path):
         asked.append((params, split))
         keeper.see(split, outputs + 1)
 
-    keeper.finish(4, "params", scores_of)
-    keeper.write(tmp_path)
+    write(tmp_path, keeper.finish(4, "params", scores_of), print)
     assert asked == [("params", "validation")]
     kept = predictions_folder.read(tmp_path)
     np.testing.assert_array_equal(kept.arrays["predictions"], outputs + 1)
@@ -77,11 +76,10 @@ def test_the_test_split_takes_the_place_of_validation(tmp_path):
     keeper, outputs = keeper_of("test")
     keeper.see("validation", outputs + 1)
     keeper.hook.act(moment(2, 2))
-    keeper.write(tmp_path)
+    write(tmp_path, keeper.finish(-1, None, never), print)
     assert predictions_folder.read(tmp_path) is None
     keeper.see("test", outputs)
-    keeper.finish(2, None, never)
-    keeper.write(tmp_path)
+    write(tmp_path, keeper.finish(2, None, never), print)
     kept = predictions_folder.read(tmp_path)
     assert kept.split == "test"
     np.testing.assert_array_equal(kept.arrays["predictions"], outputs)
@@ -91,8 +89,7 @@ def test_what_cannot_be_kept_ends_no_run(tmp_path):
     told = []
     keeper, outputs = keeper_of("test", told.append)
     keeper.see("test", outputs[:, :0])
-    keeper.finish(2, None, never)
-    keeper.write(tmp_path)
+    write(tmp_path, keeper.finish(2, None, never), print)
     assert told[0].startswith("nothing is kept for a report: ValueError: ")
     assert not [*tmp_path.iterdir()]
 
@@ -101,8 +98,7 @@ def test_what_cannot_be_kept_ends_no_run(tmp_path):
 def test_a_damaged_folder_is_one_message(content, tmp_path):
     keeper, outputs = keeper_of("test")
     keeper.see("test", outputs)
-    keeper.finish(2, None, never)
-    keeper.write(tmp_path)
+    write(tmp_path, keeper.finish(2, None, never), print)
     (tmp_path / "predictions" / "outputs.npz").write_bytes(content)
     with pytest.raises(predictions_folder.UserError, match="is damaged"):
         predictions_folder.read(tmp_path)
