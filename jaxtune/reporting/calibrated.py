@@ -9,9 +9,7 @@ from jaxtyping import Float
 from jaxtune.reporting.class_rows import ClassRows
 from jaxtune.reporting.figures import COLOURS, colour
 from jaxtune.reporting.parts import Plot, Section, Table, number
-from jaxtune.tasks.calibration import expected_calibration_error
-
-_BINS = 15
+from jaxtune.tasks.calibration import BINS, bin_sums, expected_calibration_error
 
 
 class Bins(NamedTuple):
@@ -33,12 +31,9 @@ def reliability(sure: Float[np.ndarray, " n"], right: np.ndarray) -> Bins:
 
     Source: Guo et al. 2017, On Calibration of Modern Neural Networks, equations 2 and 3.
     """
-    places = np.clip(np.ceil(sure * _BINS).astype(np.int64) - 1, 0, _BINS - 1)
-    counts = np.bincount(places, minlength=_BINS)
-    some = counts > 0
-    totals = (np.bincount(places, part, _BINS)[some] for part in (sure, right))
-    confidence, accuracy = (total / counts[some] for total in totals)
-    return Bins(confidence, accuracy, counts[some])
+    sums = bin_sums(sure, right)
+    confidence, accuracy, counts = sums[:, sums[2] > 0]
+    return Bins(confidence / counts, accuracy / counts, counts)
 
 
 def section(rows: ClassRows, temperature: float | None, split: str) -> Section:
@@ -61,7 +56,7 @@ def section(rows: ClassRows, temperature: float | None, split: str) -> Section:
     found, table = [], []
     for label, probabilities in versions:
         sure = probabilities.max(axis=1)
-        error = expected_calibration_error(probabilities, rows.columns, _BINS)
+        error = expected_calibration_error(probabilities, rows.columns)
         table.append(
             (label, number(error), number(float(sure.mean())), number(float(right.mean())))
         )
@@ -70,7 +65,7 @@ def section(rows: ClassRows, temperature: float | None, split: str) -> Section:
     title = "accuracy against confidence; on the diagonal they are equal"
     counts = Plot("confidence", "rows by the confidence of their prediction", _bars(found[-1][1]))
     plots = [Plot("reliability", title, _lines(found)), counts]
-    notes.insert(0, f"{_BINS} bins of equal width; a bin's dot is as large as it has rows.")
+    notes.insert(0, f"{BINS} bins of equal width; a bin's dot is as large as it has rows.")
     return Section("Calibration", notes, plots, [Table(header, table)])
 
 
@@ -90,7 +85,7 @@ def _lines(found: Sequence[tuple[str, Bins]]) -> Callable[[Any], None]:
 
 def _bars(bins: Bins) -> Callable[[Any], None]:
     def paint(axes: Any) -> None:
-        axes.bar(bins.confidence, bins.counts, width=0.8 / _BINS, color=colour(0))
+        axes.bar(bins.confidence, bins.counts, width=0.8 / BINS, color=colour(0))
         axes.set(xlabel="confidence", ylabel="rows", xlim=(0, 1.02))
 
     return paint

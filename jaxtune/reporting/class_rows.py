@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxtune.run.predictions_folder import Kept
+from jaxtune.tasks.probabilities import softmax
 
 
 class ClassRows(NamedTuple):
@@ -41,8 +42,7 @@ class ClassRows(NamedTuple):
         logits = self.logits.astype(np.float64)
         if temperature == 1.0:
             return np.exp(logits - self.log_sums[:, None])
-        exps = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
-        return exps / exps.sum(axis=1, keepdims=True)
+        return softmax(logits / temperature)
 
 
 def class_rows(kept: Kept, names: Sequence[str]) -> ClassRows:

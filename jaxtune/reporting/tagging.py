@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxtune.data.text import tags
 from jaxtune.reporting import errors, slices
 from jaxtune.reporting.class_tables import Scores, class_table, scores_of
 from jaxtune.reporting.facts import Facts
 from jaxtune.reporting.parts import Section
 from jaxtune.run.predictions_folder import Kept
+from jaxtune.tasks.outcomes.tags import entities_of
 
 
 def sections(facts: Facts, kept: Kept, column: Any) -> list[Section | None]:
@@ -43,8 +43,10 @@ def sections(facts: Facts, kept: Kept, column: Any) -> list[Section | None]:
 
 def entity_scores(arrays: Any, names: Sequence[str]) -> tuple[list[str], Scores]:
     """The types of entities that occur, sorted, and the scores of each."""
-    prefixed = tags.have_prefixes(names)
-    parts = [_entities(arrays, names, side, prefixed) for side in ("right", "predicted")]
+    parts = [
+        {(kind, i, first, last) for i, row in enumerate(found) for kind, first, last in row}
+        for found in (entities_of(arrays, names, side) for side in ("right", "predicted"))
+    ]
     types = sorted({kind for part in parts for kind, *_ in part})
     place = {kind: i for i, kind in enumerate(types)}
     counts = [
@@ -52,15 +54,3 @@ def entity_scores(arrays: Any, names: Sequence[str]) -> tuple[list[str], Scores]
         for part in (*parts, parts[0] & parts[1])
     ]
     return types, scores_of(*counts)
-
-
-def _entities(arrays: Any, names: Sequence[str], side: str, prefixed: bool) -> set[tuple[Any, ...]]:
-    """(type, sentence, first word, last word) of each entity."""
-    offsets, found = arrays["offsets"].tolist(), arrays[side].tolist()
-    return {
-        (kind, i, first, last)
-        for i in range(len(offsets) - 1)
-        for kind, first, last in tags.entities(
-            [names[int(c)] for c in found[offsets[i] : offsets[i + 1]]], prefixed
-        )
-    }

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from jaxtune.reporting.figures import COLOURS, colour
 from jaxtune.reporting.parts import Plot, Section, Table, number
 from jaxtune.run.predictions_folder import Kept
+from jaxtune.tasks.probabilities import sigmoid
 
 STEPS = np.arange(1, 100) / 100
 _DRAWN = 6  # classes with a figure of their own
@@ -46,10 +47,10 @@ def of_sets(kept: Kept, names: Sequence[str]) -> Section:
     """Of all classes together, and of each."""
     logits, arrays = kept.arrays["logits"], kept.arrays
     classes = arrays.get("classes", np.broadcast_to(np.arange(logits.shape[1]), logits.shape))
-    found = _sigmoid(logits)
+    found = sigmoid(logits.astype(np.float64))
     own, label_classes = arrays["label_logits"], arrays["label_classes"]
     known = own == own
-    right, of_right = _sigmoid(own[known]), label_classes[known]
+    right, of_right = sigmoid(own[known].astype(np.float64)), label_classes[known]
     overall = curve(right, found.ravel(), len(label_classes))
     counts = np.bincount(label_classes, minlength=len(names))
     order = np.argsort(-counts[: len(names)], kind="stable")
@@ -135,7 +136,3 @@ def _painter(part: Curve) -> Callable[[Any], None]:
         axes.legend(fontsize=8)
 
     return paint
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return 1.0 / (1.0 + np.exp(-np.clip(logits.astype(np.float64), -500, 500)))

@@ -4,7 +4,6 @@ A score of n rows is `f(sum_i s_i)` with some numbers s_i of each row: an accura
 F1 of (true, found, hits), a correlation of the moments. Sampling rows is weighing the s_i.
 """
 
-import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,8 +11,8 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float64
 
-from jaxtune.data.text import tags
 from jaxtune.run.predictions_folder import Kept
+from jaxtune.tasks.outcomes.tags import entities_of
 
 Totals = Float64[np.ndarray, "b k"]
 
@@ -147,20 +146,11 @@ def _tags(kept: Kept, metric: str) -> RowSums | None:
         return RowSums(_columns(sizes, np.bincount(owners, hits, count)), _ratio)
     if metric not in ("f1", "precision", "recall"):
         return None
-    prefixed = tags.have_prefixes(kept.names)
-    sides = [_entities(kept, side, prefixed) for side in ("right", "predicted")]
-    counts = np.array([[len(a), len(b), len(a & b)] for a, b in zip(*sides, strict=True)])
+    sides = [entities_of(arrays, kept.names, side) for side in ("right", "predicted")]
+    pairs = [(set(a), set(b)) for a, b in zip(*sides, strict=True)]
+    counts = np.array([[len(a), len(b), len(a & b)] for a, b in pairs])
     chosen: Mapping[str, Any] = {"f1": _f1, "precision": _precision, "recall": _recall}
     return RowSums(sp.csr_array(counts.astype(np.float64)), chosen[metric])
-
-
-def _entities(kept: Kept, side: str, prefixed: bool) -> list[set[Any]]:
-    """(type, first word, last word) of the entities of each sentence."""
-    offsets, found = kept.arrays["offsets"].tolist(), kept.arrays[side].tolist()
-    return [
-        set(tags.entities([str(kept.names[c]) for c in found[start:stop]], prefixed))
-        for start, stop in itertools.pairwise(offsets)
-    ]
 
 
 def _answers(kept: Kept, metric: str) -> RowSums | None:

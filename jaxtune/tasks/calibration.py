@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
+from jaxtune.tasks.probabilities import sigmoid, softmax
+
 BINS = 15
 FEWEST = 20
 """Rows that a temperature is fitted on; from fewer it would follow from chance."""
@@ -119,23 +121,36 @@ def _ece(logits: np.ndarray, labels: np.ndarray, temperature: float, bins: int) 
     return _error([_bin_sums(_probabilities(z / temperature, y), y, bins) for z, y in parts])
 
 
-def _error(sums: list[Float64[np.ndarray, "2 m"]]) -> float:
-    gaps, counts = np.sum(sums, axis=0)
-    return float(np.abs(gaps).sum() / max(counts.sum(), 1))
+def _error(sums: list[Float64[np.ndarray, "3 m"]]) -> float:
+    sure, right, counts = np.sum(sums, axis=0)
+    return float(np.abs(sure - right).sum() / max(counts.sum(), 1))
 
 
 def _bin_sums(
     probabilities: np.ndarray, labels: np.ndarray, bins: int
-) -> Float64[np.ndarray, "2 m"]:
-    """Of each bin, the sum of sureness less right predictions; and how many predictions."""
+) -> Float64[np.ndarray, "3 m"]:
     if labels.ndim == 1:
         right = np.argmax(probabilities, axis=1) == labels
-        sure = probabilities.max(axis=1)
-    else:
-        right, sure = labels.ravel() > 0.5, probabilities.ravel()
+        return bin_sums(probabilities.max(axis=1), right, bins)
+    return bin_sums(probabilities.ravel(), labels.ravel() > 0.5, bins)
+
+
+def bin_sums(
+    sure: Float[np.ndarray, " n"], right: np.ndarray, bins: int = BINS
+) -> Float64[np.ndarray, "3 m"]:
+    """Predictions by how sure they are.
+
+    Args:
+      sure: the probability of each.
+      right: whether each is right.
+      bins: from 0 to 1, of equal width; an edge belongs to the bin below it.
+
+    Returns:
+      Of each bin, the sum of the probabilities, of those that are right, and of all.
+    """
     places = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], sure)
-    gaps = np.bincount(places, weights=sure.astype(np.float64) - right, minlength=bins)
-    return np.stack([gaps, np.bincount(places, minlength=bins)])
+    weights = (sure.astype(np.float64), right.astype(np.float64), np.ones(len(sure)))
+    return np.stack([np.bincount(places, part, bins) for part in weights])
 
 
 def _slope(logits: np.ndarray, labels: np.ndarray, b: float) -> tuple[float, float]:
@@ -162,10 +177,7 @@ def _are_any_wrong(logits: np.ndarray, labels: np.ndarray) -> bool:
 
 
 def _probabilities(z: Float64[np.ndarray, "n c"], y: np.ndarray) -> Float64[np.ndarray, "n c"]:
-    if y.ndim > 1:
-        return 1 / (1 + np.exp(-np.clip(z, -500, 500)))
-    exps = np.exp(z - z.max(axis=1, keepdims=True))
-    return exps / exps.sum(axis=1, keepdims=True)
+    return sigmoid(z) if y.ndim > 1 else softmax(z)
 
 
 def _parts(logits: np.ndarray, labels: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -12,6 +12,7 @@ from jaxtune.data.text import text_tables
 from jaxtune.settings import LossSettings
 from jaxtune.tasks import class_counts
 from jaxtune.tasks.class_weights import class_weights
+from jaxtune.tasks.probabilities import softmax
 from jaxtune.tasks.records import Record, Records, class_records
 from jaxtune.tasks.task import Task, TaskData, TaskLoss, TaskOutput, TaskScores
 from jaxtune.training.losses import cross_entropy, make_cross_entropy
@@ -97,9 +98,7 @@ def decode(
     del examples
 
     def read(logits: np.ndarray) -> tuple[Record, np.ndarray]:
-        exps = np.exp(logits - logits.max())
-        probabilities = exps / exps.sum()
-        return {"label": class_names[int(np.argmax(logits))]}, probabilities
+        return {"label": class_names[int(np.argmax(logits))]}, softmax(logits)
 
     return class_records(outputs, class_names, top_k, read, temperature)
 

@@ -12,6 +12,7 @@ from jaxtune.data.text import text_tables
 from jaxtune.settings import LossSettings
 from jaxtune.tasks import class_counts
 from jaxtune.tasks.class_weights import class_weights
+from jaxtune.tasks.probabilities import sigmoid
 from jaxtune.tasks.records import Record, Records, class_records
 from jaxtune.tasks.task import Task, TaskData, TaskLoss, TaskOutput, TaskScores
 from jaxtune.training.losses import binary_cross_entropy, make_binary_cross_entropy
@@ -80,9 +81,8 @@ def decode(
     del examples
 
     def read(logits: np.ndarray) -> tuple[Record, np.ndarray]:
-        probabilities = 1.0 / (1.0 + np.exp(-np.clip(logits, -500, 500)))
         places = np.flatnonzero(logits > 0).tolist()
-        return {"labels": [class_names[place] for place in places]}, probabilities
+        return {"labels": [class_names[place] for place in places]}, sigmoid(logits)
 
     return class_records(outputs, class_names, top_k, read, temperature)
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxtune.data.text.windows import Window
+from jaxtune.tasks.probabilities import softmax
 from jaxtune.tasks.task import Records
 
 
@@ -93,8 +94,7 @@ def _answer(group: list[tuple[Window, np.ndarray]]) -> dict[str, Any]:
         spans = sorted([*spans, null], key=lambda s: -s.score)
     else:
         chosen = spans[0]
-    scores = np.array([span.score for span in spans])
-    exps = np.exp(scores - scores.max())
+    shares = softmax(np.array([span.score for span in spans]))
     entries = {
         span: {
             "answer": question.context[span.start : span.end],
@@ -102,7 +102,7 @@ def _answer(group: list[tuple[Window, np.ndarray]]) -> dict[str, Any]:
             "start": span.start,
             "end": span.end,
         }
-        for span, p in zip(spans, exps / exps.sum(), strict=True)
+        for span, p in zip(spans, shares, strict=True)
     }
     return {
         "id": question.id,

@@ -1,11 +1,13 @@
 """Sentences with a tag for each word."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxtune.data.ragged import offsets_of
+from jaxtune.data.text import tags
 from jaxtune.data.text.tags import OUTSIDE
 from jaxtune.tasks.outcomes.outcome import Outcome, Told
 
@@ -54,3 +56,21 @@ def _words(logits: np.ndarray, tokens: np.ndarray, outside: int) -> tuple[np.nda
     best = part.argmax(axis=1)
     sure = 1.0 / np.exp(part - part.max(axis=1, keepdims=True)).sum(axis=1)
     return np.where(has, best, outside).astype(np.int32), np.where(has, sure, 1.0).astype("f4")
+
+
+def entities_of(
+    arrays: Mapping[str, Any], names: Sequence[str], side: str
+) -> list[list[tags.Entity]]:
+    """The entities of each sentence.
+
+    Args:
+      arrays: as `of_tags` has them.
+      names: of the tags.
+      side: `right` or `predicted`.
+    """
+    prefixed = tags.have_prefixes(names)
+    offsets, found = arrays["offsets"].tolist(), arrays[side].tolist()
+    return [
+        tags.entities([str(names[c]) for c in found[start:stop]], prefixed)
+        for start, stop in itertools.pairwise(offsets)
+    ]
