@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from growth_table import Options, Row, minilm
+from growth_memory import measure
+from growth_table import Options, Row, minilm, own_command
 
 
 class Cost(NamedTuple):
@@ -54,6 +55,29 @@ def _of_rows(options: Options) -> Iterator[Row]:
         own = [["rows", file, f"{file}-tokens"] for file in files]
         peer = [["map_rows", file, f"{file}-map"] for file in files[:2]]  # more take minutes
         yield from _compare(options, title, counts, own, peer)
+    yield from _whole_run(options, files[-1], counts[-1])
+
+
+def _whole_run(options: Options, file: str, count: int) -> Iterator[Row]:
+    """All of `jaxtune train` on the largest file: one step, and 64 texts scored."""
+    fields = {
+        "model.path": minilm(),
+        "data.path": file,
+        "data.max_eval_examples": 64,
+        "train.num_steps": 1,
+        "train.batch_size": 32,
+    }
+    for state in ("cold", "warm"):
+        found: dict[str, list[Cost]] = {"ours": [], "before": []}
+        for build in options.builds:
+            key = "ours" if build is options.builds[-1] else "before"
+            folder = Path(f"{file}-whole-{key}")
+            shutil.rmtree(folder / "run", ignore_errors=True)
+            cost = measure(*own_command(build, folder / "run", folder / "cache", fields))
+            found[key].append(Cost(cost.seconds, cost.peak / 1e6))
+        for field, unit in (("clock", "s"), ("peak", "MB")):
+            values = {key: [getattr(cost, field) for cost in costs] for key, costs in found.items()}
+            yield Row(f"{count:,} rows, a run of one step, {state}: {field}", unit, **values)
 
 
 def _of_questions(options: Options) -> Iterator[Row]:
