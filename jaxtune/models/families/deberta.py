@@ -69,7 +69,9 @@ class Attention(nn.Module):
     ) -> Float[Array, "b n d"]:
         """The first half of a layer."""
         c = self.config
-        names = ("key_proj", "query_proj") if c.share_att_key else ("pos_key_proj", "pos_query_proj")
+        names = (
+            ("key_proj", "query_proj") if c.share_att_key else ("pos_key_proj", "pos_query_proj")
+        )
         attention = DisentangledAttention(
             c.num_attention_heads,
             c.attention_probs_dropout_prob,
@@ -158,7 +160,9 @@ class SequenceHead(nn.Module):
     ) -> Float[Array, "b n c"]:
         """Logits of each example."""
         c = self.config
-        pool = Nested(partial(dense, c.hidden_size, c.initializer_range, self.dtype), "dense", name="pooler")
+        pool = Nested(
+            partial(dense, c.hidden_size, c.initializer_range, self.dtype), "dense", name="pooler"
+        )
         x = pool(Dropout(c.pooler_dropout)(x, noise_ids), noise_ids)
         x = Dropout(c.sequence_dropout)(ACTIVATIONS[c.pooler_hidden_act](x), noise_ids)
         return output_layer(self.num_outputs, c.initializer_range, self.dtype)(x, noise_ids)
