@@ -173,7 +173,7 @@ CASES |= {
     "mpnet-odd": (
         "MPNet",
         t.MPNetConfig,
-        ODD | {"max_position_embeddings": 160, "relative_attention_num_buckets": 14},
+        ODD | {"hidden_act": "relu"},
         "sequence",
     ),
     "deberta-v2-odd": (

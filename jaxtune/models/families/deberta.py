@@ -69,9 +69,7 @@ class Attention(nn.Module):
     ) -> Float[Array, "b n d"]:
         """The first half of a layer."""
         c = self.config
-        names = (
-            ("key_proj", "query_proj") if c.share_att_key else ("pos_key_proj", "pos_query_proj")
-        )
+        own = "" if c.share_att_key else "pos_"
         attention = DisentangledAttention(
             c.num_attention_heads,
             c.attention_probs_dropout_prob,
@@ -79,8 +77,8 @@ class Attention(nn.Module):
             self.dtype,
             projections=("query_proj", "key_proj", "value_proj"),
             distance_projections=(
-                names[0] if "c2p" in c.terms else None,
-                names[1] if "p2c" in c.terms else None,
+                f"{own}key_proj" if "c2p" in c.terms else None,
+                f"{own}query_proj" if "p2c" in c.terms else None,
             ),
             distance_dropout=c.hidden_dropout_prob,
             name="self",
@@ -160,10 +158,10 @@ class SequenceHead(nn.Module):
     ) -> Float[Array, "b n c"]:
         """Logits of each example."""
         c = self.config
-        pool = Nested(
-            partial(dense, c.hidden_size, c.initializer_range, self.dtype), "dense", name="pooler"
+        inner = partial(dense, c.hidden_size, c.initializer_range, self.dtype)
+        x = Nested(inner, "dense", name="pooler")(
+            Dropout(c.pooler_dropout)(x, noise_ids), noise_ids
         )
-        x = pool(Dropout(c.pooler_dropout)(x, noise_ids), noise_ids)
         x = Dropout(c.sequence_dropout)(ACTIVATIONS[c.pooler_hidden_act](x), noise_ids)
         return output_layer(self.num_outputs, c.initializer_range, self.dtype)(x, noise_ids)
 

@@ -41,7 +41,8 @@ class MPNetConfig(RobertaConfig):
 
 def config_from_hf(hf_config: Mapping[str, Any], source: str) -> BertConfig:
     """See `Family`. The row of padding is 1 whatever `pad_token_id` is, as transformers has it."""
-    check_defaults(hf_config, source, {"pad_token_id": 1}, "MPNet")
+    defaults = {"pad_token_id": 1, "relative_attention_num_buckets": 32}
+    check_defaults(hf_config, source, defaults, "MPNet")
     return roberta.config_from_hf(hf_config, source, MPNetConfig, "MPNet")
 
 
