@@ -239,7 +239,7 @@ def _choose_layouts(
     others = [part for split, part in lengths.items() if split != "train"]
     seen = others or [lengths["train"]]
     shares = 1 if plan.sharding is None else plan.sharding.num_shares
-    program = program_cost(design, jax.default_backend())
+    program = program_cost(design)
     evaluations = plan.num_steps // steps_between_evaluations(train, plan.steps_per_epoch)
     choose = partial(
         choose_layout,

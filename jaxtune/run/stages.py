@@ -173,7 +173,7 @@ def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -
     step = make_update(sums, make_tx(run, index), apply)
     if run.settings.train.on_nonfinite == "skip":
         step = skip_nonfinite(step)
-    return Compiled(step, (0,), transform, least_memory())
+    return Compiled(step, (0,), transform, least_memory(run.pretrained.design.device))
 
 
 def carry(old: Any, new: Any) -> Any:
