@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 _BITS = {"pred": 8, "s4": 4, "u4": 4, "bf16": 16, "c64": 64, "c128": 128, "token": 0}
-_ARRAY = re.compile(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([0-9,<=]*)\]")
+_ARRAY = re.compile(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([0-9,<=]*)\](?:\{([^{}]*)\})?")
+_ON_CHIP = re.compile(r"T\(.*S\([1-9]")  # a TPU's tiles, in another memory than the large one
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.-]+) (?:\(.*\) -> .*)?\{$")
 _NAME = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = ")
 _OPCODE = re.compile(r" ?([a-z][\w-]*)\(")
@@ -23,10 +24,12 @@ class Shape(NamedTuple):
     Attributes:
       dtype: as XLA spells it.
       sizes: of its dimensions.
+      on_chip: whether a TPU keeps it in the memory beside its units.
     """
 
     dtype: str
     sizes: tuple[int, ...]
+    on_chip: bool = False
 
     @property
     def elements(self) -> int:
@@ -158,7 +161,7 @@ def _closing(text: str, start: int) -> int:
 def _shapes(kind: str) -> tuple[Shape, ...]:
     """The arrays in a type; `/*index=5*/` and layouts say nothing of them."""
     found = []
-    for dtype, sizes in _ARRAY.findall(re.sub(r"/\*.*?\*/", "", kind)):
-        numbers = (n.removeprefix("<=") for n in sizes.split(",") if n)
-        found.append(Shape(dtype, tuple(int(n) for n in numbers)))
+    for dtype, sizes, layout in _ARRAY.findall(re.sub(r"/\*.*?\*/", "", kind)):
+        numbers = tuple(int(n.removeprefix("<=")) for n in sizes.split(",") if n)
+        found.append(Shape(dtype, numbers, bool(_ON_CHIP.search(layout))))
     return tuple(found)

@@ -2,8 +2,9 @@
 
 Read from the HLO text alone, so of programs for devices that are not here too. Each instruction of
 the entry is a kernel, and of the body of a loop as many as it has turns; what only names or
-places memory is none. A kernel moves its operands and its results once: one that reads rows of a
-large table is taken to read the table.
+places memory is none, nor is arithmetic of single numbers, which a TPU has a unit for and a GPU's
+compiler puts into kernels. A kernel moves its operands and its results once: one that reads rows of
+a large table is taken to read the table. What a TPU keeps beside its units is not moved.
 """
 
 import math
@@ -11,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from jaxtune.analysis.hlo import Computation, Instruction, Program
+from jaxtune.analysis.hlo import Computation, Instruction, Program, Shape
 from jaxtune.analysis.messages import KINDS, Collective, read_collectives
 
 _FREE = {
@@ -20,7 +21,7 @@ _FREE = {
 }
 """Opcodes that launch nothing."""
 
-_FREE_TARGETS = ("AllocateBuffer", "AssumeGatherIndicesInBound", "SPMDFullToShardShape", "Pin")
+_FREE_TARGETS = ("AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast")
 
 
 class Kernel(NamedTuple):
@@ -96,8 +97,9 @@ def _launches(one: Instruction) -> bool:
     if one.opcode in _FREE or one.opcode.endswith(("-done", "-update")):
         return False
     if one.opcode == "custom-call":
-        return not any(target in _target(one) for target in _FREE_TARGETS)
-    return True
+        return _target(one) not in _FREE_TARGETS
+    is_one = one.opcode in ("fusion", "copy", "sort", "while")
+    return is_one or any(shape.elements > 1 for shape in one.results)
 
 
 def _is_collective(one: Instruction) -> bool:
@@ -117,16 +119,28 @@ def _target(one: Instruction) -> str:
 
 def _kernel(program: Program, computation: Computation, one: Instruction, count: int) -> Kernel:
     reads = [computation[name] for name in one.operands if name in computation]
-    shapes = [*one.results, *(shape for read in reads for shape in read.results)]
     products = [*_products(program, computation, one)]
     return Kernel(
         one.name,
         _kind(one),
-        sum(shape.bits for shape in shapes) // 8,
+        _moved(one, [shape for read in reads for shape in read.results]),
         sum(flops for flops, _ in products),
         max(products)[1] if products else "",
         count,
     )
+
+
+def _moved(one: Instruction, operands: list[Shape]) -> int:
+    """Bytes that go to and from the large memory."""
+    moved = [*one.results, *operands]
+    if one.opcode == "copy-start":  # (to, from, what tells that it is done)
+        moved = list(one.results[:2])
+    elif one.opcode in ("slice", "dynamic-slice", "slice-start"):  # no more than is taken
+        taken = one.results[one.opcode == "slice-start"]
+        moved = [taken, *(taken._replace(on_chip=x.on_chip) for x in operands[:1])]
+    elif _target(one).startswith("__cu"):  # room of a library's own is no result
+        moved = [x for x in moved if x.dtype not in ("s8", "u8")]
+    return sum(shape.bits for shape in moved if not shape.on_chip) // 8
 
 
 def _kind(one: Instruction) -> str:

@@ -115,8 +115,36 @@ def find_target(name: str) -> Target:
         )
     chip = CHIPS[kind]
     _check_plugin(name, chip)
-    devices = _gpus(name, sizes) if chip.device.platform == "gpu" else _tpus(name, sizes)
-    return Target(name, chip, devices)
+    try:
+        found = topologies.get_topology_desc(**topology(kind, sizes))
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(
+            f"--target={name}: {str(error).splitlines()[0][:200]}. Expected sizes that there are,"
+            f" such as {'h100:8' if kind == 'h100' else f'{kind}:{_smallest(kind)}'}."
+        ) from None
+    return Target(name, chip, tuple(found.devices) if sizes else (found.devices[0],))
+
+
+def topology(kind: str, sizes: str) -> dict[str, str]:
+    """What `jax.experimental.topologies.get_topology_desc` is asked for.
+
+    Args:
+      kind: one of CHIPS.
+      sizes: as of a target's name; empty for one device, which of a TPU is one of several.
+
+    Raises:
+      UserError: three sizes of GPUs.
+    """
+    if CHIPS[kind].device.platform == "tpu":
+        return {"platform": "tpu", "topology_name": f"{kind}:{sizes or _smallest(kind)}"}
+    hosts, _, cards = (sizes or "1").rpartition("x")
+    if "x" in hosts:
+        raise UserError(f"--target={kind}:{sizes}: expected {kind}:CARDS or {kind}:HOSTSxCARDS.")
+    return {"platform": "cuda", "target_config": _H100, "topology": f"1x{hosts or 1}x{cards}"}
+
+
+def _smallest(kind: str) -> str:
+    return "2x2x1" if kind in ("v4", "v5p") else "2x2"
 
 
 def _check_plugin(name: str, chip: Chip) -> None:
@@ -129,6 +157,7 @@ def _check_plugin(name: str, chip: Chip) -> None:
             f"--target={name} needs {package}, whose compiler runs without such a device: pip"
             f' install "jaxtune[{extra}]" brings it.'
         )
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # or libtpu asks a server that is not here
     # The plugin of an accelerator must not look for one, or it registers no compiler either.
     jax.config.update("jax_platforms", "cpu")
     if jax.default_backend() != "cpu":
@@ -137,31 +166,3 @@ def _check_plugin(name: str, chip: Chip) -> None:
             f" that computes on a CPU, and this one has begun to on a {jax.default_backend()}. Set"
             " JAX_PLATFORMS=cpu."
         )
-
-
-def _gpus(name: str, sizes: str) -> tuple[Any, ...]:
-    numbers = [int(n) for n in (sizes or "1").split("x")]
-    if len(numbers) > 2:
-        raise UserError(f"--target={name}: expected h100:CARDS or h100:HOSTSxCARDS.")
-    hosts, cards = numbers if len(numbers) == 2 else (1, numbers[0])
-    found = topologies.get_topology_desc(
-        platform="cuda", target_config=_H100, topology=f"1x{hosts}x{cards}"
-    )
-    return tuple(found.devices)
-
-
-def _tpus(name: str, sizes: str) -> tuple[Any, ...]:
-    """Slices have four chips or more; one chip is one of the smallest slice."""
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # or libtpu asks a server that is not here
-    kind = name.partition(":")[0]
-    smallest = "2x2x1" if kind in ("v4", "v5p") else "2x2"
-    try:
-        found = topologies.get_topology_desc(
-            platform="tpu", topology_name=f"{kind}:{sizes or smallest}"
-        )
-    except jax.errors.JaxRuntimeError as error:
-        raise UserError(
-            f"--target={name}: {str(error).splitlines()[0][:200]}. Expected the sizes of a slice,"
-            f" such as {kind}:{smallest}."
-        ) from None
-    return tuple(found.devices) if sizes else tuple(found.devices[:1])

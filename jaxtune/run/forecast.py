@@ -118,6 +118,8 @@ def _next(
         fixed = found.parameter_bytes + found.moment_bytes
         each = max(found.total_bytes - fixed, 1) / now
         guess = int(((1 - SPARE) * target.chip.memory - fixed) / each)
+        if guess <= 0 and low == 0:  # not even what is kept between steps
+            return None
     if high is None and guess - low < close:  # no more is to be found above
         return None
     if high is not None and not low < guess < high:
