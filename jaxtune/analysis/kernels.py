@@ -25,7 +25,7 @@ _FREE_TARGETS = ("AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast"
 
 
 class Kernel(NamedTuple):
-    """One launch.
+    """An instruction that is launched, once or in a loop.
 
     Attributes:
       name: of the instruction.
@@ -33,7 +33,7 @@ class Kernel(NamedTuple):
       num_bytes: of its operands and results.
       flops: of the products in it, two for each multiplication.
       dtype: of the operands of its products; empty where there are none.
-      count: how often it is launched.
+      launches: how many.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Kernel(NamedTuple):
     num_bytes: int
     flops: float
     dtype: str
-    count: int
+    launches: int
 
 
 class Launched(NamedTuple):

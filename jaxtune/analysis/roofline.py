@@ -49,12 +49,12 @@ def roofline(found: Launched, chip: Chip) -> Roofline:
       chip: that runs it.
     """
     kernels = found.kernels
-    count = sum(one.count for one in kernels)
+    count = sum(one.launches for one in kernels)
     return Roofline(
         kernels=count,
-        num_bytes=sum(one.num_bytes * one.count for one in kernels),
-        flops=sum(one.flops * one.count for one in kernels),
-        busy=sum(kernel_seconds(one, chip) * one.count for one in kernels),
+        num_bytes=sum(one.num_bytes * one.launches for one in kernels),
+        flops=sum(one.flops * one.launches for one in kernels),
+        busy=sum(kernel_seconds(one, chip) * one.launches for one in kernels),
         launching=(count + len(found.sent)) * chip.launch,
         sending=sum(message_seconds(one, chip) for one in found.sent),
     )
@@ -77,5 +77,5 @@ def by_kind(kernels: Iterable[Kernel]) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for one in kernels:
         count, num_bytes = found.get(one.kind, (0, 0))
-        found[one.kind] = count + one.count, num_bytes + one.num_bytes * one.count
+        found[one.kind] = count + one.launches, num_bytes + one.num_bytes * one.launches
     return dict(sorted(found.items(), key=lambda item: -item[1][1]))

@@ -117,6 +117,11 @@ def find_target(name: str) -> Target:
     _check_plugin(name, chip)
     try:
         found = topologies.get_topology_desc(**topology(kind, sizes))
+    except NotImplementedError:  # the plugin has looked for a device, and given up
+        raise UserError(
+            f"--target={name}: this process has looked for such a device before, and can no longer"
+            " compile for one. Set JAX_PLATFORMS=cpu."
+        ) from None
     except jax.errors.JaxRuntimeError as error:
         raise UserError(
             f"--target={name}: {str(error).splitlines()[0][:200]}. Expected sizes that there are,"

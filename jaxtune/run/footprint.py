@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtune.analysis.hlo import parse
@@ -133,5 +134,5 @@ def held_bytes(tree: Any) -> int:
 
 
 def _itemsize(dtype: Any) -> int:
-    is_key = jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+    is_key = jnp.issubdtype(dtype, jax.dtypes.prng_key)
     return 8 if is_key else np.dtype(dtype).itemsize
