@@ -9,7 +9,7 @@ The step is that of a run, of a model by its size whose parameters have shapes a
 all layers in it. Nothing runs, and nothing is tuned by running it, as XLA does on a card: compare
 two programs that were compiled alike. `--against` compiles the step of another commit beside it, of
 commits from before devices were values (aot_before.py) for one device. With `--json` the last line
-is one object. How far the least time was off where a card could be asked stands in RESULTS.md.
+is one object. How far the roofline was off where a card could be asked stands in RESULTS.md.
 """
 
 import argparse
@@ -218,7 +218,7 @@ def cells(one: dict[str, Any]) -> list[tuple[str, str]]:
         ("kernels a step", f"{one['kernels']:,}"),
         ("moved by them", moved),
         ("products", human_flops(one["flops"])),
-        ("least time", f"{one['roofline_ms']:.2f} ms"),
+        ("roofline", f"{one['roofline_ms']:.2f} ms"),
         ("of the rate for bfloat16", f"{one['share_of_peak']:.0%}"),
         ("temporaries a device", human_bytes(one["temp_bytes"])),
         ("arguments a device", human_bytes(one["argument_bytes"])),

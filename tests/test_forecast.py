@@ -113,10 +113,13 @@ def test_the_most_rows_that_fit_are_found(settings, here, monkeypatch, per_row, 
     run = prepare(settings, Report(quiet=True), target=here)
     measure, asked = in_proportion(per_row)
     monkeypatch.setattr(forecast, "measure", measure)
+    monkeypatch.setattr(forecast, "most_rows", lambda run, index: 1000)
     now = measure(run, 0, footprint.largest_batch(run, 0), here)
     rows = forecast.find_rows(run, 0, here, now, lambda line: None)
     assert most * 0.94 - 1 <= rows <= most
     assert len(asked) <= 7
+    monkeypatch.setattr(forecast, "most_rows", lambda run, index: 20)
+    assert forecast.find_rows(run, 0, here, now, lambda line: None) <= 20
 
 
 def test_a_plan_that_does_not_fit_says_so(settings, here, monkeypatch, tmp_path):

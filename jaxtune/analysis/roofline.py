@@ -1,9 +1,10 @@
-"""The least time that a compiled program can take, from what its kernels move and compute.
+"""The time that a compiled program would take by what its kernels move and compute.
 
 Each kernel takes as long as the slower of its products and its bytes, and a launch; messages take
 as long as a ring takes, and are not overlapped with kernels. A kernel that reaches neither rate
 takes longer, and an operand that stays in a cache takes less: benchmarks/RESULTS.md says how far
-off this was on a card.
+off this was on a card. A message among no more devices than are near each other is taken to stay
+among these.
 
 Source: Williams, Waterman and Patterson 2009, Roofline: An Insightful Visual Performance Model.
 """
@@ -24,7 +25,7 @@ class Roofline(NamedTuple):
       num_bytes: that they move.
       flops: of their products.
       busy: seconds of kernels.
-      launching: seconds between them.
+      launching: seconds that they take beside that.
       sending: seconds of messages.
     """
 
@@ -42,7 +43,7 @@ class Roofline(NamedTuple):
 
 
 def roofline(found: Launched, chip: Chip) -> Roofline:
-    """The least time of one call of a program.
+    """The time of one call of a program.
 
     Args:
       found: what it launches.

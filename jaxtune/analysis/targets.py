@@ -21,7 +21,7 @@ class Chip(NamedTuple):
       memory: bytes of it.
       bandwidth: bytes/s of its memory.
       peak: operations/s of dense products, by the dtype of the operands as XLA spells it.
-      launch: seconds that pass between two kernels.
+      launch: seconds that a kernel takes beside what it moves or computes.
       link: bytes/s that it sends to devices near it.
       near: devices that are near each other; 0 for all.
       far_link: bytes/s that it sends to the others.
@@ -49,15 +49,14 @@ CHIPS = {
         Device("gpu", 9.0),
         *(80e9, 3.35e12),
         {"bf16": 989e12, "f16": 989e12, "f32": 495e12, "s8": 1979e12},  # f32 as TF32
-        *(1.3e-6, 450e9, 8, 50e9),
+        *(4.1e-6, 450e9, 8, 50e9),
     ),
     "v4": _tpu(32e9, 1.228e12, 275e12, 150e9),
     "v5e": _tpu(16e9, 0.819e12, 197e12, 100e9),
     "v5p": _tpu(95e9, 2.765e12, 459e12, 300e9),
     "v6e": _tpu(32e9, 1.64e12, 918e12, 224e9),
 }
-"""By name. `launch` of the H100 is measured (benchmarks/RESULTS.md): what a step of some 900 small
-kernels took beyond them. Links of TPUs are half of what all links of a chip carry."""
+"""By name. `launch` of the H100 is fitted to two steps on a card (benchmarks/RESULTS.md). Links of TPUs are half of what all links of a chip carry."""
 
 _H100 = """
 platform_name: "CUDA"
@@ -76,6 +75,15 @@ gpu_device_info {
 }
 """
 """XLA's GpuTargetConfigProto; the numbers are those of the CUDA driver for this card."""
+
+
+_NO_TPU_HERE = {
+    "TPU_SKIP_MDS_QUERY": "1",  # a server that only a TPU's machine has
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # or of all processes of a machine one alone can compile
+}
+"""What libtpu would ask about the machine; what it compiles for is said each time."""
 
 
 class Target(NamedTuple):
@@ -162,7 +170,8 @@ def _check_plugin(name: str, chip: Chip) -> None:
             f"--target={name} needs {package}, whose compiler runs without such a device: pip"
             f' install "jaxtune[{extra}]" brings it.'
         )
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # or libtpu asks a server that is not here
+    for setting, value in _NO_TPU_HERE.items():
+        os.environ.setdefault(setting, value)
     # The plugin of an accelerator must not look for one, or it registers no compiler either.
     jax.config.update("jax_platforms", "cpu")
     if jax.default_backend() != "cpu":

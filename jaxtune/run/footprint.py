@@ -35,7 +35,7 @@ class Footprint(NamedTuple):
       temporary_bytes: activations, gradients and what else the step computes with.
       total_bytes: all of them, and what the program takes itself.
       launched: what the program does.
-      roofline: the least time of it.
+      roofline: the time of it by that.
       compile_seconds: tracing among them.
     """
 

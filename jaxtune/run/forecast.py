@@ -29,6 +29,7 @@ from jaxtune.settings import Settings
 from jaxtune.training.compiled import main_shape
 
 _TRIES = 6  # programs that the search for the largest batch compiles
+_WIDEST = 32  # times the rows of the run's own batch, beyond which nothing is tried
 _CLOSE = 0.05  # of the rows: where it ends
 
 
@@ -86,14 +87,15 @@ def find_rows(
       found: of the largest batch of the run; None where its step cannot be compiled.
       say: takes a line before each program.
     """
-    batch = largest_batch(run, index)
+    batch, most = largest_batch(run, index), most_rows(run, index)
     unit = run.settings.train.num_microbatches
     unit *= 1 if run.sharding is None else run.sharding.num_shares
     now = num_rows(batch)
     low, high = (now, None) if fits(found, target) else (0, now)
     for _ in range(_TRIES):
         rows = _next(low, high, unit, found, now, target)
-        if rows is None:
+        rows = rows if rows is None else min(rows, most // unit * unit)
+        if rows is None or rows <= low:
             break
         say(f"compiling with {rows} rows")
         tried = measure(run, index, with_rows(batch, rows), target)
@@ -103,6 +105,13 @@ def find_rows(
             high = rows
         found, now = (tried, rows) if tried is not None else (found, now)
     return low
+
+
+def most_rows(run: Run, index: int) -> int:
+    """Rows of the largest batch that is tried: all examples, or some times those of the run."""
+    examples, batch_size = len(run.data.examples["train"].lengths), run.settings.train.batch_size
+    times = min(_WIDEST, max(examples // batch_size, 1))
+    return num_rows(largest_batch(run, index)) * times
 
 
 def _next(
@@ -150,6 +159,7 @@ def _results(
         "fits": fits(found, target),
         "largest_rows": rows,
         "largest_batch": run.settings.train.batch_size * rows // now,
+        "tried_all": rows < most_rows(run, widest_stage(run)),
         "steps_per_epoch": run.goal.steps_per_epoch,
     }
     if found is None:
@@ -192,6 +202,7 @@ def _rows(results: dict[str, Any], target: Target, workdir: Path) -> list[tuple[
         rows += _found_rows(results)
     most = results["largest_batch"]
     words = f"about {most:,} examples ({results['largest_rows']:,} rows)" if most else "none fits"
+    words += "" if results["tried_all"] else ", or more: no larger one was tried"
     return [*rows, ("largest batch", words), ("numbers", workdir / "plan.json")]
 
 
@@ -215,8 +226,8 @@ def _found_rows(results: dict[str, Any]) -> list[tuple[str, Any]]:
         *(sent or [("each sends a step", "nothing")]),
         ("kernels a step", f"{results['kernels']:,}, {human_bytes(results['bytes_moved'])} moved"),
         ("products a step", human_flops(results["flops"])),
-        ("least time of a step", f"{results['roofline_ms']:.2f} ms, by memory, rate and launches"),
-        ("least time of an epoch", f"{human_seconds(seconds)} ({steps:,} steps)"),
+        ("roofline of a step", f"{results['roofline_ms']:.2f} ms, by memory, rate and launches"),
+        ("of an epoch", f"{human_seconds(seconds)} ({steps:,} steps)"),
         ("compiling", human_seconds(results["compile_seconds"])),
     ]
 
