@@ -56,7 +56,8 @@ CHIPS = {
     "v5p": _tpu(95e9, 2.765e12, 459e12, 300e9),
     "v6e": _tpu(32e9, 1.64e12, 918e12, 224e9),
 }
-"""By name. `launch` of the H100 is fitted to two steps on a card (benchmarks/RESULTS.md). Links of TPUs are half of what all links of a chip carry."""
+"""By name. `launch` of the H100 is fitted to two steps on a card (benchmarks/RESULTS.md). Links of
+TPUs are half of what all links of a chip carry."""
 
 _H100 = """
 platform_name: "CUDA"

@@ -159,7 +159,7 @@ def _results(
         "fits": fits(found, target),
         "largest_rows": rows,
         "largest_batch": run.settings.train.batch_size * rows // now,
-        "tried_all": rows < most_rows(run, widest_stage(run)),
+        "limit_found": rows < most_rows(run, widest_stage(run)),
         "steps_per_epoch": run.goal.steps_per_epoch,
     }
     if found is None:
@@ -202,7 +202,7 @@ def _rows(results: dict[str, Any], target: Target, workdir: Path) -> list[tuple[
         rows += _found_rows(results)
     most = results["largest_batch"]
     words = f"about {most:,} examples ({results['largest_rows']:,} rows)" if most else "none fits"
-    words += "" if results["tried_all"] else ", or more: no larger one was tried"
+    words += "" if results["limit_found"] else ", or more: no larger one was tried"
     return [*rows, ("largest batch", words), ("numbers", workdir / "plan.json")]
 
 
