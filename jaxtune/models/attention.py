@@ -11,11 +11,12 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxtune.core.device import Device
 from jaxtune.core.types import Batch
+from jaxtune.models.arithmetic import device_of
 from jaxtune.models.attention_path import band, choose_path
 from jaxtune.models.banded import banded_attention
 from jaxtune.models.blockwise import Blocks, blockwise_attention
@@ -160,7 +161,9 @@ class SelfAttention(nn.Module):
             if kernel == "banded":
                 attended = banded_attention(*arguments, band(bias.window or 0))
             else:
-                attended = blockwise_attention(*arguments, _blocks(query, key, bias))
+                attended = blockwise_attention(
+                    *arguments, _blocks(query, key, bias, device_of(self.dtype))
+                )
             return attended.reshape(b, q, h * k)
         bias = bias.bias() if isinstance(bias, Sight) else bias
         if kernel == "cudnn":
@@ -188,13 +191,15 @@ class SelfAttention(nn.Module):
         return dense(features, init, self.dtype, name, self.use_bias)
 
 
-def _blocks(query: Float[Array, "b q h k"], key: Float[Array, "b s h k"], seen: Sight) -> Blocks:
+def _blocks(
+    query: Float[Array, "b q h k"], key: Float[Array, "b s h k"], seen: Sight, device: Device
+) -> Blocks:
     """A CPU takes row by row, whose block stays in its cache; others have use for all at once.
 
     Of packed rows, small blocks leave out more of what is not seen.
     """
     b, q, s = *query.shape[:2], key.shape[1]
-    if jax.default_backend() == "cpu" and isinstance(b, int):
+    if device.platform == "cpu" and isinstance(b, int):
         sizes, rows = (128, 128) if seen.is_packed else (256, 512), 1
     else:
         sizes, rows = (256, 256) if seen.is_packed else (512, 512), b

@@ -15,7 +15,7 @@ def attention_rows(run: Run) -> list[tuple[str, str]]:
     if "input_ids" not in batch:
         return []
     length = batch["input_ids"].shape[1]
-    if jax.default_backend() == "cpu":
+    if run.pretrained.design.device.platform == "cpu":
         if choose_path(length, length) == "xla":
             return []
         return [("attention", f"{_kernels(run, True)} in rows of {length:,} tokens")]

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxtune.core import paths
+from jaxtune.analysis.targets import Target
+from jaxtune.core import paths, trees
 from jaxtune.core.errors import UserError, nearest
 from jaxtune.core.types import LossFn, Params
 from jaxtune.data.batching.layout import Layout, choose_layout
@@ -20,7 +21,7 @@ from jaxtune.data.sources.table import Table
 from jaxtune.frozen.plan import TrunkPlan, plan_trunk
 from jaxtune.models.design import Design, Outputs, choose_outputs, make_design
 from jaxtune.models.family import Family, check_shared_heads, with_statistics
-from jaxtune.models.pretrained import Pretrained, load_weights
+from jaxtune.models.pretrained import Pretrained, load_weights, outline_weights
 from jaxtune.models.recompute import make_recomputing_apply
 from jaxtune.models.registry import find_head
 from jaxtune.models.source import Source, read_source
@@ -65,6 +66,7 @@ def prepare(
     report: Report,
     token_cache_dir: Path | None = None,
     tables: Mapping[str, Table] | None = None,
+    target: Target | None = None,
 ) -> Run:
     """Reads and checks the data, loads the model, and plans the steps.
 
@@ -73,11 +75,14 @@ def prepare(
       report: shows progress.
       token_cache_dir: a folder that keeps tokens from run to run; None keeps none.
       tables: rows by split, in the place of those that the settings name.
+      target: devices that need not be here, for which the run is only planned: its parameters are
+        `jax.ShapeDtypeStruct`s. None for those of this process.
 
     Raises:
       UserError: whatever is wrong with the config, the data or the weights, in that order.
     """
-    check_devices(settings.parallel, settings.train.batch_size, jax.device_count())
+    devices = jax.devices() if target is None else target.devices
+    check_devices(settings.parallel, settings.train.batch_size, len(devices))
     task, own_loss = _find_task(settings, token_cache_dir)
     scaler = scaler_of(settings.optimizer)
     best_metric = metric_of(task, settings.train.best_metric)
@@ -85,14 +90,16 @@ def prepare(
     task.data.inputs.check_settings(settings.data, source.config, source.path)
     read = _encode(settings, task, source, tables, report)
     train, dtype = read.examples["train"], jnp.dtype(settings.precision.compute_dtype)
-    design = make_design(source, task.head, read.outputs, dtype)
-    plan = make_plan(settings, strategy, source.family, design.shapes, len(train.lengths))
+    device = None if target is None else target.chip.device
+    design = make_design(source, task.head, read.outputs, dtype, device)
+    count, shapes = len(train.lengths), design.shapes
+    plan = make_plan(settings, strategy, source.family, shapes, count, devices)
     check_shared_heads(source.config, plan.sharding)
     layout, eval_layout = _choose_layouts(settings, task, read.examples, design, plan)
     stream = Stream(train, layout, settings.seed)
     if own_loss is not None:
         check_loss(str(settings.loss.function), own_loss, design, stream.empty())
-    pretrained = _load(settings, design, plan.sharding)
+    pretrained = _load(settings, design, plan.sharding, with_values=target is None)
     params = _extend(settings, strategy, pretrained.params, plan.sharding)
     stage_labels, notes = _with_new_parts(settings, plan.stage_labels, params, pretrained)
     return Run(
@@ -203,15 +210,21 @@ def _encode(
     return _Read(found, examples, processor, [*data.notes, *cuts], outputs, held, places)
 
 
-def _load(settings: Settings, design: Design, sharding: Sharding | None) -> Pretrained:
+def _load(
+    settings: Settings, design: Design, sharding: Sharding | None, with_values: bool
+) -> Pretrained:
     """The weights, each where it belongs; a new head is drawn from the run's seed."""
-    pretrained = load_weights(
-        design,
-        key=jax.random.fold_in(jax.random.key(settings.seed), _HEAD_STREAM),
-        sha256=settings.model.sha256,
-        from_scratch=settings.model.from_scratch,
-        put=partial(put, sharding),
-    )
+    from_scratch = settings.model.from_scratch
+    if with_values:
+        pretrained = load_weights(
+            design,
+            key=jax.random.fold_in(jax.random.key(settings.seed), _HEAD_STREAM),
+            sha256=settings.model.sha256,
+            from_scratch=from_scratch,
+            put=partial(put, sharding),
+        )
+    else:
+        pretrained = outline_weights(design, from_scratch=from_scratch)
     if settings.train.gradient_checkpointing:
         return pretrained._replace(apply_fn=make_recomputing_apply(pretrained.module))
     return pretrained
@@ -222,6 +235,8 @@ def _extend(
 ) -> Params:
     """The parameters with those that the strategy adds, where they belong."""
     key = jax.random.fold_in(jax.random.key(settings.seed), _ADDED_STREAM)
+    if trees.is_outline(params):
+        return jax.eval_shape(partial(injection.extend, strategy), params, key)
     params = injection.extend(strategy, params, key)
     return params if sharding is None else place(params, sharding.shardings(params))
 
@@ -239,7 +254,7 @@ def _choose_layouts(
     others = [part for split, part in lengths.items() if split != "train"]
     seen = others or [lengths["train"]]
     shares = 1 if plan.sharding is None else plan.sharding.num_shares
-    program = program_cost(design, jax.default_backend())
+    program = program_cost(design)
     evaluations = plan.num_steps // steps_between_evaluations(train, plan.steps_per_epoch)
     choose = partial(
         choose_layout,
@@ -320,8 +335,12 @@ def _cast_frozen(params: Params, stage_labels: tuple[Any, ...], dtype: str) -> P
     """The frozen leaves in their own dtype; what is trained stays float32."""
     if dtype == "float32":
         return params
-    return jax.tree.map(
-        lambda leaf, label: leaf.astype(dtype) if label == partition.FROZEN else leaf,
-        params,
-        stage_labels[0],
-    )
+
+    def cast(params: Params) -> Params:
+        return jax.tree.map(
+            lambda leaf, label: leaf.astype(dtype) if label == partition.FROZEN else leaf,
+            params,
+            stage_labels[0],
+        )
+
+    return jax.eval_shape(cast, params) if trees.is_outline(params) else cast(params)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import SingleDeviceSharding
 
 from jaxtune.core import dropout, paths, trees
 from jaxtune.core.types import ApplyFn, Params
@@ -131,6 +132,46 @@ def _make_init(run: Run, index: int) -> Callable[[Params], TrainState]:
     return lambda params: init_state(params, tx, jax.random.key(seed))
 
 
+class Outline(NamedTuple):
+    """A stage of which nothing has values, to compile and look at.
+
+    Attributes:
+      step: as of a `Stage`.
+      state: `jax.ShapeDtypeStruct`s, each with its place.
+      frozen: likewise.
+    """
+
+    step: Compiled
+    state: TrainState
+    frozen: Params
+
+
+def outline(run: Run, index: int, device: Any) -> Outline:
+    """A stage of a run on devices that need not be here.
+
+    Args:
+      run: parameters may be `jax.ShapeDtypeStruct`s.
+      index: of the stage.
+      device: that it runs on where the run has no mesh.
+    """
+    trainable, frozen = partition.partition(run.params, run.tuning.stage_labels[index])
+    state = jax.eval_shape(_make_init(run, index), trainable)
+    step = _compiled_step(run, index, _upper(run, index), state)
+    return Outline(step, *(placed_shapes(run, tree, device) for tree in (state, frozen)))
+
+
+def placed_shapes(run: Run, tree: Any, device: Any) -> Any:
+    """A tree of parameters or of a train state as shapes, each with the place of its leaf."""
+    if run.sharding is None:
+        place = SingleDeviceSharding(device)
+        places = jax.tree.map(lambda _: place, tree)
+    else:
+        places = run.sharding.shardings(tree)
+    return jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, places
+    )
+
+
 def shed(run: Run) -> Run:
     """The run once its first stage has begun: its values of what that trains are freed.
 
@@ -142,17 +183,26 @@ def shed(run: Run) -> Run:
 
 
 def _stage(run: Run, index: int, state: TrainState, frozen: Params, folder: Path | None) -> Stage:
-    apply_fn, plan = run.tuning.apply_fn, run.tuning.trunks[index]
-    module, cache = run.pretrained.module, run.settings.activation_cache
-    if plan.depth:
-        apply_fn = injection.adapt(run.tuning.strategy, make_upper_apply(module, plan.depth))
+    plan, module, cache = (
+        run.tuning.trunks[index],
+        run.pretrained.module,
+        run.settings.activation_cache,
+    )
     return Stage(
         number=index,
-        step=_compiled_step(run, index, apply_fn, state),
+        step=_compiled_step(run, index, _upper(run, index), state),
         state=state,
         frozen=frozen,
         loader=Loader(run.data.stream, plan, module, frozen, cache, run.sharding, folder),
     )
+
+
+def _upper(run: Run, index: int) -> ApplyFn:
+    """What a stage's step computes: all of the model, or what stands on frozen layers."""
+    depth = run.tuning.trunks[index].depth
+    if not depth:
+        return run.tuning.apply_fn
+    return injection.adapt(run.tuning.strategy, make_upper_apply(run.pretrained.module, depth))
 
 
 def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -> Compiled:
@@ -173,7 +223,7 @@ def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -
     step = make_update(sums, make_tx(run, index), apply)
     if run.settings.train.on_nonfinite == "skip":
         step = skip_nonfinite(step)
-    return Compiled(step, (0,), transform, least_memory())
+    return Compiled(step, (0,), transform, least_memory(run.pretrained.design.device))
 
 
 def carry(old: Any, new: Any) -> Any:

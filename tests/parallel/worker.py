@@ -16,9 +16,6 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from hlo_collectives import collectives
-
 
 def main(jobs_file: str, folder: str) -> None:
     from jaxtune.parallel import multihost
@@ -101,6 +98,7 @@ def program(run: Any, stage: Any, batch: Any) -> dict[str, Any]:
     """
     import jax
 
+    from jaxtune.analysis.messages import collectives
     from jaxtune.core import paths, trees
 
     to_gather = in_parts = 0
