@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtune.core import paths
+from jaxtune.core.device import this_device
 from jaxtune.core.errors import UserError, nearest
 from jaxtune.core.types import LossFn, Params
 from jaxtune.data.batching.layout import Layout, choose_layout
@@ -26,6 +27,7 @@ from jaxtune.models.registry import find_head
 from jaxtune.models.source import Source, read_source
 from jaxtune.models.token_costs import attention_cost, program_cost
 from jaxtune.parallel.sharding import Sharding, check_devices, place, put
+from jaxtune.run.attention_choice import check_attention
 from jaxtune.run.base_digests import base_digests, check_base
 from jaxtune.run.console import Report
 from jaxtune.run.encoding import encode_splits, held_of
@@ -82,10 +84,12 @@ def prepare(
     scaler = scaler_of(settings.optimizer)
     best_metric = metric_of(task, settings.train.best_metric)
     source, strategy = _open_model(settings, task)
+    check_attention(settings.precision.attention, source.config, this_device())
     task.data.inputs.check_settings(settings.data, source.config, source.path)
     read = _encode(settings, task, source, tables, report)
     train, dtype = read.examples["train"], jnp.dtype(settings.precision.compute_dtype)
-    design = make_design(source, task.head, read.outputs, dtype)
+    attention = settings.precision.attention
+    design = make_design(source, task.head, read.outputs, dtype, attention=attention)
     plan = make_plan(settings, strategy, source.family, design.shapes, len(train.lengths))
     check_shared_heads(source.config, plan.sharding)
     layout, eval_layout = _choose_layouts(settings, task, read.examples, design, plan)
