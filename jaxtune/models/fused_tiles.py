@@ -96,6 +96,24 @@ class Saved(NamedTuple):
     logs: Float[Array, "q 1"]
 
 
+class _Here(NamedTuple):
+    """Which program this is, asked once: in a loop of an interpreted kernel it cannot be.
+
+    Attributes:
+      row: of the batch.
+      head: of it.
+      block: of queries, or of keys.
+      words: of the key that dropout draws by; None for no dropout.
+      head_id: of the head; likewise.
+    """
+
+    row: Any
+    head: Any
+    block: Any
+    words: KeyWords | None
+    head_id: UInt32[Array, ""] | None
+
+
 def forward(fixed: Fixed, refs: Inputs, out: Any, logs: Any) -> None:
     """Outputs of a block of queries: `dropout(softmax(q k^T / sqrt(k))) v`.
 
@@ -105,13 +123,14 @@ def forward(fixed: Fixed, refs: Inputs, out: Any, logs: Any) -> None:
       out: reference to what is written, [q k]; 0 where nothing is seen.
       logs: likewise, [q 1]; see `Saved`.
     """
-    rows, least = _block(pl.program_id(2), fixed.queries), jnp.finfo(jnp.float32).min
-    query, asking = _read(fixed, refs.query, rows), _column(refs, rows)
+    here, least = _here(refs), jnp.finfo(jnp.float32).min
+    rows = _block(here.block, fixed.queries)
+    query, asking = _read(fixed, refs.query, rows), _column(refs, here, rows)
 
     def body(j: Any, sums: tuple[Array, ...]) -> tuple[Array, ...]:
         mixture, total, most = sums
         columns = _block(j, fixed.keys)
-        asked = _row(refs, columns)
+        asked = _row(refs, here, columns)
         scores = _scores(query, _read(fixed, refs.key, columns))
         scores = jnp.where(_seen(fixed, asking, asked), scores, least)
         higher = jnp.maximum(most, jnp.max(scores, axis=1, keepdims=True))
@@ -124,8 +143,8 @@ def forward(fixed: Fixed, refs: Inputs, out: Any, logs: Any) -> None:
     # What is hidden has half of this at most, so it weighs nothing beside the lowest maximum.
     one = jnp.zeros((fixed.queries, 1), jnp.float32)
     start = (jnp.zeros(query.shape, jnp.float32), one, one + least / 2)
-    mixture, total, most = _loop(refs, 0, fixed.counts[1], body, start)
-    total = jnp.where(total > 0, total, 1)
+    mixture, total, most = _loop(refs.spans, 0, here, fixed.counts[1], body, start)
+    total = jnp.where(total > 0, total, 1.0)
     out[rows, :] = (mixture / total).astype(out.dtype)
     logs[rows, :] = most + jnp.log(total)
 
@@ -143,42 +162,44 @@ def backward(
       by_key: likewise, [s k].
       by_value: likewise, [s k].
     """
-    n, m = fixed.counts
-    _where(m < n, m, lambda: _of_keys(fixed, refs, saved, by_key, by_value))
-    _where(n < m, n, lambda: _of_queries(fixed, refs, saved, by_query))
+    (n, m), here = fixed.counts, _here(refs)
+    _where(m < n, here.block < m, lambda: _of_keys(fixed, refs, saved, here, (by_key, by_value)))
+    _where(n < m, here.block < n, lambda: _of_queries(fixed, refs, saved, here, by_query))
 
 
-def _of_keys(fixed: Fixed, refs: Inputs, saved: Saved, by_key: Any, by_value: Any) -> None:
-    columns = _block(pl.program_id(2), fixed.keys)
+def _of_keys(
+    fixed: Fixed, refs: Inputs, saved: Saved, here: _Here, written: tuple[Any, Any]
+) -> None:
+    (by_key, by_value), columns = written, _block(here.block, fixed.keys)
     key, value = (_read(fixed, x, columns) for x in (refs.key, refs.value))
-    asked = _row(refs, columns)
+    asked = _row(refs, here, columns)
 
     def body(j: Any, sums: tuple[Array, Array]) -> tuple[Array, Array]:
         rows = _block(j, fixed.queries)
         query, grads = (_read(fixed, x, rows) for x in (refs.query, saved.grads))
-        asking, back = _column(refs, rows), (grads, _means(saved, rows), saved.logs[rows, :])
+        asking, back = _column(refs, here, rows), (grads, _means(saved, rows), saved.logs[rows, :])
         kept, by_scores = _gradients(fixed, (query, key, value), back, asking, asked)
         return sums[0] + _dot(by_scores, query, (0, 0)), sums[1] + _dot(kept, grads, (0, 0))
 
     zeros = jnp.zeros(key.shape, jnp.float32)
-    sums = _loop(refs, 1, fixed.counts[0], body, (zeros, zeros))
+    sums = _loop(refs.spans, 1, here, fixed.counts[0], body, (zeros, zeros))
     by_key[columns, :] = (sums[0] * key.shape[1] ** -0.5).astype(by_key.dtype)
     by_value[columns, :] = sums[1].astype(by_value.dtype)
 
 
-def _of_queries(fixed: Fixed, refs: Inputs, saved: Saved, by_query: Any) -> None:
-    rows = _block(pl.program_id(2), fixed.queries)
+def _of_queries(fixed: Fixed, refs: Inputs, saved: Saved, here: _Here, by_query: Any) -> None:
+    rows = _block(here.block, fixed.queries)
     query, grads = (_read(fixed, x, rows) for x in (refs.query, saved.grads))
-    asking, back = _column(refs, rows), (grads, _means(saved, rows), saved.logs[rows, :])
+    asking, back = _column(refs, here, rows), (grads, _means(saved, rows), saved.logs[rows, :])
 
     def body(j: Any, total: Array) -> Array:
         columns = _block(j, fixed.keys)
         key, value = (_read(fixed, x, columns) for x in (refs.key, refs.value))
-        asked = _row(refs, columns)
+        asked = _row(refs, here, columns)
         _, by_scores = _gradients(fixed, (query, key, value), back, asking, asked)
         return total + _dot(by_scores, key, (1, 0))
 
-    total = _loop(refs, 0, fixed.counts[1], body, jnp.zeros(query.shape, jnp.float32))
+    total = _loop(refs.spans, 0, here, fixed.counts[1], body, jnp.zeros(query.shape, jnp.float32))
     by_query[rows, :] = (total * query.shape[1] ** -0.5).astype(by_query.dtype)
 
 
@@ -225,25 +246,27 @@ def _dropped(
     return jnp.where(is_kept(asking.noise_ids, asked.noise_ids, fixed.rate), x * scale, 0.0)
 
 
-def _column(refs: Inputs, rows: Any) -> Known:
+def _here(refs: Inputs) -> _Here:
+    row, head, block = (pl.program_id(axis) for axis in range(3))
+    if refs.words is None or refs.heads is None:
+        return _Here(row, head, block, None, None)
+    return _Here(row, head, block, KeyWords(refs.words[0], refs.words[1]), refs.heads[head])
+
+
+def _column(refs: Inputs, here: _Here, rows: Any) -> Known:
     """Of a block of queries, [block 1]; noise ids are mixed, as `is_kept` takes them."""
     groups, positions, ids = (None if x is None else x[rows, :] for x in refs.asking)
-    if ids is not None:
-        ids = mixed(ids, _words(refs).of_rows)
+    if ids is not None and here.words is not None:
+        ids = mixed(ids, here.words.of_rows)
     return Known(groups, positions, ids)
 
 
-def _row(refs: Inputs, columns: Any) -> Known:
+def _row(refs: Inputs, here: _Here, columns: Any) -> Known:
     """Of a block of keys, [1 block], for the head of this program."""
     groups, positions, ids = (None if x is None else x[:, columns] for x in refs.asked)
-    if ids is not None and refs.heads is not None:
-        ids = mixed(mixed(ids, refs.heads[pl.program_id(1)]), _words(refs).of_columns)
+    if ids is not None and here.words is not None and here.head_id is not None:
+        ids = mixed(mixed(ids, here.head_id), here.words.of_columns)
     return Known(groups, positions, ids)
-
-
-def _words(refs: Inputs) -> KeyWords:
-    words: Any = refs.words
-    return KeyWords(words[0], words[1])
 
 
 def _read(fixed: Fixed, ref: Any, rows: Any) -> Float[Array, "block k"]:
@@ -261,17 +284,19 @@ def _block(i: Any, size: int) -> Any:
     return pl.ds(start if isinstance(start, int) else pl.multiple_of(start, size), size)
 
 
-def _loop(refs: Inputs, side: int, count: int, body: Callable[..., Any], start: Any) -> Any:
+def _loop(
+    spans: Any, side: int, here: _Here, count: int, body: Callable[..., Any], start: Any
+) -> Any:
     """Runs `(block, sums) -> sums` over what the block of this program is computed with."""
-    if refs.spans is None:
+    if spans is None:
         return body(0, start) if count == 1 else jax.lax.fori_loop(0, count, body, start)
-    span, row, i = refs.spans[side], pl.program_id(0), pl.program_id(2)
-    return jax.lax.fori_loop(span[row, i, 0], span[row, i, 1], body, start)
+    first, stop = (spans[side][here.row, here.block, end] for end in range(2))
+    return jax.lax.fori_loop(first, stop, body, start)
 
 
-def _where(is_needed: bool, count: int, body: Callable[[], None]) -> None:
-    """Runs it in the first programs of a row and head alone, if there are more than these."""
+def _where(is_needed: bool, condition: Any, body: Callable[[], None]) -> None:
+    """Runs it where the condition holds; where none is needed, always."""
     if is_needed:
-        pl.when(pl.program_id(2) < count)(body)
+        pl.when(condition)(body)
     else:
         body()

@@ -23,7 +23,7 @@ def attention_rows(run: Run) -> list[tuple[str, str]]:
     rows = [("attention", f"{words[0]} in training, {words[1]} in evaluation")]
     if any("fused" in word for word in words):
         rows.append(
-            ("", "the fused kernel was compiled for such devices and has run on none so far")
+            ("", "the fused kernel has been compiled for GPUs and TPUs, and has run on none")
         )
     return rows
 

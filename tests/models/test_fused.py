@@ -3,13 +3,14 @@
 import dataclasses
 import json
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from cover import mark_rest
-from test_attention_paths import GOLDEN, QUICK, texts
+from rows_of_texts import LENGTH, texts
 
 from jaxtune.core import dropout
 from jaxtune.core.device import Device
@@ -25,7 +26,9 @@ from jaxtune.models.registry import FAMILIES, make_apply, parameter_shapes
 from jaxtune.models.sight import sight_of
 from jaxtune.run.attention_choice import check_attention
 
-LENGTH, WINDOW = 75, 7
+GOLDEN = Path(__file__).parents[1] / "golden" / "families"
+QUICK = {"xla_backend_optimization_level": 0}
+WINDOW = 7
 LOWERINGS = {name: Lowering(name, is_interpreted=True) for name in ("triton", "mosaic")}
 BLOCKS = {"fitted": None, "square": (16, 16), "wide": (16, 32), "tall": (32, 16)}
 CASES = [
@@ -129,19 +132,22 @@ def test_blocks_that_are_not_seen_are_not_read(compiler):
     sides = cut(sight, Blocks(size, size, 1))
     needed = np.asarray(needed_blocks(sides, False, WINDOW, 2))  # [b n m]
     assert 0 < needed[0, 0].sum() < needed.shape[-1]
-    unread = np.repeat(~needed[:, 0], size, axis=-1)[:, :LENGTH, None, None]  # by the first block
-    spoilt = jnp.where(unread, jnp.nan, value)
+    attend = partial(fused_rows, lowering=LOWERINGS[compiler], blocks=(size, size))
 
-    def run(value):
-        y = fused_rows(
-            query, key, value, sight, jnp.float32, None, LOWERINGS[compiler], (size, size)
-        )
-        return jnp.sum((y * weight)[:, :size]), y
+    def run(value, weight):
+        y, back = jax.vjp(lambda v: attend(query, key, v, sight, jnp.float32, None), value)
+        return y, *back(weight)
 
-    (_, y), grads = jax.value_and_grad(run, has_aux=True)(spoilt)
+    def spoilt(x, unread):
+        unread = np.repeat(unread, size, axis=-1)[:, :LENGTH, None, None]
+        return jnp.where(unread, jnp.nan, x)
+
+    y, _ = run(spoilt(value, ~needed[:, 0]), weight)
     assert np.isfinite(y[:, :size]).all()
     assert not np.isfinite(y).all()
-    assert np.isfinite(grads[:, :size]).all()
+    _, by_value = run(value, spoilt(weight, ~needed[:, :, 0]))
+    assert np.isfinite(by_value[:, :size]).all()
+    assert not np.isfinite(by_value).all()
 
 
 # --- Whole models ------------------------------------------------------------------------------
@@ -245,9 +251,8 @@ def test_where_there_is_no_such_kernel_it_is_refused(device, changes, words):
     config = FAMILIES["bert"].config_from_hf(
         json.loads((GOLDEN / "bert-sequence" / "config.json").read_text()), "config.json"
     )
-    config = dataclasses.replace(
-        config, **({"hidden_size": 128, "num_attention_heads": 4} | changes)
-    )
+    usual = {"hidden_size": 128, "num_attention_heads": 4}
+    config = dataclasses.replace(config, **(usual | changes))
     check_attention("auto", config, device)
     with pytest.raises(UserError, match=words) as error:
         check_attention("fused", config, device)
