@@ -10,7 +10,7 @@ is drawn twice. Keys are still JAX's own.
 
 import dataclasses
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def keep_mask(
       rows: ids, such as `noise_ids_of` gives; broadcast against `columns` to the shape of the mask.
       columns: ids, such as the numbers of features.
     """
-    words = key_words(key)
+    words = key_words(jax.random.key_data(key).reshape(-1))
     # Few against the elements of the mask: compilers would fuse these into each element of it.
     rows, columns = jax.lax.optimization_barrier(
         (mixed(rows, words.of_rows), mixed(columns, words.of_columns))
@@ -61,10 +61,9 @@ class KeyWords(NamedTuple):
     of_columns: UInt32[Array, ""]
 
 
-def key_words(key: PRNGKey) -> KeyWords:
-    """The words k_1 and k_0 of a key."""
-    words = jax.random.key_data(key).reshape(-1)
-    return KeyWords(words[-1], words[0])
+def key_words(data: UInt32[Array, " n"]) -> KeyWords:
+    """The words k_1 and k_0 of a key's data, or of a reference to it."""
+    return KeyWords(data[data.shape[0] - 1], data[0])
 
 
 def mixed(ids: UInt32[Array, "*n"], word: UInt32[Array, ""]) -> UInt32[Array, "*n"]:
@@ -141,9 +140,9 @@ def columns_of_heads(noise_ids: UInt32[Array, "b 1 m n"], h: int) -> UInt32[Arra
     return mixed(noise_ids, head_ids(h)[:, None, None])
 
 
-def head_ids(h: int) -> UInt32[Array, " h"]:
-    """What tells the heads of `columns_of_heads` apart."""
-    return _mix(jnp.arange(h, dtype=jnp.uint32))
+def head_ids(h: int) -> UInt32[np.ndarray, " h"]:
+    """What tells the heads of `columns_of_heads` apart; constants of a program."""
+    return _mix(np.arange(h, dtype=np.uint32))
 
 
 def same_key(key: PRNGKey, part: Int[Array, ""]) -> PRNGKey:
@@ -157,7 +156,7 @@ def _bits(x: Int[Array, "..."] | int) -> UInt32[Array, "..."]:
     return jnp.asarray(x, jnp.int32).astype(jnp.uint32)
 
 
-def _mix(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
+def _mix(x: Any) -> Any:
     """A permutation of 32 bits in which each input bit changes each output bit half of the time.
 
     Source: Wellons 2018, Prospecting for Hash Functions, "lowbias32".
