@@ -21,6 +21,7 @@ from jaxtune.models.attention_path import band, choose_path
 from jaxtune.models.banded import banded_attention
 from jaxtune.models.blockwise import Blocks, blockwise_attention
 from jaxtune.models.fused import fused_rows, lowering_for
+from jaxtune.models.fused_call import fits
 from jaxtune.models.inputs import positions_of
 from jaxtune.models.layers import Dense, Dropout, Init, NoiseIds, dense
 from jaxtune.models.places import Places, pick, pick_noise_ids
@@ -188,6 +189,9 @@ class SelfAttention(nn.Module):
         if isinstance(bias, Sight):
             window, wanted = bias.window if bias.in_order else None, attention_of(self.dtype)
             path = choose_path(q, key.shape[1], window, wanted)
+            lowering = lowering_for(device_of(self.dtype))
+            if path == "fused" and not fits(lowering, q, key.shape[1], k):
+                path = choose_path(q, key.shape[1], window)
         # JAX gives no gradient of an odd number of queries, and one query is quick in any case; and
         # what is exported for any number may be given an odd one.
         is_even = isinstance(q, int) and q % 2 == 0

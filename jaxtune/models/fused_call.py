@@ -18,7 +18,7 @@ from jaxtyping import Array
 from jaxtune.models.fused_tiles import Inputs, Known, Saved
 
 _WORK, _MOST = 16 * 2**20, 112 * 2**20
-"""Bytes of a TPU core's 128 MiB: for tiles, and that a kernel may take in all."""
+"""Bytes of the 128 MiB of a TPU's core: for tiles, and that a kernel may take in all."""
 
 
 class Lowering(NamedTuple):
@@ -31,6 +31,24 @@ class Lowering(NamedTuple):
 
     compiler: str
     is_interpreted: bool = False
+
+
+def fits(lowering: Lowering, queries: int, keys: int, features: int) -> bool:
+    """Whether a device has room for rows of so many tokens, whatever their dtype.
+
+    Args:
+      lowering: of the kernel.
+      queries: of a row.
+      keys: of a row.
+      features: of a head.
+    """
+    if lowering.compiler == "triton":
+        return True
+    # Of each token its features, four times for the backward pass, and of a query four numbers,
+    # each of which takes a row of 128; twice, as the next row is read ahead of time.
+    row = 2 * 4 * 128
+    tokens = 4 * -(-features // 128) * (queries + keys)
+    return row * (tokens + 4 * queries) <= _MOST - _WORK
 
 
 class _Kinds(NamedTuple):

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -17,12 +20,12 @@ from jaxtune.core.device import Device
 from jaxtune.core.dropout import Drop, noise_ids_of
 from jaxtune.core.errors import UserError
 from jaxtune.models import products
-from jaxtune.models.arithmetic import arithmetic
+from jaxtune.models.arithmetic import Arithmetic, arithmetic
 from jaxtune.models.attention import SelfAttention, attention_bias
 from jaxtune.models.attention_path import choose_path
 from jaxtune.models.blockwise import Blocks, cut, needed_blocks
 from jaxtune.models.fused import block_size, fused_rows
-from jaxtune.models.fused_call import Lowering
+from jaxtune.models.fused_call import Lowering, fits
 from jaxtune.models.registry import FAMILIES, make_apply, parameter_shapes
 from jaxtune.models.sight import sight_of
 from jaxtune.run.attention_choice import check_attention
@@ -44,7 +47,6 @@ CASES = [
 ]
 DEFAULT = {
     ("triton", "square", "packed", "near", 0.3, 32, "float32"),
-    ("mosaic", "tall", "left", "near and causal", 0.3, 64, "float32"),
     ("triton", "wide", "padded", "both ways", 0.0, 64, "bfloat16"),
 }
 
@@ -149,6 +151,16 @@ def test_blocks_that_are_not_seen_are_not_read(compiler):
     _, by_value = run(value, spoilt(weight, ~needed[:, :, 0]))
     assert np.isfinite(by_value[:, :size]).all()
     assert not np.isfinite(by_value).all()
+
+
+@pytest.mark.exhaustive
+def test_devices_that_share_the_heads_run_it_on_their_own():
+    """In a process of its own, which has two devices."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    env = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(sys.path)}
+    worker = Path(__file__).with_name("fused_on_mesh.py")
+    done = subprocess.run([sys.executable, worker], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 # --- Modules, and whole models -------------------------------------------------------------------
@@ -301,3 +313,15 @@ def test_blocks_fit_rows_or_fill_them():
     sizes = {length: block_size(LOWERINGS["triton"], length) for length in (3, 48, 128, 75, 8200)}
     assert sizes == {3: 16, 48: 16, 128: 64, 75: 64, 8200: 64}
     assert block_size(LOWERINGS["mosaic"], 48) == 128
+
+
+def test_a_row_that_a_core_has_no_room_for_is_attended_to_in_blocks():
+    module = SelfAttention(1, 0.0, 0.1, Arithmetic(jnp.dtype("float32"), Device("tpu"), "fused"))
+    kernels = {}
+    for length in (8192, 8200):
+        batch = {"attention_mask": jnp.ones((1, length), jnp.int32)}
+        seen = attention_bias(batch, dtype=module.dtype)
+        query = jax.ShapeDtypeStruct((1, length, 1, 64), jnp.float32)
+        kernels[length] = module.kernel(query, query, seen, None)
+    assert kernels == {8192: "fused", 8200: "blockwise"}
+    assert fits(LOWERINGS["triton"], 10**6, 10**6, 64)
