@@ -66,8 +66,8 @@ def key_words(data: UInt32[Array, " n"]) -> KeyWords:
     return KeyWords(data[data.shape[0] - 1], data[0])
 
 
-def mixed(ids: UInt32[Array, "*n"], word: UInt32[Array, ""]) -> UInt32[Array, "*n"]:
-    """Ids of rows, or of columns, as `is_kept` takes them."""
+def mixed(ids: UInt32[Array, "*#n"], word: Any) -> UInt32[Array, "*n"]:
+    """Ids of rows, or of columns, as `is_kept` takes them; `word` is a number, or [*#n] of them."""
     return _mix(ids + word)
 
 

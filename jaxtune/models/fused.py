@@ -100,19 +100,18 @@ def fused_rows(
 def _known(sight: Sight, drop: Drop | None, filled: tuple[int, int]) -> tuple[Known, Known]:
     """Of the queries [b q 1], and of the keys [b 1 s]."""
     ids = (drop.asking, drop.noise_ids) if drop else (None, None)
-    has_places = sight.causal or sight.window is not None
-    sides = []
-    for i, (groups, none, positions) in enumerate(
-        ((sight.asking, BLIND, sight.asking_positions), (sight.asked, HIDDEN, sight.positions))
-    ):
-        axis = 2 - i
-        values = (
-            _filled(groups, filled[i], none),
-            None if positions is None or not has_places else _filled(positions, filled[i]),
-            None if ids[i] is None else _filled(ids[i], filled[i]),
-        )
-        sides.append(Known(*(None if x is None else jnp.expand_dims(x, axis) for x in values)))
-    return sides[0], sides[1]
+    places = sight.asking_positions, sight.positions
+    if not sight.causal and sight.window is None:
+        places = None, None
+
+    def fill(side: int, x: Array, filler: int = 0) -> Array:
+        return jnp.expand_dims(_filled(x, filled[side], filler), 2 - side)
+
+    def known(side: int, groups: Array, none: int) -> Known:
+        others = (None if x is None else fill(side, x) for x in (places[side], ids[side]))
+        return Known(fill(side, groups, none), *others)
+
+    return known(0, sight.asking, BLIND), known(1, sight.asked, HIDDEN)
 
 
 def _spans(sight: Sight, fixed: Fixed, b: int) -> tuple[Int[Array, "b n 2"], Int[Array, "b m 2"]]:

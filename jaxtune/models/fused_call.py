@@ -15,7 +15,7 @@ from jax.experimental import pallas as pl
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array
 
-from jaxtune.models.fused_tiles import Inputs, Known, Saved
+from jaxtune.models.fused_tiles import Inputs, Saved
 
 _WORK, _MOST = 16 * 2**20, 112 * 2**20
 """Bytes of the 128 MiB of a TPU's core: for tiles, and that a kernel may take in all."""
@@ -132,13 +132,18 @@ def _each(kinds: _Kinds, part: Inputs | Saved) -> Any:
     """What `kinds` make of each array; None stays."""
     if isinstance(part, Saved):
         return Saved(kinds.tokens(part.grads), kinds.tokens(part.out), kinds.logs(part.logs))
-    sides = (
-        Known(*(None if x is None else kinds.known(x) for x in side))
-        for side in (part.asking, part.asked)
+    query, key, value = (kinds.tokens(x) for x in part[:3])
+    spans, words = (None if x is None else jax.tree.map(kinds.few, x) for x in part[5:7])
+    return Inputs(
+        query=query,
+        key=key,
+        value=value,
+        asking=part.asking.map(kinds.known),
+        asked=part.asked.map(kinds.known),
+        spans=spans,
+        words=words,
+        heads=None if part.heads is None else kinds.heads(part.heads),
     )
-    few = [None if x is None else jax.tree.map(kinds.few, x) for x in (part.spans, part.words)]
-    heads = None if part.heads is None else kinds.heads(part.heads)
-    return Inputs(*(kinds.tokens(x) for x in part[:3]), *sides, *few, heads)
 
 
 def _kind(kinds: _Kinds, written: Any) -> Any:

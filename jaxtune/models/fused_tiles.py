@@ -55,6 +55,11 @@ class Known(NamedTuple):
     positions: Int[Array, "*n"] | None
     noise_ids: UInt32[Array, "*n"] | None
 
+    def map(self, function: Callable[[Any], Any]) -> "Known":
+        """With each that there is as a function makes it."""
+        groups, *others = self
+        return Known(function(groups), *(None if x is None else function(x) for x in others))
+
 
 class Inputs(NamedTuple):
     """What the forward and the backward pass read; arrays, or in a kernel references to a row.
@@ -255,18 +260,19 @@ def _here(refs: Inputs) -> _Here:
 
 def _column(refs: Inputs, here: _Here, rows: Any) -> Known:
     """Of a block of queries, [block 1]; noise ids are mixed, as `is_kept` takes them."""
-    groups, positions, ids = (None if x is None else x[rows, :] for x in refs.asking)
-    if ids is not None and here.words is not None:
-        ids = mixed(ids, here.words.of_rows)
-    return Known(groups, positions, ids)
+    known = refs.asking.map(lambda x: x[rows, :])
+    if known.noise_ids is None or here.words is None:
+        return known
+    return known._replace(noise_ids=mixed(known.noise_ids, here.words.of_rows))
 
 
 def _row(refs: Inputs, here: _Here, columns: Any) -> Known:
     """Of a block of keys, [1 block], for the head of this program."""
-    groups, positions, ids = (None if x is None else x[:, columns] for x in refs.asked)
-    if ids is not None and here.words is not None and here.head_id is not None:
-        ids = mixed(mixed(ids, here.head_id), here.words.of_columns)
-    return Known(groups, positions, ids)
+    known = refs.asked.map(lambda x: x[:, columns])
+    if known.noise_ids is None or here.words is None:
+        return known
+    ids = mixed(mixed(known.noise_ids, here.head_id), here.words.of_columns)
+    return known._replace(noise_ids=ids)
 
 
 def _read(fixed: Fixed, ref: Any, rows: Any) -> Float[Array, "block k"]:
