@@ -145,8 +145,7 @@ def _forward(
     plan: _Plan, query: Array, key: Array, value: Array, rest: Any
 ) -> tuple[Array, tuple[Any, ...]]:
     inputs = Inputs(query, key, value, *rest)
-    kernel = partial(fused_tiles.forward, plan.fixed)
-    out, logs = run_kernel(kernel, plan.lowering, plan.fixed.counts[0], (inputs,), _written)
+    out, logs = _run_forward(plan, inputs)
     # Without its last axis, which a TPU would fill up to 128 for as long as this is kept.
     return out, (*inputs[:3], rest, out, logs[..., 0])
 
@@ -154,13 +153,22 @@ def _forward(
 def _backward(plan: _Plan, saved: tuple[Any, ...], g: Array) -> tuple[Any, ...]:
     query, key, value, rest, out, logs = saved
     inputs, back = Inputs(query, key, value, *rest), Saved(g, out, logs[..., None])
-    kernel = partial(fused_tiles.backward, plan.fixed)
-    blocks = max(plan.fixed.counts)
-    grads = run_kernel(kernel, plan.lowering, blocks, (inputs, back), _gradients)
-    return (*grads, None)
+    return (*_run_backward(plan, inputs, back), None)
 
 
 _attend.defvjp(_forward, _backward)
+
+
+@partial(jax.jit, static_argnums=0)  # traced and lowered once for layers that are alike
+def _run_forward(plan: _Plan, inputs: Inputs) -> tuple[Array, ...]:
+    kernel = partial(fused_tiles.forward, plan.fixed)
+    return run_kernel(kernel, plan.lowering, plan.fixed.counts[0], (inputs,), _written)
+
+
+@partial(jax.jit, static_argnums=0)
+def _run_backward(plan: _Plan, inputs: Inputs, back: Saved) -> tuple[Array, ...]:
+    kernel, blocks = partial(fused_tiles.backward, plan.fixed), max(plan.fixed.counts)
+    return run_kernel(kernel, plan.lowering, blocks, (inputs, back), _gradients)
 
 
 def _written(inputs: Inputs) -> tuple[jax.ShapeDtypeStruct, ...]:
