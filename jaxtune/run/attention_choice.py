@@ -1,10 +1,12 @@
 """Whether attention can be computed as `precision.attention` asks for."""
 
+import importlib.util
 from typing import Any
 
 from jaxtune.core.device import Device
 from jaxtune.core.errors import UserError
 
+_TRITON = "jax.experimental.pallas.triton"  # JAX has announced to remove it
 _REMEDY = "Set config.precision.attention=auto, which chooses by device and length."
 
 
@@ -30,6 +32,8 @@ def check_attention(wanted: str, config: Any, device: Device) -> None:
     elif device.platform == "gpu" and device.capability < 8:
         found = f"the card is of compute capability {device.capability}"
         expected = "8.0 or later"
+    elif device.platform == "gpu" and importlib.util.find_spec(_TRITON) is None:
+        found, expected = f"this JAX has no {_TRITON}", "one that has"
     elif device.platform == "gpu" and size not in (16, 32, 64, 128):
         found, expected = f"the model's heads have {size} features", "16, 32, 64 or 128 on a GPU"
     if found:

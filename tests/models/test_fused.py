@@ -325,3 +325,20 @@ def test_a_row_that_a_core_has_no_room_for_is_attended_to_in_blocks():
         kernels[length] = module.kernel(query, query, seen, None)
     assert kernels == {8192: "fused", 8200: "blockwise"}
     assert fits(LOWERINGS["triton"], 10**6, 10**6, 64)
+
+
+# --- Compiled, where the compilers are ------------------------------------------------------------
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", ["h100", "v5e"])
+def test_compilers_take_it(name):
+    """For a device that is not here, in a process of its own: compilers read its environment."""
+    pytest.importorskip("jaxtune.analysis.targets")
+    pytest.importorskip("libtpu" if name == "v5e" else "jax_cuda12_plugin")
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
+    worker = Path(__file__).with_name("fused_compiled.py")
+    done = subprocess.run(
+        [sys.executable, worker, name], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
