@@ -13,6 +13,7 @@ from cover import mark_rest
 from rows_of_texts import LENGTH, texts
 
 from jaxtune.core.counting import counting
+from jaxtune.core.device import this_device
 from jaxtune.core.dropout import Drop, noise_ids_of
 from jaxtune.models import attention, attention_path, products
 from jaxtune.models.attention import attention_bias
@@ -211,7 +212,7 @@ def test_a_packed_row_costs_about_what_its_texts_cost_alone(mean):
         sizes = np.unique(batch["segment_ids"][0], return_counts=True)[1][1:]
         seen = attention_bias(batch)
         query = jnp.zeros((1, 8192, 1, 1))
-        blocks = attention._blocks(query, query, seen)
+        blocks = attention._blocks(query, query, seen, this_device())
         alone = (-(-sizes // blocks.queries) * -(-sizes // blocks.keys)).sum()
         assert count(batch, blocks).sum() <= 1.3 * alone
 
