@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from aot_batch import batch_shapes, placed, tell
 
-from jaxtune.analysis.targets import Target, find_target
+from jaxtune.analysis.targets import Target, find_target, tracing_for
 from jaxtune.frozen.plan import TrunkPlan
 from jaxtune.models import registry
 from jaxtune.models.design import Outputs, make_design
@@ -44,7 +44,8 @@ def main(job: dict[str, Any]) -> None:
     place = jax.sharding.SingleDeviceSharding(target.devices[0])
     rows = place if run.sharding is None else run.sharding.rows
     batch = placed(batch, jax.tree.map(lambda _: rows, batch))
-    tell(step.jitted, (state, frozen, batch), job["hlo"])
+    with tracing_for(target):
+        tell(step.jitted, (state, frozen, batch), job["hlo"])
 
 
 def settings_of(job: dict[str, Any]) -> Settings:
@@ -69,7 +70,9 @@ def make_run(settings: Settings, fields: dict[str, Any], target: Target) -> Run:
     source = Source(Path("."), family, config, fields)
     dtype = jnp.dtype(settings.precision.compute_dtype)
     outputs = Outputs(2, ("a", "b") if task.head in registry.CLASS_HEADS else ())
-    design = make_design(source, task.head, outputs, dtype, target.chip.device)
+    design = make_design(
+        *(source, task.head, outputs, dtype, target.chip.device, settings.precision.attention)
+    )
     own = to_dict(settings.tuning)
     name = own.pop("name")
     own = {k: v for k, v in own.items() if k not in ("batch_statistics", "frozen_dropout")}

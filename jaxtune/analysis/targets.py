@@ -1,5 +1,6 @@
 """Devices to compile for that need not be here, by name: `h100`, `h100:8`, `v5e:4x4`."""
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
+from jax.sharding import AbstractDevice, AbstractMesh
 
 from jaxtune.core.device import Device
 from jaxtune.core.errors import UserError, nearest
@@ -99,6 +101,15 @@ class Target(NamedTuple):
     name: str
     chip: Chip
     devices: tuple[Any, ...]
+
+
+def tracing_for(target: Target) -> contextlib.AbstractContextManager[Any]:
+    """In it a program for one GPU that is not here can be lowered: Pallas asks what card it is."""
+    device = target.devices[0]
+    if target.chip.device.platform != "gpu" or len(target.devices) > 1:
+        return contextlib.nullcontext()
+    kind = AbstractDevice(device_kind=device.device_kind, num_cores=None, platform="gpu")
+    return jax.sharding.use_abstract_mesh(AbstractMesh((), (), axis_types=(), abstract_device=kind))
 
 
 def find_target(name: str) -> Target:

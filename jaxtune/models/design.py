@@ -96,6 +96,7 @@ def make_design(
     outputs: Outputs,
     compute_dtype: Any = jnp.float32,
     device: Device | None = None,
+    attention: str = "auto",
 ) -> Design:
     """The model of a folder with one of its family's heads.
 
@@ -105,12 +106,13 @@ def make_design(
       outputs: from `choose_outputs`.
       compute_dtype: dtype of the products, float32 or bfloat16.
       device: that the model's programs are made for; None for this process's own.
+      attention: how it is computed; see `Arithmetic`.
 
     Raises:
       UserError: the family has no such head.
     """
     registry.find_head(source.family, head_name)
-    chosen = arithmetic(compute_dtype, device)
+    chosen = arithmetic(compute_dtype, device, attention)
     module = source.family.make_module(head_name, source.config, outputs.size, chosen)
     shapes = registry.parameter_shapes(module)
     return Design(source, head_name, outputs, module, shapes, chosen.device)

@@ -20,7 +20,12 @@ def attention_rows(run: Run) -> list[tuple[str, str]]:
             return []
         return [("attention", f"{_kernels(run, True)} in rows of {length:,} tokens")]
     words = [_kernels(run, train) for train in (True, False)]
-    return [("attention", f"{words[0]} in training, {words[1]} in evaluation")]
+    rows = [("attention", f"{words[0]} in training, {words[1]} in evaluation")]
+    if any("fused" in word for word in words):
+        rows.append(
+            ("", "the fused kernel has been compiled for GPUs and TPUs, and has run on none")
+        )
+    return rows
 
 
 def _kernels(run: Run, train: bool) -> str:

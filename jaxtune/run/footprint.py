@@ -12,7 +12,7 @@ import numpy as np
 from jaxtune.analysis.hlo import parse
 from jaxtune.analysis.kernels import Launched, launched
 from jaxtune.analysis.roofline import Roofline, roofline
-from jaxtune.analysis.targets import Target
+from jaxtune.analysis.targets import Target, tracing_for
 from jaxtune.core import trees
 from jaxtune.frozen.outline import outline_batch
 from jaxtune.run import stages
@@ -91,7 +91,8 @@ def measure(run: Run, index: int, batch: Batch, target: Target) -> Footprint | N
     placed = _on(run, batch, target)
     start = time.perf_counter()
     try:
-        program = step.program(state, frozen, placed)
+        with tracing_for(target):
+            program = step.program(state, frozen, placed)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
             return None

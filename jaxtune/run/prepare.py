@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxtune.analysis.targets import Target
 from jaxtune.core import paths, trees
+from jaxtune.core.device import this_device
 from jaxtune.core.errors import UserError, nearest
 from jaxtune.core.types import LossFn, Params
 from jaxtune.data.batching.layout import Layout, choose_layout
@@ -27,6 +28,7 @@ from jaxtune.models.registry import find_head
 from jaxtune.models.source import Source, read_source
 from jaxtune.models.token_costs import attention_cost, program_cost
 from jaxtune.parallel.sharding import Sharding, check_devices, place, put
+from jaxtune.run.attention_choice import check_attention
 from jaxtune.run.base_digests import base_digests, check_base
 from jaxtune.run.console import Report
 from jaxtune.run.encoding import encode_splits, held_of
@@ -87,11 +89,13 @@ def prepare(
     scaler = scaler_of(settings.optimizer)
     best_metric = metric_of(task, settings.train.best_metric)
     source, strategy = _open_model(settings, task)
+    device = this_device() if target is None else target.chip.device
+    attention = settings.precision.attention
+    check_attention(attention, source.config, device)
     task.data.inputs.check_settings(settings.data, source.config, source.path)
     read = _encode(settings, task, source, tables, report)
     train, dtype = read.examples["train"], jnp.dtype(settings.precision.compute_dtype)
-    device = None if target is None else target.chip.device
-    design = make_design(source, task.head, read.outputs, dtype, device)
+    design = make_design(source, task.head, read.outputs, dtype, device, attention)
     count, shapes = len(train.lengths), design.shapes
     plan = make_plan(settings, strategy, source.family, shapes, count, devices)
     check_shared_heads(source.config, plan.sharding)

@@ -164,10 +164,14 @@ class PrecisionSettings:
       compute_dtype: of the products; trained weights, moments, softmax, LayerNorm statistics and
         loss are float32 in any case.
       frozen_dtype: that frozen parameters are kept in.
+      attention: `auto` chooses by device and length; `fused` takes one kernel that holds no scores
+        and draws dropout itself, on a GPU or a TPU, which has been compiled for both and has run on
+        neither.
     """
 
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     frozen_dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: Literal["auto", "fused"] = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
