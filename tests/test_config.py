@@ -341,6 +341,7 @@ RANGES = [
     ("seed", ["-1", "4294967296", "9223372036854775808"], ["0", "4294967295"]),
     ("optimizer.warmup_fraction", ["-0.1", "1.1"], ["0", "1"]),
     ("optimizer.final_fraction", ["-0.1", "1"], ["0", "0.5"]),
+    ("optimizer.ema_decay", ["0", "1"], ["0.5", "None"]),
     ("optimizer.learning_rate", ["0", "-1e-5"], ["1e-9"]),
     ("optimizer.weight_decay", ["-0.01"], ["0", "0.1"]),
     ("optimizer.clip_norm", ["0", "-1"], ["0.1", "None"]),

@@ -86,6 +86,9 @@ class OptimizerSettings:
         `classifier/=10`; the first match decides.
       weight_decay: not on biases and LayerNorm.
       clip_norm: largest global norm of the gradient; None does not clip.
+      ema_decay: scores, the best step and what is exported are of an average of the trained
+        parameters over the steps, in which each step counts this much less than the one after it,
+        such as 0.999; None takes the parameters as each step leaves them.
       b1: AdamW's first decay.
       b2: AdamW's second decay.
       eps: AdamW's epsilon.
@@ -102,6 +105,7 @@ class OptimizerSettings:
     rate_multipliers: tuple[str, ...] = ()
     weight_decay: Amount = 0.01
     clip_norm: Positive | None = 1.0
+    ema_decay: Annotated[float, Interval(gt=0, lt=1)] | None = None
     b1: Share = 0.9
     b2: Share = 0.999
     eps: Positive = 1e-8
