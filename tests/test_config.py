@@ -337,6 +337,7 @@ RANGES = [
     ("data.test_size", ["0", "-1"], ["0.1", "20", "None"]),
     ("data.max_train_examples", ["0", "-1"], ["1", "None"]),
     ("data.max_eval_examples", ["0", "-1"], ["1", "None"]),
+    ("data.class_sampling", ["-0.1", "1.1"], ["0", "0.5", "1"]),
     ("data.split_seed", ["-1"], ["0"]),
     ("seed", ["-1", "4294967296", "9223372036854775808"], ["0", "4294967295"]),
     ("optimizer.warmup_fraction", ["-0.1", "1.1"], ["0", "1"]),

@@ -140,6 +140,7 @@ def _rules(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
             f"at most half of max_length {length}",
         )
     yield from _rules_of_code(settings)
+    yield from _rules_of_classes(settings)
     divides = train.batch_size % train.num_microbatches == 0
     divisor = f"a number that divides train.batch_size {train.batch_size}"
     yield divides, "train.num_microbatches", train.num_microbatches, divisor
@@ -156,6 +157,23 @@ def _rules(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
         good = size >= 1 or (size == -1 and [*sizes.values()].count(-1) == 1)
         expected = "at least 1, or -1 for the rest on one axis alone"
         yield good, f"parallel.{name}", size, expected
+
+
+_HEADED = (
+    *("classification", "multi_label", "regression", "token_classification"),
+    "image_classification",
+)
+"""Tasks whose head may be a person's own."""
+
+
+def _rules_of_classes(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
+    """As `_rules`, of how much rare classes count."""
+    power, weights = settings.data.splits.class_sampling, settings.loss.class_weights
+    single = settings.task in ("classification", "image_classification")
+    expected = f"0, as {settings.task} has no one class for each row"
+    yield single or not power, "data.class_sampling", power, expected
+    expected = f"no 'balanced', as data.class_sampling {power:g} brings rare classes oftener"
+    yield "balanced" not in weights or not power, "loss.class_weights", weights, expected
 
 
 def _rules_of_code(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:

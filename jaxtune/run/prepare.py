@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError, nearest
 from jaxtune.core.types import LossFn, Params
+from jaxtune.data.batching.class_sampling import ClassSampling, choose_sampling
 from jaxtune.data.batching.layout import Layout, choose_layout
 from jaxtune.data.batching.packing import Use
 from jaxtune.data.batching.stream import Stream
@@ -88,8 +89,9 @@ def prepare(
     design = make_design(source, task.head, read.outputs, dtype)
     plan = make_plan(settings, strategy, source.family, design.shapes, len(train.lengths))
     check_shared_heads(source.config, plan.sharding)
-    layout, eval_layout = _choose_layouts(settings, task, read.examples, design, plan)
-    stream = Stream(train, layout, settings.seed)
+    sampling = _sampling(settings, train)
+    layout, eval_layout = _choose_layouts(settings, task, read.examples, design, plan, sampling)
+    stream = Stream(train, layout, settings.seed, sampling)
     if own_loss is not None:
         check_loss(str(settings.loss.function), own_loss, design, stream.empty())
     pretrained = _load(settings, design, plan.sharding)
@@ -226,12 +228,19 @@ def _extend(
     return params if sharding is None else place(params, sharding.shardings(params))
 
 
+def _sampling(settings: Settings, train: Any) -> ClassSampling | None:
+    """Which training examples an epoch has, where that is not each once."""
+    power = settings.data.splits.class_sampling
+    return choose_sampling(train.labels, power) if power else None
+
+
 def _choose_layouts(
     settings: Settings,
     task: Task,
     examples: dict[str, Any],
     design: Design,
     plan: Plan,
+    sampling: ClassSampling | None,
 ) -> tuple[Layout, Layout]:
     """Of training and of evaluation. Images are all of one size, whatever the layout."""
     kind = "bucketed" if task.head == "image" else settings.data.tokens.layout
@@ -247,14 +256,17 @@ def _choose_layouts(
         limit=getattr(design.source.config, "max_length", 1),
         attention=attention_cost(design),
     )
-    parts = train.num_microbatches * shares
+    own = lengths["train"]
+    layout = choose(
+        own if sampling is None else sampling.lengths(own, settings.seed),
+        train.batch_size,
+        multiple=train.num_microbatches * shares,
+        use=Use(program, batches=plan.num_steps, seed=settings.seed),
+    )
+    if sampling is not None:  # epochs have other lengths, and are to have as many batches
+        layout = layout._replace(caps=None)
     return (
-        choose(
-            lengths["train"],
-            train.batch_size,
-            multiple=parts,
-            use=Use(program, batches=plan.num_steps, seed=settings.seed),
-        ),
+        layout,
         choose(
             seen,
             train.eval_batch_size,

@@ -31,6 +31,7 @@ from jaxtune.run.calibrate import calibration_rows
 from jaxtune.run.console import Report
 from jaxtune.run.hooks import Hook, Moment
 from jaxtune.run.loop import Fit
+from jaxtune.run.sampling_rows import sampling_rows
 from jaxtune.run.setup import Run, make_tx
 from jaxtune.run.trackers import finite
 from jaxtune.run.tuning_words import tuning_words
@@ -61,6 +62,7 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
         ("data", settings.data.source.path),
     ]
     rows += [(f"  {split}", _sizes(run, part.lengths)) for split, part in run.data.examples.items()]
+    rows += sampling_rows(run)
     rows += [("", note) for note in run.data.notes]
     if pretrained.class_names:
         names = ", ".join(pretrained.class_names[:10])
