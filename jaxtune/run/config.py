@@ -182,6 +182,8 @@ def _rules_of_code(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
         names = getattr(settings.train, field)
         yield all(map(is_code, names)), f"train.{field}", names, "MODULE:FUNCTION, joined by commas"
     loss, optimizer = settings.loss, settings.optimizer
+    headed = settings.model.head is None or settings.task in _HEADED
+    yield headed, "model.head", settings.model.head, f"None, as task is {settings.task!r}"
     if loss.function is not None:
         expected = "its default, as loss.function takes the place of the task's loss"
         for field, default in to_dict(LossSettings()).items():

@@ -21,6 +21,7 @@ from jaxtune.data.sources.table import Table
 from jaxtune.frozen.plan import TrunkPlan, plan_trunk
 from jaxtune.models.design import Design, Outputs, choose_outputs, make_design
 from jaxtune.models.family import Family, check_shared_heads, with_statistics
+from jaxtune.models.own_head import check_names, with_own_head
 from jaxtune.models.pretrained import Pretrained, load_weights
 from jaxtune.models.recompute import make_recomputing_apply
 from jaxtune.models.registry import find_head
@@ -31,6 +32,7 @@ from jaxtune.run.base_digests import base_digests, check_base
 from jaxtune.run.console import Report
 from jaxtune.run.encoding import encode_splits, held_of
 from jaxtune.run.own_goals import check_loss, hooks_of, loss_of, scored
+from jaxtune.run.own_heads import head_of, told_of_head
 from jaxtune.run.own_updates import scaler_of
 from jaxtune.run.plan import Plan, make_plan, steps_between_evaluations, trains_statistics
 from jaxtune.run.setup import Goal, Held, Run, RunData, Tuned
@@ -86,7 +88,9 @@ def prepare(
     task.data.inputs.check_settings(settings.data, source.config, source.path)
     read = _encode(settings, task, source, tables, report)
     train, dtype = read.examples["train"], jnp.dtype(settings.precision.compute_dtype)
-    design = make_design(source, task.head, read.outputs, dtype)
+    with told_of_head(settings.model.head):
+        design = make_design(source, task.head, read.outputs, dtype)
+        check_names(design.shapes)
     plan = make_plan(settings, strategy, source.family, design.shapes, len(train.lengths))
     check_shared_heads(source.config, plan.sharding)
     sampling = _sampling(settings, train)
@@ -162,6 +166,9 @@ def _open_model(settings: Settings, task: Task) -> tuple[Source, Strategy]:
     source = read_source(settings.model.path, settings.model.revision)
     check_base(settings.model, source.path)
     head = find_head(source.family, task.head)
+    if settings.model.head is not None:
+        family = with_own_head(source.family, task.head, head_of(settings.model.head))
+        source, head = source._replace(family=family), family.heads[task.head]
     config = with_statistics(source.config, trains_statistics(settings))
     strategy = make_strategy(
         settings.tuning.name,

@@ -291,4 +291,5 @@ def _card(run: Run, calibration: Calibration | None) -> dict[str, Any]:
         "base_model": run.settings.model.path,
         "base_sha256": run.settings.model.sha256,
         **({} if temperature is None else {"temperature": temperature}),
+        **({} if run.settings.model.head is None else {"head": run.settings.model.head}),
     }

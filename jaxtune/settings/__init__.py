@@ -38,6 +38,8 @@ class ModelSettings:
       tokenizer_sha256: expected digest of the files of the tokenizer or image processor.
       from_scratch: draws all parameters; of the folder only `config.json` is read. What the
         strategy freezes stays as it was drawn.
+      head: a head of your own, `MODULE:FUNCTION`, called with the number of outputs, which gives a
+        Linen module from features to outputs; of tasks with classes or numbers for outputs.
     """
 
     path: Annotated[str, MinLen(1), doc("a folder or a hub id")] = ""
@@ -46,6 +48,7 @@ class ModelSettings:
     config_sha256: str | None = None
     tokenizer_sha256: str | None = None
     from_scratch: bool = False
+    head: Code | None = None
 
 
 @dataclasses.dataclass(frozen=True)
