@@ -72,6 +72,7 @@ def predict_flags(prog: str = "python -m jaxtune.predict") -> Flags:
     flag("--max_length", type=int, help="tokens; longer texts are cut")
     flag("--compute_dtype", choices=("float32", "bfloat16"), default="float32", help=_DEFAULT)
     flag("--top_k", type=int, help="classes whose probability is told, the likeliest; else all")
+    flag("--head", help="MODULE:FUNCTION, of a model with a head of your own")
     return Flags(parser, required, overrides=False)
 
 
@@ -83,6 +84,7 @@ def export_flags(prog: str) -> Flags:
     flag("--model", help="a model folder, or a hub id")
     flag("--format", choices=("stablehlo", "onnx", "onnx-int8"), help="of the file")
     flag("--output", help="the file; FILE.json beside it says what goes in and comes out")
+    flag("--head", help="MODULE:FUNCTION, of a model with a head of your own")
     return Flags(parser, required, overrides=False)
 
 

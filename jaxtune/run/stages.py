@@ -13,11 +13,12 @@ from jaxtune.core.types import ApplyFn, Params
 from jaxtune.frozen.loader import Loader
 from jaxtune.models.trunk import make_upper_apply
 from jaxtune.parallel.collectives import move
-from jaxtune.parallel.sharding import ROWS
+from jaxtune.parallel.sharding import ROWS, reshard
 from jaxtune.run.checkpoint import Checkpoints
 from jaxtune.run.plan import stage_start
 from jaxtune.run.progress import Progress
 from jaxtune.run.setup import Run, make_tx
+from jaxtune.training.average import averaging, begin_average
 from jaxtune.training.compiled import Compiled
 from jaxtune.training.compiler_options import least_memory
 from jaxtune.training.sharded_step import shard_apply, shard_sums
@@ -70,14 +71,15 @@ def begin(
       run: names what each stage trains.
       index: of the stage.
       params: all parameters as they are now.
-      last: where the stage before it ended. Its step, its key, and the moments and counts of the
-        leaves that are trained in both go on.
+      last: where the stage before it ended. Its step, its key, and the moments, counts and averages
+        of the leaves that are trained in both go on.
       folder: for activations that are too many for memory; None for the system's.
     """
     state, frozen = _fresh(run, index, params, ())
     if last is not None:
         opt_state = carry(last.opt_state, state.opt_state)
-        state = state._replace(step=last.step, key=last.key, opt_state=opt_state)
+        average = carry(last.average, state.average)
+        state = TrainState(last.step, state.params, opt_state, last.key, average)
     return _stage(run, index, state, frozen, folder)
 
 
@@ -129,7 +131,12 @@ def _like(run: Run, index: int) -> tuple[TrainState, Params]:
 def _make_init(run: Run, index: int) -> Callable[[Params], TrainState]:
     """(what a stage trains) -> its state at step 0."""
     tx, seed = make_tx(run, index), run.settings.seed
-    return lambda params: init_state(params, tx, jax.random.key(seed))
+
+    def init(params: Params) -> TrainState:
+        state = init_state(params, tx, jax.random.key(seed))
+        return state if run.settings.optimizer.ema_decay is None else begin_average(state)
+
+    return init
 
 
 class Outline(NamedTuple):
@@ -223,11 +230,14 @@ def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -
     step = make_update(sums, make_tx(run, index), apply)
     if run.settings.train.on_nonfinite == "skip":
         step = skip_nonfinite(step)
+    decay = run.settings.optimizer.ema_decay
+    if decay is not None:
+        step = averaging(step, decay)
     return Compiled(step, (0,), transform, least_memory(run.pretrained.design.device))
 
 
 def carry(old: Any, new: Any) -> Any:
-    """The optimizer state `new` with the values that `old` has under the same names."""
+    """The optimizer state, or average, `new` with the values of `old` under the same names."""
     known = paths.flatten(old)
     values = [known.get(name, value) for name, value in paths.flatten(new).items()]
     return jax.tree.unflatten(jax.tree.structure(new), values)
@@ -269,7 +279,7 @@ def restore(
 
 
 def restore_params(run: Run, checkpoints: Checkpoints, step: int) -> Params:
-    """All parameters as they were at the checkpoint of `step`, whose moments are not read."""
+    """All parameters to score of the checkpoint at `step`, whose moments are not read."""
     number = len(checkpoints.progress(step).stage_starts) - 1
     like, frozen = _like(run, number)
     params, kept = checkpoints.restore_params(step, like, settled(run, number, frozen))
@@ -291,3 +301,16 @@ def unfold(run: Run, parts: Params) -> Params:
 def assemble(stage: Stage) -> Params:
     """All parameters as they are now."""
     return trees.merge(stage.state.params, stage.frozen)
+
+
+def to_score(run: Run, stage: Stage) -> Params:
+    """All parameters as they are scored and exported: with the average of those in training.
+
+    Without an average, as they are now.
+    """
+    average = stage.state.average
+    if average is None:
+        return assemble(stage)
+    if run.sharding is not None:
+        average = jax.tree.map(reshard, average, run.sharding.shardings(average))
+    return trees.merge(average, stage.frozen)

@@ -68,7 +68,7 @@ def run_job(job: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]
         with Checkpoints(Path(job["save"])) as checkpoints:
             settled = stages.settled(run, stage.number, stage.frozen)
             checkpoints.save(stage.state, Progress(), settled)
-    params = stages.assemble(stage)
+    params = stages.to_score(run, stage)
     if job.get("scores"):
         examples = run.data.examples["validation"]
         step = make_scorer(run, Report(quiet=True)).step
