@@ -153,7 +153,11 @@ def _compiler_options() -> Any:
         from jaxtune.training.compiler_options import least_memory
     except ImportError:
         return None
-    return least_memory()
+    try:
+        from jaxtune.core.device import this_device
+    except ImportError:  # a build that asks by itself
+        return least_memory()
+    return least_memory(this_device())
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from hlo_collectives import wire_bytes
+from jaxtune.analysis.messages import wire_bytes
 
 ROWS = ("data", "fsdp")
 FLOAT = 4  # bytes of what is trained, its gradient and its moments

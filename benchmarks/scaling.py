@@ -30,11 +30,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from hlo_collectives import KINDS, collectives
 from rich.console import Console
 from scale_extrapolation import CLUSTER, extrapolation
 from scale_plan import Leaf, Plan, Work, plan
 
+from jaxtune.analysis.messages import KINDS, collectives
 from jaxtune.core import paths
 from jaxtune.models.trunk import STATES, num_layers
 from jaxtune.parallel.sharding import AXES

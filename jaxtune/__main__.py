@@ -7,7 +7,7 @@ from jaxtune import main
 from jaxtune.core.errors import UserError, nearest
 from jaxtune.run.cli import start_command
 
-_MODES = {"train": "train", "evaluate": "eval", "lr-find": "lr_find"}
+_MODES = {"train": "train", "evaluate": "eval", "lr-find": "lr_find", "plan": "plan"}
 _MODULES = {
     "new": "jaxtune.commands.new",
     "predict": "jaxtune.predict",
@@ -27,6 +27,7 @@ _MEANINGS = {
     "predict": "labels new data with a saved model",
     "evaluate": "scores a saved model on labelled data",
     "lr-find": "looks for a learning rate",
+    "plan": "tells what a run would need of devices that are not here",
     "export": "writes a saved model as StableHLO or ONNX, in float32 or int8",
     "report": "makes the report of a finished run anew",
     "push": "sends a model folder to a hub",

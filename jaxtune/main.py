@@ -8,7 +8,7 @@ from jaxtune.run.cli import start_command, token_folder
 
 
 def main(argv: list[str], prog: str = "python -m jaxtune.main", mode: str | None = None) -> None:
-    """Trains; `--mode=eval` scores a saved model, `--mode=lr_find` looks for a learning rate.
+    """Trains; or by `--mode` scores a saved model, looks for a learning rate, or plans a run.
 
     Args:
       argv: without the program's name. `--config.a.b=value` overrides a field of the config.
@@ -21,13 +21,14 @@ def main(argv: list[str], prog: str = "python -m jaxtune.main", mode: str | None
     # No import at the top that the process which only restarts can do without.
     from jaxtune.run.arguments import run_flags
     from jaxtune.run.config import load_config
-    from jaxtune.run.typed import path_of, read
+    from jaxtune.run.typed import check_target, path_of, read
 
     flags = run_flags(prog, mode)
     typed = read(flags, argv)
     if typed is None:
         return
     arguments, overrides = typed
+    check_target(arguments)
     settings = load_config(arguments.config, overrides)
     workdir = path_of(arguments.workdir)
     # The heavy imports wait until the config has been found good.
@@ -41,8 +42,13 @@ def main(argv: list[str], prog: str = "python -m jaxtune.main", mode: str | None
             raise UserError(f"--mode={arguments.mode} runs in one process: drop --distributed.")
         multihost.join(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
         report = Report(quiet=not multihost.is_first())
-    keep_programs(report.line)
     tokens = token_folder(report.line)
+    if arguments.mode == "plan":
+        from jaxtune.run.forecast import forecast
+
+        forecast(settings, arguments.target, workdir, report, tokens)
+        return
+    keep_programs(report.line)
     if arguments.mode == "eval":
         from jaxtune.run.scoring import score
 

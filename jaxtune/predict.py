@@ -21,6 +21,7 @@ _FLAGS = (
     "max_length",
     "compute_dtype",
     "top_k",
+    "head",
 )
 """The flags that records follow from."""
 
@@ -95,7 +96,8 @@ def _predict(
     if bad:
         told = f"{len(bad)} of {len(rows.inputs)} rows have nothing to predict on"
         report.line(f"{told}: their records are empty, with a reason. First: {bad[0]}")
-    saved = open_saved(arguments.model, arguments.compute_dtype, max_length=arguments.max_length)
+    length, head = arguments.max_length, arguments.head
+    saved = open_saved(arguments.model, arguments.compute_dtype, head=head, max_length=length)
     start = time.perf_counter()
     for note in saved.processor.notes:
         report.line(note)

@@ -62,3 +62,12 @@ def test_only_the_named_examples_are_kept():
     cache.put(PACKED, states(3, 8), only=[1])
     assert cache.holds(np.array([1]))
     assert not cache.holds(np.array([0]))
+
+
+@pytest.mark.parametrize("only", [None, [1]])
+def test_of_copies_in_a_batch_the_first_is_kept(only):
+    cache = ActivationCache(SIZES, (6,), np.float32, 10**6)
+    given = states(2, 1)
+    cache.put(BatchIndex(np.array([1, 1]), 1), given, only)
+    found = cache.take(BatchIndex(np.array([1]), 1), 1, 1)
+    np.testing.assert_array_equal(found[0], given[0])

@@ -11,8 +11,10 @@ import optax
 import pytest
 
 from jaxtune.core.errors import UserError
+from jaxtune.run import checkpoint
 from jaxtune.run.checkpoint import Checkpoints
 from jaxtune.run.progress import Progress
+from jaxtune.training.average import begin_average
 from jaxtune.training.state import TrainState, init_state
 from jaxtune.tuning import partition
 
@@ -260,3 +262,11 @@ def test_a_checkpoint_names_its_base_and_is_refused_with_another(tmp_path):
         checkpoints.progress(0)
     with Checkpoints(tmp_path, {"model": "moved", "sha256": "a1"}) as checkpoints:
         assert checkpoints.progress(0) == Progress()
+
+
+def test_without_an_average_a_checkpoint_has_the_names_that_it_always_had():
+    state = make_state()
+    names = ("step", "params", "opt_state", "key", "settled")
+    assert checkpoint._storable(state, None)._fields == names
+    averaged = checkpoint._storable(begin_average(state), None)
+    assert averaged._fields == (*names, "average")

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxtune.core import trees
+from jaxtune.core.device import this_device
 from jaxtune.core.types import Mean
 from jaxtune.run import stages
 from jaxtune.run.console import Report
@@ -43,7 +44,7 @@ def lowered():
 
 def test_no_more_than_one_gradient_is_alive(lowered):
     step, size = lowered
-    temporaries = step.compile(least_memory()).memory_analysis().temp_size_in_bytes
+    temporaries = step.compile(least_memory(this_device())).memory_analysis().temp_size_in_bytes
     assert size <= temporaries < 1.1 * size
     by_default = step.compile().memory_analysis().temp_size_in_bytes
     assert by_default > 1.3 * size, "the option has become the default: remove it"
@@ -62,4 +63,4 @@ def test_a_run_compiles_its_steps_so(tiny_settings, tiny_weights, monkeypatch):
     _, batch = next(stage.loader.on_devices(0, 0))
     monkeypatch.setattr(jax.stages.Lowered, "compile", note)
     stage.step.program(stage.state, stage.frozen, batch)
-    assert told == [dict(least_memory())]
+    assert told == [dict(least_memory(this_device()))]

@@ -7,6 +7,9 @@ import pytest
 
 from jaxtune.core import dropout
 from jaxtune.models import products
+from jaxtune.models.fused import fused_rows
+from jaxtune.models.fused_call import Lowering
+from jaxtune.models.sight import Sight
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs a GPU")
 
@@ -57,3 +60,30 @@ def test_masks_of_dropout_are_those_of_a_cpu():
     with jax.default_device(jax.devices("cpu")[0]):
         wanted = mask()
     np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("features", [32, 64])
+@pytest.mark.parametrize("length", [48, 128, 300])
+def test_the_fused_kernel_computes_what_its_interpreter_computes(length, features):
+    rng = np.random.default_rng(0)
+    parts = [
+        jnp.asarray(rng.standard_normal((3, length, 4, features)), jnp.float32) for _ in range(4)
+    ]
+    groups = jnp.broadcast_to(1 + jnp.arange(length) * 4 // length, (3, length))
+    sight = Sight(groups, groups, is_packed=True)
+    ids = dropout.noise_ids_of(jnp.arange(3)[:, None], jnp.arange(length))
+    drop = dropout.Drop(0.1, jax.random.key(0), ids, ids)
+
+    def run(lowering, *parts):
+        def attend(*parts):
+            return fused_rows(*parts, sight, jnp.bfloat16, drop, lowering)
+
+        y, back = jax.vjp(attend, *parts[:3])
+        return (y, *back(parts[3]))
+
+    found = jax.jit(run, static_argnums=0)(Lowering("triton"), *parts)
+    with jax.default_device(jax.devices("cpu")[0]):
+        on_cpu = jax.device_put(parts, jax.devices("cpu")[0])
+        wanted = jax.jit(run, static_argnums=0)(Lowering("triton", is_interpreted=True), *on_cpu)
+    for a, b in zip(found, wanted, strict=True):
+        assert np.linalg.norm(np.asarray(a) - np.asarray(b)) < 1e-2 * np.linalg.norm(b)

@@ -93,6 +93,7 @@ def test_a_file_of_data_runs_no_code(tmp_path, mine):
         ({"optimizer": {"name": "optax:lion"}}, "optimizer.name", "optax:lion"),
         ({"optimizer": {"schedule": f"{mine}:flat"}}, "optimizer.schedule", f"{mine}:flat"),
         ({"train": {"scores": ["a:b", "c:d"]}}, "train.scores", "a:b,c:d"),
+        ({"model": {"path": "m", "head": "a:b"}}, "model.head", "a:b"),
         ({"train": {"hooks": ["a:b"]}}, "train.hooks", "a:b"),
     ):
         file.write_text(json.dumps(required | values))

@@ -1,4 +1,4 @@
-"""The scale plan against numbers worked out by hand, and the reader of HLO text."""
+"""The scale plan against numbers worked out by hand."""
 
 import dataclasses
 import importlib
@@ -14,12 +14,6 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 def scale_plan(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return importlib.import_module("scale_plan")
-
-
-@pytest.fixture
-def hlo(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("hlo_collectives")
 
 
 def tiny(module: ModuleType):
@@ -127,35 +121,3 @@ def test_the_last_layer_sends_what_the_head_reads(scale_plan):
     found = scale_plan.plan(leaves, {"data": 1, "fsdp": 1, "tensor": 2}, work)
     sent = [m.num_bytes for m in found.messages if m.what == "activations"]
     assert sent == [8 * 1 * 8 * 4]
-
-
-HLO = """HloModule step, num_partitions=8
-  %a = f32[4,8]{1,0} all-gather(%x), replica_groups=mesh['data'=2,'fsdp'=4] {'fsdp'}, dimensions={0}
-  %b = f32[2,8]{1,0} reduce-scatter(%x), replica_groups=[2,4]<=[8], dimensions={0}
-  ROOT %c = (f32[8]{0}, bf16[], /*index=2*/f32[3]{0}) all-reduce(%x, %y, %z), replica_groups={}
-  %d = f32[8]{0} all-reduce(%x), replica_groups={{0},{1},{2},{3},{4},{5},{6},{7}}
-  %e = f32[8]{0} all-reduce(%x), replica_groups=mesh['data'=8,'fsdp'=1] {'fsdp'}
-  %f = (f32[1,8]{1,0}, f32[4,8]{1,0}) all-gather-start(%x), replica_groups={{0,1,2,3},{4,5,6,7}}
-  %g = f32[4,8]{1,0} all-gather-done(%f)
-  %h = f32[6]{0} all-reduce-start(%x), replica_groups=[4,2]<=[8]
-  %i = f32[6]{0} collective-permute(%x), source_target_pairs={{0,1},{1,0}}
-  %j = f32[6]{0} add(%all-reduce.1, %all-gather.2)
-"""
-
-
-def test_collectives_are_read_from_hlo_in_each_of_its_spellings(hlo):
-    found = [(one.kind, one.group, one.num_bytes) for one in hlo.collectives(HLO)]
-    assert found == [
-        ("all-gather", 4, 4 * 8 * 4),
-        ("reduce-scatter", 4, 4 * 2 * 8 * 4),
-        ("all-reduce", 8, 8 * 4 + 2 + 3 * 4),
-        ("all-gather", 4, 4 * 8 * 4),
-        ("all-reduce", 2, 24),
-        ("collective-permute", 2, 24),
-    ]
-
-
-def test_a_ring_sends_twice_for_a_sum_and_once_for_a_gather(hlo):
-    assert hlo.wire_bytes("all-reduce", 80, 4) == 120
-    assert hlo.wire_bytes("all-gather", 80, 4) == 60
-    assert hlo.wire_bytes("reduce-scatter", 80, 4) == 60

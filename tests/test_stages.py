@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from jaxtune.core import paths
+from jaxtune.core.device import this_device
 from jaxtune.core.types import Mean
 from jaxtune.frozen.plan import TrunkPlan
 from jaxtune.run import stages
@@ -44,7 +45,9 @@ def make_run(order):
     return Run(
         settings=settings,
         task=find_task("classification"),
-        pretrained=types.SimpleNamespace(module=None),
+        pretrained=types.SimpleNamespace(
+            module=None, design=types.SimpleNamespace(device=this_device())
+        ),
         params=params,
         data=types.SimpleNamespace(stream=None),
         tuning=Tuned(

@@ -41,7 +41,7 @@ def main(argv: list[str], prog: str) -> None:
     keep_programs(report.line)
     folder = find_folder(arguments.model)
     check_exportable(folder, arguments.format)
-    export_file(open_saved(folder), arguments.format, output, report)
+    export_file(open_saved(folder, head=arguments.head), arguments.format, output, report)
 
 
 def _check_output(output: Path) -> None:

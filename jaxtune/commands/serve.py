@@ -27,6 +27,7 @@ def serve_flags(prog: str) -> Flags:
     flag("--max_megabytes", type=float, help="of a request; 2 if not said, 16 of images")
     flag("--timeout", type=float, default=30.0, help=f"seconds for a request; {_DEFAULT}")
     flag("--max_length", type=int, help="tokens; longer texts are cut")
+    flag("--head", help="MODULE:FUNCTION, of a model with a head of your own")
     flag("--compute_dtype", choices=("float32", "bfloat16"), default="float32", help=_DEFAULT)
     return Flags(parser, required, overrides=False)
 
@@ -61,7 +62,8 @@ def main(argv: list[str], prog: str = "jaxtune serve") -> None:
     keep_programs(report.line)
     with bind(arguments.host, arguments.port) as bound:
         folder, dtype = arguments.model, arguments.compute_dtype
-        saved = open_saved(folder, dtype, max_length=arguments.max_length)
+        length, head = arguments.max_length, arguments.head
+        saved = open_saved(folder, dtype, head=head, max_length=length)
         check_head(saved.pretrained)
         megabytes = arguments.max_megabytes or _MEGABYTES.get(saved.task.head, _MEGABYTES_OF_TEXTS)
         limits = Limits(

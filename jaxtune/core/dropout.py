@@ -10,6 +10,7 @@ is drawn twice. Keys are still JAX's own.
 
 import dataclasses
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,9 +46,35 @@ def keep_mask(
       rows: ids, such as `noise_ids_of` gives; broadcast against `columns` to the shape of the mask.
       columns: ids, such as the numbers of features.
     """
-    words = jax.random.key_data(key).reshape(-1)
+    words = key_words(jax.random.key_data(key).reshape(-1))
     # Few against the elements of the mask: compilers would fuse these into each element of it.
-    rows, columns = jax.lax.optimization_barrier((_mix(rows + words[-1]), _mix(columns + words[0])))
+    rows, columns = jax.lax.optimization_barrier(
+        (mixed(rows, words.of_rows), mixed(columns, words.of_columns))
+    )
+    return is_kept(rows, columns, rate)
+
+
+class KeyWords(NamedTuple):
+    """What a mask needs of its key."""
+
+    of_rows: UInt32[Array, ""]
+    of_columns: UInt32[Array, ""]
+
+
+def key_words(data: UInt32[Array, " n"]) -> KeyWords:
+    """The words k_1 and k_0 of a key's data, or of a reference to it."""
+    return KeyWords(data[data.shape[0] - 1], data[0])
+
+
+def mixed(ids: UInt32[Array, "*#n"], word: Any) -> UInt32[Array, "*n"]:
+    """Ids of rows, or of columns, as `is_kept` takes them; `word` is a number, or [*#n] of them."""
+    return _mix(ids + word)
+
+
+def is_kept(
+    rows: UInt32[Array, "*#n"], columns: UInt32[Array, "*#n"], rate: float
+) -> Bool[Array, "*n"]:
+    """The last step of `keep_mask`, for kernels that draw a part of a mask at a time."""
     return _mix(rows + columns) >= np.uint32(min(round(rate * 2**32), 2**32 - 1))
 
 
@@ -110,8 +137,12 @@ class Drop:
 
 def columns_of_heads(noise_ids: UInt32[Array, "b 1 m n"], h: int) -> UInt32[Array, "b h m n"]:
     """Ids of tokens that are attended to, other ones in each of h heads."""
-    heads = _mix(jnp.arange(h, dtype=jnp.uint32))
-    return _mix(noise_ids + heads[:, None, None])
+    return mixed(noise_ids, head_ids(h)[:, None, None])
+
+
+def head_ids(h: int) -> UInt32[np.ndarray, " h"]:
+    """What tells the heads of `columns_of_heads` apart; constants of a program."""
+    return _mix(np.arange(h, dtype=np.uint32))
 
 
 def same_key(key: PRNGKey, part: Int[Array, ""]) -> PRNGKey:
@@ -125,11 +156,11 @@ def _bits(x: Int[Array, "..."] | int) -> UInt32[Array, "..."]:
     return jnp.asarray(x, jnp.int32).astype(jnp.uint32)
 
 
-def _mix(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
+def _mix(x: Any) -> Any:
     """A permutation of 32 bits in which each input bit changes each output bit half of the time.
 
     Source: Wellons 2018, Prospecting for Hash Functions, "lowbias32".
     """
-    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
-    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
     return x ^ (x >> 16)

@@ -75,3 +75,8 @@ def count(tree: Params) -> int:
 def num_bytes(tree: Params) -> int:
     """Bytes of all leaves (concrete or abstract)."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def is_outline(tree: Params) -> bool:
+    """Whether a tree is of shapes alone, `jax.ShapeDtypeStruct`."""
+    return any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(tree))

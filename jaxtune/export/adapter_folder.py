@@ -24,6 +24,7 @@ from jaxtune.export.own_adapter import apply_own
 from jaxtune.io.json_files import read_json_object
 from jaxtune.models.design import choose_outputs, make_design
 from jaxtune.models.family import Head
+from jaxtune.models.own_head import MakeHead, with_own_head
 from jaxtune.models.pretrained import Pretrained, load_weights
 from jaxtune.models.registry import CLASS_HEADS, find_head, saved_head
 from jaxtune.models.source import Source, find_folder, head_names, is_regression, read_source
@@ -89,6 +90,9 @@ def write(
     model_folder.export_model(workdir / "model", pretrained, merged, product.processor, task, card)
     if type(strategy) is not Lora:
         return
+    if "head" in card:
+        say(f"no adapter/ in peft's files: the head is one of your own, {card['head']}")
+        return
     try:
         peft.save_lora(
             workdir / "adapter",
@@ -104,7 +108,10 @@ def write(
 
 
 def open_model(
-    path: str | Path, compute_dtype: Any = jnp.float32, needs_head: bool = True
+    path: str | Path,
+    compute_dtype: Any = jnp.float32,
+    needs_head: bool = True,
+    own_head: MakeHead | None = None,
 ) -> tuple[Pretrained, Path]:
     """Loads a model that can predict, from any folder that jaxtune or peft writes.
 
@@ -112,6 +119,7 @@ def open_model(
       path: a folder in the transformers layout, an adapter folder, or a hub id of either.
       compute_dtype: of the products.
       needs_head: refuses a folder in the transformers layout without a head; else it is drawn.
+      own_head: makes the head of a folder whose `jaxtune.json` names one of a person's own.
 
     Returns:
       (the model, the folder of its tokenizer). Of an adapter folder, LoRA is merged; other
@@ -122,23 +130,43 @@ def open_model(
         that does not fit it.
     """
     folder = find_folder(path)
+    card = model_folder.read_card(folder)
+    _check_own_head(folder, card.get("head"), own_head)
     if not (folder / peft.CONFIG).exists():
         source = read_source(folder)
         head = saved_head(source.family, source.hf_config) or "sequence"
+        if own_head is not None:
+            head = TASKS[card["task"]].head if card.get("task") in TASKS else head
+            source = source._replace(family=with_own_head(source.family, head, own_head))
         outputs = choose_outputs(head, source.hf_config)
         design = make_design(source, head, outputs, compute_dtype)
         opened = load_weights(design, key=jax.random.key(0))
         if needs_head:
             check_head(opened)
         return opened, folder
-    return _open_adapter(folder, compute_dtype)
+    return _open_adapter(folder, compute_dtype, own_head)
 
 
-def _open_adapter(folder: Path, compute_dtype: Any) -> tuple[Pretrained, Path]:
+def _check_own_head(folder: Path, name: str | None, given: MakeHead | None) -> None:
+    """Refuses to run code that only a file names, and code for a head that is none's own."""
+    if name is not None and given is None:
+        raise UserError(
+            f"{folder}/jaxtune.json names the code of its head, {name!r}: if you trust it, add"
+            f" --head={name}, or head={name!r} in Python; of a run, --config.model.head={name}."
+        )
+    if name is None and given is not None:
+        raise UserError(f"{folder} has no head of a person's own: expected no --head.")
+
+
+def _open_adapter(
+    folder: Path, compute_dtype: Any, own_head: MakeHead | None
+) -> tuple[Pretrained, Path]:
     """The base model with what was trained on it, and the folder of the tokenizer."""
     config, card, weights = _read(folder)
     source = _find_base(folder, config)
     head = find_head_name(folder, card)
+    if own_head is not None:
+        source = source._replace(family=with_own_head(source.family, head, own_head))
     part = find_head(source.family, head)
     hf_config = source.hf_config | {"architectures": [part.architecture]}
     if head in CLASS_HEADS:
@@ -163,7 +191,9 @@ def _open_adapter(folder: Path, compute_dtype: Any) -> tuple[Pretrained, Path]:
         outputs=outputs._replace(class_names=names),
     )
     tokenizer_folder = folder if has_tokenizer(folder) else source.path
-    return base._replace(params=params, apply_fn=apply_fn, design=design), tokenizer_folder
+    report = base.report._replace(new={})  # of the base, which the adapter has brought
+    found = base._replace(params=params, apply_fn=apply_fn, design=design, report=report)
+    return found, tokenizer_folder
 
 
 def check_head(pretrained: Pretrained) -> None:

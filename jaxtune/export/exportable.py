@@ -5,6 +5,7 @@ from pathlib import Path
 from jaxtune.core.errors import UserError
 from jaxtune.export import adapter_folder, peft
 from jaxtune.export.graphs.registry import GRAPHS
+from jaxtune.export.model_folder import read_card
 from jaxtune.io.json_files import read_json_object
 from jaxtune.models.source import read_source
 
@@ -24,6 +25,12 @@ def check_exportable(folder: Path, kind: str) -> None:
         _check_adapter(folder, kind)
         return
     family = read_source(folder).family.model_type
+    own = read_card(folder).get("head")
+    if kind != "stablehlo" and own is not None:
+        raise UserError(
+            f"{folder} has a head of a person's own, {own}, of which there is no ONNX graph."
+            " --format=stablehlo takes it."
+        )
     if kind != "stablehlo" and family not in GRAPHS:
         raise UserError(
             f"{folder}: {family} has no ONNX graph; {', '.join(GRAPHS)} have one."

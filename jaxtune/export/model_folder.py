@@ -26,6 +26,7 @@ _NAMES = {
 _KINDS: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("text_columns", "label_columns"), (list,)),
     **dict.fromkeys(("task", "image_column", "label_column", "base_model", "base_sha256"), (str,)),
+    "head": (str,),
     **dict.fromkeys(("max_length", "doc_stride", "max_answer_length", "n_best"), (int,)),
     **dict.fromkeys(("mask_probability", "no_answer_threshold", "temperature"), (float, int)),
     "allow_no_answer": (bool,),

@@ -5,6 +5,7 @@ each epoch. So it runs once, in the first epoch that a stage sees an example, an
 kept. Its outputs are a field of the batch: the step itself computes what stands on the trunk.
 """
 
+import itertools
 from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
@@ -108,7 +109,7 @@ class Loader:
             batch since then that has it, also in a run that goes on from a later step: in another
             batch its last bits might differ.
         """
-        first = self._first_batches(start) if self.cache is not None and step > start else {}
+        first = self._first_batches(start, step) if self.cache is not None else {}
         for index, epoch in self._stream.indices(step):
             for number in sorted({first[i][0] for i in index.indices.tolist() if i in first}):
                 self._catch_up(first, number)
@@ -200,11 +201,12 @@ class Loader:
     def _collate(self, index: BatchIndex, epoch: int) -> Fields:
         return self._stream.collate(index, epoch, self._own_rows(index))
 
-    def _first_batches(self, start: int) -> dict[int, tuple[int, BatchIndex, int]]:
-        """By example, the first batch from `start` on that has it: number, index and epoch."""
+    def _first_batches(self, start: int, stop: int) -> dict[int, tuple[int, BatchIndex, int]]:
+        """By example, the first batch of some steps that has it: number, index and epoch."""
         found: dict[int, tuple[int, BatchIndex, int]] = {}
         count = len(self._stream.examples.lengths)
-        for number, (index, epoch) in enumerate(self._stream.indices(start)):
+        batches = itertools.islice(self._stream.indices(start), stop - start)
+        for number, (index, epoch) in enumerate(batches):
             for i in index.indices.tolist():
                 found.setdefault(i, (number, index, epoch))
             if len(found) == count:

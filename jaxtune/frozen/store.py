@@ -86,9 +86,12 @@ class ActivationCache:
           states: of all its examples.
           only: the examples to keep; None for all whose states are not kept yet.
         """
+        left = None if only is None else set(only)
         for i, _, row, _, start, stop in index.spans(self._sizes):
-            if self._filled[i] if only is None else i not in only:
+            if self._filled[i] if left is None else i not in left:
                 continue
+            if left is not None:
+                left.discard(i)  # of several copies in a batch, the first
             if self._owned[i]:
                 self._states[self._own(i)] = states[row, start:stop]
             self._filled[i] = True

@@ -11,14 +11,17 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxtune.core.device import Device
 from jaxtune.core.types import Batch
+from jaxtune.models.arithmetic import attention_of, device_of
 from jaxtune.models.attention_path import band, choose_path
 from jaxtune.models.banded import banded_attention
 from jaxtune.models.blockwise import Blocks, blockwise_attention
+from jaxtune.models.fused import fused_rows, lowering_for
+from jaxtune.models.fused_call import fits
 from jaxtune.models.inputs import positions_of
 from jaxtune.models.layers import Dense, Dropout, Init, NoiseIds, dense
 from jaxtune.models.places import Places, pick, pick_noise_ids
@@ -30,7 +33,9 @@ Seen = Bias | Sight
 """Which tokens see which: spelled out for short rows, in few numbers for long ones."""
 
 
-def attention_bias(batch: Batch, *, causal: bool = False, window: int | None = None) -> Seen:
+def attention_bias(
+    batch: Batch, *, causal: bool = False, window: int | None = None, dtype: Any = jnp.float32
+) -> Seen:
     """Which tokens of a batch see which.
 
     Args:
@@ -38,13 +43,15 @@ def attention_bias(batch: Batch, *, causal: bool = False, window: int | None = N
         each segment's tokens one after the other.
       causal: a token sees itself and those before it.
       window: a token sees those at most so many positions away; None for all.
+      dtype: of the attention's products; see `arithmetic.attention_of`.
 
     Returns:
-      [b 1 1 t], or [b 1 t t] where what is seen depends on who looks; a `Sight` of long rows.
+      [b 1 1 t], or [b 1 t t] where what is seen depends on who looks; a `Sight` where rows are
+      attended to in parts.
     """
     is_packed = "segment_ids" in batch
     shown = batch["segment_ids" if is_packed else "attention_mask"]
-    if choose_path(shown.shape[1], shown.shape[1]) != "xla":
+    if choose_path(*(shown.shape[1],) * 2, wanted=attention_of(dtype)) != "xla":
         return sight_of(batch, causal, window)
     if is_packed:
         allowed = shown[:, None, :, None] == shown[:, None, None, :]  # [b 1 q t]
@@ -57,9 +64,9 @@ def attention_bias(batch: Batch, *, causal: bool = False, window: int | None = N
     return jnp.where(allowed, 0.0, jnp.finfo(jnp.float32).min)
 
 
-def no_bias(b: int, t: int) -> Seen:
-    """All of t tokens see each other."""
-    if choose_path(t, t) == "xla":
+def no_bias(b: int, t: int, dtype: Any = jnp.float32) -> Seen:
+    """All of t tokens see each other; `dtype` as of `attention_bias`."""
+    if choose_path(t, t, wanted=attention_of(dtype)) == "xla":
         return jnp.zeros((1, 1, 1, 1))
     groups = jnp.zeros((b, t), jnp.int32)
     return Sight(groups, groups)
@@ -155,12 +162,16 @@ class SelfAttention(nn.Module):
         """
         b, q, h, k = query.shape
         kernel, dropout = self.kernel(query, key, bias, noise_ids), Dropout(self.dropout_rate)
-        if isinstance(bias, Sight) and kernel in ("banded", "blockwise"):
+        if isinstance(bias, Sight) and kernel in ("banded", "blockwise", "fused"):
             arguments = query, key, value, bias, self.dtype, dropout.of_pairs(noise_ids, asking)
-            if kernel == "banded":
+            if kernel == "fused":
+                attended = fused_rows(*arguments, lowering_for(device_of(self.dtype)))
+            elif kernel == "banded":
                 attended = banded_attention(*arguments, band(bias.window or 0))
             else:
-                attended = blockwise_attention(*arguments, _blocks(query, key, bias))
+                attended = blockwise_attention(
+                    *arguments, _blocks(query, key, bias, device_of(self.dtype))
+                )
             return attended.reshape(b, q, h * k)
         bias = bias.bias() if isinstance(bias, Sight) else bias
         if kernel == "cudnn":
@@ -174,27 +185,34 @@ class SelfAttention(nn.Module):
         """What computes attention, for arguments of `attend`: `cudnn`, or as of `choose_path`."""
         q, k = query.shape[1], query.shape[-1]
         rate = 0.0 if noise_ids is None else self.dropout_rate
+        path = "xla"
+        if isinstance(bias, Sight):
+            window, wanted = bias.window if bias.in_order else None, attention_of(self.dtype)
+            path = choose_path(q, key.shape[1], window, wanted)
+            lowering = lowering_for(device_of(self.dtype))
+            if path == "fused" and not fits(lowering, q, key.shape[1], k):
+                path = choose_path(q, key.shape[1], window)
         # JAX gives no gradient of an odd number of queries, and one query is quick in any case; and
         # what is exported for any number may be given an odd one.
         is_even = isinstance(q, int) and q % 2 == 0
-        if is_even and attention_kernel(self.dtype, k, rate) == "cudnn":
+        if path != "fused" and is_even and attention_kernel(self.dtype, k, rate) == "cudnn":
             return "cudnn"
-        if not isinstance(bias, Sight):
-            return "xla"
-        return choose_path(q, key.shape[1], bias.window if bias.in_order else None)
+        return path
 
     def _dense(self, features: int, name: str, init: Init | None = None) -> Dense:
         init = self.kernel_init if init is None else init
         return dense(features, init, self.dtype, name, self.use_bias)
 
 
-def _blocks(query: Float[Array, "b q h k"], key: Float[Array, "b s h k"], seen: Sight) -> Blocks:
+def _blocks(
+    query: Float[Array, "b q h k"], key: Float[Array, "b s h k"], seen: Sight, device: Device
+) -> Blocks:
     """A CPU takes row by row, whose block stays in its cache; others have use for all at once.
 
     Of packed rows, small blocks leave out more of what is not seen.
     """
     b, q, s = *query.shape[:2], key.shape[1]
-    if jax.default_backend() == "cpu" and isinstance(b, int):
+    if device.platform == "cpu" and isinstance(b, int):
         sizes, rows = (128, 128) if seen.is_packed else (256, 512), 1
     else:
         sizes, rows = (256, 256) if seen.is_packed else (512, 512), b

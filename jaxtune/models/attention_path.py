@@ -16,7 +16,7 @@ def band(window: int) -> int:
     return max(window, 64)
 
 
-def choose_path(queries: int, keys: int, window: int | None = None) -> str:
+def choose_path(queries: int, keys: int, window: int | None = None, wanted: str = "auto") -> str:
     """How attention is computed, by the shape of the scores of a row.
 
     Args:
@@ -24,12 +24,18 @@ def choose_path(queries: int, keys: int, window: int | None = None) -> str:
         scores are computed at once, and so they are where operations are counted.
       keys: of a row.
       window: how far tokens see, where what is near by position is near in the row; else None.
+      wanted: `fused`, or `auto` for any other.
 
     Returns:
-      `xla`, all scores at once; `banded`, of the blocks next to each; or `blockwise`.
+      `xla`, all scores at once; `banded`, of the blocks next to each; `blockwise`; or, where it is
+      wanted and more than one query asks, `fused`.
     """
     known = isinstance(queries, int) and isinstance(keys, int)
-    if not known or queries * keys < LONG**2 or share_counted() is not None:
+    if not known or share_counted() is not None:
+        return "xla"
+    if wanted == "fused" and queries > 1:
+        return "fused"
+    if queries * keys < LONG**2:
         return "xla"
     return "banded" if window is not None and 3 * band(window) <= keys else "blockwise"
 

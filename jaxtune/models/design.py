@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from jaxtune.core.device import Device
 from jaxtune.core.types import Params
 from jaxtune.models import registry
+from jaxtune.models.arithmetic import arithmetic
 from jaxtune.models.family import Head
 from jaxtune.models.model import Model
 from jaxtune.models.source import Source, head_names, is_regression
@@ -35,6 +37,7 @@ class Design(NamedTuple):
       outputs: of the head.
       module: the Linen module.
       shapes: the tree of its parameters, `jax.ShapeDtypeStruct`.
+      device: that its programs are made for.
     """
 
     source: Source
@@ -42,6 +45,7 @@ class Design(NamedTuple):
     outputs: Outputs
     module: Model
     shapes: Params
+    device: Device
 
     @property
     def head(self) -> Head:
@@ -87,7 +91,12 @@ def choose_outputs(
 
 
 def make_design(
-    source: Source, head_name: str, outputs: Outputs, compute_dtype: Any = jnp.float32
+    source: Source,
+    head_name: str,
+    outputs: Outputs,
+    compute_dtype: Any = jnp.float32,
+    device: Device | None = None,
+    attention: str = "auto",
 ) -> Design:
     """The model of a folder with one of its family's heads.
 
@@ -96,11 +105,14 @@ def make_design(
       head_name: one of the family's `heads`.
       outputs: from `choose_outputs`.
       compute_dtype: dtype of the products, float32 or bfloat16.
+      device: that the model's programs are made for; None for this process's own.
+      attention: how it is computed; see `Arithmetic`.
 
     Raises:
       UserError: the family has no such head.
     """
     registry.find_head(source.family, head_name)
-    module = source.family.make_module(head_name, source.config, outputs.size, compute_dtype)
+    chosen = arithmetic(compute_dtype, device, attention)
+    module = source.family.make_module(head_name, source.config, outputs.size, chosen)
     shapes = registry.parameter_shapes(module)
-    return Design(source, head_name, outputs, module, shapes)
+    return Design(source, head_name, outputs, module, shapes, chosen.device)

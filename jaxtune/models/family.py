@@ -101,7 +101,8 @@ class Family(NamedTuple):
           head: one of `heads`.
           config: as `config_from_hf` gives it.
           num_outputs: of the head; a language model has as many as words, whatever is given.
-          dtype: of the products. Parameters are float32.
+          dtype: of the products; an `Arithmetic` says for which device, others are for this
+            process's own. Parameters are float32.
         """
         top = self.heads[head].make_top(config, num_outputs, dtype)
         return Model(partial(self.backbone, config, dtype), self.prefix, top)

@@ -139,6 +139,23 @@ def load_weights(
     return Pretrained(apply_fn, params, design, report, digest, _buffers(weights, leaves))
 
 
+def outline_weights(design: Design, *, from_scratch: bool = False) -> Pretrained:
+    """A model of which the shapes of the parameters are known, and no value.
+
+    Args:
+      design: what the model is.
+      from_scratch: as of `load_weights`; else the folder's files say which parts are new.
+
+    Raises:
+      UserError: as `load_weights`, but for values and digests.
+    """
+    if from_scratch:
+        _, report = plan_from_scratch(design)
+    else:
+        _, report = plan_weights(design, open_weights(design.source.path))
+    return Pretrained(registry.make_apply(design.module), design.shapes, design, report, "", {})
+
+
 def _buffers(weights: Weights, leaves: Iterable[str]) -> dict[str, np.ndarray]:
     """The counters of batch normalisation, which torch keeps; 0 where the files have none."""
     found = {}

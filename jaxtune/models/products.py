@@ -7,7 +7,8 @@ place first: a copy of m k numbers beside a product of m k n.
 
 There too, elementwise work in bfloat16 is float32 work between two conversions. So products in
 bfloat16 give float32, and what stands between them stays float32. On other devices, where memory
-traffic counts for more, bfloat16 products give bfloat16.
+traffic counts for more, bfloat16 products give bfloat16. Which device
+it is, a dtype says that is an `Arithmetic`.
 """
 
 from collections.abc import Callable
@@ -17,9 +18,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxtune.models.arithmetic import device_of
+
 
 def activation_dtype(dtype: Any) -> Any:
-    """What elementwise work between products in `dtype` is done in, on the default device."""
+    """What elementwise work between products in `dtype` is done in."""
     return jnp.promote_types(dtype, jnp.float32) if _copies_operands(dtype) else jnp.dtype(dtype)
 
 
@@ -119,7 +122,7 @@ def add_product(
       dtype: that both are rounded to before.
     """
     size, rows = sums.shape[0], 1024
-    if size <= rows or jax.default_backend() != "cpu" or _is_shared():
+    if size <= rows or device_of(dtype).platform != "cpu" or _is_shared():
         return sums + _transposed_product(a, b, dtype)
 
     def add(i: Array, sums: Array) -> Array:
@@ -144,16 +147,16 @@ def _is_shared() -> bool:
 
 
 def attention_kernel(dtype: Any, head_size: int, dropout_rate: float) -> str:
-    """What computes attention on the default device: `cudnn`, fused, or `xla`.
+    """What computes attention: `cudnn`, fused, or `xla`.
 
     cuDNN's kernel needs a card of compute capability 8.0, 16-bit numbers, and heads of at most 256
     features, a multiple of 8; JAX gives no dropout with it.
     """
     fits = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16) and head_size % 8 == 0
-    if not fits or head_size > 256 or dropout_rate or jax.default_backend() != "gpu":
+    device = device_of(dtype)
+    if not fits or head_size > 256 or dropout_rate or device.platform != "gpu":
         return "xla"
-    capability = getattr(jax.devices()[0], "compute_capability", "0")
-    return "cudnn" if float(capability) >= 8.0 else "xla"
+    return "cudnn" if device.capability >= 8.0 else "xla"
 
 
 def fused_attention(
@@ -182,7 +185,7 @@ def fused_attention(
 
 
 def _copies_operands(dtype: Any) -> bool:
-    return jnp.dtype(dtype) == jnp.bfloat16 and jax.default_backend() == "cpu"
+    return jnp.dtype(dtype) == jnp.bfloat16 and device_of(dtype).platform == "cpu"
 
 
 def _dot(a: Float[Array, "*l m k"], b: Float[Array, "*l k n"]) -> Float[Array, "*l m n"]:

@@ -35,19 +35,18 @@ def attention_cost(design: Design) -> AttentionCost:
     )
 
 
-def program_cost(design: Design, platform: str) -> float:
+def program_cost(design: Design) -> float:
     """What compiling for one more shape of batches costs: tokens of it that could be computed.
 
     Of training and of evaluation, both of whose programs cost a third of it, alike.
 
     Args:
-      design: of the model.
-      platform: of the devices, as JAX names it.
+      design: of the model, with the device that it is for.
     """
     layers, weights = _layers(design)
     if not layers:
         return 0.0
-    seconds, operations = _COMPILED.get(platform, _ELSEWHERE)
+    seconds, operations = _COMPILED.get(design.device.platform, _ELSEWHERE)
     return seconds * operations / (6 * weights)
 
 

@@ -160,7 +160,10 @@ def check_devices(settings: ParallelSettings, batch_size: int, num_devices: int)
 
 
 def make_sharding(
-    settings: ParallelSettings, rules: Sequence[Rule], params: Params
+    settings: ParallelSettings,
+    rules: Sequence[Rule],
+    params: Params,
+    devices: Sequence[Any] | None = None,
 ) -> Sharding | None:
     """The mesh over all devices and the place of each parameter; None for one device.
 
@@ -168,17 +171,20 @@ def make_sharding(
       settings: sizes of the axes, and rules that come before those of the family.
       rules: of the model family. One that matches no parameter counts for nothing.
       params: arrays or `jax.ShapeDtypeStruct`, those that a strategy adds among them.
+      devices: those of the mesh; None for all that JAX has.
 
     Raises:
       UserError: sizes that do not fit the devices, a rule that cannot be read or matches nothing,
         or a dimension that its axis does not divide.
     """
-    sizes = mesh_sizes(settings, jax.device_count())
+    count = jax.device_count() if devices is None else len(devices)
+    sizes = mesh_sizes(settings, count)
     own = parse_rules(settings.rules, paths.leaf_names(params))
     specs = choose_specs((*own, *rules), params, sizes)
-    if jax.device_count() == 1:
+    if count == 1:
         return None
-    mesh = jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    kinds = (AxisType.Auto,) * len(AXES)
+    mesh = jax.make_mesh(tuple(sizes.values()), AXES, axis_types=kinds, devices=devices)
     parts = specs if settings.mode == "pmap" else choose_parts(specs, params, sizes)
     return Sharding(settings.mode, mesh, specs, parts)
 

@@ -63,11 +63,12 @@ def render(facts: Facts) -> str:
         if value is not None and name != "loss"
     ]
     own = (facts.workdir / "model" / "adapter_config.json").exists()
+    head = facts.config["model"].get("head")
     fields = ModelCardData(
         model_name=title,
         base_model=_hub_id(facts.config["model"]["path"]),
         datasets=[data_id] if data_id else None,
-        library_name="jaxtune" if own else "transformers",
+        library_name="jaxtune" if own or head else "transformers",
         pipeline_tag=_PIPELINES.get(task),
         tags=["jaxtune", facts.config["tuning"]["name"]],
         eval_results=found,
@@ -79,7 +80,7 @@ def render(facts: Facts) -> str:
         _table(("score", split), [(name, number(value)) for name, value in scores.items()]),
         *_chosen(facts, split),
         "## Use",
-        _use(task, own),
+        _use(task, own, head),
         "## Training",
         _table(("setting", "value"), _training(facts)),
         "## Limitations",
@@ -114,13 +115,15 @@ def _chosen(facts: Facts, split: str) -> list[str]:
     return [f"The best step was chosen by {metric} on these same rows; expect a little less."]
 
 
-def _use(task: str, own: bool) -> str:
-    inputs = _INPUTS.get(task, '["..."]')
-    ours = f'import jaxtune as jt\n\njt.load("FOLDER_OR_HUB_ID").predict({inputs})'
+def _use(task: str, own: bool, head: str | None) -> str:
+    inputs, by = _INPUTS.get(task, '["..."]'), f', head="{head}"' if head else ""
+    ours = f'import jaxtune as jt\n\njt.load("FOLDER_OR_HUB_ID"{by}).predict({inputs})'
     if own:
         return (
             f"```python\n{ours}\n```\n\nThe folder holds what was trained, without the base model."
         )
+    if head:
+        return f"```python\n{ours}\n```\n\nThe head is code that is not in the folder."
     auto = f"AutoModelFor{_AUTO.get(task, 'SequenceClassification')}"
     theirs = (
         f'from transformers import {auto}\n\nmodel = {auto}.from_pretrained("FOLDER_OR_HUB_ID")'
@@ -141,6 +144,8 @@ def _training(facts: Facts) -> list[tuple[str, str]]:
         ("optimizer", optimizer.get("name")),
         ("learning rate", f"{optimizer.get('learning_rate'):g}, {optimizer.get('schedule')}"),
         ("weight decay", optimizer.get("weight_decay")),
+        ("decay of the moving average of weights", optimizer.get("ema_decay")),
+        ("head", config["model"].get("head")),
         ("compute dtype", config["precision"].get("compute_dtype")),
         ("seed", config["seed"]),
         ("max_length", None if _reads_images(facts) else config["data"].get("max_length")),

@@ -30,7 +30,7 @@ class Flags(NamedTuple):
 
 
 def run_flags(prog: str = "python -m jaxtune.main", mode: str | None = None) -> Flags:
-    """Of a run: training, scoring a saved model, looking for a learning rate.
+    """Of a run: training, scoring a saved model, looking for a learning rate, planning.
 
     Args:
       prog: the command as it is typed.
@@ -42,9 +42,11 @@ def run_flags(prog: str = "python -m jaxtune.main", mode: str | None = None) -> 
     flag("--config", help="a file with get_config(), a config.json, or a name such as agnews")
     flag("--workdir", help="folder of the run; made if absent")
     if mode is None:
-        flag("--mode", choices=("train", "eval", "lr_find"), default="train", help=_DEFAULT)
+        flag("--mode", choices=("train", "eval", "lr_find", "plan"), default="train", help=_DEFAULT)
     else:
-        parser.set_defaults(mode=mode, distributed=False)
+        parser.set_defaults(mode=mode, distributed=False, target=None)
+    if mode in (None, "plan"):
+        flag("--target", help="devices to plan for: h100, h100:8, h100:4x8, v5e:4x4, v5p:2x2x2")
     if mode in (None, "train"):
         flag("--distributed", action="store_true", help="one of several processes")
         flag("--coordinator_address", help="HOST:PORT of process 0, if not detected")
@@ -70,6 +72,7 @@ def predict_flags(prog: str = "python -m jaxtune.predict") -> Flags:
     flag("--max_length", type=int, help="tokens; longer texts are cut")
     flag("--compute_dtype", choices=("float32", "bfloat16"), default="float32", help=_DEFAULT)
     flag("--top_k", type=int, help="classes whose probability is told, the likeliest; else all")
+    flag("--head", help="MODULE:FUNCTION, of a model with a head of your own")
     return Flags(parser, required, overrides=False)
 
 
@@ -81,6 +84,7 @@ def export_flags(prog: str) -> Flags:
     flag("--model", help="a model folder, or a hub id")
     flag("--format", choices=("stablehlo", "onnx", "onnx-int8"), help="of the file")
     flag("--output", help="the file; FILE.json beside it says what goes in and comes out")
+    flag("--head", help="MODULE:FUNCTION, of a model with a head of your own")
     return Flags(parser, required, overrides=False)
 
 

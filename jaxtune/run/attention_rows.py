@@ -15,12 +15,17 @@ def attention_rows(run: Run) -> list[tuple[str, str]]:
     if "input_ids" not in batch:
         return []
     length = batch["input_ids"].shape[1]
-    if jax.default_backend() == "cpu":
+    if run.pretrained.design.device.platform == "cpu":
         if choose_path(length, length) == "xla":
             return []
         return [("attention", f"{_kernels(run, True)} in rows of {length:,} tokens")]
     words = [_kernels(run, train) for train in (True, False)]
-    return [("attention", f"{words[0]} in training, {words[1]} in evaluation")]
+    rows = [("attention", f"{words[0]} in training, {words[1]} in evaluation")]
+    if any("fused" in word for word in words):
+        rows.append(
+            ("", "the fused kernel has been compiled for GPUs and TPUs, and has run on none")
+        )
+    return rows
 
 
 def _kernels(run: Run, train: bool) -> str:

@@ -48,6 +48,17 @@ class Stored(NamedTuple):
     settled: Params
 
 
+class Averaged(NamedTuple):
+    """`Stored` and an average of the parameters: Orbax takes no name more than a file has."""
+
+    step: Int[Array, ""]
+    params: Params
+    opt_state: optax.OptState
+    key: Array
+    settled: Params
+    average: Params
+
+
 class Checkpoints:
     """The checkpoints of one folder; a context manager that waits for writing to end.
 
@@ -172,24 +183,32 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint does not fit, or is damaged.
         """
-        stored = self._load(step, _abstract(like, settled), Stored._fields)
-        key = jax.random.wrap_key_data(stored.key)
-        return TrainState(stored.step, stored.params, stored.opt_state, key), stored.settled
+        abstract = _abstract(like, settled)
+        stored = self._load(step, abstract, abstract._fields)
+        key, average = jax.random.wrap_key_data(stored.key), getattr(stored, "average", None)
+        state = TrainState(stored.step, stored.params, stored.opt_state, key, average)
+        return state, stored.settled
 
     def restore_params(
         self, step: int, like: TrainState, settled: Params = None
     ) -> tuple[Params, Params]:
-        """Of the checkpoint at `step` the parameters and `settled` alone; else as `restore`."""
-        stored = self._load(step, _abstract(like, settled), ("params", "settled"))
-        return stored.params, stored.settled
+        """Of the checkpoint at `step` the parameters and `settled` alone; else as `restore`.
 
-    def _load(self, step: int, abstract: Stored, wanted: Sequence[str]) -> Stored:
+        Where an average of the parameters is kept, that in their place.
+        """
+        name = "params" if like.average is None else "average"
+        stored = self._load(step, _abstract(like, settled), (name, "settled"))
+        return getattr(stored, name), stored.settled
+
+    def _load(
+        self, step: int, abstract: Stored | Averaged, wanted: Sequence[str]
+    ) -> Stored | Averaged:
         """The fields that are wanted, checked against what was written; None for the others."""
         recorded = self._beside(step)["values"]
         self._check_layout(step, {name: layout for name, (layout, _) in recorded.items()}, abstract)
         skipped = {
             name: jax.tree.map(lambda _: ..., getattr(abstract, name))
-            for name in Stored._fields
+            for name in abstract._fields
             if name not in wanted
         }
         try:
@@ -246,7 +265,7 @@ class Checkpoints:
             raise self._damaged(step, "its metadata is not what was written")
         return saved
 
-    def _check_layout(self, step: int, found: Mapping[str, str], abstract: Stored) -> None:
+    def _check_layout(self, step: int, found: Mapping[str, str], abstract: Any) -> None:
         wanted = _layout(abstract)
         if found != wanted:  # Orbax itself lets a part of a tree pass
             odd = min(n for n in {*found, *wanted} if found.get(n) != wanted.get(n))
@@ -311,14 +330,18 @@ def _layout(tree: Any) -> dict[str, str]:
     return {name: f"{x.dtype}{list(x.shape)}" for name, x in paths.flatten(tree).items()}
 
 
-def _abstract(like: TrainState, settled: Params) -> Stored:
+def _abstract(like: TrainState, settled: Params) -> Stored | Averaged:
     """The shapes and shardings of `_storable`, for a state of arrays or of shapes."""
     data = jax.eval_shape(jax.random.key_data, like.key)
     numbers: Any = jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=like.key.sharding)
-    return trees.shapes(Stored(like.step, like.params, like.opt_state, numbers, settled))
+    return trees.shapes(_with_key(like, numbers, settled))
 
 
-def _storable(state: TrainState, settled: Params) -> Stored:
+def _storable(state: TrainState, settled: Params) -> Stored | Averaged:
     """The state with its key as plain numbers, and what stands beside it."""
-    data = jax.random.key_data(state.key)
-    return Stored(state.step, state.params, state.opt_state, data, settled)
+    return _with_key(state, jax.random.key_data(state.key), settled)
+
+
+def _with_key(state: TrainState, key: Any, settled: Params) -> Stored | Averaged:
+    stored = Stored(state.step, state.params, state.opt_state, key, settled)
+    return stored if state.average is None else Averaged(*stored, state.average)

@@ -140,6 +140,7 @@ def _rules(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
             f"at most half of max_length {length}",
         )
     yield from _rules_of_code(settings)
+    yield from _rules_of_classes(settings)
     divides = train.batch_size % train.num_microbatches == 0
     divisor = f"a number that divides train.batch_size {train.batch_size}"
     yield divides, "train.num_microbatches", train.num_microbatches, divisor
@@ -158,12 +159,31 @@ def _rules(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
         yield good, f"parallel.{name}", size, expected
 
 
+_HEADED = (
+    *("classification", "multi_label", "regression", "token_classification"),
+    "image_classification",
+)
+"""Tasks whose head may be a person's own."""
+
+
+def _rules_of_classes(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
+    """As `_rules`, of how much rare classes count."""
+    power, weights = settings.data.splits.class_sampling, settings.loss.class_weights
+    single = settings.task in ("classification", "image_classification")
+    expected = f"0, as {settings.task} has no one class for each row"
+    yield single or not power, "data.class_sampling", power, expected
+    expected = f"no 'balanced', as data.class_sampling {power:g} brings rare classes oftener"
+    yield "balanced" not in weights or not power, "loss.class_weights", weights, expected
+
+
 def _rules_of_code(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
     """As `_rules`, of functions of a person's own and what goes with them."""
     for field in ("scores", "hooks"):
         names = getattr(settings.train, field)
         yield all(map(is_code, names)), f"train.{field}", names, "MODULE:FUNCTION, joined by commas"
     loss, optimizer = settings.loss, settings.optimizer
+    headed = settings.model.head is None or settings.task in _HEADED
+    yield headed, "model.head", settings.model.head, f"None, as task is {settings.task!r}"
     if loss.function is not None:
         expected = "its default, as loss.function takes the place of the task's loss"
         for field, default in to_dict(LossSettings()).items():

@@ -158,17 +158,18 @@ class Model(NamedTuple):
         return records
 
 
-def load(path: str | Path, *, compute_dtype: str = "float32") -> Model:
+def load(path: str | Path, *, compute_dtype: str = "float32", head: str | None = None) -> Model:
     """A saved model that predicts and embeds in memory.
 
     Args:
       path: a model or adapter folder, or a hub id. One without a head embeds, but does not predict.
       compute_dtype: of the products, `float32` or `bfloat16`.
+      head: `MODULE:FUNCTION` of the head, where the model was trained with one of your own.
 
     Raises:
       UserError: no such folder, or files that do not belong together.
     """
-    return Model(open_saved(str(path), compute_dtype, needs_head=False))
+    return Model(open_saved(str(path), compute_dtype, needs_head=False, head=head))
 
 
 def evaluate(

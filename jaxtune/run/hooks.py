@@ -59,6 +59,14 @@ class Moment(NamedTuple):
         """
         return stages.assemble(self.stage)
 
+    @property
+    def scored_params(self) -> Params:
+        """`params`, or the average of them that `optimizer.ema_decay` asks for, as scores are of.
+
+        The next step may donate those that are trained.
+        """
+        return stages.to_score(self.run, self.stage)
+
 
 def _nothing(moment: Moment) -> None:
     del moment
@@ -118,7 +126,7 @@ def evaluation(
 
     def act(moment: Moment) -> Moment:
         try:
-            scores = scores_of(moment.params, "validation")
+            scores = scores_of(moment.scored_params, "validation")
         except NonFiniteError as error:
             raise UserError(f"after step {moment.step}, {error} {REMEDY}") from None
         progress = judge(run, moment.progress, moment.step, scores)

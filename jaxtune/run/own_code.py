@@ -99,6 +99,7 @@ def said(error: Exception, name: str) -> str:
 def named_code(settings: Settings) -> Mapping[str, tuple[str, ...]]:
     """The code that settings name, by field."""
     names = {
+        "model.head": (settings.model.head or "",),
         "loss.function": (settings.loss.function or "",),
         "optimizer.name": (settings.optimizer.name,),
         "optimizer.schedule": (settings.optimizer.schedule,),

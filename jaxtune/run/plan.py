@@ -1,5 +1,6 @@
 """What follows from the settings and the shapes of the parameters, before any weight is read."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -38,7 +39,12 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    settings: Settings, strategy: Strategy, family: Family, shapes: Params, num_examples: int
+    settings: Settings,
+    strategy: Strategy,
+    family: Family,
+    shapes: Params,
+    num_examples: int,
+    devices: Sequence[Any] | None = None,
 ) -> Plan:
     """Plans the steps.
 
@@ -48,6 +54,7 @@ def make_plan(
       family: names the layers and the running statistics.
       shapes: of the model's parameters, `jax.ShapeDtypeStruct`.
       num_examples: of training.
+      devices: that share the work; None for all that JAX has.
 
     Raises:
       UserError: a strategy, stages, a profile or devices that do not fit the model or the run.
@@ -77,7 +84,7 @@ def make_plan(
         schedule=schedule_of(o, num_steps),
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
-        sharding=make_sharding(settings.parallel, family.sharding_rules, extended),
+        sharding=make_sharding(settings.parallel, family.sharding_rules, extended, devices),
     )
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
@@ -162,7 +161,7 @@ def choose(
         limit,
         attention=attention_cost(design),
         use=Use(
-            program_cost(design, jax.default_backend()),
+            program_cost(design),
             batches=None if count is None else -(-count // batch_size),
         ),
     )

@@ -9,30 +9,33 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxtune.core import paths
+from jaxtune.analysis.targets import Target
+from jaxtune.core import paths, trees
+from jaxtune.core.device import this_device
 from jaxtune.core.errors import UserError, nearest
 from jaxtune.core.types import LossFn, Params
-from jaxtune.data.batching.layout import Layout, choose_layout
-from jaxtune.data.batching.packing import Use
 from jaxtune.data.batching.stream import Stream
 from jaxtune.data.sources.rows import read_data
 from jaxtune.data.sources.table import Table
 from jaxtune.frozen.plan import TrunkPlan, plan_trunk
 from jaxtune.models.design import Design, Outputs, choose_outputs, make_design
 from jaxtune.models.family import check_shared_heads, with_statistics
-from jaxtune.models.pretrained import Pretrained, load_weights
+from jaxtune.models.own_head import check_names, with_own_head
+from jaxtune.models.pretrained import Pretrained, load_weights, outline_weights
 from jaxtune.models.recompute import make_recomputing_apply
 from jaxtune.models.registry import find_head
 from jaxtune.models.source import Source, read_source
-from jaxtune.models.token_costs import attention_cost, program_cost
 from jaxtune.models.trunk import num_layers
 from jaxtune.parallel.sharding import Sharding, check_devices, place, put
+from jaxtune.run.attention_choice import check_attention
 from jaxtune.run.base_digests import base_digests, check_base
 from jaxtune.run.console import Report
 from jaxtune.run.encoding import encode_splits, held_of
+from jaxtune.run.layouts import choose_layouts, sampling_of
 from jaxtune.run.own_goals import check_loss, hooks_of, loss_of, scored
+from jaxtune.run.own_heads import head_of, told_of_head
 from jaxtune.run.own_updates import scaler_of
-from jaxtune.run.plan import Plan, make_plan, steps_between_evaluations, trains_statistics
+from jaxtune.run.plan import Plan, make_plan, trains_statistics
 from jaxtune.run.setup import Goal, Held, Run, RunData, Tuned
 from jaxtune.settings import Settings
 from jaxtune.settings.data import DataSettings
@@ -66,6 +69,7 @@ def prepare(
     report: Report,
     token_cache_dir: Path | None = None,
     tables: Mapping[str, Table] | None = None,
+    target: Target | None = None,
 ) -> Run:
     """Reads and checks the data, loads the model, and plans the steps.
 
@@ -74,26 +78,36 @@ def prepare(
       report: shows progress.
       token_cache_dir: a folder that keeps tokens from run to run; None keeps none.
       tables: rows by split, in the place of those that the settings name.
+      target: devices that need not be here, for which the run is only planned: its parameters are
+        `jax.ShapeDtypeStruct`s. None for those of this process.
 
     Raises:
       UserError: whatever is wrong with the config, the data or the weights, in that order.
     """
-    check_devices(settings.parallel, settings.train.batch_size, jax.device_count())
+    devices = jax.devices() if target is None else target.devices
+    check_devices(settings.parallel, settings.train.batch_size, len(devices))
     task, own_loss = _find_task(settings, token_cache_dir)
     scaler = scaler_of(settings.optimizer)
     best_metric = metric_of(task, settings.train.best_metric)
     source, strategy = _open_model(settings, task)
+    device = this_device() if target is None else target.chip.device
+    attention = settings.precision.attention
+    check_attention(attention, source.config, device)
     task.data.inputs.check_settings(settings.data, source.config, source.path)
     read = _encode(settings, task, source, tables, report)
     train, dtype = read.examples["train"], jnp.dtype(settings.precision.compute_dtype)
-    design = make_design(source, task.head, read.outputs, dtype)
-    plan = make_plan(settings, strategy, source.family, design.shapes, len(train.lengths))
+    with told_of_head(settings.model.head):
+        design = make_design(source, task.head, read.outputs, dtype, device, attention)
+        check_names(design.shapes)
+    count, shapes = len(train.lengths), design.shapes
+    plan = make_plan(settings, strategy, source.family, shapes, count, devices)
     check_shared_heads(source.config, plan.sharding)
-    layout, eval_layout = _choose_layouts(settings, task, read.examples, design, plan)
-    stream = Stream(train, layout, settings.seed)
+    sampling = sampling_of(settings, train)
+    layout, eval_layout = choose_layouts(settings, task, read.examples, design, plan, sampling)
+    stream = Stream(train, layout, settings.seed, sampling)
     if own_loss is not None:
         check_loss(str(settings.loss.function), own_loss, design, stream.empty())
-    pretrained = _load(settings, design, plan.sharding)
+    pretrained = _load(settings, design, plan.sharding, with_values=target is None)
     params = _extend(settings, strategy, pretrained.params, plan.sharding)
     stage_labels, notes = _with_new_parts(settings, plan.stage_labels, params, pretrained)
     return Run(
@@ -161,6 +175,9 @@ def _open_model(settings: Settings, task: Task) -> tuple[Source, Strategy]:
     source = read_source(settings.model.path, settings.model.revision)
     check_base(settings.model, source.path)
     head = find_head(source.family, task.head)
+    if settings.model.head is not None:
+        family = with_own_head(source.family, task.head, head_of(settings.model.head))
+        source, head = source._replace(family=family), family.heads[task.head]
     config = with_statistics(source.config, trains_statistics(settings))
     strategy = make_strategy(
         settings.tuning.name,
@@ -204,15 +221,21 @@ def _encode(
     return _Read(found, examples, processor, [*data.notes, *cuts], outputs, held, places)
 
 
-def _load(settings: Settings, design: Design, sharding: Sharding | None) -> Pretrained:
+def _load(
+    settings: Settings, design: Design, sharding: Sharding | None, with_values: bool
+) -> Pretrained:
     """The weights, each where it belongs; a new head is drawn from the run's seed."""
-    pretrained = load_weights(
-        design,
-        key=jax.random.fold_in(jax.random.key(settings.seed), _HEAD_STREAM),
-        sha256=settings.model.sha256,
-        from_scratch=settings.model.from_scratch,
-        put=partial(put, sharding),
-    )
+    from_scratch = settings.model.from_scratch
+    if with_values:
+        pretrained = load_weights(
+            design,
+            key=jax.random.fold_in(jax.random.key(settings.seed), _HEAD_STREAM),
+            sha256=settings.model.sha256,
+            from_scratch=from_scratch,
+            put=partial(put, sharding),
+        )
+    else:
+        pretrained = outline_weights(design, from_scratch=from_scratch)
     if settings.train.gradient_checkpointing:
         return pretrained._replace(apply_fn=make_recomputing_apply(pretrained.module))
     return pretrained
@@ -223,46 +246,10 @@ def _extend(
 ) -> Params:
     """The parameters with those that the strategy adds, where they belong."""
     key = jax.random.fold_in(jax.random.key(settings.seed), _ADDED_STREAM)
+    if trees.is_outline(params):
+        return jax.eval_shape(partial(injection.extend, strategy), params, key)
     params = injection.extend(strategy, params, key)
     return params if sharding is None else place(params, sharding.shardings(params))
-
-
-def _choose_layouts(
-    settings: Settings,
-    task: Task,
-    examples: dict[str, Any],
-    design: Design,
-    plan: Plan,
-) -> tuple[Layout, Layout]:
-    """Of training and of evaluation. Images are all of one size, whatever the layout."""
-    kind = "bucketed" if task.head == "image" else settings.data.tokens.layout
-    train, lengths = settings.train, {split: part.lengths for split, part in examples.items()}
-    others = [part for split, part in lengths.items() if split != "train"]
-    seen = others or [lengths["train"]]
-    shares = 1 if plan.sharding is None else plan.sharding.num_shares
-    program = program_cost(design, jax.default_backend())
-    evaluations = plan.num_steps // steps_between_evaluations(train, plan.steps_per_epoch)
-    choose = partial(
-        choose_layout,
-        kind,
-        limit=getattr(design.source.config, "max_length", 1),
-        attention=attention_cost(design),
-    )
-    parts = train.num_microbatches * shares
-    return (
-        choose(
-            lengths["train"],
-            train.batch_size,
-            multiple=parts,
-            use=Use(program, batches=plan.num_steps, seed=settings.seed),
-        ),
-        choose(
-            seen,
-            train.eval_batch_size,
-            multiple=shares,
-            use=Use(program, repeats=1 + evaluations),
-        ),
-    )
 
 
 def _resolve(settings: Settings, data: DataSettings, folder: Path, sha256: str) -> Settings:
@@ -322,8 +309,12 @@ def _cast_frozen(params: Params, stage_labels: tuple[Any, ...], dtype: str) -> P
     """The frozen leaves in their own dtype; what is trained stays float32."""
     if dtype == "float32":
         return params
-    return jax.tree.map(
-        lambda leaf, label: leaf.astype(dtype) if label == partition.FROZEN else leaf,
-        params,
-        stage_labels[0],
-    )
+
+    def cast(params: Params) -> Params:
+        return jax.tree.map(
+            lambda leaf, label: leaf.astype(dtype) if label == partition.FROZEN else leaf,
+            params,
+            stage_labels[0],
+        )
+
+    return jax.eval_shape(cast, params) if trees.is_outline(params) else cast(params)

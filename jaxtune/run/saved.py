@@ -12,6 +12,7 @@ from jaxtune.export.model_folder import read_card
 from jaxtune.models.pretrained import Pretrained
 from jaxtune.models.registry import saved_head
 from jaxtune.models.source import find_folder, is_regression, read_source
+from jaxtune.run.own_heads import head_of, told_of_head
 from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import from_dict, to_dict
 from jaxtune.tasks.registry import TASKS, task_of
@@ -66,6 +67,7 @@ def open_saved(
     data: DataSettings | None = None,
     *,
     needs_head: bool = True,
+    head: str | None = None,
     **fields: Any,
 ) -> SavedModel:
     """Loads a fine-tuned model.
@@ -76,15 +78,18 @@ def open_saved(
       compute_dtype: of the products.
       data: how inputs are read; None takes what the model was trained with.
       needs_head: refuses a model whose files have no head; else it is drawn, and of no use.
+      head: `MODULE:FUNCTION` of the head, where it is a person's own.
       **fields: of `config.data`, as typed, over those; None is not set. Without a `max_length`
         anywhere, it is the model's limit.
 
     Raises:
       UserError: no such folder, no head, or files that do not belong together.
     """
-    pretrained, processor_folder = adapter_folder.open_model(
-        folder, jnp.dtype(compute_dtype), needs_head
-    )
+    own = None if head is None else head_of(head)
+    with told_of_head(head):
+        pretrained, processor_folder = adapter_folder.open_model(
+            folder, jnp.dtype(compute_dtype), needs_head, own
+        )
     config, design = pretrained.config, pretrained.design
     task = _task_of(folder, design.head_name, design.source.hf_config)
     processor = task.data.inputs.load(processor_folder, config)

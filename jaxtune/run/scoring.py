@@ -39,7 +39,8 @@ def score(
     """
     own = workdir / "model"
     folder = str(own) if own.is_dir() else settings.model.path
-    saved = open_saved(folder, settings.precision.compute_dtype, settings.data)
+    dtype, head = settings.precision.compute_dtype, settings.model.head
+    saved = open_saved(folder, dtype, settings.data, head=head)
     report.line(f"scoring {folder}")
     if saved.task.name != settings.task:
         raise UserError(

@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import SingleDeviceSharding
 
 from jaxtune.core import dropout, paths, trees
 from jaxtune.core.types import ApplyFn, Params
 from jaxtune.frozen.loader import Loader
 from jaxtune.models.trunk import make_upper_apply
 from jaxtune.parallel.collectives import move
-from jaxtune.parallel.sharding import ROWS
+from jaxtune.parallel.sharding import ROWS, reshard
 from jaxtune.run.checkpoint import Checkpoints
 from jaxtune.run.plan import stage_start
 from jaxtune.run.progress import Progress
 from jaxtune.run.setup import Run, make_tx
+from jaxtune.training.average import averaging, begin_average
 from jaxtune.training.compiled import Compiled
 from jaxtune.training.compiler_options import least_memory
 from jaxtune.training.sharded_step import shard_apply, shard_sums
@@ -69,14 +71,15 @@ def begin(
       run: names what each stage trains.
       index: of the stage.
       params: all parameters as they are now.
-      last: where the stage before it ended. Its step, its key, and the moments and counts of the
-        leaves that are trained in both go on.
+      last: where the stage before it ended. Its step, its key, and the moments, counts and averages
+        of the leaves that are trained in both go on.
       folder: for activations that are too many for memory; None for the system's.
     """
     state, frozen = _fresh(run, index, params, ())
     if last is not None:
         opt_state = carry(last.opt_state, state.opt_state)
-        state = state._replace(step=last.step, key=last.key, opt_state=opt_state)
+        average = carry(last.average, state.average)
+        state = TrainState(last.step, state.params, opt_state, last.key, average)
     return _stage(run, index, state, frozen, folder)
 
 
@@ -128,7 +131,52 @@ def _like(run: Run, index: int) -> tuple[TrainState, Params]:
 def _make_init(run: Run, index: int) -> Callable[[Params], TrainState]:
     """(what a stage trains) -> its state at step 0."""
     tx, seed = make_tx(run, index), run.settings.seed
-    return lambda params: init_state(params, tx, jax.random.key(seed))
+
+    def init(params: Params) -> TrainState:
+        state = init_state(params, tx, jax.random.key(seed))
+        return state if run.settings.optimizer.ema_decay is None else begin_average(state)
+
+    return init
+
+
+class Outline(NamedTuple):
+    """A stage of which nothing has values, to compile and look at.
+
+    Attributes:
+      step: as of a `Stage`.
+      state: `jax.ShapeDtypeStruct`s, each with its place.
+      frozen: likewise.
+    """
+
+    step: Compiled
+    state: TrainState
+    frozen: Params
+
+
+def outline(run: Run, index: int, device: Any) -> Outline:
+    """A stage of a run on devices that need not be here.
+
+    Args:
+      run: parameters may be `jax.ShapeDtypeStruct`s.
+      index: of the stage.
+      device: that it runs on where the run has no mesh.
+    """
+    trainable, frozen = partition.partition(run.params, run.tuning.stage_labels[index])
+    state = jax.eval_shape(_make_init(run, index), trainable)
+    step = _compiled_step(run, index, _upper(run, index), state)
+    return Outline(step, *(placed_shapes(run, tree, device) for tree in (state, frozen)))
+
+
+def placed_shapes(run: Run, tree: Any, device: Any) -> Any:
+    """A tree of parameters or of a train state as shapes, each with the place of its leaf."""
+    if run.sharding is None:
+        place = SingleDeviceSharding(device)
+        places = jax.tree.map(lambda _: place, tree)
+    else:
+        places = run.sharding.shardings(tree)
+    return jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, places
+    )
 
 
 def shed(run: Run) -> Run:
@@ -142,17 +190,26 @@ def shed(run: Run) -> Run:
 
 
 def _stage(run: Run, index: int, state: TrainState, frozen: Params, folder: Path | None) -> Stage:
-    apply_fn, plan = run.tuning.apply_fn, run.tuning.trunks[index]
-    module, cache = run.pretrained.module, run.settings.activation_cache
-    if plan.depth:
-        apply_fn = injection.adapt(run.tuning.strategy, make_upper_apply(module, plan.depth))
+    plan, module, cache = (
+        run.tuning.trunks[index],
+        run.pretrained.module,
+        run.settings.activation_cache,
+    )
     return Stage(
         number=index,
-        step=_compiled_step(run, index, apply_fn, state),
+        step=_compiled_step(run, index, _upper(run, index), state),
         state=state,
         frozen=frozen,
         loader=Loader(run.data.stream, plan, module, frozen, cache, run.sharding, folder),
     )
+
+
+def _upper(run: Run, index: int) -> ApplyFn:
+    """What a stage's step computes: all of the model, or what stands on frozen layers."""
+    depth = run.tuning.trunks[index].depth
+    if not depth:
+        return run.tuning.apply_fn
+    return injection.adapt(run.tuning.strategy, make_upper_apply(run.pretrained.module, depth))
 
 
 def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -> Compiled:
@@ -173,11 +230,14 @@ def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -
     step = make_update(sums, make_tx(run, index), apply)
     if run.settings.train.on_nonfinite == "skip":
         step = skip_nonfinite(step)
-    return Compiled(step, (0,), transform, least_memory())
+    decay = run.settings.optimizer.ema_decay
+    if decay is not None:
+        step = averaging(step, decay)
+    return Compiled(step, (0,), transform, least_memory(run.pretrained.design.device))
 
 
 def carry(old: Any, new: Any) -> Any:
-    """The optimizer state `new` with the values that `old` has under the same names."""
+    """The optimizer state, or average, `new` with the values of `old` under the same names."""
     known = paths.flatten(old)
     values = [known.get(name, value) for name, value in paths.flatten(new).items()]
     return jax.tree.unflatten(jax.tree.structure(new), values)
@@ -219,7 +279,7 @@ def restore(
 
 
 def restore_params(run: Run, checkpoints: Checkpoints, step: int) -> Params:
-    """All parameters as they were at the checkpoint of `step`, whose moments are not read."""
+    """All parameters to score of the checkpoint at `step`, whose moments are not read."""
     number = len(checkpoints.progress(step).stage_starts) - 1
     like, frozen = _like(run, number)
     params, kept = checkpoints.restore_params(step, like, settled(run, number, frozen))
@@ -241,3 +301,16 @@ def unfold(run: Run, parts: Params) -> Params:
 def assemble(stage: Stage) -> Params:
     """All parameters as they are now."""
     return trees.merge(stage.state.params, stage.frozen)
+
+
+def to_score(run: Run, stage: Stage) -> Params:
+    """All parameters as they are scored and exported: with the average of those in training.
+
+    Without an average, as they are now.
+    """
+    average = stage.state.average
+    if average is None:
+        return assemble(stage)
+    if run.sharding is not None:
+        average = jax.tree.map(reshard, average, run.sharding.shardings(average))
+    return trees.merge(average, stage.frozen)

@@ -31,9 +31,11 @@ from jaxtune.run.calibrate import calibration_rows
 from jaxtune.run.console import Report
 from jaxtune.run.hooks import Hook, Moment
 from jaxtune.run.loop import Fit
+from jaxtune.run.sampling_rows import sampling_rows
 from jaxtune.run.setup import Run, make_tx
 from jaxtune.run.trackers import finite
 from jaxtune.run.tuning_words import tuning_words
+from jaxtune.run.update_words import of_average, optimizer_rows
 from jaxtune.settings import PrecisionSettings
 from jaxtune.training.compiled import Compiled, main_shape
 from jaxtune.tuning import partition
@@ -55,11 +57,12 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
             "trainable",
             f"{count:,} of {total:,} parameters ({count / total:.1%}), {_size(trainable)}",
         ),
-        ("optimizer", _optimizer(run)),
+        *optimizer_rows(settings.optimizer, trainable),
         ("precision", _precision(settings.precision)),
         ("data", settings.data.source.path),
     ]
     rows += [(f"  {split}", _sizes(run, part.lengths)) for split, part in run.data.examples.items()]
+    rows += sampling_rows(run)
     rows += [("", note) for note in run.data.notes]
     if pretrained.class_names:
         names = ", ".join(pretrained.class_names[:10])
@@ -165,6 +168,7 @@ def results(
         "compiled_train_shapes": [list(s) for program in programs for s in program.shapes],
         "compiled_eval_shapes": [*map(list, eval_step.shapes)],
         "peak_memory_bytes": peak_memory_bytes(),
+        "ema_decay": run.settings.optimizer.ema_decay,
         "trainable_parameters": trees.count(last.stage.state.params),
         "parameters": trees.count(run.params),
         "classes": list(run.pretrained.class_names),
@@ -182,7 +186,7 @@ def end_rows(results: Mapping[str, Any], workdir: Path) -> list[tuple[str, Any]]
         values = [f"{name} {_number(value)}" for name, value in part.items()]
         rows.append((split, "  ".join(values)))
     rows += calibration_rows(results)
-    rows.append(("best step", f"{results['best_step']} of {results['steps']}"))
+    rows.append(("best step", f"{results['best_step']} of {results['steps']}{of_average(results)}"))
     if results["examples_per_second"]:
         rate = f"{results['examples_per_second']:.1f} examples/s"
         tokens = results["tokens_per_second"]
@@ -230,16 +234,6 @@ def _updates(run: Run) -> Updates:
     chosen = run.settings.optimizer
     rate, decay = chosen.learning_rate, chosen.weight_decay
     return Updates(rate, decay, run.goal.scaler, run.tuning.multipliers)
-
-
-def _optimizer(run: Run) -> str:
-    o = run.settings.optimizer
-    clip = f", clip {o.clip_norm}" if o.clip_norm else ""
-    warm = f"warm-up {o.warmup_fraction:.0%}"
-    name = " ".join([o.name, *o.arguments])
-    end = f" to {o.final_fraction:g} of it" if o.final_fraction else ""
-    rate = f"{o.schedule} from {o.learning_rate:g}{end}, {warm}"
-    return f"{name}, {rate}, decay {o.weight_decay}{clip}"
 
 
 def _sharding_rows(run: Run, trainable: Any) -> list[tuple[str, str]]:

@@ -220,14 +220,14 @@ def _fit(
 def _best(
     fitted: Fit, report: Report, checkpoints: Checkpoints, scorer: Scorer
 ) -> tuple[Fit, Params]:
-    """All parameters at the best step; the last ones where that is damaged or gone.
+    """All parameters to score at the best step; the last ones where that is damaged or gone.
 
     The moments of the last step, and parameters that others take the place of, are freed.
     """
     last, progress = fitted.last, fitted.last.progress
     trees.free(last.stage.state.opt_state)
     if progress.best_step == last.step:
-        return fitted, last.params
+        return fitted, last.scored_params
     reason = "no evaluation is known"
     if progress.best_step >= 0:
         stage = last.stage  # whose parameters lie in parts while others are read beside them
@@ -239,12 +239,12 @@ def _best(
             state = stage.state._replace(params=stages.unfold(last.run, parts))
             last = last._replace(stage=stage._replace(state=state))
         else:
-            trees.free(parts)
+            trees.free((parts, stage.state.average))
             return fitted, best
     report.line(f"the last step takes the place of the best: {reason}")
-    scores = scorer(last.params, "validation")
-    progress = progress._replace(best_step=last.step, best_scores=scores)
-    return fitted._replace(last=last._replace(progress=progress)), last.params
+    params = last.scored_params
+    progress = progress._replace(best_step=last.step, best_scores=scorer(params, "validation"))
+    return fitted._replace(last=last._replace(progress=progress)), params
 
 
 def finished(run: Run, workdir: Path) -> dict[str, Any] | None:
@@ -291,4 +291,5 @@ def _card(run: Run, calibration: Calibration | None) -> dict[str, Any]:
         "base_model": run.settings.model.path,
         "base_sha256": run.settings.model.sha256,
         **({} if temperature is None else {"temperature": temperature}),
+        **({} if run.settings.model.head is None else {"head": run.settings.model.head}),
     }

@@ -40,6 +40,18 @@ def check_least(arguments: Namespace, **least: float) -> None:
             raise UserError(f"--{name}={value}: expected at least {limit}.")
 
 
+def check_target(arguments: Namespace) -> None:
+    """Refuses a plan for no devices, and devices of other modes, which run on those that are here.
+
+    Raises:
+      UserError: names the flag.
+    """
+    if arguments.mode == "plan" and arguments.target is None:
+        raise UserError("--mode=plan needs --target=, such as h100:8 or v5e:4x4.")
+    if arguments.mode != "plan" and arguments.target is not None:
+        raise UserError(f"--mode={arguments.mode} takes no --target: drop it, or set --mode=plan.")
+
+
 def path_of(text: str) -> Path:
     """A path as typed; no shell expands `--workdir=~/runs`."""
     return Path(os.path.expanduser(text))

@@ -38,6 +38,8 @@ class ModelSettings:
       tokenizer_sha256: expected digest of the files of the tokenizer or image processor.
       from_scratch: draws all parameters; of the folder only `config.json` is read. What the
         strategy freezes stays as it was drawn.
+      head: a head of your own, `MODULE:FUNCTION`, called with the number of outputs, which gives a
+        Linen module from features to outputs; of tasks with classes or numbers for outputs.
     """
 
     path: Annotated[str, MinLen(1), doc("a folder or a hub id")] = ""
@@ -46,6 +48,7 @@ class ModelSettings:
     config_sha256: str | None = None
     tokenizer_sha256: str | None = None
     from_scratch: bool = False
+    head: Code | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +89,9 @@ class OptimizerSettings:
         `classifier/=10`; the first match decides.
       weight_decay: not on biases and LayerNorm.
       clip_norm: largest global norm of the gradient; None does not clip.
+      ema_decay: scores, the best step and what is exported are of an average of the trained
+        parameters over the steps, in which each step counts this much less than the one after it,
+        such as 0.999; None takes the parameters as each step leaves them.
       b1: AdamW's first decay.
       b2: AdamW's second decay.
       eps: AdamW's epsilon.
@@ -102,6 +108,7 @@ class OptimizerSettings:
     rate_multipliers: tuple[str, ...] = ()
     weight_decay: Amount = 0.01
     clip_norm: Positive | None = 1.0
+    ema_decay: Annotated[float, Interval(gt=0, lt=1)] | None = None
     b1: Share = 0.9
     b2: Share = 0.999
     eps: Positive = 1e-8
@@ -164,10 +171,14 @@ class PrecisionSettings:
       compute_dtype: of the products; trained weights, moments, softmax, LayerNorm statistics and
         loss are float32 in any case.
       frozen_dtype: that frozen parameters are kept in.
+      attention: `auto` chooses by device and length; `fused` takes one kernel that holds no scores
+        and draws dropout itself, on a GPU or a TPU, which has been compiled for both and has run on
+        neither.
     """
 
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     frozen_dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: Literal["auto", "fused"] = "auto"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -89,6 +89,9 @@ class SplitSettings:
     Attributes:
       max_train_examples: a random subset (stratified by class) of so many.
       max_eval_examples: the same for each of validation and test.
+      class_sampling: of tasks with one class a row: how much oftener an epoch of training has the
+        rows of rare classes, and how much rarer the others: a class of n rows comes up by
+        n^(1 - this), so 0 leaves them as they are and 1 brings every class equally often.
       validation_size: where the data has no validation split, so much of the training split is
         held out; a share if below 1, else a number of rows.
       test_size: the same where the data has no test split; None goes without.
@@ -97,6 +100,7 @@ class SplitSettings:
 
     max_train_examples: Count | None = None
     max_eval_examples: Count | None = None
+    class_sampling: Annotated[float, Interval(ge=0, le=1)] = 0.0
     validation_size: Positive = 0.1
     test_size: Positive | None = None
     split_seed: WholeAmount = 0

@@ -13,6 +13,7 @@ class Compiled:
     """Calls a pure step through programs compiled ahead, one for each shape of the batch.
 
     Attributes:
+      jitted: the step as `transform` gives it.
       seconds: spent in tracing and compiling so far, in whatever thread.
       waited: those of them that a call took longer for.
     """
@@ -32,7 +33,7 @@ class Compiled:
           transform: `jax.jit`, with options of its own bound, or `jax.pmap`.
           compiler_options: XLA's, by name.
         """
-        self._jitted = transform(step, donate_argnums=donate_argnums)
+        self.jitted = transform(step, donate_argnums=donate_argnums)
         self._options = None if compiler_options is None else dict(compiler_options)
         self._programs: dict[tuple[Any, ...], Future[Any]] = {}
         self._lock = threading.Lock()  # of the dict: who enters a program compiles it
@@ -84,7 +85,7 @@ class Compiled:
             own = self._programs[key] = Future()
         start = time.perf_counter()
         try:
-            own.set_result(self._jitted.lower(*args).compile(self._options))
+            own.set_result(self.jitted.lower(*args).compile(self._options))
         except BaseException as error:
             with self._lock:
                 del self._programs[key]  # whoever asks next meets the error by himself

@@ -18,12 +18,14 @@ class TrainState(NamedTuple):
       params: the trainable parameters; None where frozen.
       opt_state: moments of the trainable parameters alone.
       key: the root key. It is never advanced: step n draws from `fold_in(key, n)`.
+      average: a running average of `params`, float32; None where none is kept.
     """
 
     step: Int[Array, ""]
     params: Params
     opt_state: optax.OptState
     key: PRNGKey
+    average: Params = None
 
 
 def init_state(params: Params, tx: optax.GradientTransformation, key: PRNGKey) -> TrainState:

@@ -170,7 +170,7 @@ def make_update(
         if statistics:
             params = trees.replace(params, statistics)
         info = StepInfo(loss, optax.tree.norm(grads))
-        return TrainState(state.step + 1, params, opt_state, state.key), info
+        return state._replace(step=state.step + 1, params=params, opt_state=opt_state), info
 
     def train_step(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, StepInfo]:
         key = jax.random.fold_in(state.key, state.step)

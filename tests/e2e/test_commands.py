@@ -88,7 +88,8 @@ def test_the_version(told, command):
 
 
 @pytest.mark.parametrize(
-    ("name", "mode"), [("train", "train"), ("evaluate", "eval"), ("lr-find", "lr_find")]
+    ("name", "mode"),
+    [("train", "train"), ("evaluate", "eval"), ("lr-find", "lr_find"), ("plan", "plan")],
 )
 def test_a_command_is_a_mode_of_the_module(monkeypatch, name, mode):
     found = []

@@ -4,7 +4,6 @@ import json
 import shutil
 
 import pytest
-from cover import mark_rest
 from orbax.checkpoint import v1 as ocp
 from safetensors.numpy import load_file
 
@@ -43,7 +42,8 @@ KEYS = {
 }
 
 
-@pytest.mark.parametrize("task", mark_rest(FAMILIES, ("classification",)))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("task", FAMILIES)
 def test_resumes_with_the_same_bits_and_predicts(
     task, tiny_tasks, tiny_families, tmp_path, monkeypatch
 ):

@@ -34,7 +34,6 @@ CASES = [
     for strategy in STRATEGIES
     for i, moment in enumerate(MOMENTS)
 ]
-COVER = [("full", "export", 3)]
 
 
 def steady(workdir: Path) -> dict:
@@ -73,7 +72,9 @@ def flags(folder, workdir, strategy):
     return [f"--config={folder / 'config.json'}", f"--workdir={workdir}", *more]
 
 
-def check(left_alone, tmp_path, strategy, moment, count):
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("strategy", "moment", "count"), CASES)
+def test_killed_at_all_moments(left_alone, tmp_path, strategy, moment, count):
     folder, workdir = left_alone(strategy), tmp_path / "run"
     argv = flags(folder, workdir, strategy)
     cold = {"XDG_CACHE_HOME": str(tmp_path / "caches")} if count % 2 else {}
@@ -87,17 +88,6 @@ def check(left_alone, tmp_path, strategy, moment, count):
     assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
     main.main(argv)
     assert steady(workdir) == steady(folder / "run")
-
-
-@pytest.mark.parametrize(("strategy", "moment", "count"), COVER)
-def test_killed(left_alone, tmp_path, strategy, moment, count):
-    check(left_alone, tmp_path, strategy, moment, count)
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize(("strategy", "moment", "count"), CASES)
-def test_killed_at_all_moments(left_alone, tmp_path, strategy, moment, count):
-    check(left_alone, tmp_path, strategy, moment, count)
 
 
 def test_there_are_enough_of_them():

@@ -103,7 +103,8 @@ def test_the_layout_changes_neither_loss_nor_gradients(
 STRATEGIES = ["full", "last_layers", "head", "full+lora", "adapter", "prefix"]
 
 
-@pytest.mark.parametrize("strategy", mark_rest(STRATEGIES, ("full+lora",)))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_steps_are_the_same_packed_or_padded_in_parts_or_on_devices(
     strategy, noisy_weights, tiny_settings
 ):

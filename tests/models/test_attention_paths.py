@@ -1,7 +1,6 @@
 """Attention block by block, and in a band, against all scores at once: outputs and gradients."""
 
 import dataclasses
-import itertools
 import json
 from functools import partial
 from pathlib import Path
@@ -11,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cover import mark_rest
+from rows_of_texts import LENGTH, texts
 
 from jaxtune.core.counting import counting
+from jaxtune.core.device import this_device
 from jaxtune.core.dropout import Drop, noise_ids_of
 from jaxtune.models import attention, attention_path, products
 from jaxtune.models.attention import attention_bias
@@ -23,50 +24,8 @@ from jaxtune.models.registry import FAMILIES, make_apply, parameter_shapes
 from jaxtune.models.sight import sight_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "families"
-LENGTH, WINDOW = 75, 7
+WINDOW = 7
 QUICK = {"xla_backend_optimization_level": 0}
-
-
-def texts(layout, rows=2, length=LENGTH, mean=20, seed=0):
-    """A batch whose tokens are those of texts one after the other, or of one text a row."""
-    rng = np.random.default_rng(seed)
-    ids = rng.integers(5, 30, (rows, length)).astype(np.int32)
-    if layout != "packed":
-        mask = np.ones((rows, length), np.int32)
-        mask[0, length - length // 3 :] = layout == "whole"
-        if layout == "left":
-            mask = mask[:, ::-1]
-        return {"input_ids": ids * mask, "attention_mask": mask}
-    segments, positions = (np.zeros((rows, length), np.int32) for _ in range(2))
-    slots = 1 + length // (mean // 2)
-    firsts, lasts = (np.zeros((rows, slots), np.int32) for _ in range(2))
-    for row, slot, start, size in spans(rng, rows, length, mean):
-        part = slice(start, start + size)
-        segments[row, part], positions[row, part] = slot + 1, np.arange(size)
-        firsts[row, slot], lasts[row, slot] = start, start + size - 1
-    ids = np.where(segments > 0, ids, 0)
-    examples = np.arange(rows * slots, dtype=np.int32).reshape(rows, slots)
-    return {
-        "input_ids": ids,
-        "segment_ids": segments,
-        "position_ids": positions,
-        "first_tokens": firsts,
-        "last_tokens": lasts,
-        "example_ids": examples,
-        "weight": (lasts > 0).astype(np.float32),
-    }
-
-
-def spans(rng, rows, length, mean):
-    """(row, slot, start, size) of texts, and room at the end of each row."""
-    for row in range(rows):
-        start = 0
-        for slot in itertools.count():
-            size = int(rng.integers(mean // 2, mean * 3 // 2 + 1))
-            if start + size > length - 3:
-                break
-            yield row, slot, start, size
-            start += size
 
 
 def as_dense(query, key, value, sight, dtype, drop):
@@ -253,7 +212,7 @@ def test_a_packed_row_costs_about_what_its_texts_cost_alone(mean):
         sizes = np.unique(batch["segment_ids"][0], return_counts=True)[1][1:]
         seen = attention_bias(batch)
         query = jnp.zeros((1, 8192, 1, 1))
-        blocks = attention._blocks(query, query, seen)
+        blocks = attention._blocks(query, query, seen, this_device())
         alone = (-(-sizes // blocks.queries) * -(-sizes // blocks.keys)).sum()
         assert count(batch, blocks).sum() <= 1.3 * alone
 

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxtune.core.device import Device
 from jaxtune.models import attention, products
+from jaxtune.models.arithmetic import arithmetic
 from jaxtune.run.attention_rows import attention_rows
 from jaxtune.run.console import Report
 from jaxtune.run.prepare import prepare
@@ -104,11 +106,9 @@ def test_a_fused_kernel_gives_what_the_three_steps_give(rows):
         ("cpu", jnp.bfloat16, 64, 0.0, "xla"),
     ],
 )
-def test_the_kernel_is_fused_where_it_can_be(monkeypatch, backend, dtype, head_size, rate, kernel):
-    card = types.SimpleNamespace(compute_capability="9.0")
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    monkeypatch.setattr(jax, "devices", lambda: [card])
-    assert products.attention_kernel(dtype, head_size, rate) == kernel
+def test_the_kernel_is_fused_where_it_can_be(backend, dtype, head_size, rate, kernel):
+    chosen = arithmetic(dtype, Device(backend, 9.0))
+    assert products.attention_kernel(chosen, head_size, rate) == kernel
 
 
 @pytest.mark.parametrize(("asking", "is_fused"), [(1, False), (2, True), (3, False), (8, True)])
@@ -130,10 +130,27 @@ def test_an_odd_number_of_queries_is_not_fused(monkeypatch, asking, is_fused):
     assert bool(calls) == is_fused
 
 
-def test_an_older_card_has_no_fused_kernel(monkeypatch):
+def test_an_older_card_has_no_fused_kernel():
+    assert products.attention_kernel(arithmetic(jnp.bfloat16, Device("gpu", 7.5)), 64, 0.0) == "xla"
+
+
+def test_a_program_is_made_for_the_device_that_is_given():
+    """On whatever this is: elsewhere than on a CPU, bfloat16 products give bfloat16."""
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((4, 8), (8, 2))]
+    for platform, wanted in (("cpu", jnp.float32), ("gpu", jnp.bfloat16), ("tpu", jnp.bfloat16)):
+        chosen = arithmetic(jnp.bfloat16, Device(platform))
+        y = jax.eval_shape(lambda a, b, chosen=chosen: products.product(a, b, chosen), *shapes)
+        assert y.dtype == wanted == products.activation_dtype(chosen)
+
+
+def test_what_is_given_no_device_is_for_this_one(monkeypatch):
+    card = types.SimpleNamespace(compute_capability="8.6")
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(jax, "devices", lambda: [types.SimpleNamespace(compute_capability="7.5")])
-    assert products.attention_kernel(jnp.bfloat16, 64, 0.0) == "xla"
+    monkeypatch.setattr(jax, "devices", lambda: [card])
+    assert arithmetic(jnp.bfloat16).device == Device("gpu", 8.6)
+    assert products.activation_dtype(jnp.bfloat16) == jnp.bfloat16
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert arithmetic(jnp.float32).device == Device("tpu")
 
 
 def test_the_summary_names_the_kernels(monkeypatch, tiny_families, tiny_settings):
@@ -141,7 +158,7 @@ def test_the_summary_names_the_kernels(monkeypatch, tiny_families, tiny_settings
     settings = dataclasses.replace(
         settings, model=dataclasses.replace(settings.model, from_scratch=True)
     )
-    run = prepare(settings, Report())
-    assert attention_rows(run) == []
+    assert attention_rows(prepare(settings, Report())) == []
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    run = prepare(settings, Report())
     assert attention_rows(run) == [("attention", "xla in training, xla in evaluation")]

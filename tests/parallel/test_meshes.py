@@ -28,11 +28,12 @@ VARIANTS = {
     "cached": TUNINGS["last_layers"],
     "head": TUNINGS["head"],
     "checkpointing": {"train.gradient_checkpointing": "true"},
+    "averaged": {"optimizer.ema_decay": 0.9, "train.on_nonfinite": "skip"},
 }
 SCORED = ("padded", "cached")
 PARTS = [
     *((mesh, "padded") for mesh in MESHES),
-    *((mesh, "packed") for mesh in ("data", "pmap")),
+    *((mesh, variant) for mesh in ("data", "pmap") for variant in ("packed", "averaged")),
     *(("all axes", variant) for variant in VARIANTS if variant not in ("padded", "packed")),
 ]
 DEFAULT = []  # they are in the cover of pairs, with fewer steps, and in two processes

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from cover import mark_rest
 
 STEPS = 3
 PACKED = {"data.layout": "packed"}
@@ -11,18 +10,16 @@ RESUMES = {
     "fsdp 2 x tensor 2": (4, {"parallel.fsdp": 2, "parallel.tensor": 2}),
     "pmap": (4, {"parallel.mode": "pmap"}),
 }
-NAMES = [tuple(RESUMES), ("one",)]
 
 
-@pytest.mark.parametrize("names", mark_rest([(names,) for names in NAMES], [(NAMES[1],)]))
-def test_the_next_losses_are_those_of_a_run_that_was_not_stopped(names, run_on, job, tmp_path):
+@pytest.mark.exhaustive
+def test_the_next_losses_are_those_of_a_run_that_was_not_stopped(run_on, job, tmp_path):
     folder = str(tmp_path)
     run_on([job("saved", PACKED | {"parallel.fsdp": 8}, steps=STEPS, save=folder)], 8)
     jobs = {1: [job("whole", PACKED, steps=2 * STEPS)], 4: []}
-    for name in names:
-        devices, fields = RESUMES[name]
+    for name, (devices, fields) in RESUMES.items():
         jobs[devices].append(job(name, PACKED | fields, steps=STEPS, restore=folder))
-    outcomes = run_on(jobs[1], 1) | (run_on(jobs[4], 4) if jobs[4] else {})
+    outcomes = run_on(jobs[1], 1) | run_on(jobs[4], 4)
     whole = outcomes.pop("whole")
     for name, found in outcomes.items():
         np.testing.assert_allclose(found.losses, whole.losses[STEPS:], atol=2e-5, err_msg=name)

@@ -16,9 +16,6 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from hlo_collectives import collectives
-
 
 def main(jobs_file: str, folder: str) -> None:
     from jaxtune.parallel import multihost
@@ -71,7 +68,7 @@ def run_job(job: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]
         with Checkpoints(Path(job["save"])) as checkpoints:
             settled = stages.settled(run, stage.number, stage.frozen)
             checkpoints.save(stage.state, Progress(), settled)
-    params = stages.assemble(stage)
+    params = stages.to_score(run, stage)
     if job.get("scores"):
         examples = run.data.examples["validation"]
         step = make_scorer(run, Report(quiet=True)).step
@@ -101,6 +98,7 @@ def program(run: Any, stage: Any, batch: Any) -> dict[str, Any]:
     """
     import jax
 
+    from jaxtune.analysis.messages import collectives
     from jaxtune.core import paths, trees
 
     to_gather = in_parts = 0

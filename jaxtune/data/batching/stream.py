@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxtune.data.batching.batches import BatchIndex
+from jaxtune.data.batching.class_sampling import ClassSampling
 from jaxtune.data.batching.layout import Layout
 
 
@@ -17,11 +18,13 @@ class Stream(NamedTuple):
       examples: n of them.
       layout: how they make batches.
       seed: of the run; it orders them, and draws what changes from epoch to epoch.
+      sampling: which of them an epoch has; None for all, each once.
     """
 
     examples: Any
     layout: Layout
     seed: int
+    sampling: ClassSampling | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -29,18 +32,26 @@ class Stream(NamedTuple):
         return self.layout.num_batches(self.examples.lengths)
 
     def indices(self, step: int = 0) -> Iterator[tuple[BatchIndex, int]]:
-        """The examples of each batch from `step` on and where they lie, and the epoch."""
-        lengths = self.examples.lengths
+        """The examples of each batch from `step` on and where they lie, and the epoch.
+
+        Where an epoch may have an example more than once, the number of the batch stands for the
+        epoch, from which follows what is drawn for an example: or its copies would be alike.
+        """
+        lengths, sampling = self.examples.lengths, self.sampling
         epoch, position = divmod(step, self.steps_per_epoch)
         while True:
-            for indices in self.layout.order(lengths, self.seed, epoch)[position:]:
-                yield self.layout.place(indices, lengths), epoch
+            rows = None if sampling is None else sampling.rows(self.seed, epoch)
+            own = lengths if rows is None else lengths[rows]
+            for indices in self.layout.order(own, self.seed, epoch)[position:]:
+                chosen = indices if rows is None else rows[indices]
+                yield self.layout.place(chosen, lengths), epoch if rows is None else step
+                step += 1
             epoch, position = epoch + 1, 0
 
     def collate(
         self, index: BatchIndex, epoch: int, rows: slice | None = None
     ) -> dict[str, np.ndarray]:
-        """The fields of a batch, or of some of its rows, as `Layout.collate`."""
+        """The fields of a batch, or of some of its rows, as `Layout.collate`; see `indices`."""
         return self.layout.collate(self.examples, index, (self.seed, epoch), rows)
 
     def empty(self) -> dict[str, np.ndarray]:

@@ -159,7 +159,7 @@ class Bert(nn.Module):
         self, x: Float[Array, "b t d"], batch: Batch, part: Part, noise_ids: NoiseIds
     ) -> Float[Array, "b n d"]:
         """The output of the last layer of a part."""
-        return self.encoder(x, part, attention_bias(batch), noise_ids)
+        return self.encoder(x, part, attention_bias(batch, dtype=self.dtype), noise_ids)
 
     def pool(self, x: Float[Array, "b n d"], noise_ids: NoiseIds) -> Float[Array, "b n d"]:
         """`tanh(x W + b)` of the first token of each example."""

@@ -46,6 +46,11 @@ class DebertaConfig(BertConfig):
     terms: tuple[str, ...] = ()
 
     @property
+    def has_distances(self) -> bool:
+        """Attention has scores by distance, which no kernel takes."""
+        return True
+
+    @property
     def span(self) -> int:
         """Half of the rows of the table of distances."""
         return self.position_buckets or self.max_relative_positions

@@ -188,7 +188,7 @@ class DistilBert(nn.Module):
         self, x: Float[Array, "b t d"], batch: Batch, part: Part, noise_ids: NoiseIds
     ) -> Float[Array, "b n d"]:
         """The output of the last layer of a part."""
-        return self.transformer(x, part, attention_bias(batch), noise_ids)
+        return self.transformer(x, part, attention_bias(batch, dtype=self.dtype), noise_ids)
 
     def word_table(self) -> nn.Embed:
         """The word embeddings, for a head that is tied to them."""

@@ -175,7 +175,7 @@ class Transformer(nn.Module):
         self, x: Float[Array, "b t d"], batch: Batch, part: Part, noise_ids: NoiseIds
     ) -> Float[Array, "b n d"]:
         """The output of the last layer of a part."""
-        return self.h(x, part, attention_bias(batch, causal=True), noise_ids)
+        return self.h(x, part, attention_bias(batch, causal=True, dtype=self.dtype), noise_ids)
 
     def normalise(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         """What a head reads, from the output of the last layer."""

@@ -155,8 +155,8 @@ class ModernBert(nn.Module):
         """The output of the last layer of a part."""
         c = self.config
         turn = partial(rotation, positions_of(batch), c.head_size)
-        everywhere = View(attention_bias(batch), turn(c.global_rope_theta))
-        near = attention_bias(batch, window=c.local_attention // 2)
+        everywhere = View(attention_bias(batch, dtype=self.dtype), turn(c.global_rope_theta))
+        near = attention_bias(batch, window=c.local_attention // 2, dtype=self.dtype)
         nearby = View(near, turn(c.local_rope_theta))
         return self.layers(x, part, everywhere, nearby, noise_ids)
 

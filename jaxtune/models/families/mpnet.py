@@ -38,6 +38,11 @@ class MPNetConfig(RobertaConfig):
     type_vocab_size: int = 1
     relative_attention_num_buckets: int = 32
 
+    @property
+    def has_distances(self) -> bool:
+        """Attention has scores by distance, which no kernel takes."""
+        return True
+
 
 def config_from_hf(hf_config: Mapping[str, Any], source: str) -> BertConfig:
     """See `Family`. The row of padding is 1 whatever `pad_token_id` is, as transformers has it."""

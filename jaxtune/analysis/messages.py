@@ -1,17 +1,15 @@
-"""What a compiled program communicates, read from its HLO text."""
+"""What the devices of a compiled program send each other, read from its HLO text."""
 
 import math
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
+
+from jaxtune.analysis.hlo import Instruction, parse
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
-_BITS = {"pred": 8, "s4": 4, "u4": 4, "bf16": 16, "c64": 64, "c128": 128}
-_LINE = re.compile(
-    rf"^\s*(?:ROOT )?%?[\w.-]+ = (?P<type>\(.*?\)|\S+) (?P<kind>{'|'.join(KINDS)})"
-    r"(?P<start>-start)?\(.*"
-)
-_ARRAY = re.compile(r"([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\]")
+_START = "-start"
 
 
 class Collective(NamedTuple):
@@ -24,7 +22,7 @@ class Collective(NamedTuple):
         either of the others.
       elements: numbers in it.
       shapes: of the arrays in its type.
-      text: its line.
+      text: what tells of it, with its name.
     """
 
     kind: str
@@ -59,53 +57,52 @@ def collectives(hlo: str) -> list[Collective]:
     Args:
       hlo: `as_text()` of a `jax.stages.Compiled`.
     """
-    count = re.search(r"num_partitions=(\d+)", hlo)
-    devices = int(count[1]) if count else 1
-    found = (_read(line, devices) for line in hlo.splitlines() if any(k in line for k in KINDS))
+    program = parse(hlo)
+    every = (one for part in program.computations.values() for one in part.values())
+    return read_collectives(every, program.devices)
+
+
+def read_collectives(instructions: Iterable[Instruction], devices: int) -> list[Collective]:
+    """Those among some instructions that two devices or more take part in.
+
+    Args:
+      instructions: in any order.
+      devices: of the program.
+    """
+    found = (_read(one, devices) for one in instructions)
     return [one for one in found if one is not None and one.group > 1]
 
 
-def _read(line: str, devices: int) -> Collective | None:
-    match = _LINE.match(line)
-    if match is None:
+def _read(one: Instruction, devices: int) -> Collective | None:
+    kind, starts = one.opcode.removesuffix(_START), one.opcode.endswith(_START)
+    if kind not in KINDS:
         return None
-    kind, group = match["kind"], _group(line, devices)
-    arrays = _ARRAY.findall(match["type"])
-    shapes = tuple(tuple(int(n) for n in sizes.split(",") if n) for _, sizes in arrays)
-    elements = sum(map(math.prod, shapes))
-    bits = sum(
-        math.prod(shape) * _bits(dtype) for (dtype, _), shape in zip(arrays, shapes, strict=True)
-    )
-    num_bytes = bits // 8
+    group = _group(one.text, devices)
+    elements = sum(shape.elements for shape in one.results)
+    num_bytes = sum(shape.bits for shape in one.results) // 8
     # A start has operands and results in its type, but that of an all-reduce.
-    if match["start"] and kind in ("all-gather", "reduce-scatter"):
+    if starts and kind in ("all-gather", "reduce-scatter"):
         elements, num_bytes = (x * group // (group + 1) for x in (elements, num_bytes))
-    elif match["start"] and kind != "all-reduce":
+    elif starts and kind != "all-reduce":
         elements, num_bytes = elements // 2, num_bytes // 2
     elif kind == "reduce-scatter":
         elements, num_bytes = elements * group, num_bytes * group
-    return Collective(kind, group, num_bytes, elements, shapes, line.strip())
+    shapes = tuple(shape.sizes for shape in one.results)
+    return Collective(kind, group, num_bytes, elements, shapes, f"{one.name}{one.text}")
 
 
-def _bits(dtype: str) -> int:
-    if dtype in _BITS:
-        return _BITS[dtype]
-    digits = re.match(r"[a-z]+(\d+)", dtype)
-    return int(digits[1]) if digits else 8
-
-
-def _group(line: str, devices: int) -> int:
+def _group(text: str, devices: int) -> int:
     """Devices that take part together, in any of the forms in which XLA writes them."""
-    if re.search(r"source_target_pairs=\{\{", line):
+    if re.search(r"source_target_pairs=\{\{", text):
         return 2
-    if mesh := re.search(r"replica_groups=mesh\[([^]]*)\] \{([^}]*)\}", line):
+    if mesh := re.search(r"replica_groups=mesh\[([^]]*)\] \{([^}]*)\}", text):
         sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
         return math.prod(
             int(part) if part else sizes[name]
             for name, part in re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", mesh[2])
         )
-    if iota := re.search(r"replica_groups=\[(\d+),(\d+)\]", line):
+    if iota := re.search(r"replica_groups=\[(\d+),(\d+)\]", text):
         return int(iota[2])
-    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
+    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
         return listed[1].count(",") + 1
     return devices
