@@ -18,7 +18,7 @@ import numpy as np
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
-from jaxtune.data.text.tokenizer_files import has_tokenizer
+from jaxtune.data.text.tokenizer_files import check_tokenizer, has_tokenizer
 from jaxtune.export import model_folder, peft
 from jaxtune.export.own_adapter import apply_own
 from jaxtune.io.json_files import read_json_object
@@ -127,6 +127,7 @@ def open_model(
         head = saved_head(source.family, source.hf_config) or "sequence"
         outputs = choose_outputs(head, source.hf_config)
         design = make_design(source, head, outputs, compute_dtype)
+        _check_readable(folder, head)
         opened = load_weights(design, key=jax.random.key(0))
         if needs_head:
             check_head(opened)
@@ -139,7 +140,9 @@ def _open_adapter(folder: Path, compute_dtype: Any) -> tuple[Pretrained, Path]:
     config, card, weights = _read(folder)
     source = _find_base(folder, config)
     head = find_head_name(folder, card)
+    tokenizer_folder = folder if has_tokenizer(folder) else source.path
     part = find_head(source.family, head)
+    _check_readable(tokenizer_folder, head)
     hf_config = source.hf_config | {"architectures": [part.architecture]}
     if head in CLASS_HEADS:
         hf_config |= _head_fields(folder, card, weights, part, hf_config)
@@ -162,8 +165,13 @@ def _open_adapter(folder: Path, compute_dtype: Any) -> tuple[Pretrained, Path]:
         source=source._replace(path=folder, hf_config=hf_config),
         outputs=outputs._replace(class_names=names),
     )
-    tokenizer_folder = folder if has_tokenizer(folder) else source.path
     return base._replace(params=params, apply_fn=apply_fn, design=design), tokenizer_folder
+
+
+def _check_readable(folder: Path, head: str) -> None:
+    """Refuses a model of texts whose tokenizer nothing here reads, before any weight is read."""
+    if head != "image":
+        check_tokenizer(folder)
 
 
 def check_head(pretrained: Pretrained) -> None:
