@@ -30,7 +30,9 @@ def load_hub(path: str, name: str | None) -> dict[str, Table]:
     Raises:
       UserError: no such dataset, or without `train`; or the package `datasets` is absent.
     """
-    check_extra(f"{path} is no file or folder here, and a dataset of the hub", "datasets", "datasets")
+    check_extra(
+        f"{path} is no file or folder here, and a dataset of the hub", "datasets", "datasets"
+    )
     import datasets
 
     try:

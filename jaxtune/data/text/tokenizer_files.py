@@ -88,10 +88,11 @@ def load_tokenizer(folder: Path) -> FileTokenizer:
 
     with told_of(f"{folder} has no tokenizer that can be read: {FILE}"):
         backend = Tokenizer.from_file(str(folder / FILE))
-        _check_sizes(backend, folder / FILE)
+        known = backend.get_vocab(with_added_tokens=True)
+        _check_sizes(backend, known, folder / FILE)
         config = _checked(config, folder / CONFIG)
         named = config | _special_map(folder, config)
-        special = _name_tokens(backend, named, model)
+        special = _name_tokens(backend, known, named, model)
         config = {k: v for k, v in config.items() if k not in SPECIAL} | special
         config.setdefault("model_input_names", _input_names(config, model))
         tokenizer = FileTokenizer(backend, config, str(folder / FILE))
@@ -120,13 +121,13 @@ def of_transformers(found: Any, place: str = "the tokenizer") -> FileTokenizer:
     return FileTokenizer(found.backend_tokenizer, config, place)
 
 
-def _check_sizes(backend: Any, file: Path) -> None:
+def _check_sizes(backend: Any, known: Mapping[str, int], file: Path) -> None:
     """Refuses what a small file makes the `tokenizers` library take endless memory by.
 
     It keeps a place for every id up to the largest, and cuts each text of a template into pieces
     of which all combinations are made.
     """
-    largest = max(backend.get_vocab(with_added_tokens=True).values(), default=0)
+    largest = max(known.values(), default=0)
     if largest > _MOST_ID:
         raise UserError(f"{file}: a token has the id {largest}, expected at most {_MOST_ID}.")
     processor = json.loads(backend.post_processor.__getstate__()) if backend.post_processor else {}
@@ -203,18 +204,18 @@ def _special_map(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name_tokens(
-    backend: Any, named: Mapping[str, Any], model: Mapping[str, Any]
+    backend: Any, known: Mapping[str, int], named: Mapping[str, Any], model: Mapping[str, Any]
 ) -> dict[str, str]:
     """Special tokens by name; those that the files name become special in the backend too.
 
     Args:
       backend: the `tokenizers.Tokenizer`.
+      known: the id of each of its tokens.
       named: the fields of the tokenizer's config.
       model: the model's config.json.
     """
     from tokenizers import AddedToken
 
-    known = backend.get_vocab(with_added_tokens=True)
     class_name = str(named.get("tokenizer_class")).removesuffix("Fast").removesuffix("Tokenizer")
     defaults = _DEFAULTS.get(class_name) or _DEFAULTS.get(str(model.get("model_type")), _NO_TOKENS)
     found: dict[str, Any] = {k: token for k, token in defaults.items() if token in known}
