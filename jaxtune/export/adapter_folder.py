@@ -168,7 +168,7 @@ def _open_adapter(folder: Path, compute_dtype: Any) -> tuple[Pretrained, Path]:
 
 def _check_readable(folder: Path, head: str) -> None:
     """Refuses a model of texts whose tokenizer nothing here reads, before any weight is read."""
-    if head != "image":
+    if head != "image" and has_tokenizer(folder):
         check_tokenizer(folder)
 
 
