@@ -5,6 +5,9 @@ left. Questions are as short as those of TREC, of six classes by their question 
 `squad_small`; rows of AG News are cut at 128 tokens. The model is MiniLM, in batches of 32. The
 Trainer pads each batch to its longest text, with fused AdamW, the same epoch, evaluation and file.
 Seconds of the processor are what other work on the machine disturbs least.
+
+Last, `predict` on one text, from the command to its end: the medians of starts by turns, each build
+with caches that a start before them filled.
 """
 
 import csv
@@ -12,6 +15,8 @@ import json
 import os
 import random
 import shutil
+import statistics
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,9 +34,11 @@ def rows(options: Options) -> Iterator[Row]:
     for name, count, dtypes in (("questions", 2500, ("float32",)), ("news", 2000, DTYPES)):
         for dtype in dtypes:
             yield from _job(options, name, count, dtype)
+    yield from _predictions(options)
 
 
 DTYPES = ("float32", "bfloat16")
+_STARTS = 5  # of each build that are counted
 
 
 def _job(options: Options, name: str, count: int, dtype: str) -> Iterator[Row]:
@@ -67,6 +74,30 @@ def _own(tree: Path, data: Path, folder: Path, dtype: str) -> Found:
     }
     command, environment = own_command(tree, folder / "run", folder / "cache", flags)
     return measure(command, environment, tree)
+
+
+def _predictions(options: Options) -> Iterator[Row]:
+    """One text by the model that the questions gave, which each build reads."""
+    model = options.scratch / "ours-questions-float32" / "run" / "model"
+    table = options.scratch / "one.csv"
+    table.write_text("text\nwhen was the bridge built\n", encoding="utf-8")
+    found: dict[str, list[Found]] = {"before": [], "ours": []}
+    for repeat in range(_STARTS + 1):
+        for build in options.builds:
+            key = "ours" if build is options.builds[-1] else "before"
+            caches = options.scratch / f"{key}-one"
+            _, environment = own_command(build, caches, caches, {})
+            environment["PYTHONPYCACHEPREFIX"] = str(caches / "bytecode")  # no tree is written to
+            flags = [f"--model={model}", f"--input={table}", f"--output={caches / 'labels.jsonl'}"]
+            started = measure([sys.executable, "-m", "jaxtune.predict", *flags], environment, build)
+            if repeat:
+                found[key].append(started)
+    for field, unit in (("cpu", "CPU s"), ("seconds", "s")):
+        values: dict[str, Any] = {
+            key: [statistics.median(getattr(one, field) for one in starts)] if starts else ()
+            for key, starts in found.items()
+        }
+        yield Row("predict of one text, warm caches, whole command", unit, **values)
 
 
 def write_questions(data: Path, folder: Path) -> None:

@@ -17,12 +17,12 @@ from .run.hooks import Hook as Hook
 from .run.hooks import every as every
 from .run.trackers import Tracker as Tracker
 from .training import losses as losses
+from .training.eval_step import make_eval_step as make_eval_step
+from .training.eval_step import make_predict_step as make_predict_step
 from .training.from_nnx import from_nnx as from_nnx
 from .training.optimizers import make_optimizer as make_optimizer
 from .training.optimizers import make_schedule as make_schedule
 from .training.state import init_state as init_state
-from .training.step import make_eval_step as make_eval_step
-from .training.step import make_predict_step as make_predict_step
 from .training.step import make_train_step as make_train_step
 from .tuning.partition import label as label
 from .tuning.partition import partition as partition

@@ -168,7 +168,7 @@ def test_a_run_leaves_a_temperature_that_prediction_takes(
 ):
     """Of the outputs at the best step, which are computed again only where that was before."""
     import jaxtune as jt
-    from jaxtune.run.evaluate import Scorer
+    from jaxtune.run.scorer import Scorer
 
     evaluated, whole = [], Scorer.__call__
 

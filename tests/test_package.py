@@ -37,6 +37,23 @@ late |= {"rich.progress", "tokenizers", "tensorstore", "seqeval"}
 assert not late & sys.modules.keys(), late & sys.modules.keys()
 """
 
+PREDICTION = """
+import sys
+import jaxtune.predict, jaxtune.run.beside, jaxtune.run.packed, jaxtune.run.saved
+import jaxtune.run.predict_file, jaxtune.training.program_cache
+unused = {"optax", "orbax", "tensorstore", "transformers", "datasets", "pyarrow", "pandas"}
+unused |= {"scipy", "sklearn", "matplotlib", "huggingface_hub", "rich.progress", "flax.nnx"}
+unused |= {f"jaxtune.{name}" for name in ("frozen", "analysis", "studies", "reporting")}
+unused |= {f"jaxtune.run.{name}" for name in ("train", "prepare", "setup", "scorer", "checkpoint")}
+unused |= {f"jaxtune.training.{name}" for name in ("step", "optimizers", "sharded_step")}
+assert not unused & sys.modules.keys(), unused & sys.modules.keys()
+"""
+
+
+def test_prediction_imports_nothing_that_only_training_needs():
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", PREDICTION], check=True, env=environment)
+
 
 def test_the_import_is_quick_and_brings_no_library():
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

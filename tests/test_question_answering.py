@@ -37,7 +37,7 @@ from jaxtune.settings.dicts import from_dict
 from jaxtune.tasks import question_answering as qa
 from jaxtune.tasks import spans
 from jaxtune.tasks.question_answering import QUESTION_ANSWERING
-from jaxtune.training.step import make_eval_step
+from jaxtune.training.eval_step import make_eval_step
 
 SCORER = Path(__file__).parents[1] / "benchmarks" / "squad_scores.py"
 RULES = AnswerSettings(max_answer_length=4, n_best=5, allow_no_answer=True)

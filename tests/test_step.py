@@ -11,10 +11,11 @@ from jaxtune.core.dropout import same_key
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import STATISTICS, Mean, WithStatistics
 from jaxtune.tasks.classification import batch_metrics
+from jaxtune.training.eval_step import make_eval_step, make_predict_step
 from jaxtune.training.losses import cross_entropy
 from jaxtune.training.optimizers import SGD, make_optimizer
 from jaxtune.training.state import init_state
-from jaxtune.training.step import make_eval_step, make_predict_step, make_train_step
+from jaxtune.training.step import make_train_step
 from jaxtune.tuning import partition
 from jaxtune.tuning.partition import TRAINABLE
 

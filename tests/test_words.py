@@ -24,11 +24,12 @@ from jaxtune.run.console import Report
 from jaxtune.run.prepare import prepare
 from jaxtune.tasks.language_modeling import fetch, metrics, scored
 from jaxtune.training import scored_chunks
+from jaxtune.training.eval_step import make_eval_step
 from jaxtune.training.losses import cross_entropy, make_cross_entropy
 from jaxtune.training.optimizers import make_optimizer
 from jaxtune.training.scored_chunks import chunk_size
 from jaxtune.training.state import init_state
-from jaxtune.training.step import make_eval_step, make_sums, make_train_step
+from jaxtune.training.step import make_sums, make_train_step
 from jaxtune.training.word_losses import make_word_loss, token_scores
 from jaxtune.tuning import partition
 from jaxtune.tuning.lora import Lora

@@ -24,7 +24,7 @@ from jaxtune.run.console import Report
 from jaxtune.run.evaluate import predict_all
 from jaxtune.run.prepare import prepare
 from jaxtune.training.compiled import Compiled
-from jaxtune.training.step import make_eval_step
+from jaxtune.training.eval_step import make_eval_step
 
 
 class Worker:

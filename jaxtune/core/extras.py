@@ -7,7 +7,10 @@ from jaxtune.core.errors import UserError
 
 def is_installed(package: str) -> bool:
     """Whether there is such a package; a folder of that name, as a tracker may leave, is none."""
-    found = importlib.util.find_spec(package)
+    try:
+        found = importlib.util.find_spec(package)
+    except ModuleNotFoundError:  # not even the package that it is a part of
+        return False
     return found is not None and found.origin is not None
 
 

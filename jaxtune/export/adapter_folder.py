@@ -18,7 +18,7 @@ import numpy as np
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
-from jaxtune.data.text.tokenizer_files import has_tokenizer
+from jaxtune.data.text.tokenizer_files import check_tokenizer, has_tokenizer
 from jaxtune.export import model_folder, peft
 from jaxtune.export.own_adapter import apply_own
 from jaxtune.io.json_files import read_json_object
@@ -140,10 +140,9 @@ def open_model(
             source = source._replace(family=with_own_head(source.family, head, own_head))
         outputs = choose_outputs(head, source.hf_config)
         design = make_design(source, head, outputs, compute_dtype)
-        opened = load_weights(design, key=jax.random.key(0))
-        if needs_head:
-            check_head(opened)
-        return opened, folder
+        _check_readable(folder, head)
+        # Without a key a head that is not in the files is refused.
+        return load_weights(design, key=None if needs_head else jax.random.key(0)), folder
     return _open_adapter(folder, compute_dtype, own_head)
 
 
@@ -167,7 +166,9 @@ def _open_adapter(
     head = find_head_name(folder, card)
     if own_head is not None:
         source = source._replace(family=with_own_head(source.family, head, own_head))
+    tokenizer_folder = folder if has_tokenizer(folder) else source.path
     part = find_head(source.family, head)
+    _check_readable(tokenizer_folder, head)
     hf_config = source.hf_config | {"architectures": [part.architecture]}
     if head in CLASS_HEADS:
         hf_config |= _head_fields(folder, card, weights, part, hf_config)
@@ -190,10 +191,15 @@ def _open_adapter(
         source=source._replace(path=folder, hf_config=hf_config),
         outputs=outputs._replace(class_names=names),
     )
-    tokenizer_folder = folder if has_tokenizer(folder) else source.path
     report = base.report._replace(new={})  # of the base, which the adapter has brought
     found = base._replace(params=params, apply_fn=apply_fn, design=design, report=report)
     return found, tokenizer_folder
+
+
+def _check_readable(folder: Path, head: str) -> None:
+    """Refuses a model of texts whose tokenizer nothing here reads, before any weight is read."""
+    if head != "image" and has_tokenizer(folder):
+        check_tokenizer(folder)
 
 
 def check_head(pretrained: Pretrained) -> None:

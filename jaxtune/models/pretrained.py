@@ -1,6 +1,7 @@
 """Loading a pretrained model: from a folder or a hub id to a module and its parameters."""
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,15 +124,19 @@ def load_weights(
         weights = Weights({}, lambda name: np.zeros(0), "torch", (folder / "config.json",), {})
     else:
         weights = open_weights(folder)
-    digest = _check_digest(weights, sha256)
-    plan, report = plan_from_scratch(design) if from_scratch else plan_weights(design, weights)
-    if report.new and key is None:
-        raise UserError(
-            f"{folder} has no usable head: {'; '.join(report.new.values())}. Fine-tune it first, or"
-            " give `key` to draw a new head."
-        )
-    # One after the other, so that no second copy of all is in memory.
-    flat = {leaf: put(leaf, _read(leaf, name, weights)) for leaf, name in plan.items()}
+    with ThreadPoolExecutor(1, "digest") as pool:  # hashing takes no GIL
+        hashed = pool.submit(sha256_of, weights.files)
+        if sha256 is not None:
+            _check_digest(weights, hashed.result(), sha256)
+        plan, report = plan_from_scratch(design) if from_scratch else plan_weights(design, weights)
+        if report.new and key is None:
+            raise UserError(
+                f"{folder} has no usable head: {'; '.join(report.new.values())}. Fine-tune it"
+                " first, or give `key` to draw a new head."
+            )
+        # One after the other, so that no second copy of all is in memory.
+        flat = {leaf: put(leaf, _read(leaf, name, weights)) for leaf, name in plan.items()}
+        digest = hashed.result()
     if report.new:
         flat |= _draw(design.module, [leaf for leaf in leaves if leaf not in plan], key)
     params = paths.unflatten({leaf: flat[leaf] for leaf in leaves})
@@ -181,11 +186,9 @@ def _draw(module: Model, leaves: list[str], key: jax.Array | None) -> dict[str, 
     return jax.jit(draw)(key)
 
 
-def _check_digest(weights: Weights, expected: str | None) -> str:
-    found = sha256_of(weights.files)
-    if expected is not None and found != expected:
+def _check_digest(weights: Weights, found: str, expected: str) -> None:
+    if found != expected:
         raise UserError(
             f"{weights.files[0].parent}: the weights have sha256 {found}, expected {expected}."
             " Fetch them again, or correct config.model.sha256."
         )
-    return found

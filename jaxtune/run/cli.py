@@ -37,6 +37,7 @@ def start_command(main: Callable[[list[str]], None]) -> NoReturn:
     except BrokenPipeError:  # what reads the output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
         status = _PIPE_CLOSED
+    gc.freeze()  # the end need not look through all that was imported and traced for garbage
     sys.exit(status)
 
 

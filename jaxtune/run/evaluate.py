@@ -1,26 +1,18 @@
 """Outputs and scores over any number of examples, exact whatever the batch size."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxtune.core.errors import UserError
-from jaxtune.core.types import Batch, Params
+from jaxtune.core.types import Batch
 from jaxtune.data.batching.batches import BatchIndex
 from jaxtune.data.batching.layout import Layout
-from jaxtune.frozen.held_out import HeldStates
 from jaxtune.parallel.sharding import Sharding, own_rows, place_batch
-from jaxtune.run.console import Report
-from jaxtune.run.setup import Run
 from jaxtune.tasks.task import Task
-from jaxtune.training.compiled import Compiled
 from jaxtune.training.prefetch import prefetch
-from jaxtune.training.sharded_step import shard_eval
-from jaxtune.training.step import make_eval_step
-from jaxtune.tuning import injection
 
 Advance = Callable[[int], Any]
 
@@ -135,60 +127,3 @@ def _mean(name: str, total: Any, weight: Any) -> float:
             " compute dtype holds, or were trained at too high a rate."
         )
     return float(total / weight) if weight else float("nan")
-
-
-class Scorer(NamedTuple):
-    """(all parameters, split) -> the scores of that split.
-
-    Attributes:
-      run: has the examples.
-      report: shows the progress.
-      step: the compiled evaluation; on several devices, each has the outputs of all.
-      see: each is shown the split and its outputs.
-      held: keeps what frozen layers give, where the step stands on that.
-    """
-
-    run: Run
-    report: Report
-    step: Compiled
-    see: Sequence[Callable[[str, Any], Any]]
-    held: HeldStates | None = None
-
-    def __call__(self, params: Params, split: str) -> dict[str, float]:
-        """The mean loss and the task's scores, by name.
-
-        Raises:
-          NonFiniteError: as `predict_all`; names the split.
-        """
-        run, examples = self.run, self.run.data.examples[split]
-        no_holes = jax.tree.map(lambda _: None, params)
-        complete = (lambda batch: batch) if self.held is None else self.held.of(split, params)
-        with self.report.bar(f"evaluating {split}", len(examples.lengths)) as update:
-            try:
-                means, outputs = predict_all(
-                    lambda batch: self.step(params, no_holes, complete(batch)),
-                    examples,
-                    run.data.eval_layout,
-                    update,
-                    per_token=run.task.output.per_token,
-                    sharding=run.sharding,
-                )
-            except NonFiniteError as error:
-                raise NonFiniteError(f"{split}: {error}") from None
-        for see in self.see:
-            see(split, outputs)
-        return all_scores(run.task, means, outputs, examples)
-
-
-def make_scorer(run: Run, report: Report, see: Sequence[Callable[[str, Any], Any]] = ()) -> Scorer:
-    """The evaluation of a run, whose outputs each of `see` is shown; nothing is compiled yet."""
-    loss, held, whole = run.task.loss, run.tuning.trunks[0].held, run.tuning.apply_fn
-    if held is not None:
-        whole = injection.adapt(run.tuning.strategy, held.upper)
-    apply_fn = loss.read(whole)
-    step = make_eval_step(apply_fn, loss.metrics, run.task.output.fetch)
-    if run.sharding is None:
-        return Scorer(run, report, Compiled(step), see, held)
-    transform = partial(jax.jit, out_shardings=run.sharding.whole)
-    sharded = Compiled(shard_eval(step, run.sharding), transform=transform)
-    return Scorer(run, report, sharded, see)

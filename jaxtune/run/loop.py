@@ -15,11 +15,11 @@ from jaxtune.parallel import multihost
 from jaxtune.run import hooks, signals, stages
 from jaxtune.run.checkpoint import Checkpoints, DamagedCheckpointError
 from jaxtune.run.console import Report
-from jaxtune.run.evaluate import Scorer
 from jaxtune.run.hooks import Hook, Moment
 from jaxtune.run.nonfinite import Taken, add_losses
 from jaxtune.run.profile import Profile
 from jaxtune.run.progress import Progress, is_over
+from jaxtune.run.scorer import Scorer
 from jaxtune.run.setup import Run
 from jaxtune.run.stages import Stage
 from jaxtune.run.tally import Pace, after_hooks, after_step, seconds_left

@@ -201,11 +201,11 @@ def _encode(
     report: Report,
 ) -> _Read:
     """Reads the data and makes examples of it with the model's tokenizer or image processor."""
+    processor = task.data.inputs.load(source.path, source.config)
     data = read_data(settings.data, task.data.reader, tables)
     found = task.data.resolve(settings.data, data.splits["train"])
     found = dataclasses.replace(found, source=dataclasses.replace(found.source, sha256=data.sha256))
     num_outputs = task.output.num_outputs(data)
-    processor = task.data.inputs.load(source.path, source.config)
     outputs = choose_outputs(task.head, source.hf_config, data.class_names or None, num_outputs)
 
     def check(examples: Any) -> None:

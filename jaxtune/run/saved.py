@@ -18,7 +18,7 @@ from jaxtune.settings.dicts import from_dict, to_dict
 from jaxtune.tasks.registry import TASKS, task_of
 from jaxtune.tasks.task import Task
 from jaxtune.training.compiled import Compiled
-from jaxtune.training.step import make_eval_step
+from jaxtune.training.eval_step import make_eval_step
 
 
 class SavedModel(NamedTuple):

@@ -24,13 +24,13 @@ from jaxtune.run.at_best import AtBest
 from jaxtune.run.calibrate import calibration_fields, calibration_of
 from jaxtune.run.checkpoint import Checkpoints, DamagedCheckpointError, newest_step
 from jaxtune.run.console import Report
-from jaxtune.run.evaluate import Scorer, make_scorer
 from jaxtune.run.hooks import Hook
 from jaxtune.run.loop import Around, Fit, first, fit
 from jaxtune.run.own_goals import hooks_of
 from jaxtune.run.plan import check_length
 from jaxtune.run.prepare import prepare
 from jaxtune.run.progress import is_over
+from jaxtune.run.scorer import Scorer, make_scorer
 from jaxtune.run.setup import Run
 from jaxtune.run.trackers import JsonLines, Tracker
 from jaxtune.run.workdir import check_workdir, claim_workdir, hold_workdir, kept_settings

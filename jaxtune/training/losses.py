@@ -6,7 +6,6 @@ batch has none.
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from jaxtune.core.types import Batch, LossFn, Mean, segment_mask, weighted_mean, weights
@@ -22,6 +21,8 @@ def cross_entropy(outputs: Float[Array, "... c"], batch: Batch) -> Mean:
     Returns:
       The sum of the losses, in nats, and the sum of the weights.
     """
+    import optax  # a tenth of a second that no prediction waits for
+
     logits, labels = outputs.astype(jnp.float32), batch["labels"]
     if jnp.issubdtype(labels.dtype, jnp.floating):
         losses = optax.softmax_cross_entropy(logits, labels)
@@ -78,6 +79,8 @@ def binary_cross_entropy(outputs: Float[Array, "b c"], batch: Batch) -> Mean:
       outputs: logits.
       batch: `labels` float32 [b c], 1 where a class applies; `weight` float32 [b].
     """
+    import optax
+
     losses = optax.sigmoid_binary_cross_entropy(outputs.astype(jnp.float32), batch["labels"])
     return _mean_of_rows(losses, batch)
 
@@ -137,6 +140,8 @@ def span_cross_entropy(outputs: Float[Array, "b t 2"], batch: Batch) -> Mean:
 
     Source: Devlin et al. 2019, BERT, section 4.2.
     """
+    import optax
+
     ends = jnp.swapaxes(outputs.astype(jnp.float32), 1, 2)  # [b t 2] -> [b 2 t]
     if "segment_ids" in batch:
         ends, own = ends[:, None], segment_mask(batch)[:, :, None]  # [b 1 2 t], [b s 1 t]

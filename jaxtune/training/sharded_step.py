@@ -10,7 +10,8 @@ from jax.sharding import PartitionSpec
 from jaxtune.core.types import Array, Batch, Params, PRNGKey
 from jaxtune.parallel import collectives
 from jaxtune.parallel.sharding import ROWS, Sharding
-from jaxtune.training.step import Apply, EvalStep, PartKey, Sums, SumsFn, apply_whole
+from jaxtune.training.eval_step import EvalStep
+from jaxtune.training.step import Apply, PartKey, Sums, SumsFn, apply_whole
 
 _ROWS, _WHOLE = PartitionSpec(ROWS), PartitionSpec()
 

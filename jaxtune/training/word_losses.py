@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Int
 
@@ -79,6 +78,8 @@ def token_scores(outputs: Any, batch: Batch) -> TokenScores:
     """
     if isinstance(outputs, TokenScores):
         return outputs
+    import optax  # a tenth of a second that no prediction waits for
+
     if isinstance(outputs, Words):
         words, tokens = _flat(outputs, batch)
         chunk = chunk_size(*_sizes(words))

@@ -12,7 +12,7 @@ from jaxtune.frozen.store import ActivationCache
 from jaxtune.io import atomic
 from jaxtune.run import loop
 from jaxtune.run.checkpoint import Checkpoints
-from jaxtune.run.evaluate import Scorer
+from jaxtune.run.scorer import Scorer
 
 PLACES = {
     "step": (loop, "_step", "before"),

@@ -19,7 +19,8 @@ from jaxtune.run.prepare import prepare
 from jaxtune.run.saved import open_saved
 from jaxtune.run.setup import make_tx
 from jaxtune.run.train import product_of
-from jaxtune.training.step import make_eval_step, make_train_step
+from jaxtune.training.eval_step import make_eval_step
+from jaxtune.training.step import make_train_step
 from jaxtune.tuning import injection
 from jaxtune.tuning.registry import STRATEGIES
 

@@ -14,8 +14,8 @@ from jaxtune.run import stages
 from jaxtune.run import train as whole
 from jaxtune.run.checkpoint import Checkpoints
 from jaxtune.run.console import Report
-from jaxtune.run.evaluate import Scorer
 from jaxtune.run.hooks import Hook, Moment
+from jaxtune.run.scorer import Scorer
 
 # Nothing is learnt, so that the first evaluation is the best and is read again at the end.
 STEPS = {"train.num_steps": 4, "train.eval_every_steps": 1, "optimizer.learning_rate": 1e-12}

@@ -12,10 +12,11 @@ from jaxtune.core import trees
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Mean, weighted_mean, weights
 from jaxtune.models.pretrained import load_pretrained
+from jaxtune.training.eval_step import make_eval_step
 from jaxtune.training.losses import cross_entropy
 from jaxtune.training.optimizers import SGD, make_optimizer
 from jaxtune.training.state import init_state
-from jaxtune.training.step import make_eval_step, make_train_step
+from jaxtune.training.step import make_train_step
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.lora import Lora
 from jaxtune.tuning.selective import Full, Rules

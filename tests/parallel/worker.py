@@ -40,9 +40,10 @@ def run_job(job: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     from jaxtune.run.checkpoint import Checkpoints
     from jaxtune.run.config import load_config
     from jaxtune.run.console import Report
-    from jaxtune.run.evaluate import all_scores, make_scorer, predict_all
+    from jaxtune.run.evaluate import all_scores, predict_all
     from jaxtune.run.prepare import prepare
     from jaxtune.run.progress import Progress
+    from jaxtune.run.scorer import make_scorer
 
     try:
         run = prepare(load_config(job["config"], job["overrides"]), Report(quiet=True))

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from jaxtune.core.errors import UserError
+from jaxtune.core.extras import check_extra
 from jaxtune.data.sources.folder_files import SPLIT_WORDS
 from jaxtune.data.sources.parquet import from_arrow
 from jaxtune.data.sources.table import Table
@@ -24,7 +25,14 @@ def from_dataset(dataset: "datasets.Dataset", source: str) -> Table:
 
 
 def load_hub(path: str, name: str | None) -> dict[str, Table]:
-    """Downloads a dataset, or takes it from the local cache."""
+    """Downloads a dataset, or takes it from the local cache.
+
+    Raises:
+      UserError: no such dataset, or without `train`; or the package `datasets` is absent.
+    """
+    check_extra(
+        f"{path} is no file or folder here, and a dataset of the hub", "datasets", "datasets"
+    )
     import datasets
 
     try:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxtune.core.errors import UserError
+from jaxtune.core.extras import check_extra
 from jaxtune.data.sources.bad_rows import BadRowsError, Skipped, no_text
 from jaxtune.data.sources.reading import TRAINING, Reading
 from jaxtune.data.sources.table import Table, num_rows, shown, take, where
@@ -25,11 +26,13 @@ def to_table(reading: Reading) -> Table:
     """A parquet file; its rows are numbered from 1.
 
     Raises:
-      UserError: it cannot be read, names a column twice, or takes more memory than it may.
+      UserError: it cannot be read, names a column twice, or takes more memory than it may; or the
+        package `pyarrow` is absent.
     """
+    path = reading.path
+    check_extra(f"{path}: a parquet file", "parquet", "pyarrow")
     import pyarrow.parquet
 
-    path = reading.path
     data = read_bytes(path)
     try:
         # `read_table` would add columns for the `name=value` folders of the path.

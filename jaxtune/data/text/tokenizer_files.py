@@ -1,6 +1,5 @@
 """From a folder's files to its tokenizer: `tokenizer.json` is the truth, where there is one."""
 
-import importlib.util
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -9,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from jaxtune.core.errors import UserError
+from jaxtune.core.extras import check_extra, is_installed
 from jaxtune.data.text.tokenizer import SPECIAL, FileTokenizer, told_of
 from jaxtune.io.json_files import read_json_object
 from jaxtune.io.model_files import check_folder
@@ -46,11 +46,37 @@ def has_tokenizer(folder: Path) -> bool:
     return any(file.exists() for file in found)
 
 
+def check_tokenizer(folder: Path) -> None:
+    """Refuses a folder without a vocabulary, or with one that an absent package would read.
+
+    It opens no file, so that nobody waits for a model whose tokenizer there is none for.
+
+    Raises:
+      UserError: names what is missing, or the package and the extra that brings it.
+    """
+    if (folder / FILE).exists():
+        return
+    if not has_tokenizer(folder):  # of special tokens alone transformers makes a tokenizer too
+        raise UserError(f"{folder} has no tokenizer. {_EXPECTED}")
+    models = sorted(file.name for file in folder.glob("*.model"))
+    others = [*models, *(name for name in ("vocab.txt", "merges.txt") if (folder / name).exists())]
+    if not others:
+        raise UserError(f"{folder} has no tokenizer: vocab.json, but no merges.txt. {_EXPECTED}")
+    check_extra(f"{folder} has no {FILE}: its {others[-1]}", "transformers", "transformers")
+    readable = all(map(is_installed, ("sentencepiece", "google.protobuf")))
+    if models and not readable and "vocab.txt" not in others:
+        raise UserError(
+            f"{folder} has no tokenizer but {models[0]}, which needs packages that are not"
+            f" installed: pip install sentencepiece protobuf. {_EXPECTED}"
+        )
+
+
 def load_tokenizer(folder: Path) -> FileTokenizer:
     """The tokenizer of a folder: that of `tokenizer.json`, else as transformers makes it.
 
     Raises:
-      UserError: no tokenizer files, damaged ones, ones that name code, or no padding token.
+      UserError: no tokenizer files, damaged ones, ones that name code or need an absent package,
+        or no padding token.
     """
     folder = Path(folder)
     if folder.is_dir():
@@ -62,10 +88,11 @@ def load_tokenizer(folder: Path) -> FileTokenizer:
 
     with told_of(f"{folder} has no tokenizer that can be read: {FILE}"):
         backend = Tokenizer.from_file(str(folder / FILE))
-        _check_sizes(backend, folder / FILE)
+        known = backend.get_vocab(with_added_tokens=True)
+        _check_sizes(backend, known, folder / FILE)
         config = _checked(config, folder / CONFIG)
         named = config | _special_map(folder, config)
-        special = _name_tokens(backend, named, model)
+        special = _name_tokens(backend, known, named, model)
         config = {k: v for k, v in config.items() if k not in SPECIAL} | special
         config.setdefault("model_input_names", _input_names(config, model))
         tokenizer = FileTokenizer(backend, config, str(folder / FILE))
@@ -94,13 +121,13 @@ def of_transformers(found: Any, place: str = "the tokenizer") -> FileTokenizer:
     return FileTokenizer(found.backend_tokenizer, config, place)
 
 
-def _check_sizes(backend: Any, file: Path) -> None:
+def _check_sizes(backend: Any, known: Mapping[str, int], file: Path) -> None:
     """Refuses what a small file makes the `tokenizers` library take endless memory by.
 
     It keeps a place for every id up to the largest, and cuts each text of a template into pieces
     of which all combinations are made.
     """
-    largest = max(backend.get_vocab(with_added_tokens=True).values(), default=0)
+    largest = max(known.values(), default=0)
     if largest > _MOST_ID:
         raise UserError(f"{file}: a token has the id {largest}, expected at most {_MOST_ID}.")
     processor = json.loads(backend.post_processor.__getstate__()) if backend.post_processor else {}
@@ -118,7 +145,7 @@ def _check_sizes(backend: Any, file: Path) -> None:
 def _from_slow_files(folder: Path, config: dict[str, Any]) -> FileTokenizer:
     """What transformers makes of `vocab.txt`, of `vocab.json`, or of a sentencepiece model."""
     _checked(config, folder / CONFIG)
-    _check_vocabulary(folder)
+    check_tokenizer(folder)
     # Without torch, transformers says at import that it has no models; nobody needs to act on it.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer
@@ -136,29 +163,6 @@ def _from_slow_files(folder: Path, config: dict[str, Any]) -> FileTokenizer:
     for sample in (_SAMPLE, (_SAMPLE, _SAMPLE)):
         tokenizer.encode([sample])
     return tokenizer
-
-
-def _check_vocabulary(folder: Path) -> None:
-    """Refuses a folder without one: transformers makes a tokenizer of special tokens alone then."""
-    if not has_tokenizer(folder):
-        raise UserError(f"{folder} has no tokenizer. {_EXPECTED}")
-    models = sorted(file.name for file in folder.glob("*.model"))
-    needed = [name for name in ("sentencepiece", "google.protobuf") if models and _lacks(name)]
-    if needed and not (folder / "vocab.txt").exists():
-        raise UserError(
-            f"{folder} has no tokenizer but {models[0]}, which needs packages that are not"
-            f" installed: pip install sentencepiece protobuf. {_EXPECTED}"
-        )
-    others = [*folder.glob("*.model"), folder / "vocab.txt", folder / "merges.txt"]
-    if not any(file.exists() for file in others):
-        raise UserError(f"{folder} has no tokenizer: vocab.json, but no merges.txt. {_EXPECTED}")
-
-
-def _lacks(package: str) -> bool:
-    try:
-        return importlib.util.find_spec(package) is None
-    except ModuleNotFoundError:  # not even the package that it is a part of
-        return True
 
 
 def _object(file: Path) -> dict[str, Any]:
@@ -200,18 +204,18 @@ def _special_map(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name_tokens(
-    backend: Any, named: Mapping[str, Any], model: Mapping[str, Any]
+    backend: Any, known: Mapping[str, int], named: Mapping[str, Any], model: Mapping[str, Any]
 ) -> dict[str, str]:
     """Special tokens by name; those that the files name become special in the backend too.
 
     Args:
       backend: the `tokenizers.Tokenizer`.
+      known: the id of each of its tokens.
       named: the fields of the tokenizer's config.
       model: the model's config.json.
     """
     from tokenizers import AddedToken
 
-    known = backend.get_vocab(with_added_tokens=True)
     class_name = str(named.get("tokenizer_class")).removesuffix("Fast").removesuffix("Tokenizer")
     defaults = _DEFAULTS.get(class_name) or _DEFAULTS.get(str(model.get("model_type")), _NO_TOKENS)
     found: dict[str, Any] = {k: token for k, token in defaults.items() if token in known}
