@@ -1,5 +1,7 @@
 """Dropout masks: how often, how independent, and a function of key, row and column alone."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,3 +133,16 @@ def test_the_gradient_passes_where_the_value_does():
 
     grads = jax.grad(lambda x: drop(x).sum())(x)
     np.testing.assert_allclose(grads, drop(x) / x, rtol=1e-6)
+
+
+def test_in_bfloat16_the_same_is_dropped_and_of_the_gradient_too():
+    x = jax.random.normal(jax.random.key(1), (4, 7, 32)).astype(jnp.bfloat16)
+    ids = dropout.noise_ids_of(jnp.arange(4)[:, None], jnp.arange(7))
+    drop = partial(dropout.drop_features, rate=0.25, key=jax.random.key(0), noise_ids=ids)
+    kept = np.asarray(drop(jnp.ones(x.shape, jnp.float32))) > 0
+    assert 0.6 < kept.mean() < 0.9
+    y, pull = jax.vjp(drop, x)
+    scaled = x * jnp.asarray(1 / 0.75, jnp.bfloat16)
+    for found in (y, *pull(x)):
+        assert found.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(found, np.where(kept, scaled, 0))

@@ -418,3 +418,13 @@ def test_frozen_statistics_stay():
     state = init_state(trainable, tx, KEY)
     state, _ = make_train_step(centred, cross_entropy, tx)(state, frozen, make_batch())
     assert state.params["centre"] == {"mean": None}
+
+
+def test_the_gradients_are_scaled_by_a_number_out_of_an_array():
+    """Else XLA for a GPU has no array that the updates share, and makes kernels for each leaf."""
+    tx = optax.sgd(0.1)
+    step, params = make_train_step(mlp, cross_entropy, tx), make_params()
+    state, nothing = init_state(params, tx, KEY), jax.tree.map(lambda _: None, params)
+    program = jax.jit(step).lower(state, nothing, make_batch()).as_text()
+    (barrier,) = [line for line in program.splitlines() if "optimization_barrier" in line]
+    assert barrier.endswith(": tensor<2xf32>")

@@ -94,7 +94,10 @@ def dropout(
     if rate == 1:
         return jnp.zeros_like(x)
     kept = keep_mask(key, rate, rows, columns)
-    return jnp.where(kept, x * jnp.asarray(1 / (1 - rate), x.dtype), jnp.zeros((), x.dtype))
+    scale, zero = jnp.asarray(1 / (1 - rate), x.dtype), jnp.zeros((), x.dtype)
+    if x.dtype == jnp.bfloat16:  # on a GPU: else its gradient is kept before it is multiplied, too
+        return jnp.where(kept, x, zero) * scale
+    return jnp.where(kept, x * scale, zero)
 
 
 def drop_features(

@@ -116,6 +116,8 @@ class SelfAttention(nn.Module):
         asking_ids = pick_noise_ids(noise_ids, places)
         if len(self.projections) == 1:
             parts = split_features(self._dense(3 * d, self.projections[0])(x, noise_ids), 3)
+        elif places is None and self._go_together():
+            parts = self._together(x)
         else:
             if places is not None and rotate is None:  # no query is projected in vain
                 asking, places_left = pick(x, places), None
@@ -198,6 +200,25 @@ class SelfAttention(nn.Module):
         if path != "fused" and is_even and attention_kernel(self.dtype, k, rate) == "cudnn":
             return "cudnn"
         return path
+
+    def _go_together(self) -> bool:
+        """Whether query, key and value come of one product: not where leaves were added to some.
+
+        On a CPU they do not either: there a copy of the matrices costs more than it saves.
+        """
+        if self.is_initializing() or device_of(self.dtype).platform == "cpu":
+            return False
+        own = {"kernel", "bias"} if self.use_bias else {"kernel"}
+        return all(self.get_variable("params", name).keys() == own for name in self.projections)
+
+    def _together(self, x: Float[Array, "b t d"]) -> list[Float[Array, "b t d"]]:
+        """Query, key and value by one product with their matrices side by side."""
+        held = [self.get_variable("params", name) for name in self.projections]
+        kernels = jnp.stack([leaves["kernel"].astype(self.dtype) for leaves in held], axis=1)
+        y = jnp.einsum("btd,dcf->btcf", x.astype(self.dtype), kernels)  # c of query, key, value
+        if self.use_bias:
+            y = y + jnp.stack([leaves["bias"] for leaves in held]).astype(y.dtype)
+        return [y[:, :, i] for i in range(len(held))]
 
     def _dense(self, features: int, name: str, init: Init | None = None) -> Dense:
         init = self.kernel_init if init is None else init

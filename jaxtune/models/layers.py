@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
 from jaxtune.core import dropout
+from jaxtune.models.norm import NarrowLayerNorm
 from jaxtune.models.products import activation_dtype, product
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
@@ -151,8 +152,10 @@ def table(size: int, features: int, init: Init, name: str | None = None) -> Tabl
 
 def layer_norm(
     eps: float, dtype: Any, name: str | None = "LayerNorm", use_bias: bool = True
-) -> nn.LayerNorm:
+) -> nn.LayerNorm | NarrowLayerNorm:
     """LayerNorm over the last axis; mean and variance in float32, the variance in two passes."""
+    if activation_dtype(dtype) == jnp.bfloat16:
+        return NarrowLayerNorm(eps, use_bias, name=name)
     return nn.LayerNorm(
         epsilon=eps,
         dtype=activation_dtype(dtype),

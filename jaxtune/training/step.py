@@ -163,6 +163,9 @@ def make_update(
         loss, grads, statistics = sums
         # A batch of no weight at all (every row is filling) has no gradient, not NaN.
         scale = 1.0 / jnp.maximum(loss.weight, jnp.finfo(jnp.float32).tiny)
+        # Of a vector that all leaves read, or a GPU would be sent some kernels for each leaf: XLA
+        # puts those into one that read the same array, and does not count numbers among arrays.
+        scale = jax.lax.optimization_barrier(jnp.broadcast_to(scale, 2))[0]
         grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
         params, opt_state = apply(tx, grads, state.opt_state, state.params)
         if statistics:

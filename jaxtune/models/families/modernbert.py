@@ -24,6 +24,7 @@ from jaxtune.models.inputs import positions_of
 from jaxtune.models.layers import ACTIVATIONS, Dropout, NoiseIds, dense, layer_norm, table
 from jaxtune.models.model import Layers, Part
 from jaxtune.models.noise_ids import noise_ids_of_examples
+from jaxtune.models.norm import NarrowLayerNorm
 from jaxtune.models.places import Places, pick, pick_noise_ids
 from jaxtune.models.rotary import Rotation, rotate, rotation
 from jaxtune.models.vocabulary import TiedLayer, WordBias, own_layer
@@ -228,7 +229,7 @@ def _layer(config: ModernBertConfig, dtype: Any, name: str) -> Layer:
     return Layer(config, dtype, int(name), name=name)
 
 
-def _norm(config: ModernBertConfig, dtype: Any, name: str | None) -> nn.LayerNorm:
+def _norm(config: ModernBertConfig, dtype: Any, name: str | None) -> nn.LayerNorm | NarrowLayerNorm:
     return layer_norm(config.norm_eps, dtype, name, config.norm_bias)
 
 
