@@ -163,7 +163,9 @@ def _open_adapter(folder: Path, compute_dtype: Any) -> tuple[Pretrained, Path]:
         outputs=outputs._replace(class_names=names),
     )
     tokenizer_folder = folder if has_tokenizer(folder) else source.path
-    return base._replace(params=params, apply_fn=apply_fn, design=design), tokenizer_folder
+    report = base.report._replace(new={})  # as _check_new has found
+    opened = base._replace(params=params, apply_fn=apply_fn, design=design, report=report)
+    return opened, tokenizer_folder
 
 
 def check_head(pretrained: Pretrained) -> None:
