@@ -177,7 +177,7 @@ def test_missing_files(write, tmp_path):
 def test_home_is_expanded(write, tmp_path, monkeypatch):
     write(json.dumps(REQUIRED), "config.json")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert load_config("~/config.json", {}).model.path == "m"
+    assert load_config("~/config.json").model.path == "m"
 
 
 # --- JSON -----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.data.text.tokens import load_tokenizer
 from jaxtune.export import peft
-from jaxtune.export.adapter_folder import find_head_name, open_model
+from jaxtune.export.adapter_folder import check_head, find_head_name, open_model
 from jaxtune.export.own_adapter import apply_own
 from jaxtune.models.pretrained import load_pretrained
 from jaxtune.models.source import read_source
@@ -322,6 +322,7 @@ def test_a_base_without_a_head_needs_one_in_the_adapter(golden, theirs):
     found = opened.apply_fn(opened.params, batch_of(golden, FULL), key=None, train=False)
     expected = np.load(folder / "logits.npz")[FULL]
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-2)
+    check_head(opened)  # as predictions and the server do
     edit_config(folder, modules_to_save=None)
     names = ("weight", "bias")
     edit_tensors(folder, lambda t: [t.pop(f"base_model.model.classifier.{n}") for n in names])

@@ -116,7 +116,8 @@ def _conflicts(rows: Rows) -> list[str]:
     for text, label in zip(rows.inputs, rows.labels.tolist(), strict=True):
         classes.setdefault(text, set()).add(label)
     count = sum(len(found) > 1 for found in classes.values())
-    return [f"{count} texts stand there more than once, in different classes"] if count else []
+    told = "1 text stands" if count == 1 else f"{count} texts stand"
+    return [f"{told} there more than once, in different classes"] if count else []
 
 
 def _target_facts(task: str, data: Data) -> list[tuple[str, str]]:

@@ -191,7 +191,7 @@ def _open_adapter(
         source=source._replace(path=folder, hf_config=hf_config),
         outputs=outputs._replace(class_names=names),
     )
-    report = base.report._replace(new={})  # of the base, which the adapter has brought
+    report = base.report._replace(new={})  # as _check_new has found
     found = base._replace(params=params, apply_fn=apply_fn, design=design, report=report)
     return found, tokenizer_folder
 

@@ -45,7 +45,7 @@ def default_config() -> ConfigDict:
     return section(Settings, to_dict(Settings())).lock()
 
 
-def load_config(file: str, overrides: Mapping[str, str]) -> Settings:
+def load_config(file: str, overrides: Mapping[str, str] = {}) -> Settings:
     """Reads a config file, applies overrides and validates the result.
 
     Args:

@@ -16,8 +16,14 @@ class Report:
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
         """Writes to standard output unless another console is given; nothing at all if quiet."""
-        width = None if sys.stdout.isatty() else 1000  # a log wraps no line, and cuts no path
-        self.console = console or Console(highlight=False, width=width, quiet=quiet)
+        terminal = sys.stdout.isatty()
+        self.console = console or Console(
+            highlight=False,
+            width=None if terminal else 1000,  # a log wraps no line, and cuts no path
+            quiet=quiet,
+            force_terminal=terminal,  # FORCE_COLOR, which Jupyter and CI set, makes no bar of a log
+            force_jupyter=False,  # a notebook gets the lines of a log, which it can redirect
+        )
 
     def line(self, text: str) -> None:
         """One line of plain text, which only a terminal breaks."""

@@ -98,6 +98,13 @@ def test_it_tells_what_it_took_for_what(new):
     assert settings.data.columns.text_columns == ("review",)
 
 
+def test_texts_of_several_classes_are_counted(new):
+    other = next(label for _, label in ROWS if label != ROWS[0][1])
+    write("my.csv", [*ROWS, (ROWS[0][0], other)])
+    _, told, _ = new("my.csv")
+    assert "note: 1 text stands there more than once, in different classes\n" in told
+
+
 def test_no_file_is_replaced_unless_told(new, tmp_path):
     write("my.csv", ROWS)
     (tmp_path / "my.py").write_text("mine")
@@ -121,7 +128,7 @@ def test_names_that_are_free(new, tmp_path):
     ("flags", "told"),
     [
         ((), "needs the path of your data"),
-        (("nothing.csv",), "nothing.csv"),
+        (("nothing.csv",), "nothing.csv: does not exist in this folder."),
         (("my.csv", "--data=my.csv"), "give one"),
         (("my.csv", "--output=my.txt"), "ends in .py"),
         (("my.csv", "--task=regresion"), "Nearest: regression"),

@@ -151,4 +151,5 @@ def not_found(path: str, local: Path) -> str:
         return f"{path}: does not exist, and neither does its folder {parent}. Check the path."
     beside = sorted(entry.name for entry in parent.iterdir())
     hint = nearest(local.name, beside) or f" It holds: {', '.join(beside[:10]) or 'nothing'}."
-    return f"{path}: does not exist in its folder {parent}.{hint} Check the path."
+    place = "this folder" if parent == Path() else f"its folder {parent}"
+    return f"{path}: does not exist in {place}.{hint} Check the path."
