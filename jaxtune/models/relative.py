@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
 from jaxtune.core import dropout
 from jaxtune.core.types import Batch
@@ -110,14 +110,16 @@ class DisentangledAttention(RelativeAttention):
         query, key, value = (
             layers[name](x, noise_ids).reshape(*x.shape[:2], h, -1) for name in self.projections
         )  # [b t d] -> [b t h k]
-        rows = self._drop(seen.rows, noise_ids)[:, seen.buckets]  # [1 n d]
+        ids = None if noise_ids is None else _row_ids(seen.rows.shape[0])  # of the table, [1 r]
+        rows = Dropout(self.distance_dropout)(seen.rows[None], ids)[:, seen.buckets]  # [1 n d]
+        ids = None if ids is None else ids[:, seen.buckets]
         as_keys, as_queries = self.distance_projections
         scores, terms = jnp.zeros(()), 1
         if as_keys is not None:
-            scores += skew(self._with_distances(query, layers[as_keys](rows)))  # [b h q s]
+            scores += skew(self._with_distances(query, layers[as_keys](rows, ids)))  # [b h q s]
             terms += 1
         if as_queries is not None:  # a key's distances rise with the query
-            rising = self._with_distances(key, layers[as_queries](rows)[:, ::-1])
+            rising = self._with_distances(key, layers[as_queries](rows, ids)[:, ::-1])
             scores += transposed(skew(rising))  # [b h s q] -> [b h q s]
             terms += 1
         bias = seen.bias + scores.astype(jnp.float32) * (terms * query.shape[-1]) ** -0.5
@@ -136,10 +138,7 @@ class DisentangledAttention(RelativeAttention):
         rows = jnp.broadcast_to(rows, (b, *rows.shape[1:]))
         return product(x.transpose(0, 2, 1, 3), rows, self.dtype)
 
-    def _drop(self, rows: Float[Array, "r d"], noise_ids: NoiseIds) -> Float[Array, "1 r d"]:
-        """The table with some features dropped, the same for all texts."""
-        ids = None
-        if noise_ids is not None:
-            count = rows.shape[0]
-            ids = dropout.noise_ids_of(jnp.full(count, _NO_EXAMPLE), jnp.arange(count))[None]
-        return Dropout(self.distance_dropout)(rows[None], ids)
+
+def _row_ids(count: int) -> UInt32[Array, "1 r"]:
+    """Of the rows of a table for dropout, the same in every batch."""
+    return dropout.noise_ids_of(jnp.full(count, _NO_EXAMPLE), jnp.arange(count))[None]
