@@ -152,7 +152,9 @@ def tokenizer_of(family: str):
 
 
 SIZES = {
-    **dict.fromkeys(("hidden_size", "dim", "n_embd", "pooler_output_size"), 16),
+    **dict.fromkeys(
+        ("hidden_size", "dim", "n_embd", "pooler_output_size", "pooler_hidden_size"), 16
+    ),
     **dict.fromkeys(("num_attention_heads", "n_heads", "n_head"), 4),
     **dict.fromkeys(("intermediate_size", "hidden_dim", "n_inner"), 32),
     **dict.fromkeys(("num_hidden_layers", "n_layers", "n_layer"), 2),

@@ -69,6 +69,7 @@ class Transform(nn.Module):
       norm_name: of the LayerNorm.
       use_bias: whether the matrix has one.
       norm_bias: whether the LayerNorm has one.
+      features: that it gives; None for as many as it takes.
     """
 
     activation: str
@@ -79,11 +80,13 @@ class Transform(nn.Module):
     norm_name: str = "LayerNorm"
     use_bias: bool = True
     norm_bias: bool = True
+    features: int | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "... d"], noise_ids: NoiseIds) -> Float[Array, "... d"]:
-        """[... d] -> [... d]."""
-        inner = dense(x.shape[-1], self.kernel_init, self.dtype, self.dense_name, self.use_bias)
+    def __call__(self, x: Float[Array, "... d"], noise_ids: NoiseIds) -> Float[Array, "... e"]:
+        """[... d] -> [... e]."""
+        features = self.features or x.shape[-1]
+        inner = dense(features, self.kernel_init, self.dtype, self.dense_name, self.use_bias)
         x = ACTIVATIONS[self.activation](inner(x, noise_ids))
         return layer_norm(self.layer_norm_eps, self.dtype, self.norm_name, self.norm_bias)(x)
 

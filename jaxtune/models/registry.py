@@ -8,10 +8,14 @@ import jax
 
 from jaxtune.core.errors import UserError, nearest
 from jaxtune.core.types import ApplyFn, Array, Batch, Params, PRNGKey, WithStatistics
+from jaxtune.models.families.albert import ALBERT
 from jaxtune.models.families.bert import BERT
+from jaxtune.models.families.deberta import DEBERTA_V2
 from jaxtune.models.families.distilbert import DISTILBERT
+from jaxtune.models.families.electra import ELECTRA
 from jaxtune.models.families.gpt2 import GPT2
 from jaxtune.models.families.modernbert import MODERNBERT
+from jaxtune.models.families.mpnet import MPNET
 from jaxtune.models.families.resnet import RESNET
 from jaxtune.models.families.roberta import ROBERTA, XLM_ROBERTA
 from jaxtune.models.families.vit import VIT
@@ -21,7 +25,10 @@ from jaxtune.parallel.collectives import leaving_explicit_axes
 
 FAMILIES: Mapping[str, Family] = {
     family.model_type: family
-    for family in (BERT, GPT2, ROBERTA, XLM_ROBERTA, DISTILBERT, MODERNBERT, VIT, RESNET)
+    for family in (
+        *(BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ELECTRA, ALBERT, MPNET, DEBERTA_V2, MODERNBERT),
+        *(GPT2, VIT, RESNET),
+    )
 }
 
 

@@ -29,6 +29,8 @@ def check_attention(wanted: str, config: Any, device: Device) -> None:
         found, expected = "this process computes on a CPU", "a GPU or a TPU"
     elif size is None:
         found, expected = "the model has no attention", "a transformer"
+    elif getattr(config, "has_distances", False):
+        found, expected = "the model has scores by distance", "a model without them"
     elif device.platform == "gpu" and device.capability < 8:
         found = f"the card is of compute capability {device.capability}"
         expected = "8.0 or later"

@@ -19,12 +19,13 @@ from jaxtune.data.sources.rows import read_data
 from jaxtune.data.sources.table import Table
 from jaxtune.frozen.plan import TrunkPlan, plan_trunk
 from jaxtune.models.design import Design, Outputs, choose_outputs, make_design
-from jaxtune.models.family import Family, check_shared_heads, with_statistics
+from jaxtune.models.family import check_shared_heads, with_statistics
 from jaxtune.models.own_head import check_names, with_own_head
 from jaxtune.models.pretrained import Pretrained, load_weights, outline_weights
 from jaxtune.models.recompute import make_recomputing_apply
 from jaxtune.models.registry import find_head
 from jaxtune.models.source import Source, read_source
+from jaxtune.models.trunk import num_layers
 from jaxtune.parallel.sharding import Sharding, check_devices, place, put
 from jaxtune.run.attention_choice import check_attention
 from jaxtune.run.base_digests import base_digests, check_base
@@ -127,7 +128,7 @@ def prepare(
             strategy=strategy,
             apply_fn=injection.adapt(strategy, pretrained.apply_fn),
             stage_labels=stage_labels,
-            trunks=_plan_trunks(settings, source.family, stage_labels, train, plan),
+            trunks=_plan_trunks(settings, pretrained.design, stage_labels, train, plan),
             multipliers=plan.multipliers,
         ),
         goal=Goal(
@@ -258,12 +259,13 @@ def _resolve(settings: Settings, data: DataSettings, folder: Path, sha256: str) 
 
 
 def _plan_trunks(
-    settings: Settings, family: Family, stage_labels: tuple[Any, ...], train: Any, plan: Plan
+    settings: Settings, design: Design, stage_labels: tuple[Any, ...], train: Any, plan: Plan
 ) -> tuple[TrunkPlan, ...]:
     """What each stage does with the frozen layers below all that it trains."""
+    names, count = design.source.family.names, num_layers(design.module)
     return tuple(
         plan_trunk(
-            frozen_layers(labels, family.names.layers, family.names.below),
+            frozen_layers(labels, names.layers, names.below, count),
             frozen_dropout=settings.tuning.frozen_dropout,
             gradient_checkpointing=settings.train.gradient_checkpointing,
             is_random=train.is_random,

@@ -58,13 +58,14 @@ def depths(params: Params, layers: str, below: str | None) -> tuple[list[int | N
     return found, 1 + max(depth for depth in found if depth is not None)
 
 
-def frozen_layers(labels: Any, layers: str, below: str | None) -> int:
+def frozen_layers(labels: Any, layers: str, below: str | None, runs: int) -> int:
     """How many layers, counted from the input, are frozen with all that lies below them.
 
     Args:
       labels: of the parameters.
       layers: as in `depths`.
       below: as in `depths`.
+      runs: how many layers run; more than there are names for where they share their parameters.
 
     Returns:
       0 where the lowest layer is trained, or anything below it.
@@ -75,7 +76,8 @@ def frozen_layers(labels: Any, layers: str, below: str | None) -> int:
         for depth, label in zip(found, jax.tree.leaves(labels), strict=True)
         if label != FROZEN
     ]
-    return min(trained, default=total)
+    lowest = min(trained, default=total)
+    return runs if lowest == total else lowest
 
 
 def train_from(params: Params, found: list[int | None], lowest: int) -> Any:
@@ -95,5 +97,5 @@ def check_count(num_layers: int, total: int) -> None:
     if not 0 <= num_layers <= total:
         raise UserError(
             f"config.tuning.num_layers is {num_layers}, but the model has {total} layers: expected"
-            f" 0 to {total}."
+            f" 0 to {total}. Layers that share their parameters, as ALBERT's, are one here."
         )

@@ -112,6 +112,7 @@ def test_predict_has_the_flags_of_its_module(monkeypatch):
     assert vars(arguments) == {
         **{"model": "m", "input": "i", "output": "o", "text_columns": "", "encoding": "utf-8"},
         **{"batch_size": 64, "top_k": None, "max_length": None, "compute_dtype": "float32"},
+        "head": None,
         **{"columns": None, "help": False, "version": False},
     }
 

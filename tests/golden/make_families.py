@@ -57,6 +57,15 @@ MODERN = ENCODER | {
     "global_attn_every_n_layers": 3,
     "local_attention": 6,
 }
+DEBERTA = {  # as version 3 has it, with buckets that some distances share
+    "relative_attention": True,
+    "position_buckets": 6,
+    "pos_att_type": "p2c|c2p",
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+}
 GPT2 = {"vocab_size": 41, "n_embd": 12, "n_layer": 3, "n_head": 3, "n_positions": 24}
 GPT2 |= {"bos_token_id": 40, "eos_token_id": 40}
 VIT = {
@@ -103,6 +112,22 @@ CASES |= {
     f"gpt2-{head}": ("GPT2", t.GPT2Config, GPT2, head)
     for head in ("sequence", "token", "span", "causal_lm")
 }
+CASES |= {
+    f"electra-{head}": ("Electra", t.ElectraConfig, ENCODER | {"embedding_size": 10}, head)
+    for head in ("sequence", "token", "span", "masked_lm")
+}
+CASES |= {
+    f"albert-{head}": ("Albert", t.AlbertConfig, ENCODER | {"embedding_size": 10}, head)
+    for head in ("sequence", "token", "span", "masked_lm")
+}
+CASES |= {
+    f"mpnet-{head}": ("MPNet", t.MPNetConfig, ENCODER, head)
+    for head in ("sequence", "token", "span", "masked_lm")
+}
+CASES |= {
+    f"deberta-v2-{head}": ("DebertaV2", t.DebertaV2Config, ENCODER | DEBERTA, head)
+    for head in ("sequence", "token", "span", "masked_lm")
+}
 UNTIED = {"tie_word_embeddings": False}
 CASES |= {
     "bert-odd": ("Bert", t.BertConfig, ODD | {"hidden_act": "relu"}, "sequence"),
@@ -138,10 +163,36 @@ CASES |= {
         "sequence",
     ),
     "gpt2-untied": ("GPT2", t.GPT2Config, GPT2 | UNTIED, "causal_lm"),
-    "electra-sequence": (
-        "Electra",
-        t.ElectraConfig,
-        ENCODER | {"embedding_size": 12, "summary_activation": "gelu"},
+    "electra-odd": ("Electra", t.ElectraConfig, ODD | {"embedding_size": 15}, "sequence"),
+    "albert-odd": (
+        "Albert",
+        t.AlbertConfig,
+        ODD | {"embedding_size": 15, "num_hidden_layers": 4, "hidden_act": "relu"},
+        "sequence",
+    ),
+    "mpnet-odd": (
+        "MPNet",
+        t.MPNetConfig,
+        ODD | {"hidden_act": "relu"},
+        "sequence",
+    ),
+    "deberta-v2-odd": (
+        "DebertaV2",
+        t.DebertaV2Config,
+        ODD
+        | {
+            "relative_attention": True,
+            "pos_att_type": ["c2p"],
+            "max_relative_positions": 8,
+            "type_vocab_size": 3,
+            "pooler_hidden_act": "tanh",
+        },
+        "sequence",
+    ),
+    "deberta-v2-two": (
+        "DebertaV2",
+        t.DebertaV2Config,
+        ODD | {"relative_attention": True, "pos_att_type": "p2c|c2p", "norm_rel_ebd": "layer_norm"},
         "sequence",
     ),
     "vit-image": ("ViT", t.ViTConfig, VIT, "image"),

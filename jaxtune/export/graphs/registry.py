@@ -3,11 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxtune.export.graphs.bert import bert, roberta
+from jaxtune.export.graphs.albert import albert
+from jaxtune.export.graphs.bert import bert, electra, roberta
+from jaxtune.export.graphs.deberta import deberta
 from jaxtune.export.graphs.distilbert import distilbert
 from jaxtune.export.graphs.gpt2 import gpt2
 from jaxtune.export.graphs.graph import Graph
 from jaxtune.export.graphs.modernbert import modernbert
+from jaxtune.export.graphs.mpnet import mpnet
 from jaxtune.export.graphs.resnet import resnet
 from jaxtune.export.graphs.vit import vit
 
@@ -16,6 +19,10 @@ GRAPHS: Mapping[str, Callable[[Graph, Any, str], str]] = {
     "roberta": roberta,
     "xlm-roberta": roberta,
     "distilbert": distilbert,
+    "electra": electra,
+    "albert": albert,
+    "mpnet": mpnet,
+    "deberta-v2": deberta,
     "modernbert": modernbert,
     "gpt2": gpt2,
     "vit": vit,

@@ -5,6 +5,7 @@ RoBERTa and XLM-R are the same encoder with other positions and heads (`roberta.
 Source: Devlin et al. 2019, BERT: Pre-training of Deep Bidirectional Transformers.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -34,7 +35,7 @@ class Embeddings(nn.Module):
     def setup(self) -> None:
         """Makes the tables."""
         c = self.config
-        width, init = c.hidden_size, c.initializer_range
+        width, init = c.embedding_size, c.initializer_range
         self.word_embeddings = table(c.vocab_size, width, init)
         self.position_embeddings = table(c.max_position_embeddings, width, init)
         self.token_type_embeddings = table(c.type_vocab_size, width, init)
@@ -97,18 +98,24 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """One encoder layer: attention, then the feed-forward block, each with its residual."""
+    """One encoder layer: attention, then the feed-forward block, each with its residual.
+
+    Attributes:
+      make_attention: takes a config, a dtype and `name`; gives a module that is called as
+        `Attention` is.
+    """
 
     config: BertConfig
     dtype: Any
+    make_attention: Callable[..., Any] = Attention
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], bias: Seen, noise_ids: NoiseIds, places: Places = None
+        self, x: Float[Array, "b t d"], bias: Any, noise_ids: NoiseIds, places: Places = None
     ) -> Float[Array, "b n d"]:
         """[b t d] -> [b t d], or of the tokens at some places alone."""
         c = self.config
-        x = Attention(c, self.dtype, name="attention")(x, bias, noise_ids, places)
+        x = self.make_attention(c, self.dtype, name="attention")(x, bias, noise_ids, places)
         noise_ids = pick_noise_ids(noise_ids, places)
         widen = partial(dense, c.intermediate_size, c.initializer_range, self.dtype)
         wide = Nested(widen, "dense", name="intermediate")(x, noise_ids)  # [b t d] -> [b t f]
@@ -126,6 +133,9 @@ class Bert(nn.Module):
         """Makes the parts."""
         c = self.config
         self.embeddings = Embeddings(c, self.dtype)
+        if c.embedding_size != c.hidden_size:
+            init = c.initializer_range
+            self.embeddings_project = dense(c.hidden_size, init, self.dtype, name=None)
         self.encoder = Encoder(partial(Layer, c, self.dtype), c.num_hidden_layers)
         pool = partial(dense, c.hidden_size, c.initializer_range, self.dtype)
         self.pooler = Nested(pool, "dense")
@@ -140,7 +150,10 @@ class Bert(nn.Module):
         input_ids = batch["input_ids"]
         types = batch.get("token_type_ids", jnp.zeros_like(input_ids))
         positions = self.config.positions(batch)
-        return self.embeddings(input_ids, types, positions, noise_ids)
+        x = self.embeddings(input_ids, types, positions, noise_ids)
+        if self.config.embedding_size != self.config.hidden_size:
+            x = self.embeddings_project(x, noise_ids)
+        return x
 
     def run_layers(
         self, x: Float[Array, "b t d"], batch: Batch, part: Part, noise_ids: NoiseIds

@@ -32,6 +32,11 @@ class BertConfig:
     tie_word_embeddings: bool = True
 
     @property
+    def embedding_size(self) -> int:
+        """The width of the embeddings."""
+        return self.hidden_size
+
+    @property
     def max_length(self) -> int:
         """The most tokens of an example."""
         return self.max_position_embeddings - self.first_position

@@ -50,9 +50,14 @@ class RobertaConfig(BertConfig):
         return jnp.where(padding, self.pad_token_id, plain - before + self.first_position)
 
 
-def config_from_hf(hf_config: Mapping[str, Any], source: str) -> BertConfig:
-    """See `Family`. Some position must be left for a token."""
-    config = bert_config.config_from_hf(hf_config, source, RobertaConfig, "RoBERTa")
+def config_from_hf(
+    hf_config: Mapping[str, Any],
+    source: str,
+    kind: type[RobertaConfig] = RobertaConfig,
+    family: str = "RoBERTa",
+) -> BertConfig:
+    """See `Family` and `bert_config`. Some position must be left for a token."""
+    config = bert_config.config_from_hf(hf_config, source, kind, family)
     if config.max_length < 1:
         raise UserError(
             f"{source}: max_position_embeddings is {config.max_position_embeddings}, but the first"
