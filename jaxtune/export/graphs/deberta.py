@@ -44,10 +44,10 @@ def _head(g: Graph, config: DebertaConfig, x: str, head: str) -> str:
 
 def _rows(g: Graph, config: DebertaConfig) -> str:
     """Of the table of distances, for each distance that there is, [1 n d]."""
-    table = g.weight(f"{_ENCODER}/rel_embeddings/embedding")
+    found = by_distance(g, "distances", config.rows())
+    rows = layers.rows(g, found, f"{_ENCODER}/rel_embeddings")  # [n d]
     if config.has_norm:
-        table = layers.layer_norm(g, table, f"{_ENCODER}/LayerNorm", config.layer_norm_eps)
-    rows = g.op("Gather", table, by_distance(g, "distances", config.rows()))
+        rows = layers.layer_norm(g, rows, f"{_ENCODER}/LayerNorm", config.layer_norm_eps)
     return g.op("Unsqueeze", rows, g.integers([0]))
 
 

@@ -26,8 +26,8 @@ def mpnet(g: Graph, config: MPNetConfig, head: str) -> str:
 def _scores(g: Graph, config: MPNetConfig) -> str:
     """Of each pair of tokens by their distance, [1 h t t]."""
     found = buckets(config.relative_attention_num_buckets, config.max_length)
-    table = g.weight("mpnet/encoder/relative_attention_bias/embedding")
-    rows = g.op("Gather", table, by_distance(g, "buckets", found))  # [n h]
+    table = "mpnet/encoder/relative_attention_bias"
+    rows = layers.rows(g, by_distance(g, "buckets", found), table)  # [n h]
     rows = g.op("Unsqueeze", g.op("Transpose", rows, perm=(1, 0)), g.integers([0, 2]))
     t = g.op("Reshape", layers.length_of(g, "input_ids"), g.integers([1]))
     shape = g.op("Concat", g.integers([1, 1]), t, g.integers([1]), axis=0)
