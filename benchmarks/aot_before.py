@@ -4,6 +4,8 @@ There what is chosen for a device is asked of JAX while tracing, so JAX is made 
 so; one device alone, and strategies that add no parameters.
 """
 
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
 import json
 import sys
 from typing import Any

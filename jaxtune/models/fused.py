@@ -94,7 +94,8 @@ def fused_rows(
         None if drop is None else jnp.asarray(head_ids(h)),
     )
     parts, rest = inputs[:3], inputs[3:]
-    return _attend(_Plan(fixed, lowering), *parts, rest)[:, :q]
+    attended: Any = _attend(_Plan(fixed, lowering), *parts, rest)
+    return attended[:, :q]
 
 
 def _known(sight: Sight, drop: Drop | None, filled: tuple[int, int]) -> tuple[Known, Known]:

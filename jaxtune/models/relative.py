@@ -100,7 +100,7 @@ class DisentangledAttention(RelativeAttention):
     distance_dropout: float = 0.0
 
     @nn.compact
-    def __call__(
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, x: Float[Array, "b t d"], seen: Related, noise_ids: NoiseIds, places: Places = None
     ) -> Float[Array, "b q d"]:
         """Attends over axis t; see `SelfAttention`."""

@@ -58,7 +58,7 @@ def electra(g: Graph, config: ElectraConfig, head: str) -> str:
 def _encode(g: Graph, config: BertConfig, prefix: str, head: str) -> str:
     """The last layer's output, [b t d]; of the first token alone where the head reads that."""
     x = embed(g, config, f"{prefix}/embeddings")
-    if config.embedding_size != config.hidden_size:
+    if config.embedding_width != config.hidden_size:
         x = layers.dense(g, x, f"{prefix}/embeddings_project")
     bias = layers.bias_of(g, layers.shown(g, "attention_mask"))
     for i in range(config.num_hidden_layers):

@@ -42,6 +42,11 @@ class AlbertConfig(BertConfig):
     classifier_dropout_prob: float = 0.1
 
     @property
+    def embedding_width(self) -> int:
+        """The width of the embeddings."""
+        return self.embedding_size
+
+    @property
     def head_dropout(self) -> float:
         """The rate before the last layer of a classifier."""
         return self.classifier_dropout_prob
@@ -182,7 +187,7 @@ class Predictions(nn.Module):
     ) -> Float[Array, "b t v"]:
         """Logits over the vocabulary."""
         c = self.config
-        eps, init, features = c.layer_norm_eps, c.initializer_range, c.embedding_size
+        eps, init, features = c.layer_norm_eps, c.initializer_range, c.embedding_width
         transform = Transform(c.hidden_act, eps, init, self.dtype, features=features)
         nn.share_scope(self, transform)
         bias = self.param("bias", nn.initializers.zeros, (c.vocab_size,))

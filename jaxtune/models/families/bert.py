@@ -35,7 +35,7 @@ class Embeddings(nn.Module):
     def setup(self) -> None:
         """Makes the tables."""
         c = self.config
-        width, init = c.embedding_size, c.initializer_range
+        width, init = c.embedding_width, c.initializer_range
         self.word_embeddings = table(c.vocab_size, width, init)
         self.position_embeddings = table(c.max_position_embeddings, width, init)
         self.token_type_embeddings = table(c.type_vocab_size, width, init)
@@ -133,7 +133,7 @@ class Bert(nn.Module):
         """Makes the parts."""
         c = self.config
         self.embeddings = Embeddings(c, self.dtype)
-        if c.embedding_size != c.hidden_size:
+        if c.embedding_width != c.hidden_size:
             init = c.initializer_range
             self.embeddings_project = dense(c.hidden_size, init, self.dtype, name=None)
         self.encoder = Encoder(partial(Layer, c, self.dtype), c.num_hidden_layers)
@@ -151,7 +151,7 @@ class Bert(nn.Module):
         types = batch.get("token_type_ids", jnp.zeros_like(input_ids))
         positions = self.config.positions(batch)
         x = self.embeddings(input_ids, types, positions, noise_ids)
-        if self.config.embedding_size != self.config.hidden_size:
+        if self.config.embedding_width != self.config.hidden_size:
             x = self.embeddings_project(x, noise_ids)
         return x
 

@@ -32,7 +32,7 @@ class BertConfig:
     tie_word_embeddings: bool = True
 
     @property
-    def embedding_size(self) -> int:
+    def embedding_width(self) -> int:
         """The width of the embeddings."""
         return self.hidden_size
 

@@ -31,6 +31,11 @@ class ElectraConfig(BertConfig):
     intermediate_size: int = 1024
     embedding_size: int = 128
 
+    @property
+    def embedding_width(self) -> int:
+        """The width of the embeddings."""
+        return self.embedding_size
+
 
 def config_from_hf(hf_config: Mapping[str, Any], source: str) -> BertConfig:
     """See `Family`."""
@@ -72,7 +77,7 @@ class MaskedLanguageHead(nn.Module):
     ) -> Float[Array, "b t v"]:
         """Logits over the vocabulary."""
         c = self.config
-        eps, init, features = c.layer_norm_eps, c.initializer_range, c.embedding_size
+        eps, init, features = c.layer_norm_eps, c.initializer_range, c.embedding_width
         transform = Transform(
             "gelu", eps, init, self.dtype, features=features, name="generator_predictions"
         )

@@ -102,7 +102,8 @@ class Attention(nn.Module):
             use_bias=c.qkv_bias,
             name="attention",
         )
-        attended = attention(x, no_bias(*x.shape[:2], self.dtype), noise_ids, places)
+        b, t = x.shape[:2]
+        attended = attention(x, no_bias(b, t, self.dtype), noise_ids, places)
         asking = pick_noise_ids(noise_ids, places)
         return _dense(c, c.hidden_size, self.dtype, "output")(attended, asking)
 
