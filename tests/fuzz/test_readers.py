@@ -1,4 +1,7 @@
-"""Every reader ends in success or a `UserError`, whatever it is given (see `run.py`)."""
+"""Every reader ends in success or a `UserError`, whatever it is given.
+
+`run.py` reads as many inputs as one likes; these are few.
+"""
 
 import subprocess
 import sys
@@ -29,9 +32,3 @@ def test_mutated_inputs_are_read_or_refused(readers, count):
     done = fuzz(count, *readers)
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == len(readers)
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("reader", [*DATA, *OTHERS, *SLOW])
-def test_many_mutated_inputs_are_read_or_refused(reader):
-    assert fuzz(10_000, reader).returncode == 0
