@@ -4,6 +4,7 @@ The tokens of an example lie one after the other, so that their distance in a pa
 the example; what lies in another example is not seen, whatever its score.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -15,6 +16,7 @@ from jaxtune.core import dropout
 from jaxtune.core.types import Batch
 from jaxtune.models.attention import SelfAttention
 from jaxtune.models.layers import Dropout, NoiseIds
+from jaxtune.models.model import Part
 from jaxtune.models.places import Places, pick, pick_noise_ids
 from jaxtune.models.products import product, transposed
 from jaxtune.models.sight import Bias
@@ -137,6 +139,46 @@ class DisentangledAttention(RelativeAttention):
         rows = rows.reshape(1, -1, h, k).transpose(0, 2, 3, 1)  # [1 n d] -> [1 h k n]
         rows = jnp.broadcast_to(rows, (b, *rows.shape[1:]))
         return product(x.transpose(0, 2, 1, 3), rows, self.dtype)
+
+
+class DistanceEncoder(nn.Module):
+    """A backbone whose layers share what they know of distances, in parts that can run alone.
+
+    Attributes:
+      make_embeddings: (config, dtype) -> a module that takes a batch and noise ids.
+      make_encoder: (config, dtype) -> a module that takes x, a part, who sees whom, and noise ids.
+      config: of the family.
+      dtype: of the products.
+    """
+
+    make_embeddings: Callable[..., Any]
+    make_encoder: Callable[..., Any]
+    config: Any
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        """Makes the parts."""
+        self.embeddings = self.make_embeddings(self.config, self.dtype)
+        self.encoder = self.make_encoder(self.config, self.dtype)
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the encoder."""
+        return self.config.num_hidden_layers
+
+    def embed(self, batch: Batch, noise_ids: NoiseIds) -> Float[Array, "b t d"]:
+        """The input of layer 0."""
+        return self.embeddings(batch, noise_ids)
+
+    def run_layers(
+        self, x: Float[Array, "b t d"], batch: Batch, part: Part, noise_ids: NoiseIds
+    ) -> Float[Array, "b n d"]:
+        """The output of the last layer of a part."""
+        return self.encoder(x, part, whole_bias(batch), noise_ids)
+
+    def word_table(self) -> nn.Embed:
+        """The word embeddings, for a head that is tied to them."""
+        return self.embeddings.word_embeddings
 
 
 def _row_ids(count: int) -> UInt32[Array, "1 r"]:

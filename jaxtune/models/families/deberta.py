@@ -23,7 +23,12 @@ from jaxtune.models.hf_config import check_tied
 from jaxtune.models.layers import ACTIVATIONS, Dropout, Nested, NoiseIds, dense, layer_norm, table
 from jaxtune.models.model import Layers, Part
 from jaxtune.models.places import Places, pick, pick_noise_ids
-from jaxtune.models.relative import DisentangledAttention, Related, by_distance, whole_bias
+from jaxtune.models.relative import (
+    DisentangledAttention,
+    DistanceEncoder,
+    Related,
+    by_distance,
+)
 from jaxtune.models.sight import Bias
 
 
@@ -113,37 +118,6 @@ class Encoder(nn.Module):
         return self.layer(x, part, seen, noise_ids)
 
 
-class Deberta(nn.Module):
-    """The encoder in parts that can run alone."""
-
-    config: DebertaConfig
-    dtype: Any = jnp.float32
-
-    def setup(self) -> None:
-        """Makes the parts."""
-        self.embeddings = Embeddings(self.config, self.dtype)
-        self.encoder = Encoder(self.config, self.dtype)
-
-    @property
-    def num_layers(self) -> int:
-        """Layers of the encoder."""
-        return self.config.num_hidden_layers
-
-    def embed(self, batch: Batch, noise_ids: NoiseIds) -> Float[Array, "b t d"]:
-        """The input of layer 0."""
-        return self.embeddings(batch, noise_ids)
-
-    def run_layers(
-        self, x: Float[Array, "b t d"], batch: Batch, part: Part, noise_ids: NoiseIds
-    ) -> Float[Array, "b n d"]:
-        """The output of the last layer of a part."""
-        return self.encoder(x, part, whole_bias(batch), noise_ids)
-
-    def word_table(self) -> nn.Embed:
-        """The word embeddings, for a head that is tied to them."""
-        return self.embeddings.word_embeddings
-
-
 class SequenceHead(nn.Module):
     """`dropout(act(dropout(x_0) W + b)) V + c` of the first token."""
 
@@ -154,7 +128,7 @@ class SequenceHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b n d"], batch: Batch, backbone: Deberta, noise_ids: NoiseIds
+        self, x: Float[Array, "b n d"], batch: Batch, backbone: Any, noise_ids: NoiseIds
     ) -> Float[Array, "b n c"]:
         """Logits of each example."""
         c = self.config
@@ -191,7 +165,7 @@ NAMES = bert.NAMES._replace(
 DEBERTA_V2 = Family(
     model_type="deberta-v2",
     prefix="deberta",
-    backbone=Deberta,
+    backbone=partial(DistanceEncoder, Embeddings, Encoder),
     heads={
         "sequence": Head(
             "DebertaV2ForSequenceClassification", SequenceHead, ("pooler", "classifier")

@@ -23,7 +23,7 @@ from jaxtune.models.hf_config import check_defaults
 from jaxtune.models.layers import Dropout, NoiseIds, layer_norm, table
 from jaxtune.models.model import Layers, Part
 from jaxtune.models.places import Places, pick, pick_noise_ids
-from jaxtune.models.relative import RelativeAttention, by_distance, skew, whole_bias
+from jaxtune.models.relative import DistanceEncoder, RelativeAttention, by_distance, skew
 from jaxtune.models.sight import Bias
 
 _FARTHEST = 128
@@ -140,37 +140,6 @@ class Encoder(nn.Module):
         return self.layer(x, part, bias + scores, noise_ids)
 
 
-class MPNet(nn.Module):
-    """The encoder in parts that can run alone."""
-
-    config: MPNetConfig
-    dtype: Any = jnp.float32
-
-    def setup(self) -> None:
-        """Makes the parts."""
-        self.embeddings = Embeddings(self.config, self.dtype)
-        self.encoder = Encoder(self.config, self.dtype)
-
-    @property
-    def num_layers(self) -> int:
-        """Layers of the encoder."""
-        return self.config.num_hidden_layers
-
-    def embed(self, batch: Batch, noise_ids: NoiseIds) -> Float[Array, "b t d"]:
-        """The input of layer 0."""
-        return self.embeddings(batch, noise_ids)
-
-    def run_layers(
-        self, x: Float[Array, "b t d"], batch: Batch, part: Part, noise_ids: NoiseIds
-    ) -> Float[Array, "b n d"]:
-        """The output of the last layer of a part."""
-        return self.encoder(x, part, whole_bias(batch), noise_ids)
-
-    def word_table(self) -> nn.Embed:
-        """The word embeddings, for a head that is tied to them."""
-        return self.embeddings.word_embeddings
-
-
 NAMES = bert.NAMES._replace(
     below=r"(?:^|/)(?:embeddings|relative_attention_bias)/",
     norms=r"(?:^|/)(?:LayerNorm|layer_norm)/",
@@ -186,7 +155,7 @@ NAMES = bert.NAMES._replace(
 MPNET = Family(
     model_type="mpnet",
     prefix="mpnet",
-    backbone=MPNet,
+    backbone=partial(DistanceEncoder, Embeddings, Encoder),
     heads={
         name: head._replace(architecture=head.architecture.replace("Roberta", "MPNet"))
         for name, head in roberta.ROBERTA.heads.items()
