@@ -132,7 +132,7 @@ def load_weights(
         if report.new and key is None:
             raise UserError(
                 f"{folder} has no usable head: {'; '.join(report.new.values())}. Fine-tune it"
-                " first (in Python, `key` draws a new head instead)."
+                " first; what it gives now follows from chance."
             )
         # One after the other, so that no second copy of all is in memory.
         flat = {leaf: put(leaf, _read(leaf, name, weights)) for leaf, name in plan.items()}
