@@ -24,8 +24,15 @@ from jaxtune.models.fused import fused_rows, lowering_for
 from jaxtune.models.fused_call import fits
 from jaxtune.models.inputs import positions_of
 from jaxtune.models.layers import Dense, Dropout, Init, NoiseIds, dense
+from jaxtune.models.narrow_attention import narrow_attention
 from jaxtune.models.places import Places, pick, pick_noise_ids
-from jaxtune.models.products import attention_kernel, dense_attention, fused_attention
+from jaxtune.models.products import (
+    activation_dtype,
+    attention_kernel,
+    dense_attention,
+    fused_attention,
+    plus_bias,
+)
 from jaxtune.models.sight import Bias, Sight, near, sight_of
 from jaxtune.parallel.collectives import split_features
 
@@ -178,6 +185,9 @@ class SelfAttention(nn.Module):
         bias = bias.bias() if isinstance(bias, Sight) else bias
         if kernel == "cudnn":
             attended = fused_attention(query, key, value, bias, self.dtype)
+        elif activation_dtype(self.dtype) == jnp.bfloat16:
+            parts = (part.astype(jnp.bfloat16) for part in (query, key, value))
+            attended = narrow_attention(*parts, bias, dropout.of_pairs(noise_ids, asking))
         else:
             drop = partial(dropout, noise_ids=noise_ids, asking=asking)
             attended = dense_attention(query, key, value, bias, self.dtype, drop)
@@ -217,7 +227,7 @@ class SelfAttention(nn.Module):
         kernels = jnp.stack([leaves["kernel"].astype(self.dtype) for leaves in held], axis=1)
         y = jnp.einsum("btd,dcf->btcf", x.astype(self.dtype), kernels)  # c of query, key, value
         if self.use_bias:
-            y = y + jnp.stack([leaves["bias"] for leaves in held]).astype(y.dtype)
+            y = plus_bias(y, jnp.stack([leaves["bias"] for leaves in held]))
         return [y[:, :, i] for i in range(len(held))]
 
     def _dense(self, features: int, name: str, init: Init | None = None) -> Dense:

@@ -6,7 +6,7 @@ between them has `products.activation_dtype(dtype)`. The statistics of LayerNorm
 least.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,18 +17,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from jaxtune.core import dropout
 from jaxtune.models.norm import NarrowLayerNorm
-from jaxtune.models.products import activation_dtype, product
-
-ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
-    # jax.nn.gelu computes the exact one by erfc, which takes three times as long on a CPU.
-    "gelu": lambda x: 0.5 * x * (1 + jax.lax.erf(x * jnp.asarray(2**-0.5, x.dtype))),
-    "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
-    "gelu_pytorch_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
-    "tanh": jnp.tanh,
-}
-"""Activations by the name that `hidden_act` gives them."""
+from jaxtune.models.products import activation_dtype, plus_bias, product
 
 Init = float | jax.nn.initializers.Initializer
 """What weights are drawn from: N(0, s^2) for a number s, or as the initializer draws."""
@@ -90,7 +79,7 @@ class Dense(nn.Dense):
         shape = (inputs.shape[-1], self.features)
         y = product(inputs, self._param("kernel", self.kernel_init, shape), self.dtype)
         if self.use_bias:
-            y = y + self._param("bias", self.bias_init, (self.features,)).astype(y.dtype)
+            y = plus_bias(y, self._param("bias", self.bias_init, (self.features,)))
         return y
 
     def _param(self, name: str, init: Any, shape: tuple[int, ...]) -> Any:

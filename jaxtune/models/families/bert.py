@@ -20,7 +20,8 @@ from jaxtune.models.families.bert_config import BertConfig, config_from_hf
 from jaxtune.models.family import Family, Head, Matrices, Names, layer_rules
 from jaxtune.models.heads import Transform, output_layer, span_head, token_head
 from jaxtune.models.hf_config import check_tied
-from jaxtune.models.layers import ACTIVATIONS, Dropout, Nested, NoiseIds, dense, layer_norm, table
+from jaxtune.models.activations import ACTIVATIONS
+from jaxtune.models.layers import Dropout, Nested, NoiseIds, dense, layer_norm, table
 from jaxtune.models.model import Encoder, Part
 from jaxtune.models.places import Places, pick, pick_noise_ids
 from jaxtune.models.vocabulary import TiedLayer

@@ -20,7 +20,8 @@ from jaxtune.models.families.deberta_config import DebertaConfig, config_from_hf
 from jaxtune.models.family import Family, Head, Matrices, layer_rules
 from jaxtune.models.heads import output_layer, span_head, token_head
 from jaxtune.models.hf_config import check_tied
-from jaxtune.models.layers import ACTIVATIONS, Dropout, Nested, NoiseIds, dense, layer_norm, table
+from jaxtune.models.activations import ACTIVATIONS
+from jaxtune.models.layers import Dropout, Nested, NoiseIds, dense, layer_norm, table
 from jaxtune.models.model import Layers, Part
 from jaxtune.models.places import Places, pick, pick_noise_ids
 from jaxtune.models.relative import (

@@ -11,7 +11,7 @@ from jaxtune.core.errors import UserError
 from jaxtune.models.families import bert_config
 from jaxtune.models.families.bert_config import BertConfig
 from jaxtune.models.hf_config import check_defaults
-from jaxtune.models.layers import ACTIVATIONS
+from jaxtune.models.activations import ACTIVATIONS
 
 _TERMS = ("c2p", "p2c")
 

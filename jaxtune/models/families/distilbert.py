@@ -27,7 +27,8 @@ from jaxtune.models.heads import (
 )
 from jaxtune.models.hf_config import check_heads, check_tied, read_fields
 from jaxtune.models.inputs import positions_of
-from jaxtune.models.layers import ACTIVATIONS, Dropout, NoiseIds, dense, layer_norm, table
+from jaxtune.models.activations import ACTIVATIONS
+from jaxtune.models.layers import Dropout, NoiseIds, dense, layer_norm, table
 from jaxtune.models.model import Encoder, Part
 from jaxtune.models.places import Places, pick, pick_noise_ids
 from jaxtune.models.vocabulary import TiedLayer, WordBias

@@ -21,7 +21,8 @@ from jaxtune.models.family import Family, Head, Matrices, Names
 from jaxtune.models.heads import LinearHead, span_head, token_head
 from jaxtune.models.hf_config import check_defaults, check_heads, read_fields
 from jaxtune.models.inputs import positions_of
-from jaxtune.models.layers import ACTIVATIONS, Dropout, NoiseIds, dense, layer_norm, table
+from jaxtune.models.activations import ACTIVATIONS
+from jaxtune.models.layers import Dropout, NoiseIds, dense, layer_norm, table
 from jaxtune.models.model import Layers, Part
 from jaxtune.models.places import Places, pick, pick_noise_ids
 from jaxtune.models.vocabulary import TiedLayer, own_layer

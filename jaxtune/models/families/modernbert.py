@@ -21,7 +21,8 @@ from jaxtune.models.families.modernbert_config import ModernBertConfig, config_f
 from jaxtune.models.family import Family, Head, Matrices, Names
 from jaxtune.models.heads import Transform, mean_tokens, output_layer
 from jaxtune.models.inputs import positions_of
-from jaxtune.models.layers import ACTIVATIONS, Dropout, NoiseIds, dense, layer_norm, table
+from jaxtune.models.activations import ACTIVATIONS
+from jaxtune.models.layers import Dropout, NoiseIds, dense, layer_norm, table
 from jaxtune.models.model import Layers, Part
 from jaxtune.models.noise_ids import noise_ids_of_examples
 from jaxtune.models.norm import NarrowLayerNorm

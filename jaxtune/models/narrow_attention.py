@@ -1,0 +1,93 @@
+"""Attention with all scores at once, in bfloat16, with its gradient written out.
+
+Derived from one operation after the other, the gradient keeps the probabilities in float32, those
+left by dropout, and the mask. Here the scores wait for it alone, from which the rest follows, and
+three numbers of each query.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxtune.core.dropout import Drop
+
+
+class _Saved(NamedTuple):
+    query: Array
+    key: Array
+    value: Array
+    bias: Array
+    drop: Any
+    scores: Array  # [b h q s]
+    logs: Array  # of the sum of the exponentials, [b h q 1]
+    out: Array
+
+
+@jax.custom_vjp
+def narrow_attention(
+    query: Float[Array, "b q h k"],
+    key: Float[Array, "b s h k"],
+    value: Float[Array, "b s h k"],
+    bias: Float[Array, "#b #h #q s"],
+    drop: Drop | None,
+) -> Float[Array, "b q h k"]:
+    """`drop(softmax(q k^T / sqrt(k) + bias)) v`, in the dtype of the values.
+
+    Args:
+      query: q of them a row.
+      key: s of them a row.
+      value: likewise.
+      bias: float32; has a gradient.
+      drop: of the probabilities; None for none.
+
+    Source: Dao et al. 2022, FlashAttention, appendix B.4, for the gradient of the softmax.
+    """
+    return _forward(query, key, value, bias, drop)[0]
+
+
+def _forward(
+    query: Array, key: Array, value: Array, bias: Array, drop: Drop | None
+) -> tuple[Array, _Saved]:
+    scores = jnp.einsum("bqhk,bshk->bhqs", query, key)
+    logits = _logits(scores, bias, query)
+    logs = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    probs = jnp.exp(logits - logs).astype(value.dtype)
+    out = jnp.einsum("bhqs,bshk->bqhk", probs if drop is None else drop(probs), value)
+    return out, _Saved(query, key, value, bias, drop, scores, logs, out)
+
+
+def _backward(saved: _Saved, g: Array) -> tuple[Any, ...]:
+    query, key, value, bias, drop, scores, logs, out = saved
+    g = g.astype(value.dtype)
+    to_probs = jnp.einsum("bqhk,bshk->bhqs", g, value)
+    along = jnp.einsum("bqhk,bqhk->bhq", out, g, preferred_element_type=jnp.float32)[..., None]
+    probs = jnp.exp(_logits(scores, bias, query) - logs)
+    kept = probs.astype(value.dtype)
+    if drop is not None:
+        again = jax.lax.optimization_barrier(drop)
+        kept, to_probs = again(kept), again(to_probs)
+    to_logits = probs * (to_probs.astype(jnp.float32) - along)
+    to_scores = (to_logits * query.shape[-1] ** -0.5).astype(query.dtype)
+    return (
+        jnp.einsum("bhqs,bshk->bqhk", to_scores, key),
+        jnp.einsum("bhqs,bqhk->bshk", to_scores, query),
+        jnp.einsum("bhqs,bqhk->bshk", kept, g),
+        _summed_to(to_logits, bias.shape),
+        None,
+    )
+
+
+def _logits(scores: Array, bias: Array, query: Array) -> Array:
+    return scores.astype(jnp.float32) * query.shape[-1] ** -0.5 + bias
+
+
+def _summed_to(x: Array, shape: tuple[int, ...]) -> Array:
+    """The sum over the axes along which what has this shape was broadcast."""
+    axes = tuple(i for i, (n, m) in enumerate(zip(x.shape, shape, strict=True)) if n != m)
+    return x.sum(axis=axes, keepdims=True)
+
+
+narrow_attention.defvjp(_forward, _backward)
