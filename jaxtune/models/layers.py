@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, UInt32
 from jaxtune.core import dropout
 from jaxtune.models.norm import NarrowLayerNorm
 from jaxtune.models.products import activation_dtype, plus_bias, product
+from jaxtune.models.table_rows import are_few, table_rows
 
 Init = float | jax.nn.initializers.Initializer
 """What weights are drawn from: N(0, s^2) for a number s, or as the initializer draws."""
@@ -126,17 +127,29 @@ def dense(
 
 
 class Table(nn.Embed):
-    """An embedding table whose rows are float32 at least, so that no sum of them is rounded."""
+    """An embedding table whose rows are float32 at least, so that no sum of them is rounded.
+
+    Attributes:
+      products: the dtype of the model's products; see `table_rows` for what follows from it.
+    """
+
+    products: Any = jnp.float32
 
     def __call__(self, inputs: Int[Array, "..."]) -> Float[Array, "... d"]:
         """The rows of some ids."""
-        rows = super().__call__(inputs)
+        is_narrow = activation_dtype(self.products) == jnp.bfloat16
+        if is_narrow and are_few(self.embedding, inputs):
+            rows = table_rows(self.embedding, inputs)
+        else:
+            rows = super().__call__(inputs)
         return rows.astype(jnp.promote_types(rows.dtype, jnp.float32))
 
 
-def table(size: int, features: int, init: Init, name: str | None = None) -> Table:
-    """An embedding table."""
-    return Table(size, features, embedding_init=_initializer(init), name=name)
+def table(
+    size: int, features: int, init: Init, name: str | None = None, dtype: Any = jnp.float32
+) -> Table:
+    """An embedding table; `dtype` is that of the model's products."""
+    return Table(size, features, embedding_init=_initializer(init), products=dtype, name=name)
 
 
 def layer_norm(

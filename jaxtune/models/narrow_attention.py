@@ -5,7 +5,6 @@ left by dropout, and the mask. Here the scores wait for it alone, from which the
 three numbers of each query.
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax

@@ -15,12 +15,12 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from jaxtune.core.types import Batch
+from jaxtune.models.activations import ACTIVATIONS
 from jaxtune.models.attention import Seen, SelfAttention, attention_bias
 from jaxtune.models.families.bert_config import BertConfig, config_from_hf
 from jaxtune.models.family import Family, Head, Matrices, Names, layer_rules
 from jaxtune.models.heads import Transform, output_layer, span_head, token_head
 from jaxtune.models.hf_config import check_tied
-from jaxtune.models.activations import ACTIVATIONS
 from jaxtune.models.layers import Dropout, Nested, NoiseIds, dense, layer_norm, table
 from jaxtune.models.model import Encoder, Part
 from jaxtune.models.places import Places, pick, pick_noise_ids
@@ -37,7 +37,7 @@ class Embeddings(nn.Module):
         """Makes the tables."""
         c = self.config
         width, init = c.embedding_width, c.initializer_range
-        self.word_embeddings = table(c.vocab_size, width, init)
+        self.word_embeddings = table(c.vocab_size, width, init, dtype=self.dtype)
         self.position_embeddings = table(c.max_position_embeddings, width, init)
         self.token_type_embeddings = table(c.type_vocab_size, width, init)
         self.norm = layer_norm(c.layer_norm_eps, self.dtype)
