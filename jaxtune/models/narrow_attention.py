@@ -15,14 +15,14 @@ from jaxtune.core.dropout import Drop
 
 
 class _Saved(NamedTuple):
-    query: Array
-    key: Array
+    query: Array  # [b h q k]
+    key: Array  # [b h s k]
     value: Array
     bias: Array
     drop: Any
     scores: Array  # [b h q s]
     logs: Array  # of the sum of the exponentials, [b h q 1]
-    out: Array
+    out: Array  # [b h q k]
 
 
 @jax.custom_vjp
@@ -50,19 +50,26 @@ def narrow_attention(
 def _forward(
     query: Array, key: Array, value: Array, bias: Array, drop: Drop | None
 ) -> tuple[Array, _Saved]:
-    scores = jnp.einsum("bqhk,bshk->bhqs", query, key)
+    query, key, value = _turned(query, key, value)
+    scores = jnp.einsum("bhqk,bhsk->bhqs", query, key)
     logits = _logits(scores, bias, query)
     logs = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     probs = jnp.exp(logits - logs).astype(value.dtype)
-    out = jnp.einsum("bhqs,bshk->bqhk", probs if drop is None else drop(probs), value)
-    return out, _Saved(query, key, value, bias, drop, scores, logs, out)
+    out = jnp.einsum("bhqs,bhsk->bhqk", probs if drop is None else drop(probs), value)
+    saved = _Saved(query, key, value, bias, drop, scores, logs, out)
+    return out.swapaxes(1, 2), saved
+
+
+def _turned(*parts: Array) -> tuple[Array, ...]:
+    """[b t h k] -> [b h t k] as products take them, by one kernel with what gives these parts."""
+    return jax.lax.optimization_barrier(tuple(part.swapaxes(1, 2) for part in parts))
 
 
 def _backward(saved: _Saved, g: Array) -> tuple[Any, ...]:
     query, key, value, bias, drop, scores, logs, out = saved
-    g = g.astype(value.dtype)
-    to_probs = jnp.einsum("bqhk,bshk->bhqs", g, value)
-    along = jnp.einsum("bqhk,bqhk->bhq", out, g, preferred_element_type=jnp.float32)[..., None]
+    (g,) = _turned(g.astype(value.dtype))
+    to_probs = jnp.einsum("bhqk,bhsk->bhqs", g, value)
+    along = jnp.einsum("bhqk,bhqk->bhq", out, g, preferred_element_type=jnp.float32)[..., None]
     probs = jnp.exp(_logits(scores, bias, query) - logs)
     kept = probs.astype(value.dtype)
     if drop is not None:
@@ -70,13 +77,14 @@ def _backward(saved: _Saved, g: Array) -> tuple[Any, ...]:
         kept, to_probs = again(kept), again(to_probs)
     to_logits = probs * (to_probs.astype(jnp.float32) - along)
     to_scores = (to_logits * query.shape[-1] ** -0.5).astype(query.dtype)
-    return (
-        jnp.einsum("bhqs,bshk->bqhk", to_scores, key),
-        jnp.einsum("bhqs,bqhk->bshk", to_scores, query),
-        jnp.einsum("bhqs,bqhk->bshk", kept, g),
-        _summed_to(to_logits, bias.shape),
-        None,
+    by_parts = (
+        jnp.einsum("bhqs,bhsk->bhqk", to_scores, key),
+        jnp.einsum("bhqs,bhqk->bhsk", to_scores, query),
+        jnp.einsum("bhqs,bhqk->bhsk", kept, g),
     )
+    by_parts = jax.lax.optimization_barrier(by_parts)
+    back = (part.swapaxes(1, 2) for part in by_parts)  # [b h t k] -> [b t h k]
+    return (*back, _summed_to(to_logits, bias.shape), None)
 
 
 def _logits(scores: Array, bias: Array, query: Array) -> Array:

@@ -53,26 +53,37 @@ def normalised(
     return _forward(x, scale, bias, eps)[0]
 
 
+def _statistics(x: Float[Array, "... d"], eps: float) -> tuple[Array, Array]:
+    """The mean, and one over the deviation, [... 1]."""
+    mean = x.mean(axis=-1, keepdims=True)
+    return mean, jax.lax.rsqrt(jnp.mean((x - mean) ** 2, axis=-1, keepdims=True) + eps)
+
+
 def _forward(x: Array, scale: Array, bias: Array | None, eps: float) -> tuple[Array, Any]:
     wide = x.astype(jnp.float32)
-    mean = wide.mean(axis=-1, keepdims=True)
-    centred = wide - mean
-    inverse = jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + eps)  # [... 1]
-    y = centred * inverse * scale
+    mean, inverse = _statistics(wide, eps)
+    y = (wide - mean) * inverse * scale
     y = y if bias is None else y + bias
-    return y.astype(jnp.bfloat16), (x, mean, inverse, scale, bias)
+    return y.astype(jnp.bfloat16), (x, scale, bias)
 
 
 def _backward(eps: float, saved: Any, g: Array) -> tuple[Array, Array, Array | None]:
-    del eps
-    x, mean, inverse, scale, bias = saved
-    g, rows = g.astype(jnp.float32), tuple(range(g.ndim - 1))
-    y = (x.astype(jnp.float32) - mean) * inverse
-    to_y = g * scale
+    x, scale, bias = saved
+    wide, g, rows = x.astype(jnp.float32), g.astype(jnp.float32), tuple(range(g.ndim - 1))
+    to_y, y = g * scale, _standardised(wide, _statistics(wide, eps))
     along = jnp.mean(to_y * y, axis=-1, keepdims=True)
+    inverse = _statistics(wide, eps)[1]
     to_x = inverse * (to_y - to_y.mean(axis=-1, keepdims=True) - y * along)
+    # Apart from the rows' own sums: else compilers keep what is summed over the rows in float32.
+    apart = jax.lax.optimization_barrier(_statistics(wide, eps))
+    to_scale = (g * _standardised(wide, apart)).sum(axis=rows).astype(scale.dtype)
     to_bias = None if bias is None else g.sum(axis=rows).astype(bias.dtype)
-    return to_x.astype(x.dtype), (g * y).sum(axis=rows).astype(scale.dtype), to_bias
+    return to_x.astype(x.dtype), to_scale, to_bias
+
+
+def _standardised(x: Array, statistics: tuple[Array, Array]) -> Array:
+    mean, inverse = statistics
+    return (x - mean) * inverse
 
 
 normalised.defvjp(_forward, _backward)

@@ -26,7 +26,7 @@ def table_rows(table: Float[Array, "v d"], ids: Int[Array, "*n"]) -> Float[Array
 
 def are_few(table: Float[Array, "v d"], ids: Int[Array, "*n"]) -> bool:
     """Whether so few rows are read that their gradient is better kept apart from the table."""
-    return 2 * math.prod(ids.shape) <= table.shape[0]
+    return 0 < 2 * math.prod(ids.shape) <= table.shape[0]
 
 
 def _forward(table: Array, ids: Array) -> tuple[Array, tuple[Array, Array]]:

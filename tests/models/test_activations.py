@@ -9,7 +9,7 @@ import pytest
 
 from jaxtune.models.activations import ACTIVATIONS
 
-X = np.concatenate([np.linspace(-6, 6, 97), [-40.0, -1e-3, 1e-3, 40.0]])
+X = np.concatenate([np.linspace(-6, 6, 96), [-40.0, -1e-3, 1e-3, 40.0]])
 
 
 def logistic(x):

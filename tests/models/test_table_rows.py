@@ -10,7 +10,7 @@ from jaxtune.models.arithmetic import arithmetic
 from jaxtune.models.layers import table
 from jaxtune.models.table_rows import table_rows
 
-IDS = ([[3, 1], [3, 3], [0, 8]], [5], [], [[8, 8, 8], [0, 0, 0]], [[4, 2], [2, 4]])
+IDS = ([[3, 1], [3, 3], [0, 8]], [5], [[8, 8, 8], [0, 0, 0]], [[4, 2], [2, 4]])
 
 
 @pytest.mark.parametrize("ids", IDS)
