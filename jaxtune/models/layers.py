@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
 from jaxtune.core import dropout
+from jaxtune.core.types import PRNGKey
 from jaxtune.models.norm import NarrowLayerNorm
 from jaxtune.models.products import activation_dtype, plus_bias, product
 from jaxtune.models.table_rows import are_few, table_rows
@@ -50,6 +51,14 @@ class Dropout(nn.Module):
         if asking is None:
             return dropout.drop_features(inputs, self.rate, key, noise_ids)
         return dropout.drop_probabilities(inputs, self.rate, key, asking, noise_ids)
+
+    def key_of(self, noise_ids: NoiseIds) -> PRNGKey | None:
+        """The key that a call draws by, for kernels that drop themselves; None for nothing.
+
+        Args:
+          noise_ids: of the tokens.
+        """
+        return None if noise_ids is None or not self.rate else self.make_rng("dropout")
 
     def of_pairs(self, noise_ids: NoiseIds, asking: NoiseIds) -> dropout.Drop | None:
         """What a call does to probabilities, for one part of them at a time; None for nothing.

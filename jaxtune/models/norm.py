@@ -39,8 +39,7 @@ def normalised(
 ) -> Float[Array, "... d"]:
     """`(x - mean) / sqrt(variance + eps) scale + bias` over the last axis, in bfloat16.
 
-    Computed in float32, the variance in two passes. What waits for the gradient is x as it came,
-    and two numbers of each row.
+    Computed in float32, the variance in two passes. What waits for the gradient is x as it came.
 
     Args:
       x: features of any float dtype.

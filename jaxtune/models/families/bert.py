@@ -19,6 +19,7 @@ from jaxtune.models.activations import ACTIVATIONS
 from jaxtune.models.attention import Seen, SelfAttention, attention_bias
 from jaxtune.models.families.bert_config import BertConfig, config_from_hf
 from jaxtune.models.family import Family, Head, Matrices, Names, layer_rules
+from jaxtune.models.fused_output import fused_output
 from jaxtune.models.heads import Transform, output_layer, span_head, token_head
 from jaxtune.models.hf_config import check_tied
 from jaxtune.models.layers import Dropout, Nested, NoiseIds, dense, layer_norm, table
@@ -68,9 +69,12 @@ class Output(nn.Module):
         self, x: Float[Array, "b t f"], residual: Float[Array, "b t d"], noise_ids: NoiseIds
     ) -> Float[Array, "b t d"]:
         """[b t f] -> [b t d]."""
-        c = self.config
+        c, dropout = self.config, Dropout(self.config.hidden_dropout_prob)
+        found = fused_output(self, x, residual, noise_ids, dropout, c.layer_norm_eps, self.dtype)
+        if found is not None:
+            return found
         y = dense(c.hidden_size, c.initializer_range, self.dtype, "dense")(x, noise_ids)
-        y = Dropout(c.hidden_dropout_prob)(y, noise_ids)
+        y = dropout(y, noise_ids)
         return layer_norm(c.layer_norm_eps, self.dtype)(residual + y)
 
 
