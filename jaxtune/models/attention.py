@@ -185,7 +185,7 @@ class SelfAttention(nn.Module):
         bias = bias.bias() if isinstance(bias, Sight) else bias
         if kernel == "cudnn":
             attended = fused_attention(query, key, value, bias, self.dtype)
-        elif activation_dtype(self.dtype) == jnp.bfloat16:
+        elif activation_dtype(self.dtype) == jnp.bfloat16 and q != 1:
             parts = (part.astype(jnp.bfloat16) for part in (query, key, value))
             attended = narrow_attention(*parts, bias, dropout.of_pairs(noise_ids, asking))
         else:

@@ -1,8 +1,7 @@
 """Attention with all scores at once, in bfloat16, with its gradient written out.
 
 Derived from one operation after the other, the gradient keeps the probabilities in float32, those
-left by dropout, and the mask. Here the scores wait for it alone, from which the rest follows, and
-three numbers of each query.
+left by dropout, and the mask. Here the probabilities wait for it alone, in bfloat16.
 """
 
 from typing import Any, NamedTuple
@@ -20,8 +19,7 @@ class _Saved(NamedTuple):
     value: Array
     bias: Array
     drop: Any
-    scores: Array  # [b h q s]
-    logs: Array  # of the sum of the exponentials, [b h q 1]
+    probs: Array  # [b h q s]
     out: Array  # [b h q k]
 
 
@@ -51,13 +49,10 @@ def _forward(
     query: Array, key: Array, value: Array, bias: Array, drop: Drop | None
 ) -> tuple[Array, _Saved]:
     query, key, value = _turned(query, key, value)
-    scores = jnp.einsum("bhqk,bhsk->bhqs", query, key)
-    logits = _logits(scores, bias, query)
-    logs = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-    probs = jnp.exp(logits - logs).astype(value.dtype)
+    scores = jnp.einsum("bhqk,bhsk->bhqs", query, key).astype(jnp.float32)
+    probs = jax.nn.softmax(scores * query.shape[-1] ** -0.5 + bias, axis=-1).astype(value.dtype)
     out = jnp.einsum("bhqs,bhsk->bhqk", probs if drop is None else drop(probs), value)
-    saved = _Saved(query, key, value, bias, drop, scores, logs, out)
-    return out.swapaxes(1, 2), saved
+    return out.swapaxes(1, 2), _Saved(query, key, value, bias, drop, probs, out)
 
 
 def _turned(*parts: Array) -> tuple[Array, ...]:
@@ -66,16 +61,15 @@ def _turned(*parts: Array) -> tuple[Array, ...]:
 
 
 def _backward(saved: _Saved, g: Array) -> tuple[Any, ...]:
-    query, key, value, bias, drop, scores, logs, out = saved
+    query, key, value, bias, drop, probs, out = saved
     (g,) = _turned(g.astype(value.dtype))
     to_probs = jnp.einsum("bhqk,bhsk->bhqs", g, value)
     along = jnp.einsum("bhqk,bhqk->bhq", out, g, preferred_element_type=jnp.float32)[..., None]
-    probs = jnp.exp(_logits(scores, bias, query) - logs)
-    kept = probs.astype(value.dtype)
+    kept = probs
     if drop is not None:
         again = jax.lax.optimization_barrier(drop)
         kept, to_probs = again(kept), again(to_probs)
-    to_logits = probs * (to_probs.astype(jnp.float32) - along)
+    to_logits = probs.astype(jnp.float32) * (to_probs.astype(jnp.float32) - along)
     to_scores = (to_logits * query.shape[-1] ** -0.5).astype(query.dtype)
     by_parts = (
         jnp.einsum("bhqs,bhsk->bhqk", to_scores, key),
@@ -85,10 +79,6 @@ def _backward(saved: _Saved, g: Array) -> tuple[Any, ...]:
     by_parts = jax.lax.optimization_barrier(by_parts)
     back = (part.swapaxes(1, 2) for part in by_parts)  # [b h t k] -> [b t h k]
     return (*back, _summed_to(to_logits, bias.shape), None)
-
-
-def _logits(scores: Array, bias: Array, query: Array) -> Array:
-    return scores.astype(jnp.float32) * query.shape[-1] ** -0.5 + bias
 
 
 def _summed_to(x: Array, shape: tuple[int, ...]) -> Array:

@@ -52,37 +52,31 @@ def normalised(
     return _forward(x, scale, bias, eps)[0]
 
 
-def _statistics(x: Float[Array, "... d"], eps: float) -> tuple[Array, Array]:
-    """The mean, and one over the deviation, [... 1]."""
-    mean = x.mean(axis=-1, keepdims=True)
-    return mean, jax.lax.rsqrt(jnp.mean((x - mean) ** 2, axis=-1, keepdims=True) + eps)
+def _standardised(x: Array, eps: float) -> tuple[Array, Array]:
+    """`(x - mean) / sqrt(variance + eps)`, and one over the deviation, [... 1]; in float32."""
+    centred = x.astype(jnp.float32)
+    centred = centred - centred.mean(axis=-1, keepdims=True)
+    inverse = jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + eps)
+    return centred * inverse, inverse
 
 
 def _forward(x: Array, scale: Array, bias: Array | None, eps: float) -> tuple[Array, Any]:
-    wide = x.astype(jnp.float32)
-    mean, inverse = _statistics(wide, eps)
-    y = (wide - mean) * inverse * scale
+    y = _standardised(x, eps)[0] * scale
     y = y if bias is None else y + bias
     return y.astype(jnp.bfloat16), (x, scale, bias)
 
 
 def _backward(eps: float, saved: Any, g: Array) -> tuple[Array, Array, Array | None]:
     x, scale, bias = saved
-    wide, g, rows = x.astype(jnp.float32), g.astype(jnp.float32), tuple(range(g.ndim - 1))
-    to_y, y = g * scale, _standardised(wide, _statistics(wide, eps))
+    # Sums over one axis: of those over two, compilers keep what is summed in float32.
+    g = g.reshape(-1, g.shape[-1]).astype(jnp.float32)
+    y, inverse = _standardised(x.reshape(g.shape), eps)
+    to_y = g * scale
     along = jnp.mean(to_y * y, axis=-1, keepdims=True)
-    inverse = _statistics(wide, eps)[1]
     to_x = inverse * (to_y - to_y.mean(axis=-1, keepdims=True) - y * along)
-    # Apart from the rows' own sums: else compilers keep what is summed over the rows in float32.
-    apart = jax.lax.optimization_barrier(_statistics(wide, eps))
-    to_scale = (g * _standardised(wide, apart)).sum(axis=rows).astype(scale.dtype)
-    to_bias = None if bias is None else g.sum(axis=rows).astype(bias.dtype)
-    return to_x.astype(x.dtype), to_scale, to_bias
-
-
-def _standardised(x: Array, statistics: tuple[Array, Array]) -> Array:
-    mean, inverse = statistics
-    return (x - mean) * inverse
+    to_bias = None if bias is None else g.sum(axis=0).astype(bias.dtype)
+    to_scale = (g * y).sum(axis=0).astype(scale.dtype)
+    return to_x.astype(x.dtype).reshape(x.shape), to_scale, to_bias
 
 
 normalised.defvjp(_forward, _backward)

@@ -48,7 +48,7 @@ def product(
 
 
 def plus_bias(y: Float[Array, "... n"], bias: Float[Array, "*l n"]) -> Float[Array, "... n"]:
-    """`y + bias` in the dtype of y; where that is bfloat16, the gradient of bias has float32 sums.
+    """`y + bias` in the dtype of y; where that is bfloat16, with float32 sums, the gradient's too.
 
     Args:
       y: what a product gave.
@@ -59,7 +59,7 @@ def plus_bias(y: Float[Array, "... n"], bias: Float[Array, "*l n"]) -> Float[Arr
 
 @jax.custom_vjp
 def _plus_bias(y: Array, bias: Array) -> Array:
-    return y + bias.astype(y.dtype)
+    return (y.astype(jnp.float32) + bias.astype(jnp.float32)).astype(y.dtype)
 
 
 def _plus_bias_forward(y: Array, bias: Array) -> tuple[Array, Array]:
@@ -67,8 +67,8 @@ def _plus_bias_forward(y: Array, bias: Array) -> tuple[Array, Array]:
 
 
 def _plus_bias_backward(bias: Array, g: Array) -> tuple[Array, Array]:
-    rows = tuple(range(g.ndim - bias.ndim))
-    return g, g.astype(jnp.float32).sum(axis=rows).astype(bias.dtype)
+    rows = g.reshape(-1, *bias.shape).astype(jnp.float32)
+    return g, rows.sum(axis=0).astype(bias.dtype)
 
 
 _plus_bias.defvjp(_plus_bias_forward, _plus_bias_backward)

@@ -21,6 +21,7 @@ from jaxtune.run.setup import Run, make_tx
 from jaxtune.training.average import averaging, begin_average
 from jaxtune.training.compiled import Compiled
 from jaxtune.training.compiler_options import least_memory
+from jaxtune.training.read_together import reading_together
 from jaxtune.training.sharded_step import shard_apply, shard_sums
 from jaxtune.training.state import TrainState, init_state
 from jaxtune.training.step import (
@@ -217,6 +218,9 @@ def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -
     sharding, parts = run.sharding, run.settings.train.num_microbatches
     read = run.task.loss.read(apply_fn)
     sums = make_sums(read, run.goal.loss_fn, parts, dropout.same_key)
+    device = run.pretrained.design.device
+    if device.platform == "gpu" and run.settings.precision.compute_dtype == "bfloat16":
+        sums = reading_together(sums)
     transform: Callable[..., Any] = jax.jit
     apply = apply_whole
     if sharding is not None and sharding.mode == "pmap":
@@ -233,7 +237,7 @@ def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -
     decay = run.settings.optimizer.ema_decay
     if decay is not None:
         step = averaging(step, decay)
-    return Compiled(step, (0,), transform, least_memory(run.pretrained.design.device))
+    return Compiled(step, (0,), transform, least_memory(device))
 
 
 def carry(old: Any, new: Any) -> Any:

@@ -55,7 +55,7 @@ def test_value_and_gradients_are_those_of_float32(rate, bias_shape):
         assert np.linalg.norm(x - y) < 0.01 * np.linalg.norm(y)
 
 
-def test_scores_alone_are_kept_of_all_pairs():
+def test_probabilities_alone_are_kept_of_all_pairs():
     *parts, bias = (jax.ShapeDtypeStruct(x.shape, jnp.bfloat16) for x in inputs((B, 1, 1, S)))
     drop = jax.eval_shape(lambda: drop_of(0.3))
     bias = jax.ShapeDtypeStruct(bias.shape, jnp.float32)
