@@ -55,3 +55,35 @@ def _backward(name: str, x: Array, g: Array) -> tuple[Array]:
 
 
 _narrow.defvjp(_forward, _backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def activated_product(
+    name: str, x: Float[Array, "*m k"], kernel: Float[Array, "k n"]
+) -> Float[Array, "*m n"]:
+    """`activation(x) W`; what was activated is computed again for the gradient, and does not wait.
+
+    In a feed-forward block it is as large as its input, and all else that waits of it.
+
+    Args:
+      name: of the activation.
+      x: bfloat16, as all that is given.
+      kernel: W, in bfloat16.
+    """
+    return jnp.matmul(activate(name, x), kernel)
+
+
+def _product_forward(name: str, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return activated_product(name, x, kernel), (x, kernel)
+
+
+def _product_backward(name: str, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    # Or compilers see what was activated in the forward pass in it, and keep that after all.
+    x, g = jax.lax.optimization_barrier((x, g))
+    rows = tuple(range(x.ndim - 1))
+    by_kernel = jax.lax.dot_general(activate(name, x), g, ((rows, rows), ((), ())))
+    return _backward(name, x, jnp.matmul(g, kernel.T))[0], by_kernel
+
+
+activated_product.defvjp(_product_forward, _product_backward)
