@@ -51,6 +51,7 @@ def _forward(
     query, key, value = _turned(query, key, value)
     scores = jnp.einsum("bhqk,bhsk->bhqs", query, key).astype(jnp.float32)
     probs = jax.nn.softmax(scores * query.shape[-1] ** -0.5 + bias, axis=-1).astype(value.dtype)
+    probs = jax.lax.optimization_barrier(probs)  # or a GPU computes them anew for each reader
     out = jnp.einsum("bhqs,bhsk->bhqk", probs if drop is None else drop(probs), value)
     return out.swapaxes(1, 2), _Saved(query, key, value, bias, drop, probs, out)
 

@@ -68,15 +68,25 @@ def _forward(x: Array, scale: Array, bias: Array | None, eps: float) -> tuple[Ar
 
 def _backward(eps: float, saved: Any, g: Array) -> tuple[Array, Array, Array | None]:
     x, scale, bias = saved
-    # Sums over one axis: of those over two, compilers keep what is summed in float32.
     g = g.reshape(-1, g.shape[-1]).astype(jnp.float32)
     y, inverse = _standardised(x.reshape(g.shape), eps)
     to_y = g * scale
     along = jnp.mean(to_y * y, axis=-1, keepdims=True)
     to_x = inverse * (to_y - to_y.mean(axis=-1, keepdims=True) - y * along)
-    to_bias = None if bias is None else g.sum(axis=0).astype(bias.dtype)
-    to_scale = (g * y).sum(axis=0).astype(scale.dtype)
-    return to_x.astype(x.dtype).reshape(x.shape), to_scale, to_bias
+    to_scale, to_bias = _sums_of_two(g * y, g)
+    to_bias = None if bias is None else to_bias.astype(bias.dtype)
+    return to_x.astype(x.dtype).reshape(x.shape), to_scale.astype(scale.dtype), to_bias
+
+
+def _sums_of_two(a: Float[Array, "n d"], b: Float[Array, "n d"]) -> tuple[Array, Array]:
+    """Over the rows, by one reduction: of two, a GPU's compiler keeps what is summed in memory."""
+    zero = jnp.zeros((), jnp.float32)
+
+    def add(x: tuple[Array, ...], y: tuple[Array, ...]) -> tuple[Array, ...]:
+        return x[0] + y[0], x[1] + y[1]
+
+    sums: Any = jax.lax.reduce((a, b), (zero, zero), add, (0,))
+    return sums
 
 
 normalised.defvjp(_forward, _backward)
