@@ -172,6 +172,26 @@ def backward(
     _where(n < m, here.block < n, lambda: _of_queries(fixed, refs, saved, here, by_query))
 
 
+class _Third(NamedTuple):
+    """One of three in a reference to [t 3 k], as what is written alone, [t k]."""
+
+    ref: Any
+    which: int
+
+    @property
+    def dtype(self) -> Any:
+        return self.ref.dtype
+
+    def __setitem__(self, places: tuple[Any, Any], values: Array) -> None:
+        rows, features = places
+        self.ref[rows, self.which, features] = values
+
+
+def packed_backward(fixed: Fixed, refs: Inputs, saved: Saved, by_all: Any) -> None:
+    """As `backward`, with the gradients of query, key and value in one, [t 3 k]."""
+    backward(fixed, refs, saved, *(_Third(by_all, which) for which in range(3)))
+
+
 def _of_keys(
     fixed: Fixed, refs: Inputs, saved: Saved, here: _Here, written: tuple[Any, Any]
 ) -> None:
