@@ -1,0 +1,41 @@
+"""Matrices that a GPU reads together: no number changes, and each reads the same array."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtune.core.types import Mean
+from jaxtune.training.read_together import reading_together
+from jaxtune.training.step import make_sums
+
+
+def apply_fn(params, batch, *, key, train):
+    del key, train
+    x = batch["x"].astype(jnp.bfloat16)
+    for layer in params.values():
+        x = x @ layer["kernel"].astype(jnp.bfloat16) + layer["bias"].astype(jnp.bfloat16)
+    return x.astype(jnp.float32)
+
+
+def loss_fn(outputs, batch):
+    return Mean(jnp.sum(outputs**2), jnp.float32(batch["x"].shape[0]))
+
+
+def test_no_number_changes_and_matrices_alone_are_multiplied():
+    keys = jax.random.split(jax.random.key(0), 3)
+    kernels = [jax.random.normal(key, (4, 4)) for key in keys]
+    kernels[2] = kernels[2].astype(jnp.bfloat16)
+    layers = {
+        str(i): {"kernel": kernel, "bias": jnp.arange(4.0)} for i, kernel in enumerate(kernels)
+    }
+    params, frozen = ({n: x if (n == "1") is side else None for n, x in layers.items()}
+                      for side in (True, False))  # fmt: skip
+    batch = {"x": jax.random.normal(jax.random.key(1), (5, 4))}
+    sums = make_sums(apply_fn, loss_fn)
+    arguments = params, frozen, batch, jax.random.key(2)
+    wanted, found = (jax.jit(one)(*arguments) for one in (sums, reading_together(sums)))
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    text = str(jax.make_jaxpr(reading_together(sums))(*arguments))
+    plain = str(jax.make_jaxpr(sums)(*arguments))
+    assert text.count("optimization_barrier") == 1
+    assert text.count("f32[4,4] = mul") - plain.count("f32[4,4] = mul") == 2  # not the bfloat16 one
