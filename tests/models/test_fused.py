@@ -112,7 +112,8 @@ def test_side_by_side_gives_what_three_arrays_give(rate):
         ids = drop.asking[:, :count]
         drop = dataclasses.replace(drop, asking=ids, noise_ids=ids)
     lowering = LOWERINGS["triton"]
-    assert is_packable(lowering, count) and not is_packable(LOWERINGS["mosaic"], count)
+    assert is_packable(lowering, count)
+    assert not is_packable(LOWERINGS["mosaic"], count)
     wanted, back = jax.vjp(
         lambda *parts: fused_rows(*parts, sight, jnp.float32, drop, lowering), *parts
     )
