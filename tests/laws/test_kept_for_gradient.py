@@ -13,7 +13,7 @@ from jaxtune.models.families.bert import BERT
 from jaxtune.models.families.bert_config import BertConfig
 from jaxtune.models.registry import make_apply, parameter_shapes
 
-B, T, H, D, F = 4, 64, 2, 64, 320
+B, T, H, D, F = 4, 128, 2, 64, 320
 SIZES = {"vocab_size": 50, "hidden_size": D, "num_attention_heads": H, "intermediate_size": F}
 
 

@@ -60,9 +60,9 @@ def test_it_is_near_that_of_float32_in_every_leaf(kind, params, monkeypatch):
         arithmetic(jnp.bfloat16, device, "fused" if kind == "fused" else "auto"), params
     )
     assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype(jnp.float32)}
-    wrong, right = 0.0, 0.0
-    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
-        off, size = (float(jnp.sum(z**2)) for z in (x - y, y))
-        assert off <= 0.05**2 * size + 1e-12
-        wrong, right = wrong + off, right + size
+    pairs = list(zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True))
+    sizes = [(float(jnp.sum((x - y) ** 2)), float(jnp.sum(y**2))) for x, y in pairs]
+    wrong, right = (sum(column) for column in zip(*sizes, strict=True))
+    for off, size in sizes:
+        assert off <= 0.05**2 * size + 1e-9 * right  # of keys' biases it is 0
     assert wrong <= 0.01**2 * right  # 0.0083 with each operation's own gradient, 0.0079 with these
