@@ -118,7 +118,7 @@ def _target(one: Instruction) -> str:
 
 
 def _kernel(program: Program, computation: Computation, one: Instruction, count: int) -> Kernel:
-    reads = [computation[name] for name in one.operands if name in computation]
+    reads = [computation[name] for name in dict.fromkeys(one.operands) if name in computation]
     products = [*_products(program, computation, one)]
     return Kernel(
         one.name,

@@ -47,11 +47,7 @@ def keep_mask(
       columns: ids, such as the numbers of features.
     """
     words = key_words(jax.random.key_data(key).reshape(-1))
-    # Few against the elements of the mask: compilers would fuse these into each element of it.
-    rows, columns = jax.lax.optimization_barrier(
-        (mixed(rows, words.of_rows), mixed(columns, words.of_columns))
-    )
-    return is_kept(rows, columns, rate)
+    return is_kept(*_mixed_apart(rows, columns, words), rate)
 
 
 class KeyWords(NamedTuple):
@@ -66,9 +62,22 @@ def key_words(data: UInt32[Array, " n"]) -> KeyWords:
     return KeyWords(data[data.shape[0] - 1], data[0])
 
 
+def apart(key: PRNGKey) -> KeyWords:
+    """The words of a key, [1] each, for kernels that draw a mask: together they would be a copy."""
+    words = key_words(jax.random.key_data(key).reshape(-1))
+    return KeyWords(words.of_rows.reshape(1), words.of_columns.reshape(1))
+
+
 def mixed(ids: UInt32[Array, "*#n"], word: Any) -> UInt32[Array, "*n"]:
     """Ids of rows, or of columns, as `is_kept` takes them; `word` is a number, or [*#n] of them."""
     return _mix(ids + word)
+
+
+def _mixed_apart(rows: Array, columns: Array, words: KeyWords) -> tuple[Array, Array]:
+    """Few against the elements of the mask: compilers would fuse these into each element of it."""
+    return jax.lax.optimization_barrier(
+        (mixed(rows, words.of_rows), mixed(columns, words.of_columns))
+    )
 
 
 def is_kept(
@@ -93,11 +102,31 @@ def dropout(
     """
     if rate == 1:
         return jnp.zeros_like(x)
+    if x.dtype == jnp.bfloat16:
+        words = key_words(jax.random.key_data(key).reshape(-1))
+        return _narrow(rate, x, *_mixed_apart(rows, columns, words))
     kept = keep_mask(key, rate, rows, columns)
-    scale, zero = jnp.asarray(1 / (1 - rate), x.dtype), jnp.zeros((), x.dtype)
-    if x.dtype == jnp.bfloat16:  # on a GPU: else its gradient is kept before it is multiplied, too
-        return jnp.where(kept, x, zero) * scale
-    return jnp.where(kept, x * scale, zero)
+    return jnp.where(kept, x * jnp.asarray(1 / (1 - rate), x.dtype), jnp.zeros((), x.dtype))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _narrow(rate: float, x: Array, rows: Array, columns: Array) -> Array:
+    """Where memory traffic counts for more than arithmetic: no mask waits for the gradient."""
+    kept = is_kept(rows, columns, rate)
+    # Multiplied last: else a GPU keeps the gradient before it is multiplied, too.
+    return jnp.where(kept, x, jnp.zeros((), x.dtype)) * jnp.asarray(1 / (1 - rate), x.dtype)
+
+
+def _narrow_forward(rate: float, x: Array, rows: Array, columns: Array) -> tuple[Array, Any]:
+    return _narrow(rate, x, rows, columns), (rows, columns)
+
+
+def _narrow_backward(rate: float, ids: Any, g: Array) -> tuple[Array, None, None]:
+    # Or compilers see the mask of the forward pass in it, and may keep that one after all.
+    return _narrow(rate, g, *jax.lax.optimization_barrier(ids)), None, None
+
+
+_narrow.defvjp(_narrow_forward, _narrow_backward)
 
 
 def drop_features(

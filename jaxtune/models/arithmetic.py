@@ -17,7 +17,8 @@ class Arithmetic:
     Attributes:
       dtype: that products are computed in.
       device: that they are computed on.
-      attention: `fused` for one kernel that holds no scores; `auto` by the shape of the rows.
+      attention: `fused` for kernels of our own, of which that of attention holds no scores; `auto`
+        by the shape of the rows.
     """
 
     dtype: jnp.dtype

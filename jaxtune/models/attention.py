@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -20,12 +21,19 @@ from jaxtune.models.arithmetic import attention_of, device_of
 from jaxtune.models.attention_path import band, choose_path
 from jaxtune.models.banded import banded_attention
 from jaxtune.models.blockwise import Blocks, blockwise_attention
-from jaxtune.models.fused import fused_rows, lowering_for
+from jaxtune.models.fused import fused_packed, fused_rows, is_packable, lowering_for
 from jaxtune.models.fused_call import fits
 from jaxtune.models.inputs import positions_of
 from jaxtune.models.layers import Dense, Dropout, Init, NoiseIds, dense
+from jaxtune.models.narrow_attention import narrow_attention
 from jaxtune.models.places import Places, pick, pick_noise_ids
-from jaxtune.models.products import attention_kernel, dense_attention, fused_attention
+from jaxtune.models.products import (
+    activation_dtype,
+    attention_kernel,
+    dense_attention,
+    fused_attention,
+    plus_bias,
+)
 from jaxtune.models.sight import Bias, Sight, near, sight_of
 from jaxtune.parallel.collectives import split_features
 
@@ -117,7 +125,13 @@ class SelfAttention(nn.Module):
         if len(self.projections) == 1:
             parts = split_features(self._dense(3 * d, self.projections[0])(x, noise_ids), 3)
         elif places is None and self._go_together():
-            parts = self._together(x)
+            y = self._together(x)
+            if rotate is None and self._is_packable(y, bias):
+                attended = self._attend_packed(y, bias, noise_ids)
+                if self.output is None:
+                    return attended
+                return self._dense(d, self.output, self.output_init)(attended, noise_ids)
+            parts = [y[:, :, i] for i in range(len(self.projections))]
         else:
             if places is not None and rotate is None:  # no query is projected in vain
                 asking, places_left = pick(x, places), None
@@ -178,6 +192,9 @@ class SelfAttention(nn.Module):
         bias = bias.bias() if isinstance(bias, Sight) else bias
         if kernel == "cudnn":
             attended = fused_attention(query, key, value, bias, self.dtype)
+        elif activation_dtype(self.dtype) == jnp.bfloat16 and q != 1:
+            parts = (part.astype(jnp.bfloat16) for part in (query, key, value))
+            attended = narrow_attention(*parts, bias, dropout.of_pairs(noise_ids, asking))
         else:
             drop = partial(dropout, noise_ids=noise_ids, asking=asking)
             attended = dense_attention(query, key, value, bias, self.dtype, drop)
@@ -211,14 +228,38 @@ class SelfAttention(nn.Module):
         own = {"kernel", "bias"} if self.use_bias else {"kernel"}
         return all(self.get_variable("params", name).keys() == own for name in self.projections)
 
-    def _together(self, x: Float[Array, "b t d"]) -> list[Float[Array, "b t d"]]:
+    def _is_packable(self, y: Float[Array, "b t 3 d"], bias: Seen) -> bool:
+        """Whether one fused kernel takes queries, keys and values as one product gives them.
+
+        A strategy may hold leaves here that change what is attended to.
+        """
+        own = self.variables["params"].keys() <= {*self.projections, self.output}
+        lowering, t = lowering_for(device_of(self.dtype)), y.shape[1]
+        if not own or not isinstance(bias, Sight) or bias.free or not isinstance(t, int):
+            return False
+        one = y[:, :, 0].reshape(*y.shape[:2], self.num_heads, -1)
+        is_fused = self.kernel(one, one, bias, None) == "fused"
+        return is_fused and is_packable(lowering, t)
+
+    def _attend_packed(
+        self, y: Float[Array, "b t 3 d"], sight: Any, noise_ids: NoiseIds
+    ) -> Float[Array, "b t d"]:
+        packed = y.reshape(*y.shape[:3], self.num_heads, -1)  # [b t 3 d] -> [b t 3 h k]
+        drop = Dropout(self.dropout_rate).of_pairs(noise_ids, noise_ids)
+        lowering = lowering_for(device_of(self.dtype))
+        attended = fused_packed(packed, sight, self.dtype, drop, lowering)
+        return attended.reshape(*y.shape[:2], -1)
+
+    def _together(self, x: Float[Array, "b t d"]) -> Float[Array, "b t 3 d"]:
         """Query, key and value by one product with their matrices side by side."""
         held = [self.get_variable("params", name) for name in self.projections]
         kernels = jnp.stack([leaves["kernel"].astype(self.dtype) for leaves in held], axis=1)
         y = jnp.einsum("btd,dcf->btcf", x.astype(self.dtype), kernels)  # c of query, key, value
         if self.use_bias:
-            y = y + jnp.stack([leaves["bias"] for leaves in held]).astype(y.dtype)
-        return [y[:, :, i] for i in range(len(held))]
+            bias = jnp.stack([leaves["bias"] for leaves in held])
+            # One array: compilers put its sum into the product, of which several would be a copy.
+            y = plus_bias(y, jax.lax.optimization_barrier(bias))
+        return y
 
     def _dense(self, features: int, name: str, init: Init | None = None) -> Dense:
         init = self.kernel_init if init is None else init

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxtune.core.device import Device
-from jaxtune.core.dropout import Drop, head_ids
+from jaxtune.core.dropout import Drop, apart, head_ids
 from jaxtune.models import fused_tiles
 from jaxtune.models.blockwise import Blocks, cut, needed_blocks
 from jaxtune.models.fused_call import Lowering, run_kernel
@@ -81,7 +81,7 @@ def fused_rows(
     rate = drop.rate if drop else 0.0
     fixed = Fixed(jnp.dtype(dtype), sight.causal, sight.window, rate, size_q, size_s, counts)
     filled = counts[0] * size_q - q, counts[1] * size_s - s
-    words = None if drop is None else jax.random.key_data(drop.key).reshape(-1)
+    words = None if drop is None else apart(drop.key)
     asking, asked = _known(sight, drop, filled)
     inputs = Inputs(
         _filled(query, filled[0]),
@@ -96,6 +96,43 @@ def fused_rows(
     parts, rest = inputs[:3], inputs[3:]
     attended: Any = _attend(_Plan(fixed, lowering), *parts, rest)
     return attended[:, :q]
+
+
+def fused_packed(
+    packed: Float[Array, "b t 3 h k"],
+    sight: Sight,
+    dtype: Any,
+    drop: Drop | None,
+    lowering: Lowering,
+) -> Float[Array, "b t h k"]:
+    """As `fused_rows`, of queries, keys and values side by side, as one product gives them.
+
+    The gradient is in one array too, so that nothing takes them apart or puts them together. For a
+    GPU alone, and rows that blocks fill.
+
+    Args:
+      packed: query, key and value of each token.
+      sight: who sees whom.
+      dtype: that the operands of products are rounded to.
+      drop: of the probabilities; None for none.
+      lowering: see `lowering_for`.
+    """
+    b, t, _, h, _ = packed.shape
+    size = block_size(lowering, t)
+    rate = drop.rate if drop else 0.0
+    counts = t // size, t // size
+    fixed = Fixed(jnp.dtype(dtype), sight.causal, sight.window, rate, size, size, counts)
+    words = None if drop is None else apart(drop.key)
+    asking, asked = _known(sight, drop, (0, 0))
+    spans = _spans(sight, fixed, b) if counts[0] > 1 else None
+    heads = None if drop is None else jnp.asarray(head_ids(h))
+    rest = asking, asked, spans, words, heads
+    return _attend_packed(_Plan(fixed, lowering), packed, rest)
+
+
+def is_packable(lowering: Lowering, length: int) -> bool:
+    """Whether `fused_packed` takes rows of so many tokens."""
+    return lowering.compiler == "triton" and length % block_size(lowering, length) == 0
 
 
 def _known(sight: Sight, drop: Drop | None, filled: tuple[int, int]) -> tuple[Known, Known]:
@@ -160,6 +197,25 @@ def _backward(plan: _Plan, saved: tuple[Any, ...], g: Array) -> tuple[Any, ...]:
 _attend.defvjp(_forward, _backward)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend_packed(plan: _Plan, packed: Array, rest: Any) -> Any:
+    return _packed_forward(plan, packed, rest)[0]
+
+
+def _packed_forward(plan: _Plan, packed: Array, rest: Any) -> tuple[Array, tuple[Any, ...]]:
+    out, logs = _run_forward(plan, Inputs(packed, packed, packed, *rest))
+    return out, (packed, rest, out, logs[..., 0])
+
+
+def _packed_backward(plan: _Plan, saved: tuple[Any, ...], g: Array) -> tuple[Any, ...]:
+    packed, rest, out, logs = saved
+    inputs = Inputs(packed, packed, packed, *rest)
+    return (*_run_backward(plan, inputs, Saved(g, out, logs[..., None])), None)
+
+
+_attend_packed.defvjp(_packed_forward, _packed_backward)
+
+
 @partial(jax.jit, static_argnums=0)  # traced and lowered once for layers that are alike
 def _run_forward(plan: _Plan, inputs: Inputs) -> tuple[Array, ...]:
     kernel = partial(fused_tiles.forward, plan.fixed)
@@ -168,16 +224,21 @@ def _run_forward(plan: _Plan, inputs: Inputs) -> tuple[Array, ...]:
 
 @partial(jax.jit, static_argnums=0)
 def _run_backward(plan: _Plan, inputs: Inputs, back: Saved) -> tuple[Array, ...]:
-    kernel, blocks = partial(fused_tiles.backward, plan.fixed), max(plan.fixed.counts)
+    is_packed = inputs.query.ndim == 5
+    backward = fused_tiles.packed_backward if is_packed else fused_tiles.backward
+    kernel, blocks = partial(backward, plan.fixed), max(plan.fixed.counts)
     return run_kernel(kernel, plan.lowering, blocks, (inputs, back), _gradients)
 
 
 def _written(inputs: Inputs) -> tuple[jax.ShapeDtypeStruct, ...]:
-    b, q, h, _ = inputs.query.shape
-    return _like(inputs.query), jax.ShapeDtypeStruct((b, h, q, 1), jnp.float32)
+    b, q, *_, h, k = inputs.query.shape
+    out = jax.ShapeDtypeStruct((b, q, h, k), inputs.query.dtype)
+    return out, jax.ShapeDtypeStruct((b, h, q, 1), jnp.float32)
 
 
 def _gradients(inputs: Inputs) -> tuple[jax.ShapeDtypeStruct, ...]:
+    if inputs.query.ndim == 5:
+        return (_like(inputs.query),)
     return _like(inputs.query), _like(inputs.key), _like(inputs.value)
 
 

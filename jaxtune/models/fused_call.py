@@ -55,7 +55,7 @@ class _Kinds(NamedTuple):
     """What is made for each kind of array, such as a `BlockSpec`.
 
     Attributes:
-      tokens: [b t h k].
+      tokens: [b t h k]; or [b t 3 h k] and which of the three, None for all.
       logs: [b h t 1].
       known: of tokens, [b t 1] or [b 1 t].
       few: numbers that are read one at a time.
@@ -95,9 +95,11 @@ def run_kernel(
     if not free:
         return here(*reads)
     axis = "tensor" if "tensor" in free else None
-    tokens, logs = PartitionSpec(None, None, axis), PartitionSpec(None, axis)
-    specs = _Kinds(tokens, logs, PartitionSpec(), PartitionSpec(), PartitionSpec(axis))
-    choose = _Kinds(*(lambda _, spec=spec: spec for spec in specs))
+    logs, whole = PartitionSpec(None, axis), PartitionSpec()
+    choose = _Kinds(
+        lambda x, _: PartitionSpec(*(None,) * (x.ndim - 2), axis),
+        *(lambda _, spec=spec: spec for spec in (logs, whole, whole, PartitionSpec(axis))),
+    )
     return jax.shard_map(
         lambda *reads: here(*reads),
         in_specs=tuple(_each(choose, part) for part in reads),
@@ -110,8 +112,8 @@ def run_kernel(
 def _run_here(
     kernel: Callable[..., None], lowering: Lowering, blocks: int, outs: Outs, *reads: Any
 ) -> tuple[Array, ...]:
-    (b, _, h, _), shapes = reads[0].query.shape, outs(reads[0])
-    as_is = _Kinds(*(lambda x: x,) * 5)
+    (b, *_, h, _), shapes = reads[0].query.shape, outs(reads[0])
+    as_is = _Kinds(lambda x, _: x, *(lambda x: x,) * 4)
     turn = as_is._replace(tokens=_turned) if lowering.compiler == "mosaic" else as_is
     reads = tuple(_each(turn, part) for part in reads)
     shapes = tuple(_kind(turn, x)(x) for x in shapes)
@@ -131,8 +133,9 @@ def _run_here(
 def _each(kinds: _Kinds, part: Inputs | Saved) -> Any:
     """What `kinds` make of each array; None stays."""
     if isinstance(part, Saved):
-        return Saved(kinds.tokens(part.grads), kinds.tokens(part.out), kinds.logs(part.logs))
-    query, key, value = (kinds.tokens(x) for x in part[:3])
+        grads, out = (kinds.tokens(x, None) for x in (part.grads, part.out))
+        return Saved(grads, out, kinds.logs(part.logs))
+    query, key, value = (kinds.tokens(x, which) for which, x in enumerate(part[:3]))
     spans, words = (None if x is None else jax.tree.map(kinds.few, x) for x in part[5:7])
     return Inputs(
         query=query,
@@ -148,11 +151,12 @@ def _each(kinds: _Kinds, part: Inputs | Saved) -> Any:
 
 def _kind(kinds: _Kinds, written: Any) -> Any:
     """Of what a kernel writes."""
-    return kinds.logs if written.shape[-1] == 1 else kinds.tokens
+    return kinds.logs if written.shape[-1] == 1 else lambda x: kinds.tokens(x, None)
 
 
-def _turned(x: Any) -> Any:
+def _turned(x: Any, which: int | None) -> Any:
     """[b t h k] -> [b h t k], or back."""
+    del which
     if isinstance(x, jax.ShapeDtypeStruct):
         b, t, h, k = x.shape
         return jax.ShapeDtypeStruct((b, h, t, k), x.dtype)
@@ -174,8 +178,14 @@ def _whole(x: Any, **where: Any) -> pl.BlockSpec:
 
 
 def _triton_specs() -> _Kinds:
-    def tokens(x: Any) -> pl.BlockSpec:
-        _, t, _, k = x.shape
+    def tokens(x: Any, which: int | None) -> pl.BlockSpec:
+        _, t, *parts, _, k = x.shape
+        if parts and which is not None:
+            return pl.BlockSpec(
+                (None, t, None, None, k), lambda row, head, _: (row, 0, which, head, 0)
+            )
+        if parts:
+            return pl.BlockSpec((None, t, 3, None, k), lambda row, head, _: (row, 0, 0, head, 0))
         return pl.BlockSpec((None, t, None, k), lambda row, head, _: (row, 0, head, 0))
 
     return _Kinds(tokens, _row_of_head, _row, _whole, _whole)
@@ -185,7 +195,7 @@ def _mosaic_specs() -> _Kinds:
     from jax.experimental.pallas import tpu  # slow to import
 
     scalars = partial(_whole, memory_space=tpu.SMEM)
-    return _Kinds(_row_of_head, _row_of_head, _row, scalars, scalars)
+    return _Kinds(lambda x, _: _row_of_head(x), _row_of_head, _row, scalars, scalars)
 
 
 def _parameters(lowering: Lowering, reads: tuple[Any, ...], shapes: tuple[Any, ...]) -> Any:

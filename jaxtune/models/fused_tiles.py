@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from jaxtune.core.dropout import KeyWords, is_kept, key_words, mixed
+from jaxtune.core.dropout import KeyWords, is_kept, mixed
 from jaxtune.models.sight import sees
 
 
@@ -73,7 +73,7 @@ class Inputs(NamedTuple):
       spans: for all rows, the first block of keys that each block of queries is computed with, and
         the one after the last, [b n 2]; then likewise the queries of the keys, [b m 2]. None where
         there is one block of each.
-      words: the data of the key that dropout draws by; None for no dropout.
+      words: of the key that dropout draws by, [1] each; None for no dropout.
       heads: ids of the heads, [h]; likewise.
     """
 
@@ -83,7 +83,7 @@ class Inputs(NamedTuple):
     asking: Known
     asked: Known
     spans: tuple[Int[Array, "b n 2"], Int[Array, "b m 2"]] | None
-    words: UInt32[Array, " n"] | None
+    words: KeyWords | None
     heads: UInt32[Array, " h"] | None
 
 
@@ -172,6 +172,26 @@ def backward(
     _where(n < m, here.block < n, lambda: _of_queries(fixed, refs, saved, here, by_query))
 
 
+class _Third(NamedTuple):
+    """One of three in a reference to [t 3 k], as what is written alone, [t k]."""
+
+    ref: Any
+    which: int
+
+    @property
+    def dtype(self) -> Any:
+        return self.ref.dtype
+
+    def __setitem__(self, places: tuple[Any, Any], values: Array) -> None:
+        rows, features = places
+        self.ref[rows, self.which, features] = values
+
+
+def packed_backward(fixed: Fixed, refs: Inputs, saved: Saved, by_all: Any) -> None:
+    """As `backward`, with the gradients of query, key and value in one, [t 3 k]."""
+    backward(fixed, refs, saved, *(_Third(by_all, which) for which in range(3)))
+
+
 def _of_keys(
     fixed: Fixed, refs: Inputs, saved: Saved, here: _Here, written: tuple[Any, Any]
 ) -> None:
@@ -255,7 +275,8 @@ def _here(refs: Inputs) -> _Here:
     row, head, block = (pl.program_id(axis) for axis in range(3))
     if refs.words is None or refs.heads is None:
         return _Here(row, head, block, None, None)
-    return _Here(row, head, block, key_words(refs.words), refs.heads[head])
+    words = KeyWords(*(word[0] for word in refs.words))
+    return _Here(row, head, block, words, refs.heads[head])
 
 
 def _column(refs: Inputs, here: _Here, rows: Any) -> Known:

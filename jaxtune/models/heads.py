@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxtune.core.types import Batch, segment_mask
-from jaxtune.models.layers import ACTIVATIONS, Dense, Dropout, Init, NoiseIds, dense, layer_norm
+from jaxtune.models.activations import ACTIVATIONS
+from jaxtune.models.layers import Dense, Dropout, Init, NoiseIds, dense, layer_norm
 
 
 class HeadConfig(Protocol):

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from jaxtune.core.errors import UserError, nearest
-from jaxtune.models.layers import ACTIVATIONS
+from jaxtune.models.activations import ACTIVATIONS
 
 Config = TypeVar("Config")
 

@@ -6,7 +6,7 @@ between them has `products.activation_dtype(dtype)`. The statistics of LayerNorm
 least.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,19 +16,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
 from jaxtune.core import dropout
+from jaxtune.core.types import PRNGKey
 from jaxtune.models.norm import NarrowLayerNorm
-from jaxtune.models.products import activation_dtype, product
-
-ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
-    # jax.nn.gelu computes the exact one by erfc, which takes three times as long on a CPU.
-    "gelu": lambda x: 0.5 * x * (1 + jax.lax.erf(x * jnp.asarray(2**-0.5, x.dtype))),
-    "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
-    "gelu_pytorch_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
-    "tanh": jnp.tanh,
-}
-"""Activations by the name that `hidden_act` gives them."""
+from jaxtune.models.products import activation_dtype, plus_bias, product
+from jaxtune.models.table_rows import are_few, table_rows
 
 Init = float | jax.nn.initializers.Initializer
 """What weights are drawn from: N(0, s^2) for a number s, or as the initializer draws."""
@@ -61,6 +52,14 @@ class Dropout(nn.Module):
             return dropout.drop_features(inputs, self.rate, key, noise_ids)
         return dropout.drop_probabilities(inputs, self.rate, key, asking, noise_ids)
 
+    def key_of(self, noise_ids: NoiseIds) -> PRNGKey | None:
+        """The key that a call draws by, for kernels that drop themselves; None for nothing.
+
+        Args:
+          noise_ids: of the tokens.
+        """
+        return None if noise_ids is None or not self.rate else self.make_rng("dropout")
+
     def of_pairs(self, noise_ids: NoiseIds, asking: NoiseIds) -> dropout.Drop | None:
         """What a call does to probabilities, for one part of them at a time; None for nothing.
 
@@ -90,7 +89,7 @@ class Dense(nn.Dense):
         shape = (inputs.shape[-1], self.features)
         y = product(inputs, self._param("kernel", self.kernel_init, shape), self.dtype)
         if self.use_bias:
-            y = y + self._param("bias", self.bias_init, (self.features,)).astype(y.dtype)
+            y = plus_bias(y, self._param("bias", self.bias_init, (self.features,)))
         return y
 
     def _param(self, name: str, init: Any, shape: tuple[int, ...]) -> Any:
@@ -137,17 +136,29 @@ def dense(
 
 
 class Table(nn.Embed):
-    """An embedding table whose rows are float32 at least, so that no sum of them is rounded."""
+    """An embedding table whose rows are float32 at least, so that no sum of them is rounded.
+
+    Attributes:
+      products: the dtype of the model's products; see `table_rows` for what follows from it.
+    """
+
+    products: Any = jnp.float32
 
     def __call__(self, inputs: Int[Array, "..."]) -> Float[Array, "... d"]:
         """The rows of some ids."""
-        rows = super().__call__(inputs)
+        is_narrow = activation_dtype(self.products) == jnp.bfloat16
+        if is_narrow and are_few(self.embedding, inputs):
+            rows = table_rows(self.embedding, inputs)
+        else:
+            rows = super().__call__(inputs)
         return rows.astype(jnp.promote_types(rows.dtype, jnp.float32))
 
 
-def table(size: int, features: int, init: Init, name: str | None = None) -> Table:
-    """An embedding table."""
-    return Table(size, features, embedding_init=_initializer(init), name=name)
+def table(
+    size: int, features: int, init: Init, name: str | None = None, dtype: Any = jnp.float32
+) -> Table:
+    """An embedding table; `dtype` is that of the model's products."""
+    return Table(size, features, embedding_init=_initializer(init), products=dtype, name=name)
 
 
 def layer_norm(

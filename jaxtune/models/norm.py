@@ -27,42 +27,63 @@ class NarrowLayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
         """[... d] -> [... d] in bfloat16."""
-        y: Any = standardised(x, self.epsilon)
-        y = y * self.param("scale", nn.initializers.ones, x.shape[-1:])
-        if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, x.shape[-1:])
-        return y.astype(jnp.bfloat16)
+        features = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, features)
+        bias = self.param("bias", nn.initializers.zeros, features) if self.use_bias else None
+        return normalised(x, scale, bias, self.epsilon)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def standardised(x: Float[Array, "... d"], eps: float) -> Float[Array, "... d"]:
-    """`(x - mean) / sqrt(variance + eps)` over the last axis, in float32; variance in two passes.
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalised(
+    x: Float[Array, "... d"], scale: Float[Array, " d"], bias: Float[Array, " d"] | None, eps: float
+) -> Float[Array, "... d"]:
+    """`(x - mean) / sqrt(variance + eps) scale + bias` over the last axis, in bfloat16.
+
+    Computed in float32, the variance in two passes. What waits for the gradient is x as it came.
 
     Args:
       x: features of any float dtype.
+      scale: of each feature.
+      bias: likewise; None for 0.
       eps: added to the variance.
 
     Source: Ba et al. 2016, Layer Normalization, equation 4.
     """
-    return _standardised(x, eps)[0]
+    return _forward(x, scale, bias, eps)[0]
 
 
-def _standardised(x: Array, eps: float) -> tuple[Array, Array]:
-    """What it says, and one over the deviation, [... 1]."""
+def _statistics(x: Array, eps: float) -> tuple[Array, Array]:
+    """The mean, and one over the deviation, [... 1]; in float32."""
     x = x.astype(jnp.float32)
-    centred = x - x.mean(axis=-1, keepdims=True)
-    scale = jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + eps)
-    return centred * scale, scale
+    mean = x.mean(axis=-1, keepdims=True)
+    return mean, jax.lax.rsqrt(jnp.mean((x - mean) ** 2, axis=-1, keepdims=True) + eps)
 
 
-def _forward(x: Array, eps: float) -> tuple[Array, Array]:
-    return standardised(x, eps), x
+def _standardised(x: Array, mean: Array, inverse: Array) -> Array:
+    return (x.astype(jnp.float32) - mean) * inverse
 
 
-def _backward(eps: float, x: Array, g: Array) -> tuple[Array]:
-    y, scale = _standardised(x, eps)
-    along = jnp.mean(g * y, axis=-1, keepdims=True)
-    return ((scale * (g - g.mean(axis=-1, keepdims=True) - y * along)).astype(x.dtype),)
+def _forward(x: Array, scale: Array, bias: Array | None, eps: float) -> tuple[Array, Any]:
+    y = _standardised(x, *_statistics(x, eps)) * scale
+    y = y if bias is None else y + bias
+    return y.astype(jnp.bfloat16), (x, scale, bias)
 
 
-standardised.defvjp(_forward, _backward)
+def _backward(eps: float, saved: Any, g: Array) -> tuple[Array, Array, Array | None]:
+    x, scale, bias = saved
+    shape, d = x.shape, x.shape[-1]
+    x, g = x.reshape(-1, d), g.reshape(-1, d)
+    mean, inverse = _statistics(x, eps)
+    # Sums over tokens apart from those over features: of what both read, a GPU's compiler keeps
+    # float32 in memory.
+    others = jax.lax.optimization_barrier((x, mean, inverse))
+    to_out = jax.lax.optimization_barrier(g).astype(jnp.float32)
+    to_scale = (to_out * _standardised(*others)).sum(axis=0).astype(scale.dtype)
+    to_bias = None if bias is None else to_out.sum(axis=0).astype(bias.dtype)
+    y, to_y = _standardised(x, mean, inverse), g.astype(jnp.float32) * scale
+    along = jnp.mean(to_y * y, axis=-1, keepdims=True)
+    to_x = inverse * (to_y - to_y.mean(axis=-1, keepdims=True) - y * along)
+    return to_x.astype(x.dtype).reshape(shape), to_scale, to_bias
+
+
+normalised.defvjp(_forward, _backward)

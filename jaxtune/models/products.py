@@ -47,6 +47,35 @@ def product(
     return flat.reshape(*a.shape[:-1], b.shape[-1])
 
 
+def plus_bias(y: Float[Array, "... n"], bias: Float[Array, "*l n"]) -> Float[Array, "... n"]:
+    """`y + bias` in the dtype of y; where that is bfloat16, with float32 sums, the gradient's too.
+
+    Args:
+      y: what a product gave.
+      bias: of its features.
+    """
+    return _plus_bias(y, bias) if y.dtype == jnp.bfloat16 else y + bias.astype(y.dtype)
+
+
+@jax.custom_vjp
+def _plus_bias(y: Array, bias: Array) -> Array:
+    return (y.astype(jnp.float32) + bias.astype(jnp.float32)).astype(y.dtype)
+
+
+def _plus_bias_forward(y: Array, bias: Array) -> tuple[Array, Array]:
+    return _plus_bias(y, bias), bias
+
+
+def _plus_bias_backward(bias: Array, g: Array) -> tuple[Array, Array]:
+    if bias.ndim == 1:  # or compilers keep a copy in float32, or one before its last operation
+        g = jax.lax.optimization_barrier(g)
+    rows = g.reshape(-1, *bias.shape).astype(jnp.float32)
+    return g, rows.sum(axis=0).astype(bias.dtype)
+
+
+_plus_bias.defvjp(_plus_bias_forward, _plus_bias_backward)
+
+
 def attention_scores(
     query: Float[Array, "b q h k"], key: Float[Array, "b s h k"], dtype: Any
 ) -> Float[Array, "b h q s"]:

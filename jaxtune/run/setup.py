@@ -14,7 +14,7 @@ from jaxtune.models.pretrained import Pretrained
 from jaxtune.parallel.sharding import Sharding
 from jaxtune.settings import Settings
 from jaxtune.tasks.task import Task
-from jaxtune.training import optimizers
+from jaxtune.training import few_kernels, optimizers
 from jaxtune.training.optimizers import Scaler
 from jaxtune.tuning import partition
 from jaxtune.tuning.partition import Strategy
@@ -119,15 +119,24 @@ class Run(NamedTuple):
     sharding: Sharding | None
 
 
+def takes_few_kernels(run: Run) -> bool:
+    """Whether a step is of those that `few_kernels` is for: bfloat16, on one GPU."""
+    is_gpu = run.pretrained.design.device.platform == "gpu"
+    return is_gpu and run.sharding is None and run.settings.precision.compute_dtype == "bfloat16"
+
+
 def make_tx(run: Run, stage: int) -> optax.GradientTransformation:
     """The optimizer of the leaves that are trained in a stage."""
     chosen, labels = run.settings.optimizer, run.tuning.stage_labels[stage]
     factors, _ = partition.partition(run.tuning.multipliers, labels)
+    clip: Any = chosen.clip_norm
+    if clip is not None and takes_few_kernels(run):
+        clip = few_kernels.clip_by_norm_of_all(clip)
     return optimizers.make_optimizer(
         run.goal.scaler,
         run.goal.schedule,
         labels,
         weight_decay=chosen.weight_decay,
-        clip_norm=chosen.clip_norm,
+        clip_norm=clip,
         multipliers=factors,
     )

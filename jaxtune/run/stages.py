@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import optax
 from jax.sharding import SingleDeviceSharding
 
 from jaxtune.core import dropout, paths, trees
@@ -17,7 +18,8 @@ from jaxtune.parallel.sharding import ROWS, reshard
 from jaxtune.run.checkpoint import Checkpoints
 from jaxtune.run.plan import stage_start
 from jaxtune.run.progress import Progress
-from jaxtune.run.setup import Run, make_tx
+from jaxtune.run.setup import Run, make_tx, takes_few_kernels
+from jaxtune.training import few_kernels
 from jaxtune.training.average import averaging, begin_average
 from jaxtune.training.compiled import Compiled
 from jaxtune.training.compiler_options import least_memory
@@ -217,6 +219,9 @@ def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -
     sharding, parts = run.sharding, run.settings.train.num_microbatches
     read = run.task.loss.read(apply_fn)
     sums = make_sums(read, run.goal.loss_fn, parts, dropout.same_key)
+    norm = optax.tree.norm
+    if takes_few_kernels(run):
+        sums, norm = few_kernels.reading_together(sums), few_kernels.norm_of_all
     transform: Callable[..., Any] = jax.jit
     apply = apply_whole
     if sharding is not None and sharding.mode == "pmap":
@@ -227,7 +232,7 @@ def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -
         sums, apply = shard_sums(sums, sharding, dropout.same_key), shard_apply(sharding)
         out = (sharding.shardings(state), sharding.whole)
         transform = partial(jax.jit, out_shardings=out)
-    step = make_update(sums, make_tx(run, index), apply)
+    step = make_update(sums, make_tx(run, index), apply, norm)
     if run.settings.train.on_nonfinite == "skip":
         step = skip_nonfinite(step)
     decay = run.settings.optimizer.ema_decay

@@ -173,7 +173,7 @@ class PrecisionSettings:
       frozen_dtype: that frozen parameters are kept in.
       attention: `auto` chooses by device and length; `fused` takes one kernel that holds no scores
         and draws dropout itself, on a GPU or a TPU, which has been compiled for both and has run on
-        neither.
+        neither; and on a GPU another for the sum and norm of a residual in BERT's kind of layer.
     """
 
     compute_dtype: Literal["float32", "bfloat16"] = "float32"

@@ -132,7 +132,7 @@ def make_optimizer(
     labels: Any,
     *,
     weight_decay: float = 0.01,
-    clip_norm: float | None = 1.0,
+    clip_norm: float | optax.GradientTransformation | None = 1.0,
     multipliers: Any = None,
     decays: Callable[[str, Any], bool] = is_decayed,
 ) -> optax.GradientTransformationExtraArgs:
@@ -147,7 +147,8 @@ def make_optimizer(
       schedule: learning rate by step.
       labels: one for each leaf, as `partition.label` gives them.
       weight_decay: for the leaves that `decays` names.
-      clip_norm: the largest global norm of the trainable leaves' gradient; None does not clip.
+      clip_norm: the largest global norm of the trainable leaves' gradient, or what clips by
+        it; None does not clip.
       multipliers: factors on the rate, a tree of float like the trainable parameters; None for 1.
       decays: (name, leaf) -> whether weight decay applies to it.
 
@@ -167,7 +168,9 @@ def make_optimizer(
         lambda params: grouped(params).init(params),
         lambda updates, *state, **extra: grouped(updates).update(updates, *state, **extra),
     )
-    parts = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
+    if isinstance(clip_norm, int | float):
+        clip_norm = optax.clip_by_global_norm(clip_norm)
+    parts = [] if clip_norm is None else [clip_norm]
     parts += [groups, optax.scale_by_learning_rate(schedule)]
     if multipliers is not None:
         parts += [optax.stateless(lambda updates, _: _multiply(updates, multipliers))]

@@ -148,7 +148,10 @@ def apply_whole(
 
 
 def make_update(
-    sums: SumsFn, tx: optax.GradientTransformation, apply: Apply = apply_whole
+    sums: SumsFn,
+    tx: optax.GradientTransformation,
+    apply: Apply = apply_whole,
+    norm: Callable[[Params], Array] = optax.tree.norm,
 ) -> TrainStep:
     """Makes a training step, as `make_train_step` does, from the sums over a batch.
 
@@ -156,6 +159,7 @@ def make_update(
       sums: over the whole batch, wherever its parts are.
       tx: an optimizer over the trainable tree.
       apply: what it does with the gradients; `shard_apply` on several devices.
+      norm: of the gradient, for `StepInfo`; that of `tx`, or it is computed twice.
     """
 
     @partial(jax.jit, inline=True)  # traced once for all shapes of a batch
@@ -170,7 +174,7 @@ def make_update(
         params, opt_state = apply(tx, grads, state.opt_state, state.params)
         if statistics:
             params = trees.replace(params, statistics)
-        info = StepInfo(loss, optax.tree.norm(grads))
+        info = StepInfo(loss, norm(grads))
         return state._replace(step=state.step + 1, params=params, opt_state=opt_state), info
 
     def train_step(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, StepInfo]:

@@ -20,7 +20,7 @@ from jaxtune.export.graphs.graph import Graph
 from jaxtune.export.graphs.int8 import INT8
 from jaxtune.export.onnx_file import write_onnx
 from jaxtune.export.signature import Signature, signature_of
-from jaxtune.models.layers import ACTIVATIONS
+from jaxtune.models.activations import ACTIVATIONS
 
 TEXTS = [case for case in CASES if not case.startswith(("vit", "resnet"))]
 FEW = ("bert-sequence", "roberta-span", "distilbert-token", "modernbert-mean", "gpt2-sequence")

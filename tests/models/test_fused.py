@@ -24,7 +24,7 @@ from jaxtune.models.arithmetic import Arithmetic, arithmetic
 from jaxtune.models.attention import SelfAttention, attention_bias
 from jaxtune.models.attention_path import choose_path
 from jaxtune.models.blockwise import Blocks, cut, needed_blocks
-from jaxtune.models.fused import block_size, fused_rows
+from jaxtune.models.fused import block_size, fused_packed, fused_rows, is_packable
 from jaxtune.models.fused_call import Lowering, fits
 from jaxtune.models.registry import FAMILIES, make_apply, parameter_shapes
 from jaxtune.models.sight import sight_of
@@ -99,6 +99,30 @@ def test_the_kernel_gives_what_all_scores_at_once_give(
     attend = partial(fused_rows, lowering=LOWERINGS[compiler], blocks=BLOCKS[blocks])
     atol = 1e-5 if dtype == "float32" else 2e-2
     check(attend, *make_case(layout, view, rate, k), jnp.dtype(dtype), atol)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_side_by_side_gives_what_three_arrays_give(rate):
+    parts, sight, drop = make_case("packed", "near", rate, 32)
+    count = 64  # of tokens, which blocks fill
+    *parts, weight = (x[:, :count] for x in parts)
+    cut_to = {"asking", "asked", "asking_positions", "positions"}
+    sight = dataclasses.replace(sight, **{n: getattr(sight, n)[:, :count] for n in cut_to})
+    if drop is not None:
+        ids = drop.asking[:, :count]
+        drop = dataclasses.replace(drop, asking=ids, noise_ids=ids)
+    lowering = LOWERINGS["triton"]
+    assert is_packable(lowering, count)
+    assert not is_packable(LOWERINGS["mosaic"], count)
+    wanted, back = jax.vjp(
+        lambda *parts: fused_rows(*parts, sight, jnp.float32, drop, lowering), *parts
+    )
+    found, packed_back = jax.vjp(
+        lambda packed: fused_packed(packed, sight, jnp.float32, drop, lowering),
+        jnp.stack(parts, axis=2),
+    )
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(packed_back(weight)[0], jnp.stack(back(weight), axis=2))
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,17 @@ def test_float32_products_are_those_of_jax():
     np.testing.assert_array_equal(products.product(a, b, jnp.float32), jnp.matmul(a, b))
 
 
+def test_a_bias_in_bfloat16_has_a_gradient_with_float32_sums():
+    y, bias = jnp.zeros((1000, 3), jnp.bfloat16), jnp.asarray([0.5, 1.0, -2.0])
+    found, pull = jax.vjp(products.plus_bias, y, bias)
+    np.testing.assert_array_equal(found, np.broadcast_to(bias, y.shape))
+    g = jnp.asarray(np.random.default_rng(0).random((1000, 3)), jnp.bfloat16)
+    to_y, to_bias = pull(g)
+    np.testing.assert_array_equal(to_y, g)
+    assert to_bias.dtype == jnp.float32
+    np.testing.assert_allclose(to_bias, np.asarray(g, np.float64).sum(0), rtol=1e-6)
+
+
 def test_on_a_cpu_no_product_of_bfloat16_is_computed_in_float32():
     """The compiled program: forward, and both gradients."""
     if jax.default_backend() != "cpu":

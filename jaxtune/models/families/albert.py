@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxtune.core.types import Batch
+from jaxtune.models.activations import ACTIVATIONS
 from jaxtune.models.attention import Seen, SelfAttention, attention_bias
 from jaxtune.models.families import bert, bert_config
 from jaxtune.models.families.bert import Embeddings, PooledHead
@@ -21,7 +22,7 @@ from jaxtune.models.families.bert_config import BertConfig
 from jaxtune.models.family import Family, Head, Matrices, Names, layer_rules
 from jaxtune.models.heads import Transform, span_head, token_head
 from jaxtune.models.hf_config import check_defaults, check_tied
-from jaxtune.models.layers import ACTIVATIONS, Dropout, Nested, NoiseIds, dense, layer_norm
+from jaxtune.models.layers import Dropout, Nested, NoiseIds, dense, layer_norm
 from jaxtune.models.model import Part
 from jaxtune.models.places import Places, pick, pick_noise_ids
 from jaxtune.models.vocabulary import TiedLayer

@@ -15,13 +15,15 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from jaxtune.core.types import Batch
+from jaxtune.models.activations import ACTIVATIONS
 from jaxtune.models.attention import Seen, SelfAttention, attention_bias
 from jaxtune.models.families.bert_config import BertConfig, config_from_hf
 from jaxtune.models.family import Family, Head, Matrices, Names, layer_rules
 from jaxtune.models.heads import Transform, output_layer, span_head, token_head
 from jaxtune.models.hf_config import check_tied
-from jaxtune.models.layers import ACTIVATIONS, Dropout, Nested, NoiseIds, dense, layer_norm, table
+from jaxtune.models.layers import Dropout, Nested, NoiseIds, dense, layer_norm, table
 from jaxtune.models.model import Encoder, Part
+from jaxtune.models.own_output import Ending, own_output
 from jaxtune.models.places import Places, pick, pick_noise_ids
 from jaxtune.models.vocabulary import TiedLayer
 
@@ -36,7 +38,7 @@ class Embeddings(nn.Module):
         """Makes the tables."""
         c = self.config
         width, init = c.embedding_width, c.initializer_range
-        self.word_embeddings = table(c.vocab_size, width, init)
+        self.word_embeddings = table(c.vocab_size, width, init, dtype=self.dtype)
         self.position_embeddings = table(c.max_position_embeddings, width, init)
         self.token_type_embeddings = table(c.type_vocab_size, width, init)
         self.norm = layer_norm(c.layer_norm_eps, self.dtype)
@@ -57,20 +59,25 @@ class Embeddings(nn.Module):
 
 
 class Output(nn.Module):
-    """`LayerNorm(residual + dropout(x W + b))`, the end of both halves of a layer."""
+    """`LayerNorm(residual + dropout(activation(x) W + b))`, the end of both halves of a layer."""
 
     config: BertConfig
     dtype: Any
+    activation: str | None = None
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b t f"], residual: Float[Array, "b t d"], noise_ids: NoiseIds
     ) -> Float[Array, "b t d"]:
         """[b t f] -> [b t d]."""
-        c = self.config
+        c, dropout = self.config, Dropout(self.config.hidden_dropout_prob)
+        ending = Ending(dropout, c.layer_norm_eps, self.dtype, self.activation)
+        found = own_output(self, x, residual, noise_ids, ending)
+        if found is not None:
+            return found
+        x = x if self.activation is None else ACTIVATIONS[self.activation](x)
         y = dense(c.hidden_size, c.initializer_range, self.dtype, "dense")(x, noise_ids)
-        y = Dropout(c.hidden_dropout_prob)(y, noise_ids)
-        return layer_norm(c.layer_norm_eps, self.dtype)(residual + y)
+        return layer_norm(c.layer_norm_eps, self.dtype)(residual + dropout(y, noise_ids))
 
 
 class Attention(nn.Module):
@@ -119,8 +126,7 @@ class Layer(nn.Module):
         noise_ids = pick_noise_ids(noise_ids, places)
         widen = partial(dense, c.intermediate_size, c.initializer_range, self.dtype)
         wide = Nested(widen, "dense", name="intermediate")(x, noise_ids)  # [b t d] -> [b t f]
-        wide = ACTIVATIONS[c.hidden_act](wide)
-        return Output(c, self.dtype, name="output")(wide, x, noise_ids)
+        return Output(c, self.dtype, c.hidden_act, name="output")(wide, x, noise_ids)
 
 
 class Bert(nn.Module):

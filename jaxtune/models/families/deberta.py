@@ -14,13 +14,14 @@ from jaxtyping import Array, Float
 
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch
+from jaxtune.models.activations import ACTIVATIONS
 from jaxtune.models.families import bert
 from jaxtune.models.families.bert import Layer, Output
 from jaxtune.models.families.deberta_config import DebertaConfig, config_from_hf
 from jaxtune.models.family import Family, Head, Matrices, layer_rules
 from jaxtune.models.heads import output_layer, span_head, token_head
 from jaxtune.models.hf_config import check_tied
-from jaxtune.models.layers import ACTIVATIONS, Dropout, Nested, NoiseIds, dense, layer_norm, table
+from jaxtune.models.layers import Dropout, Nested, NoiseIds, dense, layer_norm, table
 from jaxtune.models.model import Layers, Part
 from jaxtune.models.places import Places, pick, pick_noise_ids
 from jaxtune.models.relative import (
@@ -41,7 +42,7 @@ class Embeddings(nn.Module):
     def setup(self) -> None:
         """Makes the tables."""
         c = self.config
-        make = partial(table, features=c.hidden_size, init=c.initializer_range)
+        make = partial(table, features=c.hidden_size, init=c.initializer_range, dtype=self.dtype)
         self.word_embeddings = make(c.vocab_size)
         if c.position_biased_input:
             self.position_embeddings = make(c.max_position_embeddings)

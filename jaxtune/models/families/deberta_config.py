@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxtune.core.errors import UserError
+from jaxtune.models.activations import ACTIVATIONS
 from jaxtune.models.families import bert_config
 from jaxtune.models.families.bert_config import BertConfig
 from jaxtune.models.hf_config import check_defaults
-from jaxtune.models.layers import ACTIVATIONS
 
 _TERMS = ("c2p", "p2c")
 

@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from jaxtune.core.types import Batch
+from jaxtune.models.activations import ACTIVATIONS
 from jaxtune.models.attention import Seen, SelfAttention, attention_bias
 from jaxtune.models.family import Family, Head, Matrices, Names, layer_rules
 from jaxtune.models.heads import (
@@ -27,7 +28,7 @@ from jaxtune.models.heads import (
 )
 from jaxtune.models.hf_config import check_heads, check_tied, read_fields
 from jaxtune.models.inputs import positions_of
-from jaxtune.models.layers import ACTIVATIONS, Dropout, NoiseIds, dense, layer_norm, table
+from jaxtune.models.layers import Dropout, NoiseIds, dense, layer_norm, table
 from jaxtune.models.model import Encoder, Part
 from jaxtune.models.places import Places, pick, pick_noise_ids
 from jaxtune.models.vocabulary import TiedLayer, WordBias
@@ -105,7 +106,7 @@ class Embeddings(nn.Module):
     def setup(self) -> None:
         """Makes the tables."""
         c = self.config
-        self.word_embeddings = table(c.vocab_size, c.dim, c.initializer_range)
+        self.word_embeddings = table(c.vocab_size, c.dim, c.initializer_range, dtype=self.dtype)
         init = sinusoids if c.sinusoidal_pos_embds else c.initializer_range
         self.position_embeddings = table(c.max_position_embeddings, c.dim, init)
         self.norm = layer_norm(LAYER_NORM_EPS, self.dtype)

@@ -12,13 +12,14 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from jaxtune.core.types import Batch
+from jaxtune.models.activations import ACTIVATIONS
 from jaxtune.models.families import bert, bert_config
 from jaxtune.models.families.bert import Bert
 from jaxtune.models.families.bert_config import BertConfig
 from jaxtune.models.family import Family, Head
 from jaxtune.models.heads import Transform, output_layer, span_head, token_head
 from jaxtune.models.hf_config import check_tied
-from jaxtune.models.layers import ACTIVATIONS, Dropout, Nested, NoiseIds, dense
+from jaxtune.models.layers import Dropout, Nested, NoiseIds, dense
 from jaxtune.models.vocabulary import TiedLayer, WordBias
 
 

@@ -16,12 +16,13 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from jaxtune.core.types import Batch
+from jaxtune.models.activations import ACTIVATIONS
 from jaxtune.models.attention import Seen, SelfAttention, attention_bias
 from jaxtune.models.family import Family, Head, Matrices, Names
 from jaxtune.models.heads import LinearHead, span_head, token_head
 from jaxtune.models.hf_config import check_defaults, check_heads, read_fields
 from jaxtune.models.inputs import positions_of
-from jaxtune.models.layers import ACTIVATIONS, Dropout, NoiseIds, dense, layer_norm, table
+from jaxtune.models.layers import Dropout, NoiseIds, dense, layer_norm, table
 from jaxtune.models.model import Layers, Part
 from jaxtune.models.places import Places, pick, pick_noise_ids
 from jaxtune.models.vocabulary import TiedLayer, own_layer
@@ -155,7 +156,7 @@ class Transformer(nn.Module):
     def setup(self) -> None:
         """Makes the parts."""
         c = self.config
-        self.wte = table(c.vocab_size, c.n_embd, c.initializer_range)
+        self.wte = table(c.vocab_size, c.n_embd, c.initializer_range, dtype=self.dtype)
         self.wpe = table(c.n_positions, c.n_embd, c.initializer_range)
         self.dropout = Dropout(c.embd_pdrop)
         self.h = Layers(partial(Layer, c, self.dtype), c.n_layer)

@@ -16,12 +16,13 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from jaxtune.core.types import Batch
+from jaxtune.models.activations import ACTIVATIONS
 from jaxtune.models.attention import Seen, SelfAttention, attention_bias
 from jaxtune.models.families.modernbert_config import ModernBertConfig, config_from_hf
 from jaxtune.models.family import Family, Head, Matrices, Names
 from jaxtune.models.heads import Transform, mean_tokens, output_layer
 from jaxtune.models.inputs import positions_of
-from jaxtune.models.layers import ACTIVATIONS, Dropout, NoiseIds, dense, layer_norm, table
+from jaxtune.models.layers import Dropout, NoiseIds, dense, layer_norm, table
 from jaxtune.models.model import Layers, Part
 from jaxtune.models.noise_ids import noise_ids_of_examples
 from jaxtune.models.norm import NarrowLayerNorm
@@ -53,7 +54,7 @@ class Embeddings(nn.Module):
         """Makes the table. What it gives starts the residual, whose sums are float32."""
         c = self.config
         init = _truncated_normal(c, c.initializer_range)
-        self.tok_embeddings = table(c.vocab_size, c.hidden_size, init)
+        self.tok_embeddings = table(c.vocab_size, c.hidden_size, init, dtype=self.dtype)
         at_least_float32 = jnp.promote_types(self.dtype, jnp.float32)
         self.norm = layer_norm(c.norm_eps, at_least_float32, None, c.norm_bias)
         self.dropout = Dropout(c.embedding_dropout)

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxtune.core.errors import UserError
+from jaxtune.models.activations import ACTIVATIONS
 from jaxtune.models.hf_config import check_defaults, check_heads, read_fields
-from jaxtune.models.layers import ACTIVATIONS
 
 _THETAS = {"full_attention": "global_rope_theta", "sliding_attention": "local_rope_theta"}
 """The kinds of layers, as `layer_types` spells them, and the field that has the theta of each."""

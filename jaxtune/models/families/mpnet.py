@@ -77,7 +77,9 @@ class Embeddings(nn.Module):
     def setup(self) -> None:
         """Makes the tables."""
         c = self.config
-        self.word_embeddings = table(c.vocab_size, c.hidden_size, c.initializer_range)
+        self.word_embeddings = table(
+            c.vocab_size, c.hidden_size, c.initializer_range, dtype=self.dtype
+        )
         positions = c.max_position_embeddings
         self.position_embeddings = table(positions, c.hidden_size, c.initializer_range)
         self.norm = layer_norm(c.layer_norm_eps, self.dtype)

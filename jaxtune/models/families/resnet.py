@@ -19,11 +19,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch, PRNGKey
+from jaxtune.models.activations import ACTIVATIONS
 from jaxtune.models.batch_norm import BatchNorm, real_rows
 from jaxtune.models.family import Family, Head, Names
 from jaxtune.models.hf_config import read_fields
 from jaxtune.models.inputs import example_image, images_of, positions_in_image
-from jaxtune.models.layers import ACTIVATIONS, Nested, NoiseIds
+from jaxtune.models.layers import Nested, NoiseIds
 from jaxtune.models.model import Layers, Part
 
 _REDUCTION = 4  # of the channels inside a bottleneck; no field of config.json changes it
