@@ -4,8 +4,10 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxtune.core import paths
@@ -14,8 +16,10 @@ from jaxtune.core.types import Params
 from jaxtune.io.atomic import replace_folder
 from jaxtune.io.json_files import read_json_object
 from jaxtune.models import convert
+from jaxtune.models.pooling import EMBEDDING, HOWS, EmbeddingHead, How, Pooling
 from jaxtune.models.pretrained import Pretrained
-from jaxtune.models.registry import CLASS_HEADS
+from jaxtune.models.registry import CLASS_HEADS, make_apply
+from jaxtune.models.sentence_files import SentenceFiles, read_sentence_files, sentence_files
 from jaxtune.tasks.task import Task
 
 _CARD = "jaxtune.json"
@@ -32,6 +36,8 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "allow_no_answer": (bool,),
     **dict.fromkeys(("id2label", "label2id"), (dict,)),
     "problem_type": (str,),
+    **dict.fromkeys(("pooling", "query_prompt", "document_prompt"), (str,)),
+    "normalize": (bool,),
 }
 """The types of the fields of `jaxtune.json`."""
 
@@ -57,7 +63,7 @@ def export_model(
       card: how to feed the model: `text_columns`, `max_length` and the like, for jaxtune.predict.
     """
     tensors = {
-        convert.torch_name(leaf): convert.to_file(leaf, np.asarray(value, np.float32))
+        _file_name(leaf, pretrained): convert.to_file(leaf, np.asarray(value, np.float32))
         for leaf, value in paths.flatten(params).items()
     }
     config = _config(pretrained, task)
@@ -65,7 +71,35 @@ def export_model(
     if config.get("pad_token_id") is None and pad_token_id is not None:
         config["pad_token_id"] = pad_token_id  # GPT-2's, without which transformers takes no batch
     files = ("model.safetensors", tensors | pretrained.buffers), ("config.json", config)
-    write_folder(folder, *files, processor, card)
+    write_folder(folder, *files, processor, card, _beside(pretrained, card))
+
+
+def _file_name(leaf: str, pretrained: Pretrained) -> str:
+    """Of a parameter in the files: those of a backbone that no head stands on have no prefix."""
+    if pretrained.design.head_name == EMBEDDING:
+        leaf = leaf.removeprefix(f"{pretrained.design.source.family.prefix}/")
+    return convert.torch_name(leaf)
+
+
+def _beside(pretrained: Pretrained, card: Mapping[str, Any]) -> dict[str, Any]:
+    """The files of sentence-transformers, of a model of embeddings."""
+    top = pretrained.module.top
+    if not isinstance(top, EmbeddingHead):
+        return {}
+    names = {"query": card.get("query_prompt"), "document": card.get("document_prompt")}
+    prompts = {name: prompt for name, prompt in names.items() if prompt}
+    return sentence_files(
+        SentenceFiles(top.pooling, prompts, card.get("max_length")), embedding_width(pretrained)
+    )
+
+
+def embedding_width(pretrained: Pretrained) -> int:
+    """The length of a vector of a model of embeddings."""
+    batch = pretrained.module.example_batch()
+    apply_fn = make_apply(pretrained.module)
+    return jax.eval_shape(
+        lambda params: apply_fn(params, batch, key=None, train=False), pretrained.design.shapes
+    ).shape[-1]
 
 
 def write_folder(
@@ -74,6 +108,7 @@ def write_folder(
     config: tuple[str, dict[str, Any]],
     processor: Any,
     card: dict[str, Any],
+    beside: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Writes a safetensors file, a config, a tokenizer and `jaxtune.json`, all or nothing.
 
@@ -83,13 +118,15 @@ def write_folder(
       config: the file's name and its content.
       processor: a tokenizer or an image processor; None for none.
       card: for jaxtune.predict; {} for none.
+      beside: the content of further files of JSON, by their place in the folder.
     """
     from safetensors.numpy import save_file
 
     def fill(fresh: Path) -> None:
         save_file(dict(sorted(tensors[1].items())), fresh / tensors[0], {"format": "pt"})
-        for name, content in (config, (_CARD, card)):
+        for name, content in (config, (_CARD, card), *beside.items()):
             if content:
+                (fresh / name).parent.mkdir(exist_ok=True)
                 text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
                 (fresh / name).write_text(text, encoding="utf-8")
         shutil.copymode(fresh / config[0], fresh / tensors[0])  # was 0600
@@ -124,6 +161,29 @@ def read_card(folder: Path) -> dict[str, Any]:
             " the run did, or leave it out."
         )
     return card
+
+
+def find_pooling(folder: Path, card: Mapping[str, Any]) -> Pooling | None:
+    """How a saved model pools, where it is one of embeddings.
+
+    Its jaxtune.json says so, or a folder of sentence-transformers; None for other models.
+
+    Args:
+      folder: of the model.
+      card: its jaxtune.json.
+
+    Raises:
+      UserError: another pooling in jaxtune.json; or as `read_sentence_files`.
+    """
+    if card.get("task") == EMBEDDING:
+        how: How = card.get("pooling") or "mean"
+        if how not in HOWS:
+            raise UserError(
+                f"{folder / _CARD}: pooling is {how[:80]!r}, expected one of {', '.join(HOWS)}."
+            )
+        return Pooling(how, bool(card.get("normalize")))
+    found = None if card.get("task") else read_sentence_files(folder)
+    return None if found is None else found.pooling
 
 
 def head_fields(pretrained: Pretrained, task: Task) -> dict[str, Any]:

@@ -21,10 +21,11 @@ from jaxtune.models.families.roberta import ROBERTA, XLM_ROBERTA
 from jaxtune.models.families.vit import VIT
 from jaxtune.models.family import Family, Head
 from jaxtune.models.inputs import example_text
+from jaxtune.models.pooling import EMBEDDING, Pooling, with_pooling
 from jaxtune.parallel.collectives import leaving_explicit_axes
 
 FAMILIES: Mapping[str, Family] = {
-    family.model_type: family
+    family.model_type: with_pooling(family, Pooling())
     for family in (
         *(BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ELECTRA, ALBERT, MPNET, DEBERTA_V2, MODERNBERT),
         *(GPT2, VIT, RESNET),
@@ -70,7 +71,7 @@ def saved_head(family: Family, hf_config: Mapping[str, Any]) -> str | None:
     """The name of the head that a `config.json` says its files have; None for a bare backbone."""
     architectures = hf_config.get("architectures") or ()
     for name, head in family.heads.items():
-        if head.architecture in architectures:
+        if name != EMBEDDING and head.architecture in architectures:
             return name
     return None
 

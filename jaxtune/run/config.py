@@ -21,7 +21,7 @@ from jaxtune.run.config_files import find_config
 from jaxtune.run.config_reference import describe
 from jaxtune.run.own_code import named_code
 from jaxtune.run.services import PACKAGES
-from jaxtune.settings import LossSettings, Settings
+from jaxtune.settings import GroupLossSettings, LossSettings, Settings
 from jaxtune.settings.dicts import from_dict, to_dict, typed_hints
 from jaxtune.settings.fields import is_code
 
@@ -141,6 +141,7 @@ def _rules(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
         )
     yield from _rules_of_code(settings)
     yield from _rules_of_classes(settings)
+    yield from _rules_of_groups(settings)
     divides = train.batch_size % train.num_microbatches == 0
     divisor = f"a number that divides train.batch_size {train.batch_size}"
     yield divides, "train.num_microbatches", train.num_microbatches, divisor
@@ -176,6 +177,33 @@ def _rules_of_classes(settings: Settings) -> Iterator[tuple[bool, str, Any, str]
     yield "balanced" not in weights or not power, "loss.class_weights", weights, expected
 
 
+def _rules_of_groups(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
+    """As `_rules`, of what belongs to texts that are compared with each other."""
+    loss, groups, own = settings.loss, settings.loss.groups, settings.task == "embedding"
+    expected = f"its default, as task is {settings.task!r}"
+    if own:
+        for field in ("class_weights", "label_smoothing", "focal_gamma"):
+            value = getattr(loss, field)
+            yield value == getattr(LossSettings(), field), f"loss.{field}", value, expected
+    else:
+        for field, default in to_dict(GroupLossSettings()).items():
+            yield (
+                getattr(groups, field) == default,
+                f"loss.{field}",
+                getattr(groups, field),
+                expected,
+            )
+        for field in ("pooling", "normalize"):
+            value = getattr(settings.model, field)
+            yield value is None, f"model.{field}", value, expected
+        for field in ("query_prompt", "document_prompt"):
+            value = getattr(settings.data.tokens, field)
+            yield value is None, f"data.{field}", value, expected
+    dims = groups.matryoshka_dims
+    good = len({*dims}) == len(dims) and all(dim >= 1 for dim in dims)
+    yield good, "loss.matryoshka_dims", dims, "different whole numbers from 1"
+
+
 def _rules_of_code(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
     """As `_rules`, of functions of a person's own and what goes with them."""
     for field in ("scores", "hooks"):
@@ -186,8 +214,9 @@ def _rules_of_code(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
     yield headed, "model.head", settings.model.head, f"None, as task is {settings.task!r}"
     if loss.function is not None:
         expected = "its default, as loss.function takes the place of the task's loss"
+        typed = to_dict(loss)
         for field, default in to_dict(LossSettings()).items():
-            value = getattr(loss, field)
+            value = typed[field]
             yield field == "function" or value == default, f"loss.{field}", value, expected
     alone = is_code(optimizer.name) or not optimizer.arguments
     expected = "() but with an optimizer.name such as optax:lion"

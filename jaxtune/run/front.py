@@ -16,7 +16,7 @@ from jaxtune.run import train as whole
 from jaxtune.run.config import load_config, settings_of
 from jaxtune.run.console import Report
 from jaxtune.run.hooks import Hook
-from jaxtune.run.predictions import Pooling
+from jaxtune.run.predictions import How
 from jaxtune.run.saved import SavedModel, open_saved
 from jaxtune.run.trackers import Tracker
 from jaxtune.settings import Settings
@@ -102,21 +102,25 @@ class Model(NamedTuple):
         self,
         inputs: InMemory | str | Path,
         *,
-        pooling: Pooling | None = "mean",
+        pooling: How | None = "own",
+        prompt: str | None = None,
         batch_size: int = 64,
     ) -> Float[np.ndarray, "n d"] | list[Float[np.ndarray, "t d"]]:
         """The states of the last layer, float32, pooled over the tokens of each text or image.
 
         Args:
           inputs: as of `predict`.
-          pooling: the `mean` over all tokens, special ones included, or their `first` or `last`;
-            None pools nothing, and gives a list of n arrays.
+          pooling: `own`, that of an embedding model, normalised where it says so, and `mean` of
+            others; or the `mean` over all tokens, special ones included, or their `first` or
+            `last`; None pools nothing, and gives a list of n arrays.
+          prompt: `query` or `document`, what an embedding model is to have before each text; None
+            puts nothing there.
           batch_size: examples a step.
 
         Raises:
-          UserError: names the row of what is wrong.
+          UserError: names the row of what is wrong; or a prompt that the model has not.
         """
-        return predictions.embed(self.saved, inputs, pooling, batch_size)
+        return predictions.embed(self.saved, inputs, pooling, batch_size, prompt)
 
     def generate(
         self,

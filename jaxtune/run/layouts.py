@@ -46,7 +46,10 @@ def choose_layouts(
         own if sampling is None else sampling.lengths(own, settings.seed),
         train.batch_size,
         multiple=train.num_microbatches * shares,
-        use=Use(program, batches=plan.num_steps, seed=settings.seed),
+        use=Use(
+            *(program, 1, plan.num_steps, settings.seed),
+            groups=getattr(examples["train"], "groups", None),
+        ),
     )
     if sampling is not None:  # epochs have other lengths, and are to have as many batches
         layout = layout._replace(caps=None)

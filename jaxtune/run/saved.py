@@ -8,9 +8,11 @@ import jax.numpy as jnp
 
 from jaxtune.core.errors import UserError
 from jaxtune.export import adapter_folder, peft
-from jaxtune.export.model_folder import read_card
+from jaxtune.export.model_folder import find_pooling, read_card
+from jaxtune.models.pooling import EMBEDDING
 from jaxtune.models.pretrained import Pretrained
 from jaxtune.models.registry import saved_head
+from jaxtune.models.sentence_files import SentenceFiles, read_sentence_files
 from jaxtune.models.source import find_folder, is_regression, read_source
 from jaxtune.run.own_heads import head_of, told_of_head
 from jaxtune.settings.data import DataSettings
@@ -58,7 +60,10 @@ def saved_task(folder: str) -> tuple[Path, Task, dict[str, Any]]:
         head = adapter_folder.find_head_name(path, card)
         return path, task_of(head, card.get("problem_type"), False), card
     _, family, _, hf_config = read_source(path)
-    return path, _task_of(folder, saved_head(family, hf_config) or "sequence", hf_config), card
+    head = saved_head(family, hf_config)
+    if head is None:
+        head = "sequence" if find_pooling(path, card) is None else EMBEDDING
+    return path, _task_of(folder, head, hf_config), card
 
 
 def open_saved(
@@ -96,9 +101,11 @@ def open_saved(
     card = read_card(pretrained.folder)
     given = {name: value for name, value in fields.items() if value is not None}
     if data is None:
-        data = _data_settings(card)
+        card_data = card or (_sentence_card(pretrained.folder) if task.head == EMBEDDING else {})
+        data = _data_settings(card_data)
         if "max_length" not in card | given and hasattr(config, "max_length"):
-            given["max_length"] = min(config.max_length, processor.model_max_length)
+            most = (config.max_length, processor.model_max_length, card_data.get("max_length"))
+            given["max_length"] = min(length for length in most if length is not None)
     data = from_dict(DataSettings, to_dict(data) | given)
     task.data.inputs.check_settings(data, config, pretrained.folder)
     apply_fn = task.loss.read(pretrained.apply_fn)
@@ -121,6 +128,18 @@ def _task_of(folder: str | Path, head: str, hf_config: dict[str, Any]) -> Task:
         raise UserError(f"{folder}: {error}") from None
 
 
+def _sentence_card(folder: Path) -> dict[str, Any]:
+    """What a folder of sentence-transformers says, as a jaxtune.json would."""
+    found = read_sentence_files(folder) or SentenceFiles()
+    own = {name: text or None for name, text in found.known_prompts().items()}
+    return own | {"max_length": found.max_length}
+
+
+def _of_unset(default: Any) -> tuple[type, ...]:
+    """The type of a field of a card that may be unset."""
+    return (str,) if default is None else ()
+
+
 def _data_settings(card: dict[str, Any]) -> DataSettings:
     """The card's fields that are settings of the data."""
     known = to_dict(DataSettings())
@@ -128,6 +147,6 @@ def _data_settings(card: dict[str, Any]) -> DataSettings:
     fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in card.items()
-        if name in known and type(value) in (list, bool, type(known[name]))
+        if name in known and type(value) in (list, bool, type(known[name]), *_of_unset(known[name]))
     }
     return from_dict(DataSettings, fields)

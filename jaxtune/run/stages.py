@@ -25,7 +25,6 @@ from jaxtune.training.sharded_step import shard_apply, shard_sums
 from jaxtune.training.state import TrainState, init_state
 from jaxtune.training.step import (
     apply_whole,
-    make_sums,
     make_update,
     skip_nonfinite,
     sum_over,
@@ -216,7 +215,7 @@ def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -
     """The training step on one device, on a mesh, or under pmap."""
     sharding, parts = run.sharding, run.settings.train.num_microbatches
     read = run.task.loss.read(apply_fn)
-    sums = make_sums(read, run.goal.loss_fn, parts, dropout.same_key)
+    sums = run.task.loss.sums(read, run.goal.loss_fn, parts, dropout.same_key)
     transform: Callable[..., Any] = jax.jit
     apply = apply_whole
     if sharding is not None and sharding.mode == "pmap":

@@ -61,7 +61,8 @@ class ColumnSettings:
     """Which columns hold what is read and what is learnt.
 
     Attributes:
-      text_columns: one, or two for pairs.
+      text_columns: one, or two for pairs; of `embedding` an anchor, a positive and any number of
+        negatives, of which a column may hold lists; unset, these are found by their names.
       image_column: images as `datasets` keeps them, or the paths of their files.
       label_column: class, number, list of classes, tags or answers, as the task has it.
       label_columns: several targets of a regression, or one column of 0 and 1 for each class, in
@@ -73,7 +74,7 @@ class ColumnSettings:
         `stop` refuses them, `wrong` counts each as an error, and the loss leaves it out.
     """
 
-    text_columns: Annotated[tuple[str, ...], Len(1, 2), doc("one or two names")] = ("text",)
+    text_columns: Annotated[tuple[str, ...], Len(1, 100), doc("one or more names")] = ("text",)
     image_column: str = "image"
     label_column: str = "label"
     label_columns: tuple[str, ...] = ()
@@ -119,12 +120,17 @@ class TokenSettings:
       token_dropout: the chance of each token of a training text to be hidden, anew in each epoch,
         behind the mask token or, without one, that of unknown words; of tasks on whole texts.
       mask_probability: of `masked_lm`: share of the words that are hidden and predicted.
+      query_prompt: of `embedding`: what is put before each anchor, such as `query: `; None takes
+        the prompt `query` of a folder of sentence-transformers, else none.
+      document_prompt: of `embedding`: likewise before each other text, of the prompt `document`.
     """
 
     max_length: Annotated[int, Ge(3)] = 128
     layout: Literal["packed", "bucketed", "padded"] = "packed"
     token_dropout: Share = 0.0
     mask_probability: Annotated[float, Interval(gt=0, lt=1)] = 0.15
+    query_prompt: str | None = None
+    document_prompt: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from jaxtune.core.errors import UserError, nearest
 from jaxtune.tasks.causal_lm import CAUSAL_LM
 from jaxtune.tasks.classification import CLASSIFICATION
+from jaxtune.tasks.embedding import EMBEDDING
 from jaxtune.tasks.image_classification import IMAGE_CLASSIFICATION
 from jaxtune.tasks.masked_lm import MASKED_LM
 from jaxtune.tasks.multi_label import MULTI_LABEL
@@ -24,6 +25,7 @@ TASKS: Mapping[str, Task] = {
         CAUSAL_LM,
         MASKED_LM,
         IMAGE_CLASSIFICATION,
+        EMBEDDING,
     )
 }
 

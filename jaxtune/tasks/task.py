@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array
@@ -18,6 +18,9 @@ from jaxtune.data.text.text_tables import Track
 from jaxtune.settings import LossSettings
 from jaxtune.settings.data import DataSettings
 from jaxtune.tasks.records import LazyRecords, Record, Records
+
+if TYPE_CHECKING:
+    from jaxtune.training.step import PartKey, SumsFn
 
 Encode = Callable[[Rows, Any, DataSettings, Track], tuple[Any, list[str]]]
 """(rows, tokenizer or image processor, settings, progress) -> (examples, notes for a person)."""
@@ -49,6 +52,24 @@ def as_they_are(outputs: Array, batch: Batch) -> Array:
 def whole_outputs(apply_fn: ApplyFn) -> ApplyFn:
     """A model that gives all outputs."""
     return apply_fn
+
+
+def sums_of_rows(
+    apply_fn: ApplyFn, loss_fn: LossFn, num_microbatches: int, part_key: "PartKey"
+) -> "SumsFn":
+    """`training.step.make_sums`, of losses that add up over rows."""
+    from jaxtune.training.step import make_sums  # prediction waits for no optimizer
+
+    return make_sums(apply_fn, loss_fn, num_microbatches, part_key)
+
+
+def sums_of_batch(
+    apply_fn: ApplyFn, loss_fn: LossFn, num_microbatches: int, part_key: "PartKey"
+) -> "SumsFn":
+    """`training.joint_sums.make_joint_sums`, of losses that read all outputs of a batch."""
+    from jaxtune.training.joint_sums import make_joint_sums
+
+    return make_joint_sums(apply_fn, loss_fn, num_microbatches, part_key)
 
 
 class TaskData(NamedTuple):
@@ -83,11 +104,14 @@ class TaskLoss(NamedTuple):
         loss is one of them, `loss`.
       read: the model -> the model that gives what loss, metrics and `fetch` take, where that is
         less than all outputs.
+      sums: (model, loss, microbatches, key of each) -> the sums of a step: `sums_of_rows` or
+        `sums_of_batch`.
     """
 
     make: Callable[[LossSettings, Sequence[str], Any], LossFn]
     metrics: Callable[[Any, Batch], dict[str, Mean]]
     read: Callable[[ApplyFn], ApplyFn] = whole_outputs
+    sums: Callable[[ApplyFn, LossFn, int, "PartKey"], "SumsFn"] = sums_of_rows
 
 
 class TaskScores(NamedTuple):
@@ -97,11 +121,14 @@ class TaskScores(NamedTuple):
       compute: (means of the metrics, outputs of all examples, examples) -> scores, by name.
       best: the score that chooses the best checkpoint where the config names none.
       higher_is_better: direction by score name.
+      choose: (validation examples) -> the score in the place of `best`, where that follows from the
+        data, of which then some scores are not told; None where it does not.
     """
 
     compute: Callable[[Mapping[str, float], Any, Any], dict[str, float]]
     best: str
     higher_is_better: Mapping[str, bool]
+    choose: Callable[[Any], str] | None = None
 
 
 class TaskOutput(NamedTuple):
