@@ -7,6 +7,7 @@ from jaxtune.export import adapter_folder, peft
 from jaxtune.export.graphs.registry import GRAPHS
 from jaxtune.export.model_folder import read_card
 from jaxtune.io.json_files import read_json_object
+from jaxtune.models.choice import is_choice
 from jaxtune.models.source import read_source
 
 
@@ -29,6 +30,11 @@ def check_exportable(folder: Path, kind: str) -> None:
     if kind != "stablehlo" and own is not None:
         raise UserError(
             f"{folder} has a head of a person's own, {own}, of which there is no ONNX graph."
+            " --format=stablehlo takes it."
+        )
+    if kind != "stablehlo" and is_choice(read_json_object(folder / "config.json")):
+        raise UserError(
+            f"{folder} is a model of multiple choice, of which there is no ONNX graph."
             " --format=stablehlo takes it."
         )
     if kind != "stablehlo" and family not in GRAPHS:

@@ -19,7 +19,13 @@ from jaxtune.models import convert
 from jaxtune.models.pooling import EMBEDDING, HOWS, EmbeddingHead, How, Pooling
 from jaxtune.models.pretrained import Pretrained
 from jaxtune.models.registry import CLASS_HEADS, make_apply
-from jaxtune.models.sentence_files import SentenceFiles, read_sentence_files, sentence_files
+from jaxtune.models.sentence_files import (
+    CROSS_ENCODER,
+    SentenceFiles,
+    read_sentence_files,
+    sentence_files,
+)
+from jaxtune.tasks.reranking import RERANKING
 from jaxtune.tasks.task import Task
 
 _CARD = "jaxtune.json"
@@ -30,7 +36,7 @@ _NAMES = {
 _KINDS: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("text_columns", "label_columns"), (list,)),
     **dict.fromkeys(("task", "image_column", "label_column", "base_model", "base_sha256"), (str,)),
-    "head": (str,),
+    **dict.fromkeys(("head", "group_column"), (str,)),
     **dict.fromkeys(("max_length", "doc_stride", "max_answer_length", "n_best"), (int,)),
     **dict.fromkeys(("mask_probability", "no_answer_threshold", "temperature"), (float, int)),
     "allow_no_answer": (bool,),
@@ -206,8 +212,9 @@ def head_fields(pretrained: Pretrained, task: Task) -> dict[str, Any]:
 def _config(pretrained: Pretrained, task: Task) -> dict[str, Any]:
     """The base model's config.json with the head's classes in it."""
     config = dict(pretrained.design.source.hf_config)
-    of_head = ("num_labels", "id2label", "label2id", "problem_type")
+    of_head = ("num_labels", "id2label", "label2id", "problem_type", "sentence_transformers")
     for stale in ("_name_or_path", "torch_dtype", *of_head):
         config.pop(stale, None)
     config |= {"architectures": [pretrained.design.head.architecture], "dtype": "float32"}
-    return config | head_fields(pretrained, task)
+    of_pairs = {"sentence_transformers": CROSS_ENCODER} if task.name == RERANKING.name else {}
+    return config | head_fields(pretrained, task) | of_pairs

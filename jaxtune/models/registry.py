@@ -8,6 +8,7 @@ import jax
 
 from jaxtune.core.errors import UserError, nearest
 from jaxtune.core.types import ApplyFn, Array, Batch, Params, PRNGKey, WithStatistics
+from jaxtune.models.choice import with_choice
 from jaxtune.models.families.albert import ALBERT
 from jaxtune.models.families.bert import BERT
 from jaxtune.models.families.deberta import DEBERTA_V2
@@ -25,7 +26,7 @@ from jaxtune.models.pooling import EMBEDDING, Pooling, with_pooling
 from jaxtune.parallel.collectives import leaving_explicit_axes
 
 FAMILIES: Mapping[str, Family] = {
-    family.model_type: with_pooling(family, Pooling())
+    family.model_type: with_pooling(with_choice(family), Pooling())
     for family in (
         *(BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ELECTRA, ALBERT, MPNET, DEBERTA_V2, MODERNBERT),
         *(GPT2, VIT, RESNET),

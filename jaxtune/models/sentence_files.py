@@ -198,3 +198,17 @@ def _length(folder: Path) -> int | None:
 
 def _object(file: Path) -> dict[str, Any]:
     return read_json_object(file) if file.is_file() else {}
+
+
+CROSS_ENCODER = {"activation_fn": "torch.nn.modules.linear.Identity"}
+"""What the config.json of a model that scores pairs has under `sentence_transformers`, by which a
+CrossEncoder there gives the outputs as they are."""
+
+_OLD_ACTIVATION = "sbert_ce_default_activation_function"
+
+
+def is_cross_encoder(hf_config: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` was written for a CrossEncoder of sentence-transformers."""
+    own = hf_config.get("sentence_transformers")
+    named = isinstance(own, dict) and "activation_fn" in own
+    return named or _OLD_ACTIVATION in hf_config

@@ -177,28 +177,36 @@ def _rules_of_classes(settings: Settings) -> Iterator[tuple[bool, str, Any, str]
     yield "balanced" not in weights or not power, "loss.class_weights", weights, expected
 
 
+_GROUPED = {
+    "embedding": ("ranking", "cosent", "cosine_error", "triplet"),
+    "reranking": ("pointwise", "listwise"),
+    "multiple_choice": (),
+}
+"""Tasks whose texts are compared with each other, and the names of their losses."""
+
+
 def _rules_of_groups(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
     """As `_rules`, of what belongs to texts that are compared with each other."""
     loss, groups, own = settings.loss, settings.loss.groups, settings.task == "embedding"
-    expected = f"its default, as task is {settings.task!r}"
-    if own:
+    expected, names = f"its default, as task is {settings.task!r}", _GROUPED.get(settings.task, ())
+    if settings.task in _GROUPED:
         for field in ("class_weights", "label_smoothing", "focal_gamma"):
             value = getattr(loss, field)
             yield value == getattr(LossSettings(), field), f"loss.{field}", value, expected
-    else:
+    told = f"one of {', '.join(names)}, as task is {settings.task!r}" if names else expected
+    yield groups.name in (None, *names), "loss.name", groups.name, told
+    if not own:
         for field, default in to_dict(GroupLossSettings()).items():
-            yield (
-                getattr(groups, field) == default,
-                f"loss.{field}",
-                getattr(groups, field),
-                expected,
-            )
+            value = getattr(groups, field)
+            yield field == "name" or value == default, f"loss.{field}", value, expected
         for field in ("pooling", "normalize"):
             value = getattr(settings.model, field)
             yield value is None, f"model.{field}", value, expected
         for field in ("query_prompt", "document_prompt"):
             value = getattr(settings.data.tokens, field)
             yield value is None, f"data.{field}", value, expected
+    column = settings.data.columns.group_column
+    yield column is None or settings.task == "reranking", "data.group_column", column, expected
     dims = groups.matryoshka_dims
     good = len({*dims}) == len(dims) and all(dim >= 1 for dim in dims)
     yield good, "loss.matryoshka_dims", dims, "different whole numbers from 1"

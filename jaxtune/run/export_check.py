@@ -122,8 +122,8 @@ def _real(outputs: Outputs, inputs: Inputs) -> Iterator[np.ndarray]:
 
 def _decisions(task: Task, outputs: Outputs, inputs: Inputs) -> Iterator[np.ndarray]:
     """What follows from the outputs: classes, labels, words, or ends of spans."""
-    if task.problem_type == "regression":
-        return
+    if task.problem_type == "regression" or task.name in ("reranking", "multiple_choice"):
+        return  # a number
     if task.head == "span":
         for _, values in sorted(outputs.items()):
             yield np.where(inputs["attention_mask"] > 0, values, -np.inf).argmax(-1)

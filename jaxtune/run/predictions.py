@@ -17,8 +17,9 @@ from jaxtune.data.sources.locate import DataSource
 from jaxtune.data.sources.memory import InMemory, from_memory
 from jaxtune.data.sources.rows import Rows
 from jaxtune.data.sources.table import Table
-from jaxtune.data.text import text_tables
+from jaxtune.data.text import choice_tables, text_tables
 from jaxtune.export.adapter_folder import check_head
+from jaxtune.models.choice import CHOICE
 from jaxtune.models.heads import mean_tokens
 from jaxtune.models.places import pick, places_of
 from jaxtune.models.pooling import EMBEDDING
@@ -27,7 +28,9 @@ from jaxtune.run import beside
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import Advance, NonFiniteError, all_scores, predict_all
 from jaxtune.run.saved import SavedModel
+from jaxtune.settings.data import ColumnSettings
 from jaxtune.tasks.records import Records
+from jaxtune.tasks.reranking import RERANKING
 from jaxtune.tasks.task import Task, check_top_k, records_of
 from jaxtune.training.compiled import Compiled
 
@@ -214,13 +217,21 @@ def _checked(
     return means, outputs
 
 
+_UNSET = ColumnSettings().text_columns
+
+
 def own_columns(task: Task, card: Mapping[str, Any]) -> Sequence[str]:
     """The columns that a model was trained on, as its jaxtune.json says; () where it does not."""
     if task.head == EMBEDDING:  # whose texts are embedded each by itself
         return ()
     if task.head == "image":
         return [card["image_column"]] if card else ()
-    return card.get("text_columns", ())
+    texts = tuple(card.get("text_columns", ()))
+    if task.head == CHOICE:
+        return () if texts == _UNSET else texts
+    if task.name == RERANKING.name:  # the others of which say what was relevant
+        return texts if len(texts) == 2 else ()
+    return texts
 
 
 def source_of(
@@ -243,6 +254,8 @@ def source_of(
     if not any(is_tuple):
         name = own[0] if own else "image" if saved.task.head == "image" else "text"
         return from_memory({name: values}, "rows"), own
+    if saved.task.head == CHOICE:
+        own = choice_tables.PLAIN
     names = own or ("text", "text_pair")[: len(values[is_tuple.index(True)])]
     for number, value in enumerate(values, start=1):
         is_one = isinstance(value, tuple)

@@ -43,7 +43,7 @@ from jaxtune.settings import Settings
 from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import to_dict
 from jaxtune.tasks.registry import find_task
-from jaxtune.tasks.task import Task, keeping
+from jaxtune.tasks.task import Task, drawn_together, keeping, minimising
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.depth import frozen_layers
 from jaxtune.tuning.family_fields import family_fields
@@ -107,7 +107,7 @@ def prepare(
     if settings.train.best_metric is None and task.scores.choose is not None:
         best_metric = task.scores.choose(read.examples["validation"])
     loss_fn = own_loss or task.loss.make(settings.loss, design.outputs.class_names, train.labels)
-    groups, shapes = getattr(train, "groups", None), design.shapes
+    groups, shapes = drawn_together(task, train), design.shapes
     count = len(train.lengths) if groups is None else len(groups.sizes)
     plan = make_plan(settings, strategy, source.family, shapes, count, devices)
     check_shared_heads(source.config, plan.sharding)
@@ -157,7 +157,8 @@ def _find_task(settings: Settings, token_cache_dir: Path | None) -> tuple[Task, 
 
     Scores and hooks of a person's own are found here too, to be refused before anything is read.
     """
-    task = scored(keeping(find_task(settings.task), token_cache_dir), settings.train.scores)
+    task = minimising(find_task(settings.task), settings.loss)
+    task = scored(keeping(task, token_cache_dir), settings.train.scores)
     hooks_of(settings.train.hooks)
     return task, loss_of(settings, task)
 

@@ -12,12 +12,17 @@ from jaxtune.export.model_folder import find_pooling, read_card
 from jaxtune.models.pooling import EMBEDDING
 from jaxtune.models.pretrained import Pretrained
 from jaxtune.models.registry import saved_head
-from jaxtune.models.sentence_files import SentenceFiles, read_sentence_files
-from jaxtune.models.source import find_folder, is_regression, read_source
+from jaxtune.models.sentence_files import (
+    SentenceFiles,
+    is_cross_encoder,
+    read_sentence_files,
+)
+from jaxtune.models.source import find_folder, head_names, is_regression, read_source
 from jaxtune.run.own_heads import head_of, told_of_head
 from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import from_dict, to_dict
 from jaxtune.tasks.registry import TASKS, task_of
+from jaxtune.tasks.reranking import RERANKING
 from jaxtune.tasks.task import Task
 from jaxtune.training.compiled import Compiled
 from jaxtune.training.eval_step import make_eval_step
@@ -63,7 +68,7 @@ def saved_task(folder: str) -> tuple[Path, Task, dict[str, Any]]:
     head = saved_head(family, hf_config)
     if head is None:
         head = "sequence" if find_pooling(path, card) is None else EMBEDDING
-    return path, _task_of(folder, head, hf_config), card
+    return path, _task_of(folder, head, hf_config, card), card
 
 
 def open_saved(
@@ -96,9 +101,9 @@ def open_saved(
             folder, jnp.dtype(compute_dtype), needs_head, own
         )
     config, design = pretrained.config, pretrained.design
-    task = _task_of(folder, design.head_name, design.source.hf_config)
-    processor = task.data.inputs.load(processor_folder, config)
     card = read_card(pretrained.folder)
+    task = _task_of(folder, design.head_name, design.source.hf_config, card)
+    processor = task.data.inputs.load(processor_folder, config)
     given = {name: value for name, value in fields.items() if value is not None}
     if data is None:
         card_data = card or (_sentence_card(pretrained.folder) if task.head == EMBEDDING else {})
@@ -121,7 +126,12 @@ def open_saved(
     return SavedModel(pretrained, processor, task, card, data, Compiled(step))
 
 
-def _task_of(folder: str | Path, head: str, hf_config: dict[str, Any]) -> Task:
+def _task_of(
+    folder: str | Path, head: str, hf_config: dict[str, Any], card: dict[str, Any]
+) -> Task:
+    named = card.get("task") == RERANKING.name or is_cross_encoder(hf_config)
+    if named and head == RERANKING.head and len(head_names(hf_config)) == 1:
+        return RERANKING  # which no problem_type tells from a regression
     try:
         return task_of(head, hf_config.get("problem_type"), is_regression(hf_config))
     except UserError as error:

@@ -41,7 +41,8 @@ from jaxtune.settings.dicts import to_dict, to_json
 from jaxtune.tasks.calibration import Calibration
 
 _CARD = (
-    *("text_columns", "image_column", "label_column", "label_columns", "max_length"),
+    *("text_columns", "image_column", "label_column", "label_columns", "group_column"),
+    "max_length",
     *("label_lists", "label_separator"),
     *("mask_probability", "doc_stride", "max_answer_length", "n_best", "no_answer_threshold"),
     "allow_no_answer",

@@ -23,6 +23,8 @@ Task = Literal[
     "masked_lm",
     "image_classification",
     "embedding",
+    "reranking",
+    "multiple_choice",
 ]
 """What `config.task` may be."""
 
@@ -66,14 +68,17 @@ class GroupLossSettings:
       name: of `embedding`: `ranking`, each anchor's positive among all documents of the batch;
         `cosent`, pairs in the order of their scores; `cosine_error`, the squared error of a pair's
         cosine; `triplet`, a positive nearer than a negative. None takes `cosent` where pairs have
-        a score, else `ranking`.
+        a score, else `ranking`. Of `reranking`: `pointwise`, which None takes, the cross-entropy of
+        each passage by itself; `listwise`, that of a query's relevant ones among all of its.
       scale: of `ranking` and `cosent`: what cosines are multiplied by.
       margin: of `triplet`: by how much nearer, in Euclidean distance.
       matryoshka_dims: the loss is the sum of those of embeddings cut to so many of their first
         dimensions, such as 384,256,128; () takes all dimensions alone.
     """
 
-    name: Literal["ranking", "cosent", "cosine_error", "triplet"] | None = None
+    name: (
+        Literal["ranking", "cosent", "cosine_error", "triplet", "pointwise", "listwise"] | None
+    ) = None
     scale: Positive = 20.0
     margin: Amount = 1.0
     matryoshka_dims: tuple[int, ...] = ()
@@ -152,7 +157,7 @@ class TrainSettings:
     Attributes:
       num_epochs: passes over the training data.
       num_steps: optimizer steps, instead of `num_epochs` where set.
-      batch_size: examples a step.
+      batch_size: examples a step; groups of texts, where these are drawn together.
       num_microbatches: the batch goes through the model in so many equal parts, one after the
         other, so that less memory is needed; the gradient is that of the whole batch.
       gradient_checkpointing: computes each layer again in the backward pass in place of keeping

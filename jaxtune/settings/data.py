@@ -62,9 +62,13 @@ class ColumnSettings:
 
     Attributes:
       text_columns: one, or two for pairs; of `embedding` an anchor, a positive and any number of
-        negatives, of which a column may hold lists; unset, these are found by their names.
+        negatives, of which a column may hold lists; of `reranking` a query and a passage, or a
+        query, what is relevant to it and what is not; of `multiple_choice` a prompt and its
+        choices. Of these three tasks they are found by their names where they are unset.
       image_column: images as `datasets` keeps them, or the paths of their files.
       label_column: class, number, list of classes, tags or answers, as the task has it.
+      group_column: of `reranking`: rows with the same value there have passages of one query; None
+        takes those with the same text of the query.
       label_columns: several targets of a regression, or one column of 0 and 1 for each class, in
         the place of `label_column`.
       label_lists: of `multi_label`: whether a list holds the `names` of the classes that apply, or
@@ -77,6 +81,7 @@ class ColumnSettings:
     text_columns: Annotated[tuple[str, ...], Len(1, 100), doc("one or more names")] = ("text",)
     image_column: str = "image"
     label_column: str = "label"
+    group_column: str | None = None
     label_columns: tuple[str, ...] = ()
     label_lists: Literal["auto", "names", "multi_hot"] = "auto"
     label_separator: Annotated[str, MinLen(1), doc("one or more characters")] = "|"

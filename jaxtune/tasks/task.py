@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import ApplyFn, Batch, LossFn, Mean
+from jaxtune.data.batching.groups import Groups
 from jaxtune.data.inputs import TEXT, Inputs
 from jaxtune.data.sources.rows import Data, Reader, Rows
 from jaxtune.data.sources.table import Table
@@ -72,6 +73,12 @@ def sums_of_batch(
     return make_joint_sums(apply_fn, loss_fn, num_microbatches, part_key)
 
 
+def as_named(loss: "TaskLoss", settings: LossSettings) -> "TaskLoss":
+    """The loss as it is."""
+    del settings
+    return loss
+
+
 class TaskData(NamedTuple):
     """What is read, and how it becomes examples.
 
@@ -106,12 +113,16 @@ class TaskLoss(NamedTuple):
         less than all outputs.
       sums: (model, loss, microbatches, key of each) -> the sums of a step: `sums_of_rows` or
         `sums_of_batch`.
+      together: whether the texts of a group are drawn into one batch, where there are groups.
+      choose: (this, settings) -> this with what follows from the settings of the loss.
     """
 
     make: Callable[[LossSettings, Sequence[str], Any], LossFn]
     metrics: Callable[[Any, Batch], dict[str, Mean]]
     read: Callable[[ApplyFn], ApplyFn] = whole_outputs
     sums: Callable[[ApplyFn, LossFn, int, "PartKey"], "SumsFn"] = sums_of_rows
+    together: bool = True
+    choose: Callable[["TaskLoss", LossSettings], "TaskLoss"] = as_named
 
 
 class TaskScores(NamedTuple):
@@ -232,6 +243,16 @@ def _emptied(record: dict[str, Any]) -> dict[str, Any]:
         name: value if name in _KEPT else type(value)() if isinstance(value, _HOLDERS) else None
         for name, value in record.items()
     }
+
+
+def minimising(task: Task, settings: LossSettings) -> Task:
+    """The task with the loss that the settings choose among its own."""
+    return task._replace(loss=task.loss.choose(task.loss, settings))
+
+
+def drawn_together(task: Task, examples: Any) -> Groups | None:
+    """The groups whose texts are drawn into one batch of training; None where there are none."""
+    return getattr(examples, "groups", None) if task.loss.together else None
 
 
 def keeping(task: Task, folder: Path | None) -> Task:

@@ -99,11 +99,11 @@ def _rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows
     found: list[tuple[str, ...]] = [*pairs]
     for name in texts[2:]:
         values = column(table, name)
-        found = [(*row, *_negatives(table, i, name, values[i])) for i, row in enumerate(found)]
+        found = [(*row, *texts_of(table, i, name, values[i])) for i, row in enumerate(found)]
     return Rows(found, None if score is None else labels.encode_targets(table, score))
 
 
-def _negatives(table: Table, i: int, name: str, value: Any) -> list[str]:
+def texts_of(table: Table, i: int, name: str, value: Any) -> list[str]:
     """The texts of a field: one, a list of them, the JSON of a list, or none."""
     texts = [] if labels.is_blank(value) else [value] if isinstance(value, str) else value
     if isinstance(value, str) and value.lstrip().startswith('["'):
