@@ -73,7 +73,7 @@ def read_sentence_files(folder: Path) -> SentenceFiles | None:
         else:
             raise UserError(
                 f"{folder / MODULES}: module {number} is {kind!r} in {path!r}, which jaxtune does"
-                " not have: expected Transformer in the folder itself, Pooling and perhaps Normalize."
+                " not have: expected Transformer in the folder itself, Pooling, perhaps Normalize."
             )
     if how is None:
         raise UserError(f"{folder / MODULES}: expected a Pooling after the Transformer.")
