@@ -5,11 +5,11 @@
     python benchmarks/embedding.py speed --model=MINILM --squad=SQUAD.json --peer=PYTHON
     python benchmarks/embedding.py memory --model=MINILM --data=STSB
 
-`score`: one epoch of CoSENT by configs/sts_embedding.py, and the same rows and recipe there; Spearman
-on the test split. `speed`: training on the same rows, a part of them in turn (on an idle machine);
-pairs of STS-B with CoSENT, or questions with their contexts, whose lengths differ much, with the
-ranking loss. `memory`: what the compiled step needs beside its arguments at 1,024 pairs in 16
-microbatches, over that at 64 pairs in one. PYTHON is that of an environment with torch and
+`score`: one epoch of CoSENT by configs/sts_embedding.py, and the same rows and recipe there;
+Spearman on the test split. `speed`: training on the same rows, a part of them in turn (on an idle
+machine); pairs of STS-B with CoSENT, or questions with their contexts, whose lengths differ much,
+with the ranking loss. `memory`: what the compiled step needs beside its arguments at 1,024 pairs in
+16 microbatches, over that at 64 pairs in one. PYTHON is that of an environment with torch and
 sentence-transformers.
 """
 
@@ -70,9 +70,10 @@ def score(arguments: argparse.Namespace, overrides: dict[str, str], folder: Path
         print(f"jaxtune, seed {seed}: {found['jaxtune'][-1]:.4f}", flush=True)
         if arguments.peer:
             job = _job(settings, overrides, rows, folder) | {"options": _options(settings, seed)}
-            with Peer(arguments.peer, "sentence_worker.py", job, folder) as peer:
-                peer.ask("train 0")
-                found["sentence-transformers"].append(peer.ask("eval 0")["spearman"])
+            peer = Peer(arguments.peer, "sentence_worker.py", job, folder)
+            peer.ask("train 0")
+            found["sentence-transformers"].append(peer.ask("eval 0")["spearman"])
+            peer.close()
             print(f"sentence-transformers: {found['sentence-transformers'][-1]:.4f}", flush=True)
     for name, values in found.items():
         if values:
@@ -155,12 +156,6 @@ class Peer:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
-
-    def __enter__(self) -> "Peer":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None

@@ -4,10 +4,11 @@
     python benchmarks/peers/sentence_worker.py JOB.json
 
 Its model, tokenizer and losses, in a loop without what its trainer does besides: batches in random
-order, each column padded to its longest text, fused AdamW, norm of the gradient clipped to 1, linear
-warm-up and decay. `rows` is a file of JSON: `train` and `eval`, lists of [text, text, score or null].
-Options: `loss` (cosent or ranking), `epochs` and `warmup`. `train 0` takes the steps of all epochs,
-`train N` the next ones until N texts are done; `eval` gives the Spearman correlation of `eval`.
+order, each column padded to its longest text, fused AdamW, norm of the gradient clipped to 1,
+linear warm-up and decay. `rows` is a file of JSON: `train` and `eval`, lists of [text, text, score
+or null]. Options: `loss` (cosent or ranking), `epochs` and `warmup`. `train 0` takes the steps of
+all epochs, `train N` the next ones until N texts are done; `eval` gives the Spearman correlation of
+`eval`.
 """
 # pyright: reportMissingImports=false
 

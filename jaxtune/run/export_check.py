@@ -12,6 +12,7 @@ import numpy as np
 from jaxtune.core.types import ApplyFn, Params
 from jaxtune.export.signature import Signature
 from jaxtune.export.stablehlo import PROGRAM, batch_of, named_outputs
+from jaxtune.models.pooling import EMBEDDING
 from jaxtune.run.export_sample import Inputs, Sample
 from jaxtune.tasks.task import Task
 
@@ -122,7 +123,7 @@ def _real(outputs: Outputs, inputs: Inputs) -> Iterator[np.ndarray]:
 
 def _decisions(task: Task, outputs: Outputs, inputs: Inputs) -> Iterator[np.ndarray]:
     """What follows from the outputs: classes, labels, words, or ends of spans."""
-    if task.problem_type == "regression":
+    if task.problem_type == "regression" or task.head == EMBEDDING:
         return
     if task.head == "span":
         for _, values in sorted(outputs.items()):
