@@ -155,6 +155,14 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
+def pooling_fields(pretrained: Pretrained) -> dict[str, Any]:
+    """What jaxtune.json says of how a model of embeddings pools; nothing of others."""
+    top = pretrained.module.top
+    if not isinstance(top, EmbeddingHead):
+        return {}
+    return {"pooling": top.pooling.how, "normalize": top.pooling.normalize}
+
+
 def find_pooling(folder: Path, card: Mapping[str, Any]) -> Pooling | None:
     """How a saved model pools, where it is one of embeddings.
 
