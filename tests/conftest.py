@@ -252,6 +252,11 @@ ROWS = {
     "question_answering": question,
     "causal_lm": lambda i, text: {"text": text},
     "masked_lm": lambda i, text: {"text": text},
+    "embedding": lambda i, text: {
+        "anchor": text,
+        "positive": " ".join(text.split()[::-1]),
+        "negatives": [f"{text.split()[0]} sat in", "who was at the film"][: i % 3],
+    },
 }
 
 

@@ -84,6 +84,7 @@ def write(
       say: takes a line where there is no `adapter/`, as peft's files cannot hold what was trained.
     """
     strategy, pretrained, task = product.strategy, product.pretrained, product.task
+    card = card | model_folder.pooling_fields(pretrained)
     full_card = card | model_folder.head_fields(pretrained, task)
     if not injection.is_mergeable(strategy):
         _write_own(workdir / "model", product, params, full_card)

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxtune.core import paths
@@ -16,9 +15,10 @@ from jaxtune.core.types import Params
 from jaxtune.io.atomic import replace_folder
 from jaxtune.io.json_files import read_json_object
 from jaxtune.models import convert
+from jaxtune.models.design import embedding_width
 from jaxtune.models.pooling import EMBEDDING, HOWS, EmbeddingHead, How, Pooling
 from jaxtune.models.pretrained import Pretrained
-from jaxtune.models.registry import CLASS_HEADS, make_apply
+from jaxtune.models.registry import CLASS_HEADS
 from jaxtune.models.sentence_files import (
     CROSS_ENCODER,
     SentenceFiles,
@@ -95,17 +95,9 @@ def _beside(pretrained: Pretrained, card: Mapping[str, Any]) -> dict[str, Any]:
     names = {"query": card.get("query_prompt"), "document": card.get("document_prompt")}
     prompts = {name: prompt for name, prompt in names.items() if prompt}
     return sentence_files(
-        SentenceFiles(top.pooling, prompts, card.get("max_length")), embedding_width(pretrained)
+        SentenceFiles(top.pooling, prompts, card.get("max_length")),
+        embedding_width(pretrained.design),
     )
-
-
-def embedding_width(pretrained: Pretrained) -> int:
-    """The length of a vector of a model of embeddings."""
-    batch = pretrained.module.example_batch()
-    apply_fn = make_apply(pretrained.module)
-    return jax.eval_shape(
-        lambda params: apply_fn(params, batch, key=None, train=False), pretrained.design.shapes
-    ).shape[-1]
 
 
 def write_folder(
@@ -167,6 +159,14 @@ def read_card(folder: Path) -> dict[str, Any]:
             " the run did, or leave it out."
         )
     return card
+
+
+def pooling_fields(pretrained: Pretrained) -> dict[str, Any]:
+    """What jaxtune.json says of how a model of embeddings pools; nothing of others."""
+    top = pretrained.module.top
+    if not isinstance(top, EmbeddingHead):
+        return {}
+    return {"pooling": top.pooling.how, "normalize": top.pooling.normalize}
 
 
 def find_pooling(folder: Path, card: Mapping[str, Any]) -> Pooling | None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from jaxtune.core.device import Device
@@ -123,3 +124,12 @@ def make_design(
     module = source.family.make_module(head_name, source.config, outputs.size, chosen)
     shapes = registry.parameter_shapes(module)
     return Design(source, head_name, outputs, module, shapes, chosen.device)
+
+
+def embedding_width(design: Design) -> int:
+    """The length of a vector that a model of embeddings gives."""
+    apply_fn, batch = registry.make_apply(design.module), design.module.example_batch()
+    outputs = jax.eval_shape(
+        lambda params: apply_fn(params, batch, key=None, train=False), design.shapes
+    )
+    return outputs.shape[-1]

@@ -73,7 +73,7 @@ def read_sentence_files(folder: Path) -> SentenceFiles | None:
         else:
             raise UserError(
                 f"{folder / MODULES}: module {number} is {kind!r} in {path!r}, which jaxtune does"
-                " not have: expected Transformer in the folder itself, Pooling and perhaps Normalize."
+                " not have: expected Transformer in the folder itself, Pooling, perhaps Normalize."
             )
     if how is None:
         raise UserError(f"{folder / MODULES}: expected a Pooling after the Transformer.")
@@ -207,8 +207,18 @@ CrossEncoder there gives the outputs as they are."""
 _OLD_ACTIVATION = "sbert_ce_default_activation_function"
 
 
-def is_cross_encoder(hf_config: Mapping[str, Any]) -> bool:
-    """Whether a `config.json` was written for a CrossEncoder of sentence-transformers."""
+def is_cross_encoder(folder: Path, hf_config: Mapping[str, Any]) -> bool:
+    """Whether a model was written for a CrossEncoder of sentence-transformers, of any release.
+
+    Args:
+      folder: of the model.
+      hf_config: its parsed `config.json`.
+
+    Raises:
+      UserError: a damaged file.
+    """
     own = hf_config.get("sentence_transformers")
     named = isinstance(own, dict) and "activation_fn" in own
-    return named or _OLD_ACTIVATION in hf_config
+    if named or _OLD_ACTIVATION in hf_config:
+        return True
+    return _object(folder / _SETTINGS).get("model_type") == "CrossEncoder"

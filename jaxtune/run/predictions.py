@@ -286,7 +286,7 @@ def _run(
 
 def _make_embed_step(saved: SavedModel, pooling: How | None) -> Any:
     """(parameters, batch) -> ({}, states of the last layer)."""
-    module = saved.pretrained.module
+    module: Any = saved.pretrained.module
     if pooling == "own":
         if saved.task.head == EMBEDDING:
             apply_fn = saved.pretrained.apply_fn  # with what a strategy has added

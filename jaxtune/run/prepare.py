@@ -33,7 +33,7 @@ from jaxtune.run.base_digests import base_digests, check_base
 from jaxtune.run.console import Report
 from jaxtune.run.encoding import encode_splits, held_of
 from jaxtune.run.layouts import choose_layouts, sampling_of
-from jaxtune.run.own_goals import check_loss, hooks_of, loss_of, scored
+from jaxtune.run.own_goals import check_loss, hooks_of, loss_of, scored, trace_loss
 from jaxtune.run.own_heads import head_of, told_of_head
 from jaxtune.run.own_updates import scaler_of
 from jaxtune.run.plan import Plan, make_plan, trains_statistics
@@ -116,6 +116,8 @@ def prepare(
     stream = Stream(train, layout, settings.seed, sampling, groups)
     if own_loss is not None:
         check_loss(str(settings.loss.function), own_loss, design, stream.empty())
+    if settings.loss.groups.matryoshka_dims:
+        trace_loss(loss_fn, design, stream.empty())
     pretrained = _load(settings, design, plan.sharding, with_values=target is None)
     params = _extend(settings, strategy, pretrained.params, plan.sharding)
     stage_labels, notes = _with_new_parts(settings, plan.stage_labels, params, pretrained)

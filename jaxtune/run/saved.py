@@ -68,7 +68,7 @@ def saved_task(folder: str) -> tuple[Path, Task, dict[str, Any]]:
     head = saved_head(family, hf_config)
     if head is None:
         head = "sequence" if find_pooling(path, card) is None else EMBEDDING
-    return path, _task_of(folder, head, hf_config, card), card
+    return path, _task_of(path, head, hf_config, card), card
 
 
 def open_saved(
@@ -102,7 +102,7 @@ def open_saved(
         )
     config, design = pretrained.config, pretrained.design
     card = read_card(pretrained.folder)
-    task = _task_of(folder, design.head_name, design.source.hf_config, card)
+    task = _task_of(pretrained.folder, design.head_name, design.source.hf_config, card)
     processor = task.data.inputs.load(processor_folder, config)
     given = {name: value for name, value in fields.items() if value is not None}
     if data is None:
@@ -129,7 +129,7 @@ def open_saved(
 def _task_of(
     folder: str | Path, head: str, hf_config: dict[str, Any], card: dict[str, Any]
 ) -> Task:
-    named = card.get("task") == RERANKING.name or is_cross_encoder(hf_config)
+    named = card.get("task") == RERANKING.name or is_cross_encoder(Path(folder), hf_config)
     if named and head == RERANKING.head and len(head_names(hf_config)) == 1:
         return RERANKING  # which no problem_type tells from a regression
     try:

@@ -8,9 +8,6 @@ from jaxtune.models.pooling import Pooling
 from jaxtune.models.sentence_files import SentenceFiles, read_sentence_files
 from jaxtune.settings import ModelSettings, Settings
 
-CARD = ("pooling", "normalize", "query_prompt", "document_prompt")
-"""What jaxtune.json keeps of an embedding model."""
-
 
 def with_folder(settings: Settings, folder: Path) -> Settings:
     """The settings of a text encoder with what its folder says where they say nothing.
@@ -42,8 +39,7 @@ def pooling_of(model: ModelSettings) -> Pooling:
     return Pooling(model.pooling or "mean", bool(model.normalize))
 
 
-def card_of(settings: Settings) -> dict[str, Any]:
-    """The fields CARD of settings from `with_folder`."""
-    model, tokens = settings.model, settings.data.tokens
-    values = (model.pooling, model.normalize, tokens.query_prompt, tokens.document_prompt)
-    return dict(zip(CARD, values, strict=True))
+def prompts_of(settings: Settings) -> dict[str, Any]:
+    """What jaxtune.json keeps of settings from `with_folder`."""
+    tokens = settings.data.tokens
+    return {"query_prompt": tokens.query_prompt, "document_prompt": tokens.document_prompt}

@@ -32,7 +32,7 @@ from jaxtune.run.plan import check_length
 from jaxtune.run.prepare import prepare
 from jaxtune.run.progress import is_over
 from jaxtune.run.scorer import Scorer, make_scorer
-from jaxtune.run.sentence_models import card_of
+from jaxtune.run.sentence_models import prompts_of
 from jaxtune.run.setup import Run
 from jaxtune.run.trackers import JsonLines, Tracker
 from jaxtune.run.workdir import check_workdir, claim_workdir, hold_workdir, kept_settings
@@ -293,7 +293,7 @@ def _card(run: Run, calibration: Calibration | None) -> dict[str, Any]:
         **{name: data[name] for name in _CARD},
         "base_model": run.settings.model.path,
         "base_sha256": run.settings.model.sha256,
-        **(card_of(run.settings) if run.task.head == EMBEDDING else {}),
+        **(prompts_of(run.settings) if run.task.head == EMBEDDING else {}),
         **({} if temperature is None else {"temperature": temperature}),
         **({} if run.settings.model.head is None else {"head": run.settings.model.head}),
     }

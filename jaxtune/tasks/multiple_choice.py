@@ -95,8 +95,6 @@ MULTIPLE_CHOICE = Task(
         once=pair_groups.once,
     ),
     loss=TaskLoss(make_loss, batch_metrics, sums=sums_of_batch),
-    scores=TaskScores(
-        scores, best="accuracy", higher_is_better={"accuracy": True, "loss": False}
-    ),
+    scores=TaskScores(scores, best="accuracy", higher_is_better={"accuracy": True, "loss": False}),
     output=TaskOutput(decode, num_outputs=lambda data: 1),
 )

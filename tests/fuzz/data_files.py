@@ -66,6 +66,7 @@ def _settings(task: str, path: str, on_bad_row: str) -> Any:
 
 COLUMNS = {
     "token_classification": {"text_columns": ("tokens",), "label_column": "tags"},
+    "embedding": {},
     "question_answering": {
         "text_columns": ("question", "context"),
         "label_column": "answers",
@@ -117,6 +118,37 @@ def jsonl() -> dict[str, bytes]:
     names = [{"text": text, "label": [*LABELS[: i % 4]]} for i, text in enumerate(TEXTS)]
     flags = [{"text": text, "label": [i % 2, 1, 0]} for i, text in enumerate(TEXTS)]
     return {f"{name}.jsonl": _lines(rows) for name, rows in (("names", names), ("flags", flags))}
+
+
+def groups() -> dict[str, bytes]:
+    """Anchors with lists of negatives, and pairs with a score."""
+    anchors = [
+        {"anchor": text, "positive": text[::-1], "negatives": [*TEXTS[: i % 3]], "negative": None}
+        for i, text in enumerate(TEXTS)
+    ]
+    pairs = [{"sentence1": t, "sentence2": t[::-1], "score": i / 4} for i, t in enumerate(TEXTS)]
+    return {
+        f"{name}.jsonl": _lines(rows) for name, rows in (("anchors", anchors), ("pairs", pairs))
+    }
+
+
+def retrieval() -> dict[str, bytes]:
+    """Documents, queries and judgements."""
+    corpus = [{"_id": f"d{i}", "title": "t", "text": text} for i, text in enumerate(TEXTS)]
+    queries = [{"_id": f"q{i}", "text": text} for i, text in enumerate(TEXTS[:4])]
+    judged = "query-id\tcorpus-id\tscore\n" + "".join(f"q{i}\td{i}\t1\n" for i in range(4))
+    return {
+        "corpus.jsonl": _lines(corpus),
+        "queries.jsonl": _lines(queries),
+        "qrels/test.tsv": judged.encode(),
+    }
+
+
+def read_retrieval(file: Path) -> None:
+    """Reads the folder."""
+    from jaxtune.data.text.retrieval import read_retrieval
+
+    read_retrieval(file.parent.parent if file.parent.name == "qrels" else file.parent)
 
 
 def json() -> dict[str, bytes]:

@@ -215,9 +215,7 @@ def _doubts(rows: Rows, names: Sequence[str]) -> list[str]:
     return found
 
 
-QUERIES = Reader(
-    load_tables, _has_labels, lambda *_: (), _rows, what="queries", doubts=_doubts
-)
+QUERIES = Reader(load_tables, _has_labels, lambda *_: (), _rows, what="queries", doubts=_doubts)
 """A query and its passages a row: labels a float32 array for each, how relevant they are."""
 
 
