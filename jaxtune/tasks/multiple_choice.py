@@ -1,7 +1,6 @@
 """Multiple choice: which of several texts goes with a prompt."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float

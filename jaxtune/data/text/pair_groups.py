@@ -1,4 +1,4 @@
-"""Groups of pairs of texts: a prompt with each of its choices, a query with each of its passages."""
+"""Groups of pairs of texts: a prompt with each of its choices, a query with its passages."""
 
 from collections.abc import Sequence
 from functools import partial
