@@ -162,9 +162,8 @@ class DistanceEncoder(nn.Module):
         self.embeddings = self.make_embeddings(self.config, self.dtype)
         self.encoder = self.make_encoder(self.config, self.dtype)
         c = self.config
-        self.pooler = Nested(
-            partial(dense, c.hidden_size, c.initializer_range, self.dtype), "dense"
-        )
+        pool = partial(dense, c.hidden_size, c.initializer_range, self.dtype)
+        self.pooler = Nested(pool, "dense")
 
     @property
     def num_layers(self) -> int:

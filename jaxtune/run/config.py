@@ -173,6 +173,8 @@ def _rules_of_classes(settings: Settings) -> Iterator[tuple[bool, str, Any, str]
     single = settings.task in ("classification", "image_classification")
     expected = f"0, as {settings.task} has no one class for each row"
     yield single or not power, "data.class_sampling", power, expected
+    none, expected = settings.data.columns.no_label, f"(), as task is {settings.task!r}"
+    yield settings.task == "classification" or not none, "data.no_label", none, expected
     expected = f"no 'balanced', as data.class_sampling {power:g} brings rare classes oftener"
     yield "balanced" not in weights or not power, "loss.class_weights", weights, expected
 

@@ -129,8 +129,9 @@ def open_saved(
 def _task_of(
     folder: str | Path, head: str, hf_config: dict[str, Any], card: dict[str, Any]
 ) -> Task:
-    named = card.get("task") == RERANKING.name or is_cross_encoder(Path(folder), hf_config)
-    if named and head == RERANKING.head and len(head_names(hf_config)) == 1:
+    task = card.get("task")
+    scores_pairs = task == RERANKING.name if task else is_cross_encoder(Path(folder), hf_config)
+    if scores_pairs and head == RERANKING.head and len(head_names(hf_config)) == 1:
         return RERANKING  # which no problem_type tells from a regression
     try:
         return task_of(head, hf_config.get("problem_type"), is_regression(hf_config))

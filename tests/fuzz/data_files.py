@@ -67,6 +67,8 @@ def _settings(task: str, path: str, on_bad_row: str) -> Any:
 COLUMNS = {
     "token_classification": {"text_columns": ("tokens",), "label_column": "tags"},
     "embedding": {},
+    "reranking": {},
+    "multiple_choice": {},
     "question_answering": {
         "text_columns": ("question", "context"),
         "label_column": "answers",
@@ -130,6 +132,31 @@ def groups() -> dict[str, bytes]:
     return {
         f"{name}.jsonl": _lines(rows) for name, rows in (("anchors", anchors), ("pairs", pairs))
     }
+
+
+def choices() -> dict[str, bytes]:
+    """Choices in columns, in lists, and in lists with labels of their own."""
+    endings = [
+        {"sent1": text, "sent2": "it", **{f"ending{k}": TEXTS[k] for k in range(4)}, "label": i % 4}
+        for i, text in enumerate(TEXTS)
+    ]
+    lists = [{"question": t, "choices": TEXTS[: 2 + i % 3], "label": 1} for i, t in enumerate(TEXTS)]
+    named = [
+        {"question": t, "choices": {"text": TEXTS[:3], "label": ["A", "B", "C"]}, "label": "C"}
+        for t in TEXTS
+    ]
+    kinds = {"endings": endings, "lists": lists, "named": named}
+    return {f"{name}.jsonl": _lines(rows) for name, rows in kinds.items()}
+
+
+def queries() -> dict[str, bytes]:
+    """A row for each passage, and one for each query."""
+    passages = [
+        {"query": TEXTS[i // 2], "passage": text, "label": i % 2} for i, text in enumerate(TEXTS)
+    ]
+    lists = [{"query": t, "positive": t, "negatives": TEXTS[: i % 3]} for i, t in enumerate(TEXTS)]
+    kinds = {"passages": passages, "lists": lists}
+    return {f"{name}.jsonl": _lines(rows) for name, rows in kinds.items()}
 
 
 def retrieval() -> dict[str, bytes]:

@@ -42,6 +42,8 @@ READERS: Mapping[str, Reader] = {
     "conll": _data(data_files.conll, "token_classification"),
     "jsonl": _data(data_files.jsonl, "multi_label", mutations.mutate_lines),
     "groups": _data(data_files.groups, "embedding", mutations.mutate_lines),
+    "choices": _data(data_files.choices, "multiple_choice", mutations.mutate_lines),
+    "queries": _data(data_files.queries, "reranking", mutations.mutate_lines),
     "retrieval": Reader(
         data_files.retrieval,
         [*data_files.retrieval()],

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-DATA = ("csv", "tsv", "text", "conll", "jsonl", "json", "parquet", "squad", "images", "groups")
+DATA = ("csv", "tsv", "text", "conll", "jsonl", "json", "parquet", "squad", "images", "groups", "choices")
+DATA += ("queries",)
 OTHERS = (
     *("preprocessor", "config", "safetensors", "index", "msgpack", "tokenizer", "vocabulary"),
     *("adapter", "own_adapter", "card", "log", "run_config", "command"),
