@@ -39,7 +39,7 @@ def test_swags_columns_are_found():
     assert rows.notes == ()
     named = ("sent1", *(f"sent2+ending{k}" for k in range(4)))
     assert read(SWAG, text_columns=named).inputs == rows.inputs
-    without = read(SWAG, text_columns=("sent1", "ending0", "ending3"), label_column="label")
+    without = read(SWAG | {"label": [1, 0]}, text_columns=("sent1", "ending0", "ending3"))
     assert without.inputs[0] == (("He runs.", "ends 0"), ("He runs.", "ends 3"))
 
 

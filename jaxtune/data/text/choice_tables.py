@@ -168,7 +168,7 @@ def _row(table: Table, i: int, own: Columns) -> tuple[Pairs, Offered]:
     for choice in own.choices:
         value, names = table.columns[choice.name][i], [choice.name]
         if isinstance(value, dict) and "text" in value:  # as ARC and CommonsenseQA have it
-            value, names = value["text"], [*map(str, value.get("label") or ())]
+            value, names = value["text"], _names(value.get("label"))
         texts = texts_of(table, i, choice.name, value)
         if choice.before is not None:
             before = table.columns[choice.before][i]
@@ -184,6 +184,10 @@ def _row(table: Table, i: int, own: Columns) -> tuple[Pairs, Offered]:
         wrong = f"found {len(offered.texts)} choices, but expected two at least. Remove the row, or"
         raise bad_row(table, i, f"{wrong} check config.data.text_columns.")
     return tuple((prompt, text) for text in offered.texts), offered
+
+
+def _names(value: Any) -> list[str]:
+    return [*map(str, value)] if isinstance(value, list | tuple | np.ndarray) else []
 
 
 def _right(table: Table, i: int, name: str, value: Any, offered: Offered) -> int:
