@@ -88,6 +88,13 @@ def test_settings_that_do_not_fit_are_refused(field, value, message, config, tmp
         train(config, tmp_path / "run", make_rows("pairs"))
 
 
+@pytest.mark.parametrize(("kind", "metric"), [("pairs", "spearman"), ("scored", "mrr")])
+def test_a_score_that_such_rows_have_not_chooses_nothing(kind, metric, config, tmp_path):
+    config.train.best_metric = metric
+    with pytest.raises(UserError, match=f"best_metric is '{metric}', which is not told of such"):
+        train(config, tmp_path / "run", make_rows(kind))
+
+
 def test_scored_pairs_are_scored_by_rank(config, tmp_path):
     rows = make_rows("scored")
     found = train(config, tmp_path / "run", rows)
