@@ -143,7 +143,7 @@ def test_anchors_are_scored_by_where_their_positive_stands(monkeypatch):
 def test_a_run_that_goes_on_ends_with_the_same_bits(layout, config, tmp_path):
     config.data.layout = layout
     rows = make_rows("negatives")
-    config.train.num_steps = 6
+    config.train.num_steps, config.train.eval_every_steps = 6, 3
     whole = train(config, tmp_path / "whole", rows)
     config.train.num_steps = 3  # in the midst of the first epoch of four steps
     train(config, tmp_path / "parts", rows)
