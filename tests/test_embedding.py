@@ -88,6 +88,13 @@ def test_settings_that_do_not_fit_are_refused(field, value, message, config, tmp
         train(config, tmp_path / "run", make_rows("pairs"))
 
 
+@pytest.mark.parametrize(("kind", "metric"), [("pairs", "spearman"), ("scored", "mrr")])
+def test_a_score_that_such_rows_have_not_chooses_nothing(kind, metric, config, tmp_path):
+    config.train.best_metric = metric
+    with pytest.raises(UserError, match=f"best_metric is '{metric}', which is not told of such"):
+        train(config, tmp_path / "run", make_rows(kind))
+
+
 def test_scored_pairs_are_scored_by_rank(config, tmp_path):
     rows = make_rows("scored")
     found = train(config, tmp_path / "run", rows)
@@ -136,7 +143,7 @@ def test_anchors_are_scored_by_where_their_positive_stands(monkeypatch):
 def test_a_run_that_goes_on_ends_with_the_same_bits(layout, config, tmp_path):
     config.data.layout = layout
     rows = make_rows("negatives")
-    config.train.num_steps = 6
+    config.train.num_steps, config.train.eval_every_steps = 6, 3
     whole = train(config, tmp_path / "whole", rows)
     config.train.num_steps = 3  # in the midst of the first epoch of four steps
     train(config, tmp_path / "parts", rows)

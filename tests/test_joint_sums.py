@@ -142,3 +142,30 @@ def test_what_cannot_be_joint_is_refused(given):
     sums = make_joint_sums(model, make_ranking(Sizes(3, 3)), 7)
     with pytest.raises(UserError, match="7 microbatches do not divide a batch of 24 rows"):
         sums(params, no_holes, batch, jax.random.key(0))
+
+
+def test_a_batch_of_many_parts_needs_the_memory_of_one():
+    """Beside a vector of each text, and their products."""
+
+    def wide(params, batch, *, key, train):
+        x = batch["x"]
+        for _ in range(4):
+            x = jnp.tanh(x @ params["in"]) @ params["out"]  # [b 64] -> [b 4096] -> [b 64]
+        return x
+
+    def bytes_of(texts, count):
+        fields = {
+            name: jax.ShapeDtypeStruct((texts,), jnp.int32) for name in ("group_ids", "members")
+        }
+        fields |= {"weight": jax.ShapeDtypeStruct((texts,), jnp.float32)}
+        fields |= {"x": jax.ShapeDtypeStruct((texts, 64), jnp.float32)}
+        params = {"in": jax.ShapeDtypeStruct((64, 4096), jnp.float32)}
+        params["out"] = jax.ShapeDtypeStruct((4096, 64), jnp.float32)
+        sums = make_joint_sums(wide, make_ranking(Sizes(2, 2)), count, dropout.same_key)
+        holes = {"in": None, "out": None}
+        lowered = jax.jit(sums).lower(params, holes, fields, jax.random.key(0))
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    one, many, whole = bytes_of(64, 1), bytes_of(1024, 16), bytes_of(1024, 1)
+    assert many < 1.6 * one  # of which the vectors and products are a third here
+    assert whole > 8 * one

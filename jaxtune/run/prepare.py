@@ -104,8 +104,9 @@ def prepare(
     with told_of_head(settings.model.head):
         design = make_design(source, task.head, read.outputs, dtype, device, attention)
         check_names(design.shapes)
-    if settings.train.best_metric is None and task.scores.choose is not None:
-        best_metric = task.scores.choose(read.examples["validation"])
+    if task.scores.of_data is not None:
+        told = task.scores.of_data(read.examples["validation"])
+        best_metric = _metric_of_data(settings, told)
     loss_fn = own_loss or task.loss.make(settings.loss, design.outputs.class_names, train.labels)
     groups, shapes = drawn_together(task, train), design.shapes
     count = len(train.lengths) if groups is None else len(groups.sizes)
@@ -178,6 +179,19 @@ def metric_of(task: Task, name: str | None) -> str:
         raise UserError(
             f"config.train.best_metric is {name!r}: the task {task.name} has"
             f" {', '.join(known)}.{nearest(name, known)}"
+        )
+    return name
+
+
+def _metric_of_data(settings: Settings, told: tuple[str, ...]) -> str:
+    """The score that chooses the best step, of those that are told of the data."""
+    name, usual = settings.train.best_metric, find_task(settings.task).scores.higher_is_better
+    if name is None:
+        return told[0]
+    if name in usual and name not in told:
+        raise UserError(
+            f"config.train.best_metric is {name!r}, which is not told of such rows: expected one of"
+            f" {', '.join(told)}."
         )
     return name
 

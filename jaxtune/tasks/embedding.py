@@ -87,9 +87,12 @@ def scores(
     return pair_scores.anchors(outputs, groups)
 
 
-def best_score(examples: GroupedExamples) -> str:
-    """What chooses the best step: `spearman` of pairs with a score, else `mrr`."""
-    return "mrr" if examples.labels.values is None else "spearman"
+def scores_of(examples: GroupedExamples) -> tuple[str, ...]:
+    """The names of the scores; `spearman` or `mrr` chooses the best step."""
+    groups, values = examples.labels
+    if values is not None:
+        return ("spearman", "pearson", "loss")
+    return ("mrr", "accuracy", "loss", *(("triplet_accuracy",) if groups.largest > 2 else ()))
 
 
 def decode(outputs: np.ndarray, examples: Any, class_names: Sequence[str]) -> Records:
@@ -124,7 +127,7 @@ EMBEDDING = Task(
             **dict.fromkeys(("mrr", "accuracy", "triplet_accuracy"), True),
             "loss": False,
         },
-        choose=best_score,
+        of_data=scores_of,
     ),
     output=TaskOutput(decode),
 )

@@ -132,14 +132,14 @@ class TaskScores(NamedTuple):
       compute: (means of the metrics, outputs of all examples, examples) -> scores, by name.
       best: the score that chooses the best checkpoint where the config names none.
       higher_is_better: direction by score name.
-      choose: (validation examples) -> the score in the place of `best`, where that follows from the
-        data, of which then some scores are not told; None where it does not.
+      of_data: (validation examples) -> the scores that are told of such data, of which the first
+        takes the place of `best`; None where all are told of any.
     """
 
     compute: Callable[[Mapping[str, float], Any, Any], dict[str, float]]
     best: str
     higher_is_better: Mapping[str, bool]
-    choose: Callable[[Any], str] | None = None
+    of_data: Callable[[Any], tuple[str, ...]] | None = None
 
 
 class TaskOutput(NamedTuple):

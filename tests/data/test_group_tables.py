@@ -66,11 +66,11 @@ def test_negatives_are_columns_and_lists():
             "anchor": TEXTS[:4],
             "positive": TEXTS[4:8],
             "negative_1": ["n1", None, " ", "n4"],
-            "negatives": [["x", "y"], [], None, json.dumps(["p", "q"])],
+            "negatives": [["x", "y"], "[1]", "[]", json.dumps(["p", "q"])],
             "score": [1, 2, 3, 4],  # not read beside negatives
         }
     )
-    assert [row[2:] for row in rows.inputs] == [("n1", "x", "y"), (), (), ("n4", "p", "q")]
+    assert [row[2:] for row in rows.inputs] == [*[("n1", "x", "y"), ("[1]",), (), ("n4", "p", "q")]]
     assert rows.labels is None
 
 
@@ -121,6 +121,11 @@ def write(kind, file: Path, columns):
             {"anchor": TEXTS[:3], "positive": TEXTS[:3], "negative": [["a"], ["b", 3], ["c"]]},
             {},
             r"row 2: found \['b', 3\] in the column 'negative'",
+        ),
+        (
+            {"anchor": TEXTS[:3], "positive": TEXTS[:3], "negative": ["a", '["b", 3]', "c"]},
+            {},
+            r"row 2: found .* in the column 'negative'",
         ),
         (
             {"anchor": TEXTS[:3], "positive": TEXTS[:3], "negative": ["a", "b", 3.5]},

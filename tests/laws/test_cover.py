@@ -184,8 +184,8 @@ def test_a_case_trains_scores_exports_and_reloads(case, start, tmp_path):
     )
     scores = all_scores(run.task, means, outputs, validation)
     told = run.task.scores.higher_is_better.keys()
-    if run.task.scores.choose is not None:  # some are of other data than this
-        told = {run.task.scores.choose(validation), "loss"}
+    if run.task.scores.of_data is not None:  # some are of other data than this
+        told = {*run.task.scores.of_data(validation)}
     assert scores.keys() >= told
     adapter_folder.write(
         tmp_path, product_of(run), params, {"task": case.task, "max_length": 16}, print

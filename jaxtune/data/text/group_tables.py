@@ -106,12 +106,13 @@ def _rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows
 def texts_of(table: Table, i: int, name: str, value: Any) -> list[str]:
     """The texts of a field: one, a list of them, the JSON of a list, or none."""
     texts = [] if labels.is_blank(value) else [value] if isinstance(value, str) else value
-    if isinstance(value, str) and value.lstrip().startswith('["'):
+    if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             read = json.loads(value)
         except (ValueError, RecursionError):
             read = None
-        texts = read if isinstance(read, list) else texts
+        if isinstance(read, list) and (not read or isinstance(read[0], str)):
+            texts = read  # of anything else it is a text in brackets
     texts = texts.tolist() if isinstance(texts, np.ndarray) else texts
     if not isinstance(texts, list | tuple) or not all(
         isinstance(text, str) and text.strip() for text in texts
