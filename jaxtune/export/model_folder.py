@@ -34,7 +34,7 @@ _NAMES = {
     **{bool: "true or false", dict: "an object"},
 }
 _KINDS: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("text_columns", "label_columns"), (list,)),
+    **dict.fromkeys(("text_columns", "label_columns", "no_label"), (list,)),
     **dict.fromkeys(("task", "image_column", "label_column", "base_model", "base_sha256"), (str,)),
     **dict.fromkeys(("head", "group_column"), (str,)),
     **dict.fromkeys(("max_length", "doc_stride", "max_answer_length", "n_best"), (int,)),

@@ -42,6 +42,7 @@ from jaxtune.tasks.calibration import Calibration
 
 _CARD = (
     *("text_columns", "image_column", "label_column", "label_columns", "group_column"),
+    "no_label",
     "max_length",
     *("label_lists", "label_separator"),
     *("mask_probability", "doc_stride", "max_answer_length", "n_best", "no_answer_threshold"),

@@ -74,10 +74,18 @@ def test_labels_of_arc_are_those_of_its_choices(label, place):
     assert rights(rows) == [place]
 
 
-@pytest.mark.parametrize(("label", "place"), [(2, 1), ("2", 1), (2.0, 1), ("C", 1), ("option_c", 1)])
+@pytest.mark.parametrize(
+    ("label", "place"), [(2, 1), ("2", 1), (2.0, 1), ("C", 1), ("option_c", 1)]
+)
 def test_a_choice_that_a_row_lacks_keeps_its_number(label, place):
     rows = read(
-        {"question": ["q"], "option_a": ["x"], "option_b": [" "], "option_c": ["z"], "label": [label]}
+        {
+            "question": ["q"],
+            "option_a": ["x"],
+            "option_b": [" "],
+            "option_c": ["z"],
+            "label": [label],
+        }
     )
     assert rows.inputs == [(("q", "x"), ("q", "z"))]
     assert rights(rows) == [place]

@@ -140,7 +140,9 @@ def choices() -> dict[str, bytes]:
         {"sent1": text, "sent2": "it", **{f"ending{k}": TEXTS[k] for k in range(4)}, "label": i % 4}
         for i, text in enumerate(TEXTS)
     ]
-    lists = [{"question": t, "choices": TEXTS[: 2 + i % 3], "label": 1} for i, t in enumerate(TEXTS)]
+    lists = [
+        {"question": t, "choices": TEXTS[: 2 + i % 3], "label": 1} for i, t in enumerate(TEXTS)
+    ]
     named = [
         {"question": t, "choices": {"text": TEXTS[:3], "label": ["A", "B", "C"]}, "label": "C"}
         for t in TEXTS

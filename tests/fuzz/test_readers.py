@@ -9,7 +9,19 @@ from pathlib import Path
 
 import pytest
 
-DATA = ("csv", "tsv", "text", "conll", "jsonl", "json", "parquet", "squad", "images", "groups", "choices")
+DATA = (
+    "csv",
+    "tsv",
+    "text",
+    "conll",
+    "jsonl",
+    "json",
+    "parquet",
+    "squad",
+    "images",
+    "groups",
+    "choices",
+)
 DATA += ("queries",)
 OTHERS = (
     *("preprocessor", "config", "safetensors", "index", "msgpack", "tokenizer", "vocabulary"),

@@ -211,17 +211,27 @@ def labelled(table: Table, columns: ColumnSettings) -> Table:
         stays as it is.
       columns: say which column has labels, and what stands in it where there is none, in `no_label`.
     """
-    name, none = columns.label_column, {*columns.no_label}
-    if name not in table.columns:
+    if columns.label_column not in table.columns:
         return table
-    values, declared = table.columns[name], table.class_names.get(name, ())
-    kept = [i for i, value in enumerate(values) if label_of(value, declared) not in none]
-    count = len(values) - len(kept)
-    if not kept or not count:
+    kept, size = _kept(table, columns), num_rows(table)
+    if not kept or len(kept) == size:
         return table
-    told = f"{table.source}: {count} of {len(values)} rows have no label ({' or '.join(none)}), and"
+    none = " or ".join(columns.no_label)
+    told = f"{table.source}: {size - len(kept)} of {size} rows have no label ({none}), and"
     left = take(table, kept)
     return left._replace(notes=(*left.notes, f"{told} are left out"))
+
+
+def are_withheld(table: Table, columns: ColumnSettings) -> bool:
+    """Whether no row has a label, as `no_label` says."""
+    return bool(columns.no_label) and not _kept(table, columns)
+
+
+def _kept(table: Table, columns: ColumnSettings) -> list[int]:
+    """The rows with a label."""
+    name, none = columns.label_column, {*columns.no_label}
+    declared = table.class_names.get(name, ())
+    return [i for i, v in enumerate(column(table, name)) if label_of(v, declared) not in none]
 
 
 def text_rows(table: Table, columns: Sequence[str]) -> list[tuple[str, ...]]:

@@ -43,6 +43,10 @@ def _load_labelled(source: DataSource, columns: ColumnSettings) -> dict[str, Tab
     return {split: labels.labelled(table, columns) for split, table in tables.items()}
 
 
+def _has_classes(table: Table, columns: ColumnSettings) -> bool:
+    return _has_labels(table, columns) and not labels.are_withheld(table, columns)
+
+
 def _class_names(table: Table, columns: ColumnSettings) -> tuple[str, ...]:
     return labels.class_names(table, columns.label_column)
 
@@ -92,7 +96,7 @@ def _target_doubts(rows: Rows, names: Sequence[str]) -> list[str]:
     return doubts.of_texts(rows.inputs)
 
 
-CLASSES = Reader(_load_labelled, _has_labels, _class_names, _class_rows, doubts=_class_doubts)
+CLASSES = Reader(_load_labelled, _has_classes, _class_names, _class_rows, doubts=_class_doubts)
 """One class a row: labels int32 [n]."""
 
 CLASS_SETS = Reader(_load_sets, _has_labels, _set_names, _set_rows, doubts=_set_doubts)
