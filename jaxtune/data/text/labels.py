@@ -209,7 +209,7 @@ def labelled(table: Table, columns: ColumnSettings) -> Table:
     Args:
       table: n rows. Where all of them have none, as of a test set that withholds its labels, it
         stays as it is.
-      columns: say which column has labels, and what stands in it where there is none, in `no_label`.
+      columns: say which column has labels, and in `no_label` what stands there for none.
     """
     if columns.label_column not in table.columns:
         return table
