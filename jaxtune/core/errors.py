@@ -45,6 +45,7 @@ _MEANT = {
         "mlm": "masked_lm",
         "norm": "layernorm",
     },
+    **{"cross_encoder": "reranking", "mcq": "multiple_choice"},
     **{"linear_probe": "head", "fp32": "float32", "bf16": "bfloat16"},
 }
 """What papers and other tools call what jaxtune has under another name."""
