@@ -48,7 +48,8 @@ def reads(task: str) -> Callable[[Path], None]:
             except UserError as error:
                 stopped = error
         if "splits" not in file.name:  # of which a file to predict on has none
-            data.read_new(file, settings.columns.text_columns, "utf-8")
+            names = SINGLE.get(file.name, settings.columns.text_columns)
+            data.read_new(file, names, "utf-8")
         if stopped:
             raise stopped
 
@@ -66,9 +67,6 @@ def _settings(task: str, path: str, on_bad_row: str) -> Any:
 
 COLUMNS = {
     "token_classification": {"text_columns": ("tokens",), "label_column": "tags"},
-    "embedding": {},
-    "reranking": {},
-    "multiple_choice": {},
     "question_answering": {
         "text_columns": ("question", "context"),
         "label_column": "answers",
@@ -76,6 +74,10 @@ COLUMNS = {
         "doc_stride": 8,
     },
 }
+
+
+SINGLE = {"anchors.jsonl": ("anchor",), "pairs.jsonl": ("sentence1",)}
+"""Of groups of texts, the column that is read where each text is alone."""
 
 
 def csv() -> dict[str, bytes]:

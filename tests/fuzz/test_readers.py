@@ -10,19 +10,9 @@ from pathlib import Path
 import pytest
 
 DATA = (
-    "csv",
-    "tsv",
-    "text",
-    "conll",
-    "jsonl",
-    "json",
-    "parquet",
-    "squad",
-    "images",
-    "groups",
-    "choices",
+    *("csv", "tsv", "text", "conll", "jsonl", "json", "parquet", "squad", "images"),
+    *("groups", "choices", "queries"),
 )
-DATA += ("queries",)
 OTHERS = (
     *("preprocessor", "config", "safetensors", "index", "msgpack", "tokenizer", "vocabulary"),
     *("adapter", "own_adapter", "card", "log", "run_config", "command"),
