@@ -76,8 +76,11 @@ COLUMNS = {
 }
 
 
-SINGLE = {"anchors.jsonl": ("anchor",), "pairs.jsonl": ("sentence1",)}
-"""Of groups of texts, the column that is read where each text is alone."""
+SINGLE = {
+    **{"anchors.jsonl": ("anchor",), "pairs.jsonl": ("sentence1",)},
+    "queries.jsonl": ("query", "positive"),
+}
+"""Of groups of texts, the columns that are read of new rows."""
 
 
 def csv() -> dict[str, bytes]:
@@ -159,7 +162,7 @@ def queries() -> dict[str, bytes]:
         {"query": TEXTS[i // 2], "passage": text, "label": i % 2} for i, text in enumerate(TEXTS)
     ]
     lists = [{"query": t, "positive": t, "negatives": TEXTS[: i % 3]} for i, t in enumerate(TEXTS)]
-    kinds = {"passages": passages, "lists": lists}
+    kinds = {"passages": passages, "queries": lists}
     return {f"{name}.jsonl": _lines(rows) for name, rows in kinds.items()}
 
 
