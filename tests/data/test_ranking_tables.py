@@ -91,7 +91,6 @@ def test_columns_are_found_by_their_names(names, label):
         ({"label": [0, -1, 1, 0, 0]}, {}, "row 2: found -1 in the column 'label'"),
         ({"label": [0, "x", 1, 0, 0]}, {}, "row 2: found 'x' in the column 'label'"),
         ({"label": [0, float("nan"), 1, 0, 0]}, {}, "row 2: found nan in the column 'label'"),
-        ({"label": [0] * 5}, {}, "no passage is relevant to its query, all 5 rows"),
         ({"passage": [["a", "b"], *"bcde"]}, {}, "row 1: found 2 passages .* and 1 labels"),
         ({}, {"text_columns": ("query", "query")}, "expected query, passage and label"),
         ({}, {"text_columns": ("query", "text")}, "expected 'text' too"),
@@ -120,9 +119,24 @@ def test_a_query_is_on_one_side_of_a_split(tmp_path):
     data = read_data(settings, QUERIES)
     assert [len(rows.inputs) for rows in data.splits.values()] == [6, 3]
     assert all(len(pairs) == 4 for rows in data.splits.values() for pairs in rows.inputs)
-    alone = from_dict(DataSettings, {"path": str(file), "group_column": "passage"})
-    with pytest.raises(UserError, match="no passage is relevant"):
-        read_data(alone, QUERIES)._replace(notes=[]) and read({**PASSAGES, "label": [0] * 5})
+
+
+def test_labels_that_are_all_0_teach_nothing():
+    rows = {"query": [f"q{i // 2}" for i in range(20)], "passage": ["p"] * 20, "label": [0] * 20}
+    tables = {"train": from_memory(rows, "train"), "validation": from_memory(rows, "validation")}
+    with pytest.raises(UserError, match="no passage of 10 queries is relevant"):
+        read_data(from_dict(DataSettings, {"path": "memory"}), QUERIES, tables)
+
+
+def test_bad_rows_are_left_out_one_by_one(tmp_path):
+    lines = ["query,passage,label", *(f"q{i % 9},p{i},{i // 9 % 2}" for i in range(36))]
+    lines[3], lines[7] = "q2,,1", "q6,p6,x"
+    file = tmp_path / "data.csv"
+    file.write_text("\n".join(lines) + "\n")
+    fields = {"path": str(file), "validation_size": 3.0, "on_bad_row": "skip"}
+    data = read_data(from_dict(DataSettings, fields), QUERIES)
+    counts = {pairs[0][0]: len(pairs) for rows in data.splits.values() for pairs in rows.inputs}
+    assert counts == {f"q{i}": 3 if i in (2, 6) else 4 for i in range(9)}
 
 
 def test_pairs_are_tokenized_as_pairs_and_new_ones_one_by_one(minilm):

@@ -156,8 +156,9 @@ def _rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows
         found.append(pairs)
         right.append(np.eye(len(pairs), dtype=np.float32)[place])
     counts = {len(pairs) for pairs in found}
-    told = f"the rows have from {min(counts)} to {max(counts)} choices"
-    return Rows(found, right, notes=(told,) if len(counts) > 1 else ())
+    many = len(counts) > 1
+    notes = (f"the rows have from {min(counts)} to {max(counts)} choices",) if many else ()
+    return Rows(found, right, notes=notes)
 
 
 def _row(table: Table, i: int, own: Columns) -> tuple[Pairs, Offered]:

@@ -123,11 +123,6 @@ def _rows(table: Table, columns: ColumnSettings, names: tuple[str, ...]) -> Rows
         pairs, relevance = groups.setdefault(_key(table, i, columns, query), ([], []))
         pairs += [(query, passage) for passage in found.passages]
         relevance += found.relevance
-    if not any(max(relevance) > 0 for _, relevance in groups.values()):
-        raise UserError(
-            f"{table.source}: no passage is relevant to its query, all {num_rows(table)} rows have"
-            " labels of 0. Check config.data.label_column."
-        )
     inputs = [tuple(pairs) for pairs, _ in groups.values()]
     return Rows(
         inputs,
@@ -208,7 +203,13 @@ def _notes(groups: Any, count: int) -> tuple[str, ...]:
 
 
 def _doubts(rows: Rows, names: Sequence[str]) -> list[str]:
+    """Notes; of rows that nothing can be learnt from, an error."""
     del names
+    if not any(label.max() > 0 for label in rows.labels):
+        raise UserError(
+            f"data[train]: no passage of {len(rows.inputs)} queries is relevant, all labels are 0:"
+            " expected some above it. Check config.data.label_column."
+        )
     found = doubts.of_texts([group[0] for group in rows.inputs])
     if all(len(group) == 1 for group in rows.inputs):
         found.append("each query has one passage: nothing is ranked, and every score is of one")
