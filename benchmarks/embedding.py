@@ -94,7 +94,7 @@ def speed(arguments: argparse.Namespace, overrides: dict[str, str], folder: Path
         "sentence-transformers": (arguments.peer, "sentence_worker.py"),
     }
     rates: dict[str, list[float]] = {name: [] for name in jobs}
-    peers = {name: Peer(*where, job, folder) for name, where in jobs.items()}
+    peers = {name: Peer(python, worker, job, folder) for name, (python, worker) in jobs.items()}
     for peer in peers.values():
         peer.ask(f"train {TURN}")  # what is compiled or allocated once
     for _ in range(arguments.turns):

@@ -104,8 +104,9 @@ class Worker:
             )
             for side in (0, 1)
         )
-        found = stats.spearmanr((one * other).sum(1), [row[2] for row in self.held])[0]
-        return {"spearman": float(found)}
+        scores = [row[2] for row in self.held]
+        found: Any = stats.spearmanr((one * other).sum(1), scores)
+        return {"spearman": float(found.statistic)}
 
 
 def main() -> None:

@@ -178,6 +178,12 @@ def retrieval() -> dict[str, bytes]:
     }
 
 
+def mutate_retrieval(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
+    """Of judgements the bytes, of texts the lines."""
+    is_table = data.startswith(b"query-id")
+    return (mutations.mutate_bytes if is_table else mutations.mutate_lines)(rng, data, others)
+
+
 def read_retrieval(file: Path) -> None:
     """Reads the folder."""
     from jaxtune.data.text.retrieval import read_retrieval

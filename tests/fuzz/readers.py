@@ -48,7 +48,7 @@ READERS: Mapping[str, Reader] = {
         data_files.retrieval,
         [*data_files.retrieval()],
         data_files.read_retrieval,
-        mutations.mutate_lines,
+        data_files.mutate_retrieval,
     ),
     "json": _data(data_files.json, "regression", mutations.mutate_json),
     "parquet": _data(data_files.parquet, "classification", data_files.mutate_parquet),
