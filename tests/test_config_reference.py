@@ -50,9 +50,8 @@ def test_the_names_of_groups_are_not_typed():
         *("max_eval_examples", "validation_size", "test_size", "split_seed", "token_dropout"),
         "class_sampling",
         *("mask_probability", "doc_stride", "max_answer_length", "n_best", "allow_no_answer"),
-        *("no_answer_threshold", "max_expansion"),
+        *("no_answer_threshold", "max_expansion", "query_prompt", "document_prompt"),
         *("label_lists", "label_separator", "on_unknown_class", "no_label", "group_column"),
-        *("query_prompt", "document_prompt"),
     }
     tuning = {setting.name for setting in describe() if setting.name.startswith("tuning.")}
     assert {name.removeprefix("tuning.") for name in tuning} == {

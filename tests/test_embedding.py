@@ -251,7 +251,7 @@ def test_a_retrieval_test_is_scored_and_its_rankings_written(config, tmp_path):
 def train_classifier(config, tmp_path):
     other = jt.default_config()
     other.model.path, other.model.from_scratch = config.model.path, True
-    other.train.num_steps, other.train.trackers = 1, ()
+    other.data.max_length, other.train.num_steps, other.train.trackers = 16, 1, ()
     rows = {"text": WORDS * 2, "label": ["a", "b"] * len(WORDS)}
     jt.train(other, tmp_path / "other", data={"train": rows, "validation": rows}, report=QUIET)
     jt.evaluate(tmp_path / "other" / "model", tmp_path / "beir")
