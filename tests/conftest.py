@@ -252,6 +252,21 @@ ROWS = {
     "question_answering": question,
     "causal_lm": lambda i, text: {"text": text},
     "masked_lm": lambda i, text: {"text": text},
+    "embedding": lambda i, text: {
+        "anchor": text,
+        "positive": " ".join(text.split()[::-1]),
+        "negatives": [f"{text.split()[0]} sat in", "who was at the film"][: i % 3],
+    },
+    "reranking": lambda i, text: {
+        "query": text,
+        "positive": " ".join(text.split()[::-1]),
+        "negatives": [f"{text.split()[0]} sat in", "who was at the film"][: 1 + i % 2],
+    },
+    "multiple_choice": lambda i, text: {
+        "question": text,
+        "choices": [text.split()[0], "the film was so good", f"in {text}", "a dog"][: 2 + i % 3],
+        "label": i % 2,
+    },
 }
 
 
@@ -266,6 +281,7 @@ DATA = {
     "regression": {"label_columns": ("x", "y")},
     "token_classification": {"text_columns": ("tokens",), "label_column": "tags"},
     "question_answering": {"max_length": 32, "doc_stride": 8},
+    "reranking": {"text_columns": ("query", "positive", "negatives")},
 }
 
 

@@ -47,6 +47,7 @@ REFUSED = {  # (family or task, strategy): a part of the reason
     ("resnet", "adapter"): "acts on matrices",
     ("resnet", "prefix"): "acts on matrices",
     ("causal_lm", "head"): "word embeddings",
+    ("embedding", "head"): "states of its last layer",
     ("albert", "gradual"): "the model has 1 layers",
 }
 COMBINATIONS = [

@@ -38,6 +38,9 @@ def flat(values, prefix=""):
     return found
 
 
+BATCH = "examples a step; groups of texts, where these are drawn together."
+
+
 def test_the_names_of_groups_are_not_typed():
     data = {setting.name for setting in describe() if setting.name.startswith("data.")}
     assert {name.removeprefix("data.") for name in data if "augmentation" not in name} == {
@@ -47,8 +50,8 @@ def test_the_names_of_groups_are_not_typed():
         *("max_eval_examples", "validation_size", "test_size", "split_seed", "token_dropout"),
         "class_sampling",
         *("mask_probability", "doc_stride", "max_answer_length", "n_best", "allow_no_answer"),
-        *("no_answer_threshold", "max_expansion"),
-        *("label_lists", "label_separator", "on_unknown_class"),
+        *("no_answer_threshold", "max_expansion", "query_prompt", "document_prompt"),
+        *("label_lists", "label_separator", "on_unknown_class", "no_label", "group_column"),
     }
     tuning = {setting.name for setting in describe() if setting.name.startswith("tuning.")}
     assert {name.removeprefix("tuning.") for name in tuning} == {
@@ -106,7 +109,7 @@ def test_every_meaning_is_one_line():
 @pytest.mark.parametrize(
     "setting",
     [
-        Setting("train.batch_size", "a whole number, at least 1", "32", "examples a step."),
+        Setting("train.batch_size", "a whole number, at least 1", "32", BATCH),
         Setting(
             "train.patience",
             "a whole number, at least 1, or None",

@@ -38,7 +38,14 @@ _MEANT = {
     **{"gradient_accumulation_steps": "num_microbatches", "r": "rank", "acc": "accuracy"},
     **{"early_stopping_patience": "patience", "metric_for_best_model": "best_metric"},
     **{"ner": "token_classification", "sequence_classification": "classification"},
-    **{"qa": "question_answering", "clm": "causal_lm", "mlm": "masked_lm", "norm": "layernorm"},
+    **{
+        "qa": "question_answering",
+        "clm": "causal_lm",
+        "mcq": "multiple_choice",
+        "mlm": "masked_lm",
+        "norm": "layernorm",
+    },
+    **{"cross_encoder": "reranking", "mcq": "multiple_choice"},
     **{"linear_probe": "head", "fp32": "float32", "bf16": "bfloat16"},
 }
 """What papers and other tools call what jaxtune has under another name."""

@@ -5,8 +5,10 @@ from pathlib import Path
 from jaxtune.core.errors import UserError
 from jaxtune.export import adapter_folder, peft
 from jaxtune.export.graphs.registry import GRAPHS
-from jaxtune.export.model_folder import read_card
+from jaxtune.export.model_folder import find_pooling, read_card
 from jaxtune.io.json_files import read_json_object
+from jaxtune.models.choice import is_choice
+from jaxtune.models.registry import saved_head
 from jaxtune.models.source import read_source
 
 
@@ -24,11 +26,22 @@ def check_exportable(folder: Path, kind: str) -> None:
     if (folder / peft.CONFIG).exists():
         _check_adapter(folder, kind)
         return
-    family = read_source(folder).family.model_type
-    own = read_card(folder).get("head")
+    source, card = read_source(folder), read_card(folder)
+    family, own = source.family.model_type, card.get("head")
+    headless = saved_head(source.family, source.hf_config) is None
+    if kind != "stablehlo" and headless and find_pooling(folder, card) is not None:
+        raise UserError(
+            f"{folder} is a model of embeddings, of which there is no ONNX graph."
+            " --format=stablehlo takes it."
+        )
     if kind != "stablehlo" and own is not None:
         raise UserError(
             f"{folder} has a head of a person's own, {own}, of which there is no ONNX graph."
+            " --format=stablehlo takes it."
+        )
+    if kind != "stablehlo" and is_choice(read_json_object(folder / "config.json")):
+        raise UserError(
+            f"{folder} is a model of multiple choice, of which there is no ONNX graph."
             " --format=stablehlo takes it."
         )
     if kind != "stablehlo" and family not in GRAPHS:

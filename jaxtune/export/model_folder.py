@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,17 @@ from jaxtune.core.types import Params
 from jaxtune.io.atomic import replace_folder
 from jaxtune.io.json_files import read_json_object
 from jaxtune.models import convert
+from jaxtune.models.design import embedding_width
+from jaxtune.models.pooling import EMBEDDING, HOWS, EmbeddingHead, How, Pooling
 from jaxtune.models.pretrained import Pretrained
 from jaxtune.models.registry import CLASS_HEADS
+from jaxtune.models.sentence_files import (
+    CROSS_ENCODER,
+    SentenceFiles,
+    read_sentence_files,
+    sentence_files,
+)
+from jaxtune.tasks.reranking import RERANKING
 from jaxtune.tasks.task import Task
 
 _CARD = "jaxtune.json"
@@ -24,14 +34,16 @@ _NAMES = {
     **{bool: "true or false", dict: "an object"},
 }
 _KINDS: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("text_columns", "label_columns"), (list,)),
+    **dict.fromkeys(("text_columns", "label_columns", "no_label"), (list,)),
     **dict.fromkeys(("task", "image_column", "label_column", "base_model", "base_sha256"), (str,)),
-    "head": (str,),
+    **dict.fromkeys(("head", "group_column"), (str,)),
     **dict.fromkeys(("max_length", "doc_stride", "max_answer_length", "n_best"), (int,)),
     **dict.fromkeys(("mask_probability", "no_answer_threshold", "temperature"), (float, int)),
     "allow_no_answer": (bool,),
     **dict.fromkeys(("id2label", "label2id"), (dict,)),
     "problem_type": (str,),
+    **dict.fromkeys(("pooling", "query_prompt", "document_prompt"), (str,)),
+    "normalize": (bool,),
 }
 """The types of the fields of `jaxtune.json`."""
 
@@ -57,7 +69,7 @@ def export_model(
       card: how to feed the model: `text_columns`, `max_length` and the like, for jaxtune.predict.
     """
     tensors = {
-        convert.torch_name(leaf): convert.to_file(leaf, np.asarray(value, np.float32))
+        _file_name(leaf, pretrained): convert.to_file(leaf, np.asarray(value, np.float32))
         for leaf, value in paths.flatten(params).items()
     }
     config = _config(pretrained, task)
@@ -65,7 +77,27 @@ def export_model(
     if config.get("pad_token_id") is None and pad_token_id is not None:
         config["pad_token_id"] = pad_token_id  # GPT-2's, without which transformers takes no batch
     files = ("model.safetensors", tensors | pretrained.buffers), ("config.json", config)
-    write_folder(folder, *files, processor, card)
+    write_folder(folder, *files, processor, card, _beside(pretrained, card))
+
+
+def _file_name(leaf: str, pretrained: Pretrained) -> str:
+    """Of a parameter in the files: those of a backbone that no head stands on have no prefix."""
+    if pretrained.design.head_name == EMBEDDING:
+        leaf = leaf.removeprefix(f"{pretrained.design.source.family.prefix}/")
+    return convert.torch_name(leaf)
+
+
+def _beside(pretrained: Pretrained, card: Mapping[str, Any]) -> dict[str, Any]:
+    """The files of sentence-transformers, of a model of embeddings."""
+    top = pretrained.module.top
+    if not isinstance(top, EmbeddingHead):
+        return {}
+    names = {"query": card.get("query_prompt"), "document": card.get("document_prompt")}
+    prompts = {name: prompt for name, prompt in names.items() if prompt}
+    return sentence_files(
+        SentenceFiles(top.pooling, prompts, card.get("max_length")),
+        embedding_width(pretrained.design),
+    )
 
 
 def write_folder(
@@ -74,6 +106,7 @@ def write_folder(
     config: tuple[str, dict[str, Any]],
     processor: Any,
     card: dict[str, Any],
+    beside: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Writes a safetensors file, a config, a tokenizer and `jaxtune.json`, all or nothing.
 
@@ -83,13 +116,15 @@ def write_folder(
       config: the file's name and its content.
       processor: a tokenizer or an image processor; None for none.
       card: for jaxtune.predict; {} for none.
+      beside: the content of further files of JSON, by their place in the folder.
     """
     from safetensors.numpy import save_file
 
     def fill(fresh: Path) -> None:
         save_file(dict(sorted(tensors[1].items())), fresh / tensors[0], {"format": "pt"})
-        for name, content in (config, (_CARD, card)):
+        for name, content in (config, (_CARD, card), *beside.items()):
             if content:
+                (fresh / name).parent.mkdir(exist_ok=True)
                 text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
                 (fresh / name).write_text(text, encoding="utf-8")
         shutil.copymode(fresh / config[0], fresh / tensors[0])  # was 0600
@@ -126,6 +161,37 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
+def pooling_fields(pretrained: Pretrained) -> dict[str, Any]:
+    """What jaxtune.json says of how a model of embeddings pools; nothing of others."""
+    top = pretrained.module.top
+    if not isinstance(top, EmbeddingHead):
+        return {}
+    return {"pooling": top.pooling.how, "normalize": top.pooling.normalize}
+
+
+def find_pooling(folder: Path, card: Mapping[str, Any]) -> Pooling | None:
+    """How a saved model pools, where it is one of embeddings.
+
+    Its jaxtune.json says so, or a folder of sentence-transformers; None for other models.
+
+    Args:
+      folder: of the model.
+      card: its jaxtune.json.
+
+    Raises:
+      UserError: another pooling in jaxtune.json; or as `read_sentence_files`.
+    """
+    if card.get("task") == EMBEDDING:
+        how: How = card.get("pooling") or "mean"
+        if how not in HOWS:
+            raise UserError(
+                f"{folder / _CARD}: pooling is {how[:80]!r}, expected one of {', '.join(HOWS)}."
+            )
+        return Pooling(how, bool(card.get("normalize")))
+    found = None if card.get("task") else read_sentence_files(folder)
+    return None if found is None else found.pooling
+
+
 def head_fields(pretrained: Pretrained, task: Task) -> dict[str, Any]:
     """What config.json says about a head: its classes and its problem type.
 
@@ -146,8 +212,9 @@ def head_fields(pretrained: Pretrained, task: Task) -> dict[str, Any]:
 def _config(pretrained: Pretrained, task: Task) -> dict[str, Any]:
     """The base model's config.json with the head's classes in it."""
     config = dict(pretrained.design.source.hf_config)
-    of_head = ("num_labels", "id2label", "label2id", "problem_type")
+    of_head = ("num_labels", "id2label", "label2id", "problem_type", "sentence_transformers")
     for stale in ("_name_or_path", "torch_dtype", *of_head):
         config.pop(stale, None)
     config |= {"architectures": [pretrained.design.head.architecture], "dtype": "float32"}
-    return config | head_fields(pretrained, task)
+    of_pairs = {"sentence_transformers": CROSS_ENCODER} if task.name == RERANKING.name else {}
+    return config | head_fields(pretrained, task) | of_pairs

@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from jaxtune.models.design import Design
+from jaxtune.models.design import Design, embedding_width
+from jaxtune.models.pooling import EMBEDDING
 
 Axes = tuple[int | str, ...]
 """Sizes of a tensor; the name of one that may be any."""
@@ -17,7 +18,7 @@ class Signature(NamedTuple):
       inputs: `input_ids`, `attention_mask` (0 at padding) and, where the model has several,
         `token_type_ids`, whole numbers; or `pixel_values`, float32, as transformers' image
         processors give them.
-      outputs: `logits`; or `start_logits` and `end_logits`. float32.
+      outputs: `logits`; or `start_logits` and `end_logits`; or `embeddings`. float32.
     """
 
     inputs: dict[str, Axes]
@@ -34,6 +35,8 @@ def signature_of(design: Design) -> Signature:
     outputs: dict[str, Axes]
     if design.head_name == "span":
         outputs = dict.fromkeys(("start_logits", "end_logits"), _TOKENS)
+    elif design.head_name == EMBEDDING:
+        outputs = {"embeddings": (*_TOKENS[:1], embedding_width(design))}
     else:
         per_token = design.head_name in ("token", "masked_lm", "causal_lm")
         before = _TOKENS if per_token else _TOKENS[:1]

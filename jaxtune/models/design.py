@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from jaxtune.core.device import Device
 from jaxtune.core.types import Params
 from jaxtune.models import registry
 from jaxtune.models.arithmetic import arithmetic
+from jaxtune.models.choice import CHOICE, check_choice, is_choice
 from jaxtune.models.family import Head
 from jaxtune.models.model import Model
 from jaxtune.models.source import Source, head_names, is_regression
@@ -68,8 +70,14 @@ def choose_outputs(
       num_outputs: of a head without classes.
     """
     saved, saved_regression = head_names(hf_config), is_regression(hf_config)
+    if head == CHOICE:
+        check_choice(hf_config)
+        return Outputs(1, (), None if is_choice(hf_config) else "the files hold no head of choices")
     if head not in registry.CLASS_HEADS:
         return Outputs(num_outputs or len(saved))
+    if is_choice(hf_config) and (num_outputs or wanted):
+        reason = "the files hold a head of choices"
+        return Outputs(num_outputs or len(wanted or ()), tuple(wanted or ()), reason)
     if num_outputs is not None:
         if not saved_regression:
             return Outputs(num_outputs, (), "the files hold a classifier")
@@ -116,3 +124,12 @@ def make_design(
     module = source.family.make_module(head_name, source.config, outputs.size, chosen)
     shapes = registry.parameter_shapes(module)
     return Design(source, head_name, outputs, module, shapes, chosen.device)
+
+
+def embedding_width(design: Design) -> int:
+    """The length of a vector that a model of embeddings gives."""
+    apply_fn, batch = registry.make_apply(design.module), design.module.example_batch()
+    outputs = jax.eval_shape(
+        lambda params: apply_fn(params, batch, key=None, train=False), design.shapes
+    )
+    return outputs.shape[-1]

@@ -75,7 +75,7 @@ class Family(NamedTuple):
       prefix: the name under which a model with a head holds its backbone.
       backbone: (config, dtype of the products, name) -> what `Model.make_backbone` gives.
       heads: by the name that a task gives it: `sequence`, `token`, `span`, `causal_lm`,
-        `masked_lm`, `image`.
+        `masked_lm`, `image`; those of choices and of embeddings are added to them.
       config_from_hf: parsed config.json and its path, for messages -> frozen config, where absent
         fields have the family's defaults. A UserError for a field of the wrong type, fields that do
         not fit together, or a variant of the family that is computed differently.

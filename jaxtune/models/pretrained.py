@@ -1,5 +1,6 @@
 """Loading a pretrained model: from a folder or a hub id to a module and its parameters."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from jaxtune.io.json_files import sha256_of
 from jaxtune.models import convert, registry
 from jaxtune.models.design import Design, choose_outputs, make_design
 from jaxtune.models.model import Model
+from jaxtune.models.pooling import EMBEDDING
 from jaxtune.models.source import read_source
 from jaxtune.models.weight_plan import LoadReport, plan_from_scratch, plan_weights
 from jaxtune.models.weights import Weights, open_weights
@@ -141,7 +143,8 @@ def load_weights(
         flat |= _draw(design.module, [leaf for leaf in leaves if leaf not in plan], key)
     params = paths.unflatten({leaf: flat[leaf] for leaf in leaves})
     apply_fn = registry.make_apply(design.module)
-    return Pretrained(apply_fn, params, design, report, digest, _buffers(weights, leaves))
+    buffers = _buffers(weights, leaves) | _poolers(weights, design)
+    return Pretrained(apply_fn, params, design, report, digest, buffers)
 
 
 def outline_weights(design: Design, *, from_scratch: bool = False) -> Pretrained:
@@ -170,6 +173,17 @@ def _buffers(weights: Weights, leaves: Iterable[str]) -> dict[str, np.ndarray]:
             known = name in weights.shapes
             found[name] = weights.read(name) if known else np.zeros((), np.int64)
     return found
+
+
+def _poolers(weights: Weights, design: Design) -> dict[str, np.ndarray]:
+    """The pooler that transformers expects beside a bare encoder, though embeddings read it not."""
+    if design.head_name != EMBEDDING or weights.layout != "torch":
+        return {}
+    prefix = f"{design.source.family.prefix}."
+    names = (
+        name for name in weights.shapes if re.match(rf"(?:{re.escape(prefix)})?pooler\.", name)
+    )
+    return {name.removeprefix(prefix): np.asarray(weights.read(name), np.float32) for name in names}
 
 
 def _read(leaf: str, name: str, weights: Weights) -> np.ndarray:

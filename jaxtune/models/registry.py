@@ -8,6 +8,7 @@ import jax
 
 from jaxtune.core.errors import UserError, nearest
 from jaxtune.core.types import ApplyFn, Array, Batch, Params, PRNGKey, WithStatistics
+from jaxtune.models.choice import with_choice
 from jaxtune.models.families.albert import ALBERT
 from jaxtune.models.families.bert import BERT
 from jaxtune.models.families.deberta import DEBERTA_V2
@@ -21,10 +22,11 @@ from jaxtune.models.families.roberta import ROBERTA, XLM_ROBERTA
 from jaxtune.models.families.vit import VIT
 from jaxtune.models.family import Family, Head
 from jaxtune.models.inputs import example_text
+from jaxtune.models.pooling import EMBEDDING, Pooling, with_pooling
 from jaxtune.parallel.collectives import leaving_explicit_axes
 
 FAMILIES: Mapping[str, Family] = {
-    family.model_type: family
+    family.model_type: with_pooling(with_choice(family), Pooling())
     for family in (
         *(BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ELECTRA, ALBERT, MPNET, DEBERTA_V2, MODERNBERT),
         *(GPT2, VIT, RESNET),
@@ -70,7 +72,7 @@ def saved_head(family: Family, hf_config: Mapping[str, Any]) -> str | None:
     """The name of the head that a `config.json` says its files have; None for a bare backbone."""
     architectures = hf_config.get("architectures") or ()
     for name, head in family.heads.items():
-        if head.architecture in architectures:
+        if name != EMBEDDING and head.architecture in architectures:
             return name
     return None
 

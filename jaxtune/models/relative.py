@@ -5,6 +5,7 @@ the example; what lies in another example is not seen, whatever its score.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -15,7 +16,7 @@ from jaxtyping import Array, Float, Int, UInt32
 from jaxtune.core import dropout
 from jaxtune.core.types import Batch
 from jaxtune.models.attention import SelfAttention
-from jaxtune.models.layers import Dropout, NoiseIds
+from jaxtune.models.layers import Dropout, Nested, NoiseIds, dense
 from jaxtune.models.model import Part
 from jaxtune.models.places import Places, pick, pick_noise_ids
 from jaxtune.models.products import product, transposed
@@ -160,6 +161,9 @@ class DistanceEncoder(nn.Module):
         """Makes the parts."""
         self.embeddings = self.make_embeddings(self.config, self.dtype)
         self.encoder = self.make_encoder(self.config, self.dtype)
+        c = self.config
+        pool = partial(dense, c.hidden_size, c.initializer_range, self.dtype)
+        self.pooler = Nested(pool, "dense")
 
     @property
     def num_layers(self) -> int:
@@ -175,6 +179,10 @@ class DistanceEncoder(nn.Module):
     ) -> Float[Array, "b n d"]:
         """The output of the last layer of a part."""
         return self.encoder(x, part, whole_bias(batch), noise_ids)
+
+    def pool(self, x: Float[Array, "b n d"], noise_ids: NoiseIds) -> Float[Array, "b n d"]:
+        """`tanh(x W + b)` of the first token of each example, for those heads that want it."""
+        return jnp.tanh(self.pooler(x, noise_ids))
 
     def word_table(self) -> nn.Embed:
         """The word embeddings, for a head that is tied to them."""

@@ -5,6 +5,7 @@ Megatron-LM, section 3 (`tensor`).
 """
 
 import contextlib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -40,12 +41,54 @@ def over_devices(total: Array) -> Array:
     Returns:
       [...], the same on all devices.
     """
+    axes = _row_axes()
+    return jax.lax.psum(total, axes) if axes else total
+
+
+def num_row_parts() -> int:
+    """Parts of a batch, of which each of several devices runs on one; 1 where one has all."""
+    return math.prod(jax.lax.axis_size(axis) for axis in _row_axes())
+
+
+def gather_rows(tree: Any) -> Any:
+    """The rows of all parts of a batch, where each of several devices runs on one; else as it is.
+
+    Args:
+      tree: arrays of this device's rows, [b ...] each.
+
+    Returns:
+      [r b ...] of r parts, the same on all devices. What of it nobody reads is not sent.
+    """
+    axes = _row_axes()
+    if not axes:
+        return tree
+    return jax.tree.map(lambda x: jax.lax.all_gather(x, axes, tiled=True), tree)
+
+
+def own_part(x: Array) -> Array:
+    """Of the rows of all parts, as `gather_rows` gives them, those of this device.
+
+    Args:
+      x: [r b ...].
+
+    Returns:
+      [b ...].
+    """
+    axes = _row_axes()
+    if not axes:
+        return x
+    rows = x.shape[0] // num_row_parts()
+    return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(axes) * rows, rows)
+
+
+def _row_axes() -> tuple[str, ...]:
+    """The axes over which this part of a program runs on parts of a batch."""
     axes = []
     for axis in ROWS:
         with contextlib.suppress(NameError):  # JAX has no other way to ask
             jax.lax.axis_size(axis)
             axes.append(axis)
-    return jax.lax.psum(total, axes) if axes else total
+    return tuple(axes)
 
 
 def on_mesh(function: Callable[..., Any], sharding: Sharding) -> Callable[..., Any]:

@@ -8,8 +8,8 @@ keeps a part and computes with it alone. Which dimension lies on which axis is s
 
 What a device computes of its rows is written out (`jax.shard_map`), so that what is sent is what
 `collectives` has: parameters gathered over `fsdp`, sums of the gradients of trained leaves, these
-leaves gathered over `data` once updated, and nothing else. The compiler alone places what `tensor`
-shares out.
+leaves gathered over `data` once updated, the outputs of a batch where its loss reads them together,
+and nothing else. The compiler alone places what `tensor` shares out.
 """
 
 import re

@@ -17,20 +17,24 @@ _PIPELINES: Mapping[str, str] = {
     **dict.fromkeys(("classification", "multi_label", "regression"), "text-classification"),
     **{"token_classification": "token-classification", "causal_lm": "text-generation"},
     **{"question_answering": "question-answering", "masked_lm": "fill-mask"},
-    "image_classification": "image-classification",
+    **{"image_classification": "image-classification", "reranking": "text-ranking"},
+    "multiple_choice": "multiple-choice",
 }
 _AUTO = {
     **dict.fromkeys(("classification", "multi_label", "regression"), "SequenceClassification"),
     **{"token_classification": "TokenClassification", "causal_lm": "CausalLM"},
     **{"question_answering": "QuestionAnswering", "masked_lm": "MaskedLM"},
-    "image_classification": "ImageClassification",
+    **{"image_classification": "ImageClassification", "multiple_choice": "MultipleChoice"},
+    "reranking": "SequenceClassification",
 }
-_CUT = ("SequenceClassification", "TokenClassification")
+_CUT = ("SequenceClassification", "TokenClassification", "MultipleChoice")
 """Whose texts lose what is beyond `max_length`: others are parted."""
 
 _INPUTS = {
     "question_answering": '[{"question": "...", "context": "..."}]',
     "image_classification": '["image.png"]',
+    "reranking": '[("query", "passage")]',
+    "multiple_choice": '[("prompt", ["one choice", "another"])]',
 }
 _METRICS = {
     **{"macro_f1": "f1", "micro_f1": "f1", "spearman": "spearmanr", "pearson": "pearsonr"},

@@ -21,7 +21,7 @@ from jaxtune.run.config_files import find_config
 from jaxtune.run.config_reference import describe
 from jaxtune.run.own_code import named_code
 from jaxtune.run.services import PACKAGES
-from jaxtune.settings import LossSettings, Settings
+from jaxtune.settings import GroupLossSettings, LossSettings, Settings
 from jaxtune.settings.dicts import from_dict, to_dict, typed_hints
 from jaxtune.settings.fields import is_code
 
@@ -141,6 +141,7 @@ def _rules(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
         )
     yield from _rules_of_code(settings)
     yield from _rules_of_classes(settings)
+    yield from _rules_of_groups(settings)
     divides = train.batch_size % train.num_microbatches == 0
     divisor = f"a number that divides train.batch_size {train.batch_size}"
     yield divides, "train.num_microbatches", train.num_microbatches, divisor
@@ -172,8 +173,45 @@ def _rules_of_classes(settings: Settings) -> Iterator[tuple[bool, str, Any, str]
     single = settings.task in ("classification", "image_classification")
     expected = f"0, as {settings.task} has no one class for each row"
     yield single or not power, "data.class_sampling", power, expected
+    none, expected = settings.data.columns.no_label, f"(), as task is {settings.task!r}"
+    yield settings.task == "classification" or not none, "data.no_label", none, expected
     expected = f"no 'balanced', as data.class_sampling {power:g} brings rare classes oftener"
     yield "balanced" not in weights or not power, "loss.class_weights", weights, expected
+
+
+_GROUPED = {
+    "embedding": ("ranking", "cosent", "cosine_error", "triplet"),
+    "reranking": ("pointwise", "listwise"),
+    "multiple_choice": (),
+}
+"""Tasks whose texts are compared with each other, and the names of their losses."""
+
+
+def _rules_of_groups(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
+    """As `_rules`, of what belongs to texts that are compared with each other."""
+    loss, groups, own = settings.loss, settings.loss.groups, settings.task == "embedding"
+    expected, names = f"its default, as task is {settings.task!r}", _GROUPED.get(settings.task, ())
+    if settings.task in _GROUPED:
+        for field in ("class_weights", "label_smoothing", "focal_gamma"):
+            value = getattr(loss, field)
+            yield value == getattr(LossSettings(), field), f"loss.{field}", value, expected
+    told = f"one of {', '.join(names)}, as task is {settings.task!r}" if names else expected
+    yield groups.name in (None, *names), "loss.name", groups.name, told
+    if not own:
+        for field, default in to_dict(GroupLossSettings()).items():
+            value = getattr(groups, field)
+            yield field == "name" or value == default, f"loss.{field}", value, expected
+        for field in ("pooling", "normalize"):
+            value = getattr(settings.model, field)
+            yield value is None, f"model.{field}", value, expected
+        for field in ("query_prompt", "document_prompt"):
+            value = getattr(settings.data.tokens, field)
+            yield value is None, f"data.{field}", value, expected
+    column = settings.data.columns.group_column
+    yield column is None or settings.task == "reranking", "data.group_column", column, expected
+    dims = groups.matryoshka_dims
+    good = len({*dims}) == len(dims) and all(dim >= 1 for dim in dims)
+    yield good, "loss.matryoshka_dims", dims, "different whole numbers from 1"
 
 
 def _rules_of_code(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
@@ -186,8 +224,9 @@ def _rules_of_code(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
     yield headed, "model.head", settings.model.head, f"None, as task is {settings.task!r}"
     if loss.function is not None:
         expected = "its default, as loss.function takes the place of the task's loss"
+        typed = to_dict(loss)
         for field, default in to_dict(LossSettings()).items():
-            value = getattr(loss, field)
+            value = typed[field]
             yield field == "function" or value == default, f"loss.{field}", value, expected
     alone = is_code(optimizer.name) or not optimizer.arguments
     expected = "() but with an optimizer.name such as optax:lion"

@@ -111,8 +111,17 @@ def by_example(
 def all_scores(
     task: Task, means: dict[str, float], outputs: Any, examples: Any
 ) -> dict[str, float]:
-    """The mean loss and the task's scores of the outputs against the labels."""
-    return {"loss": means["loss"]} | task.scores.compute(means, outputs, examples)
+    """The mean loss and the task's scores of the outputs against the labels.
+
+    A loss that no mean over batches can give is one of the scores.
+
+    Raises:
+      NonFiniteError: such a loss is NaN or infinite.
+    """
+    scores = task.scores.compute(means, outputs, examples)
+    if "loss" in means:
+        return {"loss": means["loss"]} | scores
+    return {"loss": _mean("loss", scores["loss"], 1.0)} | scores
 
 
 class NonFiniteError(UserError):

@@ -12,7 +12,10 @@ import numpy as np
 from jaxtune.core.types import ApplyFn, Params
 from jaxtune.export.signature import Signature
 from jaxtune.export.stablehlo import PROGRAM, batch_of, named_outputs
+from jaxtune.models.choice import CHOICE
+from jaxtune.models.pooling import EMBEDDING
 from jaxtune.run.export_sample import Inputs, Sample
+from jaxtune.tasks.reranking import RERANKING
 from jaxtune.tasks.task import Task
 
 Outputs = dict[str, np.ndarray]
@@ -122,7 +125,8 @@ def _real(outputs: Outputs, inputs: Inputs) -> Iterator[np.ndarray]:
 
 def _decisions(task: Task, outputs: Outputs, inputs: Inputs) -> Iterator[np.ndarray]:
     """What follows from the outputs: classes, labels, words, or ends of spans."""
-    if task.problem_type == "regression":
+    numbers = task.head in (EMBEDDING, CHOICE) or task.name == RERANKING.name
+    if task.problem_type == "regression" or numbers:
         return
     if task.head == "span":
         for _, values in sorted(outputs.items()):

@@ -10,13 +10,15 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from jaxtune.data.sources.memory import InMemory, from_memory
+from jaxtune.data.text.retrieval import is_retrieval
 from jaxtune.models.sampling import Sampling
 from jaxtune.run import generation, predictions
 from jaxtune.run import train as whole
 from jaxtune.run.config import load_config, settings_of
 from jaxtune.run.console import Report
 from jaxtune.run.hooks import Hook
-from jaxtune.run.predictions import Pooling
+from jaxtune.run.predictions import How
+from jaxtune.run.retrieval import retrieve
 from jaxtune.run.saved import SavedModel, open_saved
 from jaxtune.run.trackers import Tracker
 from jaxtune.settings import Settings
@@ -102,21 +104,25 @@ class Model(NamedTuple):
         self,
         inputs: InMemory | str | Path,
         *,
-        pooling: Pooling | None = "mean",
+        pooling: How | None = "own",
+        prompt: str | None = None,
         batch_size: int = 64,
     ) -> Float[np.ndarray, "n d"] | list[Float[np.ndarray, "t d"]]:
         """The states of the last layer, float32, pooled over the tokens of each text or image.
 
         Args:
           inputs: as of `predict`.
-          pooling: the `mean` over all tokens, special ones included, or their `first` or `last`;
-            None pools nothing, and gives a list of n arrays.
+          pooling: `own`, that of an embedding model, normalised where it says so, and `mean` of
+            others; or the `mean` over all tokens, special ones included, or their `first` or
+            `last`; None pools nothing, and gives a list of n arrays.
+          prompt: `query` or `document`, what an embedding model is to have before each text; None
+            puts nothing there.
           batch_size: examples a step.
 
         Raises:
-          UserError: names the row of what is wrong.
+          UserError: names the row of what is wrong; or a prompt that the model has not.
         """
-        return predictions.embed(self.saved, inputs, pooling, batch_size)
+        return predictions.embed(self.saved, inputs, pooling, batch_size, prompt)
 
     def generate(
         self,
@@ -173,7 +179,11 @@ def load(path: str | Path, *, compute_dtype: str = "float32", head: str | None =
 
 
 def evaluate(
-    model: str | Path | Model, data: InMemory | str | Path, *, batch_size: int = 64
+    model: str | Path | Model,
+    data: InMemory | str | Path,
+    *,
+    batch_size: int = 64,
+    rankings: str | Path | None = None,
 ) -> dict[str, float]:
     """The mean loss and the task's scores of a saved model on labelled rows.
 
@@ -181,7 +191,10 @@ def evaluate(
       model: from `load`, or what `load` takes.
       data: rows as `train` takes them for a split; or a file or folder of them, of whose splits
         `test` is taken, else `validation`. The columns are those that the model was trained on.
+        For a model of embeddings also a folder of a retrieval test, in the layout of BEIR.
       batch_size: examples a step; it changes no score.
+      rankings: of a retrieval test: a file that gets the best documents of each query, in
+        trec_eval's format; None writes none.
 
     Returns:
       Scores by name, as the last lines of a run have them; NaN where one is undefined.
@@ -190,6 +203,9 @@ def evaluate(
       UserError: names the row and column of what is wrong, or a class that the model does not have.
     """
     model = model if isinstance(model, Model) else load(model)
+    if isinstance(data, str | Path) and is_retrieval(folder := Path(data).expanduser()):
+        file = None if rankings is None else Path(rankings).expanduser()
+        return retrieve(model.saved, folder, batch_size, file)
     return predictions.scores(model.saved, data, batch_size)
 
 

@@ -10,7 +10,7 @@ from jaxtune.models.design import Design
 from jaxtune.models.token_costs import attention_cost, program_cost
 from jaxtune.run.plan import Plan, steps_between_evaluations
 from jaxtune.settings import Settings
-from jaxtune.tasks.task import Task
+from jaxtune.tasks.task import Task, drawn_together
 
 
 def sampling_of(settings: Settings, train: Any) -> ClassSampling | None:
@@ -46,7 +46,10 @@ def choose_layouts(
         own if sampling is None else sampling.lengths(own, settings.seed),
         train.batch_size,
         multiple=train.num_microbatches * shares,
-        use=Use(program, batches=plan.num_steps, seed=settings.seed),
+        use=Use(
+            *(program, 1, plan.num_steps, settings.seed),
+            groups=drawn_together(task, examples["train"]),
+        ),
     )
     if sampling is not None:  # epochs have other lengths, and are to have as many batches
         layout = layout._replace(caps=None)

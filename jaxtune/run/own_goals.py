@@ -52,14 +52,9 @@ def check_loss(name: str, loss: LossFn, design: Design, batch: Any) -> None:
     Raises:
       UserError: it fails, or gives no mean.
     """
-    apply_fn = make_apply(design.module)
-
-    def trace(params: Params, batch: Batch) -> Any:
-        return loss(apply_fn(params, batch, key=None, train=False), batch)
-
     has = ", ".join(f"{key} {list(np.shape(value))}" for key, value in sorted(batch.items()))
     try:
-        found = jax.eval_shape(trace, design.shapes, batch)
+        found = trace_loss(loss, design, batch)
     except Exception as error:
         raise UserError(
             f"config.loss.function is {name!r}: {said(error, name)}. The batch has {has}."
@@ -70,6 +65,16 @@ def check_loss(name: str, loss: LossFn, design: Design, batch: Any) -> None:
                 f"config.loss.function is {name!r}, which gives {leaf.dtype.name}{list(leaf.shape)}"
                 f" for a batch: expected {LOSS.gives}."
             )
+
+
+def trace_loss(loss: LossFn, design: Design, batch: Any) -> Any:
+    """The shapes of what a loss gives for the shapes of a batch."""
+    apply_fn = make_apply(design.module)
+
+    def trace(params: Params, batch: Batch) -> Any:
+        return loss(apply_fn(params, batch, key=None, train=False), batch)
+
+    return jax.eval_shape(trace, design.shapes, batch)
 
 
 def scored(task: Task, names: Sequence[str]) -> Task:

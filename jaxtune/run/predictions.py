@@ -17,20 +17,24 @@ from jaxtune.data.sources.locate import DataSource
 from jaxtune.data.sources.memory import InMemory, from_memory
 from jaxtune.data.sources.rows import Rows
 from jaxtune.data.sources.table import Table
-from jaxtune.data.text import text_tables
+from jaxtune.data.text import choice_tables, text_tables
 from jaxtune.export.adapter_folder import check_head
+from jaxtune.models.choice import CHOICE
 from jaxtune.models.heads import mean_tokens
 from jaxtune.models.places import pick, places_of
+from jaxtune.models.pooling import EMBEDDING
 from jaxtune.models.token_costs import attention_cost, program_cost
 from jaxtune.run import beside
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import Advance, NonFiniteError, all_scores, predict_all
 from jaxtune.run.saved import SavedModel
+from jaxtune.settings.data import ColumnSettings
 from jaxtune.tasks.records import Records
+from jaxtune.tasks.reranking import RERANKING
 from jaxtune.tasks.task import Task, check_top_k, records_of
 from jaxtune.training.compiled import Compiled
 
-Pooling = Literal["mean", "first", "last"]
+How = Literal["own", "mean", "first", "last"]
 
 
 def predict(
@@ -93,7 +97,11 @@ def scores(saved: SavedModel, data: InMemory | str | Path, batch_size: int) -> d
 
 
 def embed(
-    saved: SavedModel, inputs: InMemory | str | Path, pooling: Pooling | None, batch_size: int
+    saved: SavedModel,
+    inputs: InMemory | str | Path,
+    pooling: How | None,
+    batch_size: int,
+    prompt: str | None = None,
 ) -> Any:
     """The states of the last layer, float32, pooled: [n d], or a list of n arrays [t d]."""
     source, columns = source_of(saved, inputs)
@@ -104,11 +112,35 @@ def embed(
     rows = read_new(source, columns, "utf-8")
     if rows.reasons is not None:
         raise UserError(f"There is nothing to embed in {next(filter(None, rows.reasons))}")
+    if prompt is not None:
+        text = prompt_of(saved, prompt)
+        rows = rows._replace(inputs=[(f"{text}{first}", *rest) for first, *rest in rows.inputs])
     examples, _ = encode(rows, saved.processor, saved.data, iter)
-    step = Compiled(_make_embed_step(saved.pretrained.module, pooling))
+    step = Compiled(_make_embed_step(saved, pooling))
     layout = choose(saved, examples.lengths, batch_size)
     _, states = _run(saved, step, examples, layout, lambda count: None, pooling is None)
     return states
+
+
+def prompt_of(saved: SavedModel, name: str) -> str:
+    """What a model was trained to have before a text.
+
+    Args:
+      saved: the model.
+      name: `query` or `document`.
+
+    Raises:
+      UserError: another name, or a model that has none of it.
+    """
+    tokens = saved.data.tokens
+    known = {"query": tokens.query_prompt, "document": tokens.document_prompt}
+    if not known.get(name):
+        told = ", ".join(known_name for known_name, text in known.items() if text) or "none"
+        raise UserError(
+            f"prompt is {name!r}, but {saved.pretrained.folder} has {told}: expected one of these,"
+            " or None."
+        )
+    return known[name] or ""
 
 
 def outputs_of(
@@ -185,11 +217,21 @@ def _checked(
     return means, outputs
 
 
+_UNSET = ColumnSettings().text_columns
+
+
 def own_columns(task: Task, card: Mapping[str, Any]) -> Sequence[str]:
     """The columns that a model was trained on, as its jaxtune.json says; () where it does not."""
+    if task.head == EMBEDDING:  # whose texts are embedded each by itself
+        return ()
     if task.head == "image":
         return [card["image_column"]] if card else ()
-    return card.get("text_columns", ())
+    texts = tuple(card.get("text_columns", ()))
+    if task.head == CHOICE:
+        return () if texts == _UNSET else texts
+    if task.name == RERANKING.name:  # the others of which say what was relevant
+        return texts if len(texts) == 2 else ()
+    return texts
 
 
 def source_of(
@@ -212,6 +254,8 @@ def source_of(
     if not any(is_tuple):
         name = own[0] if own else "image" if saved.task.head == "image" else "text"
         return from_memory({name: values}, "rows"), own
+    if saved.task.head == CHOICE:
+        own = choice_tables.PLAIN
     names = own or ("text", "text_pair")[: len(values[is_tuple.index(True)])]
     for number, value in enumerate(values, start=1):
         is_one = isinstance(value, tuple)
@@ -240,8 +284,14 @@ def _run(
     )
 
 
-def _make_embed_step(module: Any, pooling: Pooling | None) -> Any:
+def _make_embed_step(saved: SavedModel, pooling: How | None) -> Any:
     """(parameters, batch) -> ({}, states of the last layer)."""
+    module: Any = saved.pretrained.module
+    if pooling == "own":
+        if saved.task.head == EMBEDDING:
+            apply_fn = saved.pretrained.apply_fn  # with what a strategy has added
+            return lambda params, batch: ({}, apply_fn(params, batch, key=None, train=False))
+        pooling = "mean"
 
     def step(params: Params, batch: Batch) -> tuple[dict[str, Any], Array]:
         x = module.apply({"params": params}, batch, method="last_states")

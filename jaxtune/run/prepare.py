@@ -21,6 +21,7 @@ from jaxtune.frozen.plan import TrunkPlan, plan_trunk
 from jaxtune.models.design import Design, Outputs, choose_outputs, make_design
 from jaxtune.models.family import check_shared_heads, with_statistics
 from jaxtune.models.own_head import check_names, with_own_head
+from jaxtune.models.pooling import EMBEDDING, with_pooling
 from jaxtune.models.pretrained import Pretrained, load_weights, outline_weights
 from jaxtune.models.recompute import make_recomputing_apply
 from jaxtune.models.registry import find_head
@@ -32,16 +33,17 @@ from jaxtune.run.base_digests import base_digests, check_base
 from jaxtune.run.console import Report
 from jaxtune.run.encoding import encode_splits, held_of
 from jaxtune.run.layouts import choose_layouts, sampling_of
-from jaxtune.run.own_goals import check_loss, hooks_of, loss_of, scored
+from jaxtune.run.own_goals import check_loss, hooks_of, loss_of, scored, trace_loss
 from jaxtune.run.own_heads import head_of, told_of_head
 from jaxtune.run.own_updates import scaler_of
 from jaxtune.run.plan import Plan, make_plan, trains_statistics
+from jaxtune.run.sentence_models import pooling_of, with_folder
 from jaxtune.run.setup import Goal, Held, Run, RunData, Tuned
 from jaxtune.settings import Settings
 from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import to_dict
 from jaxtune.tasks.registry import find_task
-from jaxtune.tasks.task import Task, keeping
+from jaxtune.tasks.task import Task, drawn_together, keeping, minimising
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.depth import frozen_layers
 from jaxtune.tuning.family_fields import family_fields
@@ -89,7 +91,10 @@ def prepare(
     task, own_loss = _find_task(settings, token_cache_dir)
     scaler = scaler_of(settings.optimizer)
     best_metric = metric_of(task, settings.train.best_metric)
-    source, strategy = _open_model(settings, task)
+    source = read_source(settings.model.path, settings.model.revision)
+    if task.head == EMBEDDING:
+        settings = with_folder(settings, source.path)
+    source, strategy = _open_model(settings, task, source)
     device = this_device() if target is None else target.chip.device
     attention = settings.precision.attention
     check_attention(attention, source.config, device)
@@ -99,14 +104,21 @@ def prepare(
     with told_of_head(settings.model.head):
         design = make_design(source, task.head, read.outputs, dtype, device, attention)
         check_names(design.shapes)
-    count, shapes = len(train.lengths), design.shapes
+    if task.scores.of_data is not None:
+        told = task.scores.of_data(read.examples["validation"])
+        best_metric = _metric_of_data(settings, told)
+    loss_fn = own_loss or task.loss.make(settings.loss, design.outputs.class_names, train.labels)
+    groups, shapes = drawn_together(task, train), design.shapes
+    count = len(train.lengths) if groups is None else len(groups.sizes)
     plan = make_plan(settings, strategy, source.family, shapes, count, devices)
     check_shared_heads(source.config, plan.sharding)
     sampling = sampling_of(settings, train)
     layout, eval_layout = choose_layouts(settings, task, read.examples, design, plan, sampling)
-    stream = Stream(train, layout, settings.seed, sampling)
+    stream = Stream(train, layout, settings.seed, sampling, groups)
     if own_loss is not None:
         check_loss(str(settings.loss.function), own_loss, design, stream.empty())
+    if settings.loss.groups.matryoshka_dims:
+        trace_loss(loss_fn, design, stream.empty())
     pretrained = _load(settings, design, plan.sharding, with_values=target is None)
     params = _extend(settings, strategy, pretrained.params, plan.sharding)
     stage_labels, notes = _with_new_parts(settings, plan.stage_labels, params, pretrained)
@@ -132,7 +144,7 @@ def prepare(
             multipliers=plan.multipliers,
         ),
         goal=Goal(
-            own_loss or task.loss.make(settings.loss, pretrained.class_names, train.labels),
+            loss_fn,
             scaler,
             plan.schedule,
             plan.steps_per_epoch,
@@ -148,7 +160,8 @@ def _find_task(settings: Settings, token_cache_dir: Path | None) -> tuple[Task, 
 
     Scores and hooks of a person's own are found here too, to be refused before anything is read.
     """
-    task = scored(keeping(find_task(settings.task), token_cache_dir), settings.train.scores)
+    task = minimising(find_task(settings.task), settings.loss)
+    task = scored(keeping(task, token_cache_dir), settings.train.scores)
     hooks_of(settings.train.hooks)
     return task, loss_of(settings, task)
 
@@ -170,10 +183,25 @@ def metric_of(task: Task, name: str | None) -> str:
     return name
 
 
-def _open_model(settings: Settings, task: Task) -> tuple[Source, Strategy]:
-    """Reads the model's config, and makes the strategy on the names of its parameters."""
-    source = read_source(settings.model.path, settings.model.revision)
+def _metric_of_data(settings: Settings, told: tuple[str, ...]) -> str:
+    """The score that chooses the best step, of those that are told of the data."""
+    name, usual = settings.train.best_metric, find_task(settings.task).scores.higher_is_better
+    if name is None:
+        return told[0]
+    if name in usual and name not in told:
+        raise UserError(
+            f"config.train.best_metric is {name!r}, which is not told of such rows: expected one of"
+            f" {', '.join(told)}."
+        )
+    return name
+
+
+def _open_model(settings: Settings, task: Task, source: Source) -> tuple[Source, Strategy]:
+    """The model with the head that the settings say, and the strategy on its parameters' names."""
     check_base(settings.model, source.path)
+    if task.head == EMBEDDING:
+        own = with_pooling(source.family, pooling_of(settings.model))
+        source = source._replace(family=own)
     head = find_head(source.family, task.head)
     if settings.model.head is not None:
         family = with_own_head(source.family, task.head, head_of(settings.model.head))

@@ -8,14 +8,21 @@ import jax.numpy as jnp
 
 from jaxtune.core.errors import UserError
 from jaxtune.export import adapter_folder, peft
-from jaxtune.export.model_folder import read_card
+from jaxtune.export.model_folder import find_pooling, read_card
+from jaxtune.models.pooling import EMBEDDING
 from jaxtune.models.pretrained import Pretrained
 from jaxtune.models.registry import saved_head
-from jaxtune.models.source import find_folder, is_regression, read_source
+from jaxtune.models.sentence_files import (
+    SentenceFiles,
+    is_cross_encoder,
+    read_sentence_files,
+)
+from jaxtune.models.source import find_folder, head_names, is_regression, read_source
 from jaxtune.run.own_heads import head_of, told_of_head
 from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import from_dict, to_dict
 from jaxtune.tasks.registry import TASKS, task_of
+from jaxtune.tasks.reranking import RERANKING
 from jaxtune.tasks.task import Task
 from jaxtune.training.compiled import Compiled
 from jaxtune.training.eval_step import make_eval_step
@@ -58,7 +65,10 @@ def saved_task(folder: str) -> tuple[Path, Task, dict[str, Any]]:
         head = adapter_folder.find_head_name(path, card)
         return path, task_of(head, card.get("problem_type"), False), card
     _, family, _, hf_config = read_source(path)
-    return path, _task_of(folder, saved_head(family, hf_config) or "sequence", hf_config), card
+    head = saved_head(family, hf_config)
+    if head is None:
+        head = "sequence" if find_pooling(path, card) is None else EMBEDDING
+    return path, _task_of(path, head, hf_config, card), card
 
 
 def open_saved(
@@ -91,14 +101,16 @@ def open_saved(
             folder, jnp.dtype(compute_dtype), needs_head, own
         )
     config, design = pretrained.config, pretrained.design
-    task = _task_of(folder, design.head_name, design.source.hf_config)
-    processor = task.data.inputs.load(processor_folder, config)
     card = read_card(pretrained.folder)
+    task = _task_of(pretrained.folder, design.head_name, design.source.hf_config, card)
+    processor = task.data.inputs.load(processor_folder, config)
     given = {name: value for name, value in fields.items() if value is not None}
     if data is None:
-        data = _data_settings(card)
+        card_data = card or (_sentence_card(pretrained.folder) if task.head == EMBEDDING else {})
+        data = _data_settings(card_data)
         if "max_length" not in card | given and hasattr(config, "max_length"):
-            given["max_length"] = min(config.max_length, processor.model_max_length)
+            most = (config.max_length, processor.model_max_length, card_data.get("max_length"))
+            given["max_length"] = min(length for length in most if length is not None)
     data = from_dict(DataSettings, to_dict(data) | given)
     task.data.inputs.check_settings(data, config, pretrained.folder)
     apply_fn = task.loss.read(pretrained.apply_fn)
@@ -114,11 +126,29 @@ def open_saved(
     return SavedModel(pretrained, processor, task, card, data, Compiled(step))
 
 
-def _task_of(folder: str | Path, head: str, hf_config: dict[str, Any]) -> Task:
+def _task_of(
+    folder: str | Path, head: str, hf_config: dict[str, Any], card: dict[str, Any]
+) -> Task:
+    task = card.get("task")
+    scores_pairs = task == RERANKING.name if task else is_cross_encoder(Path(folder), hf_config)
+    if scores_pairs and head == RERANKING.head and len(head_names(hf_config)) == 1:
+        return RERANKING  # which no problem_type tells from a regression
     try:
         return task_of(head, hf_config.get("problem_type"), is_regression(hf_config))
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
+
+
+def _sentence_card(folder: Path) -> dict[str, Any]:
+    """What a folder of sentence-transformers says, as a jaxtune.json would."""
+    found = read_sentence_files(folder) or SentenceFiles()
+    own = {name: text or None for name, text in found.known_prompts().items()}
+    return own | {"max_length": found.max_length}
+
+
+def _of_unset(default: Any) -> tuple[type, ...]:
+    """The type of a field of a card that may be unset."""
+    return (str,) if default is None else ()
 
 
 def _data_settings(card: dict[str, Any]) -> DataSettings:
@@ -128,6 +158,6 @@ def _data_settings(card: dict[str, Any]) -> DataSettings:
     fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in card.items()
-        if name in known and type(value) in (list, bool, type(known[name]))
+        if name in known and type(value) in (list, bool, type(known[name]), *_of_unset(known[name]))
     }
     return from_dict(DataSettings, fields)

@@ -4,12 +4,14 @@ from pathlib import Path
 
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources.rows import read_evaluation
+from jaxtune.data.text.retrieval import is_retrieval
 from jaxtune.io.json_files import read_json_object
 from jaxtune.run.console import Report
 from jaxtune.run.encoding import encode_splits
 from jaxtune.run.evaluate import all_scores
 from jaxtune.run.own_goals import scored
 from jaxtune.run.predictions import outputs_of
+from jaxtune.run.retrieval import retrieve
 from jaxtune.run.saved import open_saved
 from jaxtune.run.trackers import finite
 from jaxtune.settings import Settings
@@ -46,6 +48,11 @@ def score(
         raise UserError(
             f"{folder} is a model of {saved.task.name}, but config.task is {settings.task}."
         )
+    folder_of_data = Path(settings.data.source.path).expanduser()
+    if is_retrieval(folder_of_data):
+        found = retrieve(saved, folder_of_data, settings.train.eval_batch_size)
+        report.table("test", [(name, f"{value:.4f}") for name, value in found.items()])
+        return {"test": {name: finite(value) for name, value in found.items()}}
     names = saved.pretrained.class_names
     trained_on = _source_of_run(saved.pretrained.folder.parent)
     task = scored(keeping(saved.task, token_cache_dir), settings.train.scores)

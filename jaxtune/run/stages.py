@@ -27,7 +27,6 @@ from jaxtune.training.sharded_step import shard_apply, shard_sums
 from jaxtune.training.state import TrainState, init_state
 from jaxtune.training.step import (
     apply_whole,
-    make_sums,
     make_update,
     skip_nonfinite,
     sum_over,
@@ -218,7 +217,7 @@ def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -
     """The training step on one device, on a mesh, or under pmap."""
     sharding, parts = run.sharding, run.settings.train.num_microbatches
     read = run.task.loss.read(apply_fn)
-    sums = make_sums(read, run.goal.loss_fn, parts, dropout.same_key)
+    sums = run.task.loss.sums(read, run.goal.loss_fn, parts, dropout.same_key)
     norm = optax.tree.norm
     if takes_few_kernels(run):
         sums, norm = few_kernels.reading_together(sums), few_kernels.norm_of_all

@@ -61,7 +61,7 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
         ("precision", _precision(settings.precision)),
         ("data", settings.data.source.path),
     ]
-    rows += [(f"  {split}", _sizes(run, part.lengths)) for split, part in run.data.examples.items()]
+    rows += [(f"  {split}", _sizes(run, part)) for split, part in run.data.examples.items()]
     rows += sampling_rows(run)
     rows += [("", note) for note in run.data.notes]
     if pretrained.class_names:
@@ -295,10 +295,12 @@ def _weighed_batch(run: Run) -> dict[str, np.ndarray]:
     return batch | {"weight": weight.reshape(batch["weight"].shape).astype(np.float32)}
 
 
-def _sizes(run: Run, lengths: np.ndarray) -> str:
+def _sizes(run: Run, examples: Any) -> str:
+    lengths, groups = examples.lengths, getattr(examples, "groups", None)
     if _reads_images(run):
         return f"{len(lengths):,} images"
-    return f"{len(lengths):,} examples, {lengths.mean():.1f} tokens, at most {lengths.max()}"
+    what = "examples" if groups is None else f"texts in {len(groups.sizes):,} groups"
+    return f"{len(lengths):,} {what}, {lengths.mean():.1f} tokens, at most {lengths.max()}"
 
 
 def _shapes(run: Run) -> str:
@@ -306,14 +308,15 @@ def _shapes(run: Run) -> str:
         height, width = _empty_batch(run)["pixel_values"].shape[1:3]
         return f"images of {height} x {width} pixels"
     stream, layout = run.data.stream, run.data.stream.layout
+    what = "examples" if stream.groups is None else "groups"
     count = min(_SAMPLE, stream.steps_per_epoch)
     placed = [index for index, _ in itertools.islice(stream.indices(), count)]
     waste = batches.padding_waste(placed, stream.examples.lengths, layout.num_rows)
     if layout.kind == "packed":
         shapes = ", ".join(f"{rows} x {length}" for rows, length in layout.shapes())
-        return f"examples, packed into {shapes} tokens ({waste:.1%} padding)"
+        return f"{what}, packed into {shapes} tokens ({waste:.1%} padding)"
     shapes = ", ".join(map(str, layout.lengths))
-    return f"examples, padded to {shapes} tokens ({waste:.1%} padding)"
+    return f"{what}, padded to {shapes} tokens ({waste:.1%} padding)"
 
 
 def _size(tree: Any) -> str:

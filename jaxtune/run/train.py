@@ -18,6 +18,7 @@ from jaxtune.export import adapter_folder
 from jaxtune.export.adapter_folder import Product
 from jaxtune.io.atomic import write_atomic
 from jaxtune.io.json_files import read_json_object
+from jaxtune.models.pooling import EMBEDDING
 from jaxtune.parallel import multihost
 from jaxtune.run import keeper, services, signals, stages, summary
 from jaxtune.run.at_best import AtBest
@@ -31,6 +32,7 @@ from jaxtune.run.plan import check_length
 from jaxtune.run.prepare import prepare
 from jaxtune.run.progress import is_over
 from jaxtune.run.scorer import Scorer, make_scorer
+from jaxtune.run.sentence_models import prompts_of
 from jaxtune.run.setup import Run
 from jaxtune.run.trackers import JsonLines, Tracker
 from jaxtune.run.workdir import check_workdir, claim_workdir, hold_workdir, kept_settings
@@ -39,7 +41,9 @@ from jaxtune.settings.dicts import to_dict, to_json
 from jaxtune.tasks.calibration import Calibration
 
 _CARD = (
-    *("text_columns", "image_column", "label_column", "label_columns", "max_length"),
+    *("text_columns", "image_column", "label_column", "label_columns", "group_column"),
+    "no_label",
+    "max_length",
     *("label_lists", "label_separator"),
     *("mask_probability", "doc_stride", "max_answer_length", "n_best", "no_answer_threshold"),
     "allow_no_answer",
@@ -290,6 +294,7 @@ def _card(run: Run, calibration: Calibration | None) -> dict[str, Any]:
         **{name: data[name] for name in _CARD},
         "base_model": run.settings.model.path,
         "base_sha256": run.settings.model.sha256,
+        **(prompts_of(run.settings) if run.task.head == EMBEDDING else {}),
         **({} if temperature is None else {"temperature": temperature}),
         **({} if run.settings.model.head is None else {"head": run.settings.model.head}),
     }

@@ -19,6 +19,8 @@ _REMEDY = "Use another --workdir"
 _RESOLVED = (
     *(("model", "sha256"), ("model", "config_sha256"), ("model", "tokenizer_sha256")),
     *(("data", "sha256"), ("data", "allow_no_answer")),
+    *(("model", "pooling"), ("model", "normalize")),
+    *(("data", "query_prompt"), ("data", "document_prompt")),
 )
 """Settings that a run finds out where they are None."""
 

@@ -5,16 +5,20 @@ import binascii
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from jaxtune.core.errors import UserError
 from jaxtune.data.images import images
 from jaxtune.data.images.decode import Source
 from jaxtune.data.sources.bad_rows import no_text
 from jaxtune.data.sources.rows import Rows
 from jaxtune.data.sources.table import Table, bad_row
+from jaxtune.data.text import choice_tables
+from jaxtune.models.choice import CHOICE
 from jaxtune.run.predictions import own_columns
 from jaxtune.run.saved import SavedModel
+from jaxtune.tasks.reranking import RERANKING
 from jaxtune.tasks.task import Task
 
-Kind = Literal["texts", "pairs", "words", "questions", "images"]
+Kind = Literal["texts", "pairs", "words", "questions", "choices", "images"]
 """What the inputs of a model are."""
 
 
@@ -44,12 +48,15 @@ class Asked(NamedTuple):
     may_be_pairs: bool
 
 
-_HEADS: Mapping[str, Kind] = {"image": "images", "token": "words", "span": "questions"}
+_HEADS: Mapping[str, Kind] = {
+    **{"image": "images", "token": "words", "span": "questions", CHOICE: "choices"}
+}
 _COLUMNS: Mapping[Kind, tuple[str, ...]] = {
     "texts": ("text",),
     "pairs": ("text", "text_pair"),
     "words": ("text",),
     "questions": ("question", "context"),
+    "choices": choice_tables.PLAIN,
     "images": ("image",),
 }
 
@@ -57,7 +64,11 @@ _COLUMNS: Mapping[Kind, tuple[str, ...]] = {
 def asked_of(saved: SavedModel) -> Asked:
     """What the inputs of a saved model are."""
     own = tuple(own_columns(saved.task, saved.card))
+    if saved.task.name == RERANKING.name:
+        return Asked("pairs", own or ("query", "passage"), False)
     kind: Kind = _HEADS.get(saved.task.head, "pairs" if len(own) == 2 else "texts")
+    if kind == "choices":
+        own = choice_tables.PLAIN
     is_known = len(own) == len(_COLUMNS[kind])
     columns = own if is_known else _COLUMNS[kind]
     return Asked(kind, columns, kind == "texts" and not is_known)
@@ -163,11 +174,28 @@ def _questions(place: Table, i: int, value: Any, asked: Asked) -> tuple[Any, ...
     )
 
 
+def _choices(place: Table, i: int, value: Any, asked: Asked) -> tuple[Any, ...]:
+    """A prompt, and its choices."""
+    row = dict(zip(asked.columns, value, strict=False)) if isinstance(value, list) else value
+    try:
+        pairs = choice_tables.pairs_of(row if isinstance(row, dict) else {})
+    except UserError:
+        names = " and ".join(map(repr, asked.columns))
+        raise bad_row(
+            place,
+            i,
+            f"found {_shown(value)}, but expected a mapping with a text and a list of two texts or"
+            f" more under the names {names}.",
+        ) from None
+    return pairs[0][0], [text for _, text in pairs]
+
+
 _READERS: Mapping[Kind, Read] = {
     "texts": _texts,
     "pairs": _texts,
     "words": _words,
     "questions": _questions,
+    "choices": _choices,
 }
 
 

@@ -75,7 +75,8 @@ class Served:
         pretrained = saved.pretrained
         saved.task.data.inputs.check(examples, pretrained.config, pretrained.folder)
         is_image = isinstance(examples, ImageExamples)
-        return Encoded(rows, examples, decode_all(examples) if is_image else examples)
+        singles = getattr(examples, "texts", examples)  # those of groups, one by one
+        return Encoded(rows, examples, decode_all(examples) if is_image else singles)
 
     def run(self, parts: Sequence[Part], filled: Filled) -> list[np.ndarray]:
         """The outputs of each example of a batch.
@@ -142,6 +143,8 @@ def _sample(asked: Asked) -> Any:
     """An input of the kind that the model reads."""
     if asked.kind == "questions":
         return dict.fromkeys(asked.columns, "a")
+    if asked.kind == "choices":
+        return ["a", ["a", "a"]]
     if asked.kind == "images":
         return _pixel()
     return ["a", "a"] if asked.kind == "pairs" else "a"

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from annotated_types import Interval, MinLen, doc
 
 from jaxtune.settings.data import DataSettings
-from jaxtune.settings.fields import Amount, Code, Count, Positive, Share, WholeAmount
+from jaxtune.settings.fields import Amount, Code, Count, Flat, Positive, Share, WholeAmount
 from jaxtune.settings.tuning import TuningSettings
 
 Task = Literal[
@@ -22,6 +22,9 @@ Task = Literal[
     "causal_lm",
     "masked_lm",
     "image_classification",
+    "embedding",
+    "reranking",
+    "multiple_choice",
 ]
 """What `config.task` may be."""
 
@@ -40,6 +43,10 @@ class ModelSettings:
         strategy freezes stays as it was drawn.
       head: a head of your own, `MODULE:FUNCTION`, called with the number of outputs, which gives a
         Linen module from features to outputs; of tasks with classes or numbers for outputs.
+      pooling: of `embedding`: the `mean` of the states of all tokens, or that of the `first` or
+        `last`; None takes that of a folder of sentence-transformers, else `mean`.
+      normalize: of `embedding`: whether each vector is divided by its norm; None takes that of such
+        a folder, else divides.
     """
 
     path: Annotated[str, MinLen(1), doc("a folder or a hub id")] = ""
@@ -49,6 +56,32 @@ class ModelSettings:
     tokenizer_sha256: str | None = None
     from_scratch: bool = False
     head: Code | None = None
+    pooling: Literal["mean", "first", "last"] | None = None
+    normalize: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupLossSettings:
+    """What is minimised of texts that are compared with each other.
+
+    Attributes:
+      name: of `embedding`: `ranking`, each anchor's positive among all documents of the batch;
+        `cosent`, pairs in the order of their scores; `cosine_error`, the squared error of a pair's
+        cosine; `triplet`, a positive nearer than a negative. None takes `cosent` where pairs have
+        a score, else `ranking`. Of `reranking`: `pointwise`, which None takes, the cross-entropy of
+        each passage by itself; `listwise`, that of a query's relevant ones among all of its.
+      scale: of `ranking` and `cosent`: what cosines are multiplied by.
+      margin: of `triplet`: by how much nearer, in Euclidean distance.
+      matryoshka_dims: the loss is the sum of those of embeddings cut to so many of their first
+        dimensions, such as 384,256,128; () takes all dimensions alone.
+    """
+
+    name: (
+        Literal["ranking", "cosent", "cosine_error", "triplet", "pointwise", "listwise"] | None
+    ) = None
+    scale: Positive = 20.0
+    margin: Amount = 1.0
+    matryoshka_dims: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +95,14 @@ class LossSettings:
       focal_gamma: weighs each loss by (1 - p)^gamma, with p the probability of the right class.
       function: a loss of your own in the place of the task's, `MODULE:FUNCTION`, called with the
         outputs and the batch; the module comes from the working folder.
+      groups: of texts that are compared with each other.
     """
 
     class_weights: tuple[str, ...] = ()
     label_smoothing: Share = 0.0
     focal_gamma: Amount = 0.0
     function: Code | None = None
+    groups: Flat[GroupLossSettings] = GroupLossSettings()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +157,7 @@ class TrainSettings:
     Attributes:
       num_epochs: passes over the training data.
       num_steps: optimizer steps, instead of `num_epochs` where set.
-      batch_size: examples a step.
+      batch_size: examples a step; groups of texts, where these are drawn together.
       num_microbatches: the batch goes through the model in so many equal parts, one after the
         other, so that less memory is needed; the gradient is that of the whole batch.
       gradient_checkpointing: computes each layer again in the backward pass in place of keeping

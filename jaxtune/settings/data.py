@@ -61,24 +61,33 @@ class ColumnSettings:
     """Which columns hold what is read and what is learnt.
 
     Attributes:
-      text_columns: one, or two for pairs.
+      text_columns: one, or two for pairs; of `embedding` an anchor, a positive and any number of
+        negatives, of which a column may hold lists; of `reranking` a query and a passage, or a
+        query, what is relevant to it and what is not; of `multiple_choice` a prompt and its
+        choices. Of these three tasks they are found by their names where they are unset.
       image_column: images as `datasets` keeps them, or the paths of their files.
       label_column: class, number, list of classes, tags or answers, as the task has it.
+      group_column: of `reranking`: rows with the same value there have passages of one query; None
+        takes those with the same text of the query.
       label_columns: several targets of a regression, or one column of 0 and 1 for each class, in
         the place of `label_column`.
       label_lists: of `multi_label`: whether a list holds the `names` of the classes that apply, or
         is `multi_hot`, with 0 or 1 for each class; `auto` tells by the values.
       label_separator: of `multi_label`: stands between the classes in a field that is no JSON list.
+      no_label: of `classification`: what stands in the place of a label where a row has none, such
+        as -1 or -; such rows are left out, and counted.
       on_unknown_class: what becomes of rows of an evaluation whose class training does not have:
         `stop` refuses them, `wrong` counts each as an error, and the loss leaves it out.
     """
 
-    text_columns: Annotated[tuple[str, ...], Len(1, 2), doc("one or two names")] = ("text",)
+    text_columns: Annotated[tuple[str, ...], Len(1, 100), doc("one or more names")] = ("text",)
     image_column: str = "image"
     label_column: str = "label"
+    group_column: str | None = None
     label_columns: tuple[str, ...] = ()
     label_lists: Literal["auto", "names", "multi_hot"] = "auto"
     label_separator: Annotated[str, MinLen(1), doc("one or more characters")] = "|"
+    no_label: tuple[str, ...] = ()
     on_unknown_class: Literal["stop", "wrong"] = "stop"
 
 
@@ -119,12 +128,17 @@ class TokenSettings:
       token_dropout: the chance of each token of a training text to be hidden, anew in each epoch,
         behind the mask token or, without one, that of unknown words; of tasks on whole texts.
       mask_probability: of `masked_lm`: share of the words that are hidden and predicted.
+      query_prompt: of `embedding`: what is put before each anchor, such as `query: `; None takes
+        the prompt `query` of a folder of sentence-transformers, else none.
+      document_prompt: of `embedding`: likewise before each other text, of the prompt `document`.
     """
 
     max_length: Annotated[int, Ge(3)] = 128
     layout: Literal["packed", "bucketed", "padded"] = "packed"
     token_dropout: Share = 0.0
     mask_probability: Annotated[float, Interval(gt=0, lt=1)] = 0.15
+    query_prompt: str | None = None
+    document_prompt: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

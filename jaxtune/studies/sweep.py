@@ -67,6 +67,12 @@ def sweep(plan: Plan, folder: Path, report: Report, tokens: Path | None = None) 
     until = None if limit is None else start + limit
     task = scored(find_task(plan.settings.task), plan.settings.train.scores)
     metric = metric_of(task, plan.settings.train.best_metric)
+    if task.scores.of_data is not None and plan.settings.train.best_metric is None:
+        raise UserError(
+            f"config.train.best_metric is None, but the score of {task.name} follows from its rows,"
+            f" and trials are compared by one: expected one of"
+            f" {', '.join(task.scores.higher_is_better)}."
+        )
     maximize = task.scores.higher_is_better[metric]
     with hold_workdir(folder):
         _claim(folder, plan)

@@ -5,11 +5,14 @@ from collections.abc import Mapping
 from jaxtune.core.errors import UserError, nearest
 from jaxtune.tasks.causal_lm import CAUSAL_LM
 from jaxtune.tasks.classification import CLASSIFICATION
+from jaxtune.tasks.embedding import EMBEDDING
 from jaxtune.tasks.image_classification import IMAGE_CLASSIFICATION
 from jaxtune.tasks.masked_lm import MASKED_LM
 from jaxtune.tasks.multi_label import MULTI_LABEL
+from jaxtune.tasks.multiple_choice import MULTIPLE_CHOICE
 from jaxtune.tasks.question_answering import QUESTION_ANSWERING
 from jaxtune.tasks.regression import REGRESSION
+from jaxtune.tasks.reranking import RERANKING
 from jaxtune.tasks.task import Task
 from jaxtune.tasks.token_classification import TOKEN_CLASSIFICATION
 
@@ -24,6 +27,9 @@ TASKS: Mapping[str, Task] = {
         CAUSAL_LM,
         MASKED_LM,
         IMAGE_CLASSIFICATION,
+        EMBEDDING,
+        RERANKING,
+        MULTIPLE_CHOICE,
     )
 }
 
@@ -41,7 +47,7 @@ def task_of(head: str, problem_type: str | None, is_regression: bool) -> Task:
     """
     fitting = [task for task in TASKS.values() if task.head == head]
     for task in fitting:
-        if len(fitting) == 1 or task.problem_type == problem_type:
+        if len(fitting) == 1 or problem_type == task.problem_type is not None:
             return task
     if problem_type is None and fitting:
         wanted = "regression" if is_regression else "single_label_classification"

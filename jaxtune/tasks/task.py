@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array
 
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import ApplyFn, Batch, LossFn, Mean
+from jaxtune.data.batching.groups import Groups
 from jaxtune.data.inputs import TEXT, Inputs
 from jaxtune.data.sources.rows import Data, Reader, Rows
 from jaxtune.data.sources.table import Table
@@ -18,6 +19,9 @@ from jaxtune.data.text.text_tables import Track
 from jaxtune.settings import LossSettings
 from jaxtune.settings.data import DataSettings
 from jaxtune.tasks.records import LazyRecords, Record, Records
+
+if TYPE_CHECKING:
+    from jaxtune.training.step import PartKey, SumsFn
 
 Encode = Callable[[Rows, Any, DataSettings, Track], tuple[Any, list[str]]]
 """(rows, tokenizer or image processor, settings, progress) -> (examples, notes for a person)."""
@@ -49,6 +53,30 @@ def as_they_are(outputs: Array, batch: Batch) -> Array:
 def whole_outputs(apply_fn: ApplyFn) -> ApplyFn:
     """A model that gives all outputs."""
     return apply_fn
+
+
+def sums_of_rows(
+    apply_fn: ApplyFn, loss_fn: LossFn, num_microbatches: int, part_key: "PartKey"
+) -> "SumsFn":
+    """`training.step.make_sums`, of losses that add up over rows."""
+    from jaxtune.training.step import make_sums  # prediction waits for no optimizer
+
+    return make_sums(apply_fn, loss_fn, num_microbatches, part_key)
+
+
+def sums_of_batch(
+    apply_fn: ApplyFn, loss_fn: LossFn, num_microbatches: int, part_key: "PartKey"
+) -> "SumsFn":
+    """`training.joint_sums.make_joint_sums`, of losses that read all outputs of a batch."""
+    from jaxtune.training.joint_sums import make_joint_sums
+
+    return make_joint_sums(apply_fn, loss_fn, num_microbatches, part_key)
+
+
+def as_named(loss: "TaskLoss", settings: LossSettings) -> "TaskLoss":
+    """The loss as it is."""
+    del settings
+    return loss
 
 
 class TaskData(NamedTuple):
@@ -83,11 +111,18 @@ class TaskLoss(NamedTuple):
         loss is one of them, `loss`.
       read: the model -> the model that gives what loss, metrics and `fetch` take, where that is
         less than all outputs.
+      sums: (model, loss, microbatches, key of each) -> the sums of a step: `sums_of_rows` or
+        `sums_of_batch`.
+      together: whether the texts of a group are drawn into one batch, where there are groups.
+      choose: (this, settings) -> this with what follows from the settings of the loss.
     """
 
     make: Callable[[LossSettings, Sequence[str], Any], LossFn]
     metrics: Callable[[Any, Batch], dict[str, Mean]]
     read: Callable[[ApplyFn], ApplyFn] = whole_outputs
+    sums: Callable[[ApplyFn, LossFn, int, "PartKey"], "SumsFn"] = sums_of_rows
+    together: bool = True
+    choose: Callable[["TaskLoss", LossSettings], "TaskLoss"] = as_named
 
 
 class TaskScores(NamedTuple):
@@ -97,11 +132,14 @@ class TaskScores(NamedTuple):
       compute: (means of the metrics, outputs of all examples, examples) -> scores, by name.
       best: the score that chooses the best checkpoint where the config names none.
       higher_is_better: direction by score name.
+      of_data: (validation examples) -> the scores that are told of such data, of which the first
+        takes the place of `best`; None where all are told of any.
     """
 
     compute: Callable[[Mapping[str, float], Any, Any], dict[str, float]]
     best: str
     higher_is_better: Mapping[str, bool]
+    of_data: Callable[[Any], tuple[str, ...]] | None = None
 
 
 class TaskOutput(NamedTuple):
@@ -205,6 +243,16 @@ def _emptied(record: dict[str, Any]) -> dict[str, Any]:
         name: value if name in _KEPT else type(value)() if isinstance(value, _HOLDERS) else None
         for name, value in record.items()
     }
+
+
+def minimising(task: Task, settings: LossSettings) -> Task:
+    """The task with the loss that the settings choose among its own."""
+    return task._replace(loss=task.loss.choose(task.loss, settings))
+
+
+def drawn_together(task: Task, examples: Any) -> Groups | None:
+    """The groups whose texts are drawn into one batch of training; None where there are none."""
+    return getattr(examples, "groups", None) if task.loss.together else None
 
 
 def keeping(task: Task, folder: Path | None) -> Task:

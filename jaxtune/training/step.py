@@ -112,7 +112,7 @@ def make_sums(
         statistics: Params = {}
         if isinstance(outputs, WithStatistics):
             outputs, statistics = outputs
-        loss = _as_mean(loss_fn(outputs, batch), batch)
+        loss = as_mean(loss_fn(outputs, batch), batch)
         return loss.total, (loss, statistics)
 
     def sums(params: Params, frozen: Params, batch: Batch, key: PRNGKey) -> Sums:
@@ -209,8 +209,12 @@ def skip_nonfinite(step: TrainStep) -> TrainStep:
     return guarded
 
 
-def _as_mean(loss: Any, batch: Batch) -> Mean:
-    """The sums that a loss gave; a scalar is the mean over the rows of the batch."""
+def as_mean(loss: Any, batch: Batch) -> Mean:
+    """The sums that a loss gave; a scalar is the mean over the rows of the batch.
+
+    Raises:
+      UserError: it gave something else.
+    """
     if getattr(loss, "shape", None) == ():
         rows = jax.tree.leaves(batch)[0].shape[0]
         return Mean(rows * loss.astype(jnp.float32), jnp.full((), rows, jnp.float32))
@@ -224,16 +228,12 @@ def _as_mean(loss: Any, batch: Batch) -> Mean:
     )
 
 
-def _accumulate(
-    sums: SumsFn,
-    params: Params,
-    frozen: Params,
-    batch: Batch,
-    key: PRNGKey,
-    num_microbatches: int,
-    part_key: PartKey,
-) -> Sums:
-    """Adds losses and gradients over equal parts of the batch, one part at a time."""
+def cut(batch: Batch, num_microbatches: int) -> Batch:
+    """A batch as equal parts of its rows, one after the other: [b ...] -> [n b/n ...].
+
+    Raises:
+      UserError: the number does not divide the rows, or these lie on a mesh with explicit axes.
+    """
     rows = jax.tree.leaves(batch)[0].shape[0]
     if rows % num_microbatches:
         raise UserError(
@@ -246,10 +246,20 @@ def _accumulate(
             " axes shares out: expected one. Make the mesh with axis_types=(AxisType.Auto,) for"
             " each axis, or set num_microbatches to 1."
         )
-    parts = jax.tree.map(
-        lambda x: x.reshape(num_microbatches, -1, *x.shape[1:]),  # [b ...] -> [n b/n ...]
-        batch,
-    )
+    return jax.tree.map(lambda x: x.reshape(num_microbatches, -1, *x.shape[1:]), batch)
+
+
+def _accumulate(
+    sums: SumsFn,
+    params: Params,
+    frozen: Params,
+    batch: Batch,
+    key: PRNGKey,
+    num_microbatches: int,
+    part_key: PartKey,
+) -> Sums:
+    """Adds losses and gradients over equal parts of the batch, one part at a time."""
+    parts = cut(batch, num_microbatches)
 
     def body(total: Sums, part: tuple[Array, Batch]) -> tuple[Sums, None]:
         index, microbatch = part

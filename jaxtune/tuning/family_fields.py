@@ -18,7 +18,8 @@ def family_fields(
       placement: of bottleneck adapters.
     """
     n = family.names
-    top = {"head": None if head.is_tied(config) else rf"^{re.escape(head.modules[-1])}/"}
+    headless = not head.modules or head.is_tied(config)
+    top = {"head": None if headless else rf"^{re.escape(head.modules[-1])}/"}
     depth = {"layers": n.layers, "below": n.below}
     fields: dict[str, dict[str, Any]] = {
         "head": top,

@@ -68,7 +68,8 @@ class Head:
         if self.head is None:
             raise UserError(
                 "the strategy 'head' has nothing to train: this model's outputs come from its word"
-                " embeddings, which are no head of its own. Choose another strategy."
+                " embeddings, or are states of its last layer, and it has no head of its own."
+                " Choose another strategy."
             )
         return _train_alone(params, self.head)
 

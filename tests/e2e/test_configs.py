@@ -125,6 +125,7 @@ def images(*, validation):
 CASES = {
     "agnews": (agnews, None),
     "stsb": (stsb, None),
+    "sts_embedding": (stsb, "bert"),
     "quickstart": (quickstart, None),
     "sst2": (table(["sentence"], test_labels=False), "bert"),
     "mrpc": (table(["sentence1", "sentence2"]), "bert"),
@@ -140,7 +141,7 @@ CASES = {
 """How its data is made, and the tiny family that stands for its model; None for the golden BERT."""
 
 
-KINDS = ("stsb", "conll2003", "food101")
+KINDS = ("stsb", "sts_embedding", "conll2003", "food101")
 """One of most kinds of data; the quickstart's own are in the repository."""
 
 

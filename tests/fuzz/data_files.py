@@ -48,7 +48,8 @@ def reads(task: str) -> Callable[[Path], None]:
             except UserError as error:
                 stopped = error
         if "splits" not in file.name:  # of which a file to predict on has none
-            data.read_new(file, settings.columns.text_columns, "utf-8")
+            names = SINGLE.get(file.name, settings.columns.text_columns)
+            data.read_new(file, names, "utf-8")
         if stopped:
             raise stopped
 
@@ -73,6 +74,13 @@ COLUMNS = {
         "doc_stride": 8,
     },
 }
+
+
+SINGLE = {
+    **{"anchors.jsonl": ("anchor",), "pairs.jsonl": ("sentence1",)},
+    "queries.jsonl": ("query", "positive"),
+}
+"""Of groups of texts, the columns that are read of new rows."""
 
 
 def csv() -> dict[str, bytes]:
@@ -117,6 +125,70 @@ def jsonl() -> dict[str, bytes]:
     names = [{"text": text, "label": [*LABELS[: i % 4]]} for i, text in enumerate(TEXTS)]
     flags = [{"text": text, "label": [i % 2, 1, 0]} for i, text in enumerate(TEXTS)]
     return {f"{name}.jsonl": _lines(rows) for name, rows in (("names", names), ("flags", flags))}
+
+
+def groups() -> dict[str, bytes]:
+    """Anchors with lists of negatives, and pairs with a score."""
+    anchors = [
+        {"anchor": text, "positive": text[::-1], "negatives": [*TEXTS[: i % 3]], "negative": None}
+        for i, text in enumerate(TEXTS)
+    ]
+    pairs = [{"sentence1": t, "sentence2": t[::-1], "score": i / 4} for i, t in enumerate(TEXTS)]
+    return {
+        f"{name}.jsonl": _lines(rows) for name, rows in (("anchors", anchors), ("pairs", pairs))
+    }
+
+
+def choices() -> dict[str, bytes]:
+    """Choices in columns, in lists, and in lists with labels of their own."""
+    endings = [
+        {"sent1": text, "sent2": "it", **{f"ending{k}": TEXTS[k] for k in range(4)}, "label": i % 4}
+        for i, text in enumerate(TEXTS)
+    ]
+    lists = [
+        {"question": t, "choices": TEXTS[: 2 + i % 3], "label": 1} for i, t in enumerate(TEXTS)
+    ]
+    named = [
+        {"question": t, "choices": {"text": TEXTS[:3], "label": ["A", "B", "C"]}, "label": "C"}
+        for t in TEXTS
+    ]
+    kinds = {"endings": endings, "lists": lists, "named": named}
+    return {f"{name}.jsonl": _lines(rows) for name, rows in kinds.items()}
+
+
+def queries() -> dict[str, bytes]:
+    """A row for each passage, and one for each query."""
+    passages = [
+        {"query": TEXTS[i // 2], "passage": text, "label": i % 2} for i, text in enumerate(TEXTS)
+    ]
+    lists = [{"query": t, "positive": t, "negatives": TEXTS[: i % 3]} for i, t in enumerate(TEXTS)]
+    kinds = {"passages": passages, "queries": lists}
+    return {f"{name}.jsonl": _lines(rows) for name, rows in kinds.items()}
+
+
+def retrieval() -> dict[str, bytes]:
+    """Documents, queries and judgements."""
+    corpus = [{"_id": f"d{i}", "title": "t", "text": text} for i, text in enumerate(TEXTS)]
+    queries = [{"_id": f"q{i}", "text": text} for i, text in enumerate(TEXTS[:4])]
+    judged = "query-id\tcorpus-id\tscore\n" + "".join(f"q{i}\td{i}\t1\n" for i in range(4))
+    return {
+        "corpus.jsonl": _lines(corpus),
+        "queries.jsonl": _lines(queries),
+        "qrels/test.tsv": judged.encode(),
+    }
+
+
+def mutate_retrieval(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
+    """Of judgements the bytes, of texts the lines."""
+    is_table = data.startswith(b"query-id")
+    return (mutations.mutate_bytes if is_table else mutations.mutate_lines)(rng, data, others)
+
+
+def read_retrieval(file: Path) -> None:
+    """Reads the folder."""
+    from jaxtune.data.text.retrieval import read_retrieval
+
+    read_retrieval(file.parent.parent if file.parent.name == "qrels" else file.parent)
 
 
 def json() -> dict[str, bytes]:

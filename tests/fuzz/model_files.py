@@ -317,6 +317,27 @@ def _base(folder: Path) -> Any:
     return load_weights(design._replace(source=design.source._replace(path=folder)))
 
 
+def sentence_folder() -> dict[str, bytes]:
+    """What sentence-transformers keeps beside a model."""
+    kinds = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+    modules = [{"type": f"sentence_transformers.models.{kind}", "path": p} for p, kind in kinds]
+    modes = {"word_embedding_dimension": 8, "pooling_mode_mean_tokens": True}
+    settings = {"prompts": {"query": "q: "}, "default_prompt_name": None}
+    return {
+        "modules.json": mutations.dumps(modules),
+        "1_Pooling/config.json": mutations.dumps(modes),
+        "config_sentence_transformers.json": mutations.dumps(settings),
+        "sentence_bert_config.json": mutations.dumps({"max_seq_length": 16}),
+    }
+
+
+def read_sentence_folder(file: Path) -> None:
+    """Reads the folder."""
+    from jaxtune.models.sentence_files import read_sentence_files
+
+    read_sentence_files(file.parent.parent if file.parent.name == "1_Pooling" else file.parent)
+
+
 def card() -> dict[str, bytes]:
     """What jaxtune writes beside a model."""
     fields = {"task": "classification", "text_columns": ["text"], "label_column": "label"}

@@ -41,6 +41,15 @@ READERS: Mapping[str, Reader] = {
     "text": _data(data_files.text, "masked_lm"),
     "conll": _data(data_files.conll, "token_classification"),
     "jsonl": _data(data_files.jsonl, "multi_label", mutations.mutate_lines),
+    "groups": _data(data_files.groups, "embedding", mutations.mutate_lines),
+    "choices": _data(data_files.choices, "multiple_choice", mutations.mutate_lines),
+    "queries": _data(data_files.queries, "reranking", mutations.mutate_lines),
+    "retrieval": Reader(
+        data_files.retrieval,
+        [*data_files.retrieval()],
+        data_files.read_retrieval,
+        data_files.mutate_retrieval,
+    ),
     "json": _data(data_files.json, "regression", mutations.mutate_json),
     "parquet": _data(data_files.parquet, "classification", data_files.mutate_parquet),
     "squad": _data(data_files.squad, "question_answering", mutations.mutate_json),
@@ -94,6 +103,12 @@ READERS: Mapping[str, Reader] = {
         model_files.own_adapter,
         ["adapter_config.json"],
         model_files.read_own_adapter,
+        mutations.mutate_json,
+    ),
+    "sentence_folder": Reader(
+        model_files.sentence_folder,
+        [*model_files.sentence_folder()],
+        model_files.read_sentence_folder,
         mutations.mutate_json,
     ),
     "card": Reader(

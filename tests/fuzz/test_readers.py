@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
-DATA = ("csv", "tsv", "text", "conll", "jsonl", "json", "parquet", "squad", "images")
+DATA = (
+    *("csv", "tsv", "text", "conll", "jsonl", "json", "parquet", "squad", "images"),
+    *("groups", "choices", "queries"),
+)
 OTHERS = (
     *("preprocessor", "config", "safetensors", "index", "msgpack", "tokenizer", "vocabulary"),
     *("adapter", "own_adapter", "card", "log", "run_config", "command"),
+    *("sentence_folder", "retrieval"),
 )
 
 SLOW = ("checkpoint",)  # Orbax takes a twentieth of a second for one

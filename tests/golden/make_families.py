@@ -85,6 +85,7 @@ HEADS = {
     "masked_lm": "MaskedLM",
     "causal_lm": "LMHeadModel",
     "image": "ImageClassification",
+    "choice": "MultipleChoice",
 }
 
 # case: (class prefix, config class, config fields, head)
@@ -127,6 +128,20 @@ CASES |= {
 CASES |= {
     f"deberta-v2-{head}": ("DebertaV2", t.DebertaV2Config, ENCODER | DEBERTA, head)
     for head in ("sequence", "token", "span", "masked_lm")
+}
+CASES |= {  # two examples of three choices
+    f"{name}-choice": (prefix, config_class, fields, "choice")
+    for name, prefix, config_class, fields in (
+        ("bert", "Bert", t.BertConfig, ENCODER),
+        ("roberta", "Roberta", t.RobertaConfig, ODD | ROBERTA),
+        ("xlm-roberta", "XLMRoberta", t.XLMRobertaConfig, ENCODER | ROBERTA),
+        ("distilbert", "DistilBert", t.DistilBertConfig, DISTIL),
+        ("electra", "Electra", t.ElectraConfig, ENCODER | {"embedding_size": 10}),
+        ("albert", "Albert", t.AlbertConfig, ENCODER | {"embedding_size": 10}),
+        ("mpnet", "MPNet", t.MPNetConfig, ODD),
+        ("deberta-v2", "DebertaV2", t.DebertaV2Config, ENCODER | DEBERTA),
+        ("modernbert", "ModernBert", t.ModernBertConfig, MODERN),
+    )
 }
 UNTIED = {"tie_word_embeddings": False}
 CASES |= {
@@ -220,6 +235,7 @@ def batch_of(config, head, generator):
         pixels = torch.randn(3, 3, size, size, generator=generator)
         return {"pixel_values": pixels, "labels": torch.tensor([2, 0, 1])}
     lengths, width = ((11, 11, 11) if head == "span" else (11, 7, 4)), 11  # its loss reads padding
+    lengths = (11, 7, 4, 5, 11, 9) if head == "choice" else lengths
     rows = len(lengths)
     ids = torch.randint(5, config.vocab_size - 2, (rows, width), generator=generator)
     mask = torch.tensor([[int(i < n) for i in range(width)] for n in lengths])
@@ -229,6 +245,9 @@ def batch_of(config, head, generator):
         batch["token_type_ids"] = (torch.arange(width) >= 3).long() * mask
     if head == "sequence":
         batch["labels"] = torch.tensor([2, 0, 1])
+    elif head == "choice":
+        batch = {name: value.reshape(2, 3, width) for name, value in batch.items()}
+        batch["labels"] = torch.tensor([2, 0])
     elif head == "span":
         batch["start_positions"] = torch.tensor([3, 0, 1])
         batch["end_positions"] = torch.tensor([5, 0, 3])

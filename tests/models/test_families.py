@@ -36,7 +36,7 @@ def test_the_guide_shows_a_family_as_it_is():
 
 def head_of(case):
     family, _, word = case.rpartition("-")
-    known = ("sequence", "token", "span", "masked_lm", "causal_lm", "image")
+    known = ("sequence", "token", "span", "masked_lm", "causal_lm", "image", "choice")
     if word in known:
         return word
     return HEADS.get(word, "image" if family == "vit" else "sequence")
@@ -54,6 +54,8 @@ def load(case):
 
 def batch_of(reference):
     batch = {name: reference[name] for name in INPUTS if name in reference}
+    if batch.get("input_ids", np.zeros(0)).ndim == 3:  # of choices, each of which is an example
+        batch = {name: value.reshape(-1, value.shape[-1]) for name, value in batch.items()}
     if "pixel_values" in batch:
         batch["pixel_values"] = batch["pixel_values"].transpose(0, 2, 3, 1)  # [b h w c]
     return {name: jnp.asarray(value) for name, value in batch.items()}
@@ -62,6 +64,8 @@ def batch_of(reference):
 def expected_logits(reference):
     if "start_logits" in reference:
         return np.stack([reference["start_logits"], reference["end_logits"]], axis=-1)
+    if "input_ids" in reference and reference["input_ids"].ndim == 3:
+        return reference["logits"].reshape(-1, 1)
     return reference["logits"]
 
 
@@ -76,6 +80,8 @@ def loss_of(outputs, reference, head):
     if head == "span":
         ends = (reference["start_positions"], reference["end_positions"])
         return sum(cross_entropy(outputs[..., i], ends[i]) for i in (0, 1)) / 2
+    if head == "choice":
+        outputs = outputs.reshape(reference["logits"].shape)
     if head == "causal_lm":
         return cross_entropy(outputs[:, :-1], reference["labels"][:, 1:])
     return cross_entropy(outputs, reference["labels"])

@@ -9,6 +9,7 @@ from jaxtyping import Int
 from jaxtune.data.batching import batches, capped, packing
 from jaxtune.data.batching.batches import BatchIndex
 from jaxtune.data.batching.capped import Caps
+from jaxtune.data.batching.groups import Groups
 from jaxtune.data.batching.packing import Packing, RowShape, Use
 from jaxtune.models.attention_path import USUAL, AttentionCost
 
@@ -27,12 +28,13 @@ class Layout(NamedTuple):
     Attributes:
       kind: `packed` puts several examples into a row; `bucketed` pads to one of a few lengths,
         `padded` to one.
-      batch_size: examples of a batch, on average.
+      batch_size: examples of a batch, on average; groups of them, where these are drawn together.
       lengths: padded lengths in tokens, increasing.
       packing: the shapes of packed batches; None for other layouts.
       multiple: the rows of every batch are a multiple of it.
       caps: of `bucketed` batches, where `batch_size` of the long examples are too many tokens;
         None elsewhere.
+      members: the most examples of a group; 1 where each is drawn by itself.
     """
 
     kind: Kind
@@ -41,12 +43,13 @@ class Layout(NamedTuple):
     packing: Packing | None = None
     multiple: int = 1
     caps: Caps | None = None
+    members: int = 1
 
     def num_rows(self, index: BatchIndex) -> int:
         """Rows of a batch, filling included."""
         if index.rows is not None:
             return len(index.rows)
-        size = self.batch_size
+        size = self.batch_size * self.members
         if self.caps is not None:
             size = self.caps.rows[int(np.searchsorted(self.lengths, index.length))]
         return -(-size // self.multiple) * self.multiple
@@ -56,6 +59,18 @@ class Layout(NamedTuple):
         if self.caps is not None:
             return capped.num_batches(lengths, self.lengths, self.caps)
         return -(-len(lengths) // self.batch_size)
+
+    def drawn_by(self, lengths: Int[np.ndarray, " N"], groups: Groups) -> Int[np.ndarray, " n"]:
+        """Tokens of each group, by which `order` draws groups as it does single examples.
+
+        Those of a batch of like lengths are alike in their longest; a mix of lengths is one of
+        their sums.
+
+        Args:
+          lengths: tokens of each example.
+          groups: of them.
+        """
+        return groups.lengths(lengths, "longest" if self.kind == "bucketed" else "total")
 
     def order(
         self, lengths: Int[np.ndarray, " n"], seed: int, epoch: int
@@ -154,19 +169,22 @@ def choose_layout(
       limit: the positions that the model has.
       multiple: the rows of a batch are a multiple of it.
       attention: what it costs the model, by which packed rows are chosen.
-      use: how often these batches come up, by which the number of packed shapes is chosen.
+      use: how often these batches come up, by which the number of packed shapes is chosen; and
+        which examples of the one split are drawn together.
     """
     splits = [lengths] if isinstance(lengths, np.ndarray) else list(lengths)
+    groups = None if use is None else use.groups
+    members = 1 if groups is None else groups.largest
     num_lengths = NUM_LENGTHS if kind == "bucketed" else 1
     padded = batches.choose_lengths(np.concatenate(splits), num_lengths, limit)
     if kind != "packed":
         caps = None
-        if kind == "bucketed":
+        if kind == "bucketed" and groups is None:  # whose batches are to be of one size
             # What is given by itself is trained on, in a number of batches that is known before.
             choose = capped.choose_caps if isinstance(lengths, np.ndarray) else capped.limit_caps
             caps = choose(np.concatenate(splits), padded, batch_size)
-        return Layout(kind, batch_size, padded, None, multiple, caps)
+        return Layout(kind, batch_size, padded, None, multiple, caps, members)
     chosen = packing.choose_packing(
         splits, batch_size, NUM_ROW_SHAPES, multiple=multiple, attention=attention, use=use
     )
-    return Layout(kind, batch_size, padded, chosen, multiple)
+    return Layout(kind, batch_size, padded, chosen, multiple, members=members)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxtune.data.batching.batches import MULTIPLE
+from jaxtune.data.batching.groups import Groups
 from jaxtune.models.attention_path import USUAL, AttentionCost
 
 _SAMPLED, _FEWEST = 2048, 16  # examples that the shapes are chosen by, and batches of them
@@ -54,12 +55,14 @@ class Use(NamedTuple):
       repeats: how often the batches come up.
       batches: of a split; None for those of one epoch.
       seed: of their order.
+      groups: which examples are drawn together, of the one split that there then is.
     """
 
     program: float
     repeats: int = 1
     batches: int | None = None
     seed: int = 0
+    groups: Groups | None = None
 
 
 class Packing(NamedTuple):
@@ -163,7 +166,9 @@ def choose_packing(
     costs = Costs(attention, float((every**2).sum() / max(every.sum(), 1)))
     batches = [part for lengths in splits for part in _sample(lengths, batch_size, use)]
     longest = _up(max(int(lengths.max()) for lengths in splits), MULTIPLE)
-    alone = RowShape(_up(batch_size, multiple), longest)
+    groups = None if use is None else use.groups
+    most = batch_size * (1 if groups is None else groups.largest)  # examples of a batch
+    alone = RowShape(_up(most, multiple), longest)
     total = max(map(sum, batches))
     spare = RowShape(_up(-(-total * 9 // (8 * longest)), multiple), longest)
     totals = np.quantile([*map(sum, batches)], _QUANTILES)
@@ -207,19 +212,24 @@ def _sample(lengths: Int[np.ndarray, " n"], batch_size: int, use: Use | None) ->
 
     Else the ragged one of an epoch is among them only if there is no other.
     """
-    size, count = min(batch_size, len(lengths)), max(_FEWEST, _SAMPLED // batch_size)
+    groups = None if use is None else use.groups
+    drawn = lengths if groups is None else groups.lengths(lengths, "total")
+    size, count = min(batch_size, len(drawn)), max(_FEWEST, _SAMPLED // batch_size)
     seed = 0
     if use is not None:
         seed, own = use.seed, _num_batches(lengths, batch_size, use)
         if own * batch_size <= _KNOWN:
             size, count = 0, own
-    epochs = (mixed_batches(lengths, batch_size, seed, epoch) for epoch in range(count))
+    epochs = (mixed_batches(drawn, batch_size, seed, epoch) for epoch in range(count))
     found = (batch for batches in epochs for batch in batches if len(batch) >= size)
-    return [lengths[batch].tolist() for batch in itertools.islice(found, count)]
+    chosen = itertools.islice(found, count)
+    texts = chosen if groups is None else map(groups.texts, chosen)
+    return [lengths[batch].tolist() for batch in texts]
 
 
 def _num_batches(lengths: Int[np.ndarray, " n"], batch_size: int, use: Use) -> int:
-    return use.batches or -(-len(lengths) // batch_size)
+    count = len(lengths) if use.groups is None else len(use.groups.sizes)
+    return use.batches or -(-count // batch_size)
 
 
 def _share(

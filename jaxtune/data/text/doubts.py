@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-from jaxtune.data.text.labels import are_measures, number_of
+from jaxtune.data.text.labels import are_measures, are_none, number_of
 
 _FEW_ROWS = 5
 _SHOWN = 5  # names in a note
@@ -23,7 +23,7 @@ def of_classes(names: Sequence[str], counts: Int[np.ndarray, " c"]) -> list[str]
       names: c classes.
       counts: training rows of each.
     """
-    found = [_rare(names, counts), _alike(names), _joined(names)]
+    found = [_rare(names, counts), _alike(names), _joined(names), _unlabelled(names, counts)]
     if are_measures(names):
         found.append(
             f"the {len(names)} classes are numbers, such as {names[0]}: to predict numbers, set"
@@ -43,6 +43,15 @@ def of_texts(rows: Sequence[tuple[str, ...]]) -> list[str]:
             told = f"{count} of {len(texts)} texts in {column} are numbers"
             notes.append(f"{told}, such as {texts[0][:40]!r}: is it a column of texts?")
     return notes
+
+
+def _unlabelled(names: Sequence[str], counts: Int[np.ndarray, " c"]) -> str:
+    """Classes that stand for no label elsewhere."""
+    told = [f"{name} ({counts[names.index(name)]} rows)" for name in are_none(names)]
+    if not told:
+        return ""
+    remedy = f"set config.data.no_label={','.join(are_none(names))}"
+    return f"a class is called {_listed(told)}: where that stands for no label, {remedy}"
 
 
 def _rare(names: Sequence[str], counts: Int[np.ndarray, " c"]) -> str:

@@ -35,6 +35,18 @@ def _has_labels(table: Table, columns: ColumnSettings) -> bool:
     return all(labels.has_targets(table, name) for name in names)
 
 
+def _load_labelled(source: DataSource, columns: ColumnSettings) -> dict[str, Table]:
+    """As `load_tables`, without the rows of which `no_label` says that they have no label."""
+    tables = load_tables(source, columns)
+    if not columns.no_label:
+        return tables
+    return {split: labels.labelled(table, columns) for split, table in tables.items()}
+
+
+def _has_classes(table: Table, columns: ColumnSettings) -> bool:
+    return _has_labels(table, columns) and not labels.are_withheld(table, columns)
+
+
 def _class_names(table: Table, columns: ColumnSettings) -> tuple[str, ...]:
     return labels.class_names(table, columns.label_column)
 
@@ -84,7 +96,7 @@ def _target_doubts(rows: Rows, names: Sequence[str]) -> list[str]:
     return doubts.of_texts(rows.inputs)
 
 
-CLASSES = Reader(load_tables, _has_labels, _class_names, _class_rows, doubts=_class_doubts)
+CLASSES = Reader(_load_labelled, _has_classes, _class_names, _class_rows, doubts=_class_doubts)
 """One class a row: labels int32 [n]."""
 
 CLASS_SETS = Reader(_load_sets, _has_labels, _set_names, _set_rows, doubts=_set_doubts)

@@ -253,7 +253,8 @@ def _truncated_normal(config: ModernBertConfig, s: float) -> jax.nn.initializers
     return jax.nn.initializers.truncated_normal(s, lower=-cutoff, upper=cutoff)
 
 
-def _sequence(config: ModernBertConfig, num_outputs: int, dtype: Any) -> ClassifierHead:
+def sequence_head(config: ModernBertConfig, num_outputs: int, dtype: Any) -> ClassifierHead:
+    """Of each example."""
     return ClassifierHead(config, num_outputs, dtype, config.classifier_pooling)
 
 
@@ -296,7 +297,9 @@ MODERNBERT = Family(
     prefix="model",
     backbone=ModernBert,
     heads={
-        "sequence": Head("ModernBertForSequenceClassification", _sequence, ("head", "classifier")),
+        "sequence": Head(
+            "ModernBertForSequenceClassification", sequence_head, ("head", "classifier")
+        ),
         "token": Head("ModernBertForTokenClassification", ClassifierHead, ("head", "classifier")),
         "span": Head("ModernBertForQuestionAnswering", _span, ("head", "classifier")),
         "masked_lm": Head("ModernBertForMaskedLM", _masked_lm, ("head", "decoder"), _is_tied),
