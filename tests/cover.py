@@ -46,6 +46,10 @@ REFUSED = {  # (family or task, strategy): a part of the reason
     ("resnet", "ia3"): "acts on matrices",
     ("resnet", "adapter"): "acts on matrices",
     ("resnet", "prefix"): "acts on matrices",
+    ("convnext", "lora"): "acts on matrices",
+    ("convnext", "ia3"): "acts on matrices",
+    ("convnext", "adapter"): "acts on matrices",
+    ("convnext", "prefix"): "acts on matrices",
     ("causal_lm", "head"): "word embeddings",
     ("albert", "gradual"): "the model has 1 layers",
 }

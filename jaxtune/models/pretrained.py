@@ -1,5 +1,6 @@
 """Loading a pretrained model: from a folder or a hub id to a module and its parameters."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ from jaxtune.core.types import ApplyFn, Params
 from jaxtune.io.json_files import sha256_of
 from jaxtune.models import convert, registry
 from jaxtune.models.design import Design, choose_outputs, make_design
+from jaxtune.models.family import Family
 from jaxtune.models.model import Model
 from jaxtune.models.source import read_source
 from jaxtune.models.weight_plan import LoadReport, plan_from_scratch, plan_weights
@@ -141,7 +143,8 @@ def load_weights(
         flat |= _draw(design.module, [leaf for leaf in leaves if leaf not in plan], key)
     params = paths.unflatten({leaf: flat[leaf] for leaf in leaves})
     apply_fn = registry.make_apply(design.module)
-    return Pretrained(apply_fn, params, design, report, digest, _buffers(weights, leaves))
+    buffers = _buffers(weights, leaves) | _kept(weights, design.source.family)
+    return Pretrained(apply_fn, params, design, report, digest, buffers)
 
 
 def outline_weights(design: Design, *, from_scratch: bool = False) -> Pretrained:
@@ -169,6 +172,18 @@ def _buffers(weights: Weights, leaves: Iterable[str]) -> dict[str, np.ndarray]:
             name = f"{convert.torch_name(leaf).removesuffix('running_mean')}num_batches_tracked"
             known = name in weights.shapes
             found[name] = weights.read(name) if known else np.zeros((), np.int64)
+    return found
+
+
+def _kept(weights: Weights, family: Family) -> dict[str, np.ndarray]:
+    """Tensors that no parameter is and an export has, under the names of a model with a head."""
+    found = {}
+    for name in weights.shapes:
+        if re.search(family.kept, name):
+            weights.check_floating(name)
+            spelled = name.replace("/", ".")
+            head = "" if spelled.startswith(f"{family.prefix}.") else f"{family.prefix}."
+            found[f"{head}{spelled}"] = np.asarray(weights.read(name), np.float32)
     return found
 
 

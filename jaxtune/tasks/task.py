@@ -83,11 +83,14 @@ class TaskLoss(NamedTuple):
         loss is one of them, `loss`.
       read: the model -> the model that gives what loss, metrics and `fetch` take, where that is
         less than all outputs.
+      soft: (temperature) -> the loss between the outputs and those of a teacher; None where none is
+        learnt from.
     """
 
     make: Callable[[LossSettings, Sequence[str], Any], LossFn]
     metrics: Callable[[Any, Batch], dict[str, Mean]]
     read: Callable[[ApplyFn], ApplyFn] = whole_outputs
+    soft: Callable[[float], LossFn] | None = None
 
 
 class TaskScores(NamedTuple):

@@ -76,6 +76,16 @@ VIT = {
     "num_attention_heads": 3,
     "intermediate_size": 20,
 }
+DINOV2 = {
+    "image_size": 12,
+    "patch_size": 4,
+    "hidden_size": 12,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "mlp_ratio": 2,
+}
+CONVNEXT = {"patch_size": 2, "hidden_sizes": [8, 12], "depths": [2, 1], "num_stages": 2}
+CONVNEXT |= {"layer_scale_init_value": 0.1}
 RESNET = {"embedding_size": 6, "hidden_sizes": [8, 12], "depths": [2, 1]}
 
 HEADS = {
@@ -202,6 +212,39 @@ CASES |= {
         VIT | {"image_size": 15, "patch_size": 5, "hidden_size": 15, "num_attention_heads": 5},
         "image",
     ),
+    "dinov2-image": ("Dinov2", t.Dinov2Config, DINOV2, "image"),
+    "dinov2-odd": (  # whose positions are for 4 x 4 patches, and its images have 3 x 5
+        "Dinov2",
+        t.Dinov2Config,
+        DINOV2 | {"image_size": 20, "patch_size": 5, "hidden_size": 15, "num_attention_heads": 5},
+        "image",
+    ),
+    "dinov2-gates": (
+        "Dinov2",
+        t.Dinov2Config,
+        DINOV2 | {"use_swiglu_ffn": True, "mlp_ratio": 3, "use_mask_token": False},
+        "image",
+    ),
+    "dinov2_with_registers-image": (
+        "Dinov2WithRegisters",
+        t.Dinov2WithRegistersConfig,
+        DINOV2 | {"num_register_tokens": 2},
+        "image",
+    ),
+    "dinov2_with_registers-odd": (
+        "Dinov2WithRegisters",
+        t.Dinov2WithRegistersConfig,
+        DINOV2 | {"image_size": 20, "patch_size": 5, "num_register_tokens": 1, "qkv_bias": False},
+        "image",
+    ),
+    "convnext-image": ("ConvNext", t.ConvNextConfig, CONVNEXT, "image"),
+    "convnext-odd": (
+        "ConvNext",
+        t.ConvNextConfig,
+        {"patch_size": 3, "hidden_sizes": [7, 9, 11], "depths": [1, 2, 1], "num_stages": 3}
+        | {"layer_scale_init_value": 0.0, "hidden_act": "relu"},
+        "image",
+    ),
     "resnet-image": ("ResNet", t.ResNetConfig, RESNET | {"layer_type": "bottleneck"}, "image"),
     "resnet-basic": (
         "ResNet",
@@ -212,12 +255,20 @@ CASES |= {
     ),
 }
 
+SIDES = {  # height and width of the images, where they are not as config.json has them
+    "dinov2-odd": (16, 27),
+    "dinov2_with_registers-odd": (13, 31),
+    "convnext-image": (19, 19),
+    "convnext-odd": (25, 21),
+}
 
-def batch_of(config, head, generator):
+
+def batch_of(case, config, head, generator):
     """Inputs and labels of 3 examples, two of them padded."""
     if head == "image":
         size = getattr(config, "image_size", 19)
-        pixels = torch.randn(3, 3, size, size, generator=generator)
+        sides = SIDES.get(case, (size, size))
+        pixels = torch.randn(3, 3, *sides, generator=generator)
         return {"pixel_values": pixels, "labels": torch.tensor([2, 0, 1])}
     lengths, width = ((11, 11, 11) if head == "span" else (11, 7, 4)), 11  # its loss reads padding
     rows = len(lengths)
@@ -287,7 +338,7 @@ def make(case):
     model = getattr(t, f"{prefix}{'' if head == 'causal_lm' else 'For'}{HEADS[head]}")(config)
     shake(model, generator)
     model.eval()
-    batch = batch_of(model.config, head, generator)
+    batch = batch_of(case, model.config, head, generator)
     if head == "sequence" and prefix == "GPT2" and config.pad_token_id is None:
         batch = {name: value[:1] for name, value in batch.items()}  # transformers takes one row
     folder = OUT / case
