@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from jaxtune.core import trees
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch, Params
-from jaxtune.core.units import human_bytes
+from jaxtune.core.units import human_bytes, human_seconds
 from jaxtune.data.batching.batches import BatchIndex
 from jaxtune.data.batching.layout import Layout, choose_layout
 from jaxtune.data.batching.packing import Use
@@ -119,8 +120,10 @@ def learn(
         lesson.outputs.put_all(found[0]["outputs"])
         report.line(f"teacher {source.path}: outputs for {told}, kept from a run before")
     else:
+        start = time.perf_counter()
         _run_teacher(lessons, lesson, layout, settings, sharding, report)
-        report.line(f"teacher {source.path}: ran once over {told}")
+        seconds = human_seconds(time.perf_counter() - start)
+        report.line(f"teacher {source.path}: ran once over {told}, in {seconds}")
         if key is not None and folder is not None:
             with contextlib.suppress(OSError), array_cache.keep(folder, key, {}) as append:
                 append({"outputs": lesson.outputs.values.reshape(-1)})

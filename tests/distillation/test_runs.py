@@ -1,4 +1,4 @@
-"""Runs with a teacher: what their batches have, that layouts and restarts change nothing, errors."""
+"""Runs with a teacher: their batches, in any layout, on a restart, and what is refused."""
 
 import json
 from pathlib import Path
@@ -83,7 +83,7 @@ def test_batches_have_what_the_teacher_gives_for_each_example_alone(task, settin
     index, epoch = next(stream.indices())
     batch = stream.collate(index, epoch)
     examples, lengths = run.data.examples["train"], stream.examples.lengths
-    for i, place, row, slot, start, stop in index.spans(lengths):
+    for i, _, row, slot, start, stop in index.spans(lengths):
         alone = examples.collate(BatchIndex(np.array([i]), int(lengths[i])), 1)
         del alone["labels"]
         _, outputs = teacher.step(teacher.pretrained.params, alone)

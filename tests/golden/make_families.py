@@ -10,6 +10,7 @@ torch takes them. A ResNet has `train/logits`, `train/loss`, `train/grad/NAME` a
 its statistics too, from one pass in training mode.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -57,6 +58,46 @@ MODERN = ENCODER | {
     "global_attn_every_n_layers": 3,
     "local_attention": 6,
 }
+PUBLISHED = {  # as their config.json spell it, in the words of transformers 4, but smaller
+    "position_embedding_type": "sans_pos",
+    "architectures": ["ModernBertForMaskedLM"],
+    "model_type": "modernbert",
+    "classifier_pooling": "mean",
+    "classifier_activation": "gelu",
+    "decoder_bias": True,
+    "deterministic_flash_attn": False,
+    "global_rope_theta": 160000.0,
+    "local_rope_theta": 160000.0,
+    "hidden_activation": "gelu",
+    "layer_norm_eps": 1e-05,
+    "norm_eps": 1e-05,
+    "repad_logits_with_grad": False,
+    "sparse_prediction": False,
+    "global_attn_every_n_layers": 3,
+    "max_position_embeddings": 24,
+}
+MMBERT = PUBLISHED | {
+    "vocab_size": 61,
+    "hidden_size": 24,
+    "intermediate_size": 36,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 3,
+    "local_attention": 4,
+    **{"pad_token_id": 0, "bos_token_id": 2, "cls_token_id": 1, "eos_token_id": 1},
+    **{"sep_token_id": 1, "mask_token_id": 4},
+}
+ETTIN = PUBLISHED | {
+    "vocab_size": 53,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 7,
+    "num_attention_heads": 4,
+    "local_attention": 6,
+    **{"pad_token_id": 50, "bos_token_id": 48, "cls_token_id": 48, "eos_token_id": 49},
+    **{"sep_token_id": 49},
+}
+AS_PUBLISHED = {"modernbert-mmbert": MMBERT, "modernbert-ettin": ETTIN}
+"""Cases whose config.json is not as this version of transformers writes it."""
 DEBERTA = {  # as version 3 has it, with buckets that some distances share
     "relative_attention": True,
     "position_buckets": 6,
@@ -166,6 +207,8 @@ CASES |= {
         },
         "sequence",
     ),
+    "modernbert-mmbert": ("ModernBert", t.ModernBertConfig, MMBERT, "sequence"),
+    "modernbert-ettin": ("ModernBert", t.ModernBertConfig, ETTIN, "sequence"),
     "gpt2-odd": (
         "GPT2",
         t.GPT2Config,
@@ -332,7 +375,10 @@ def results(model, batch, prefix):
 def make(case):
     prefix, config_class, fields, head = CASES[case]
     names = NAMES if head in ("sequence", "token", "image") else {}
-    config = config_class(**fields, **names, **OFF)
+    own = {
+        name: value for name, value in fields.items() if name not in ("model_type", "architectures")
+    }
+    config = config_class(**own, **names, **OFF)
     generator = torch.Generator().manual_seed(sum(map(ord, case)))
     torch.manual_seed(0)
     model = getattr(t, f"{prefix}{'' if head == 'causal_lm' else 'For'}{HEADS[head]}")(config)
@@ -344,6 +390,11 @@ def make(case):
     folder = OUT / case
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
+    if case in AS_PUBLISHED:
+        labels = {"id2label": {str(i): name for i, name in names["id2label"].items()}}
+        labels |= {"label2id": names["label2id"], "architectures": config.architectures}
+        text = json.dumps(AS_PUBLISHED[case] | labels, indent=2) + "\n"
+        (folder / "config.json").write_text(text)
     found = {k: v.contiguous() for k, v in batch.items()} | results(model, batch, "")
     if prefix == "ResNet":
         model.train()
