@@ -46,8 +46,7 @@ TEACHER = "teacher"
 ROWS: dict[str, dict[str, str]] = {
     TEACHER: {},
     "student, labels alone": STUDENT,
-    "student, outputs": STUDENT
-    | {"distillation.alpha": "0.7", "distillation.temperature": "2"},
+    "student, outputs": STUDENT | {"distillation.alpha": "0.7", "distillation.temperature": "2"},
     "student, outputs and states": STUDENT
     | {
         **{"distillation.alpha": "0.7", "distillation.temperature": "2"},

@@ -1,6 +1,7 @@
 """Runs with a teacher: their batches, in any layout, on a restart, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from copies import copy_model
+from cover import mark_rest
 from safetensors.numpy import load_file, save_file
 from scipy.special import log_softmax
 
@@ -43,12 +45,28 @@ class Lines(Report):
 
 
 @pytest.fixture
-def settings(tiny_settings, tiny_weights):
+def loud(tiny_weights, once):
+    """A function: task, family -> a model of two layers that tells rows apart, as trained ones do."""
+
+    def make(task, family):
+        def fill(place):
+            shutil.copytree(tiny_weights(task, family, 2), place / "model")
+            file = place / "model" / "model.safetensors"
+            tensors = load_file(file)
+            save_file({n: x * (8 if x.ndim > 1 else 1) for n, x in tensors.items()}, file)
+
+        return once(f"loud-{task}-{family}", fill) / "model"
+
+    return make
+
+
+@pytest.fixture
+def settings(tiny_settings, tiny_weights, loud):
     """A function: task, overrides -> a student of one layer beside a teacher of two."""
 
     def make(task="classification", teacher=None, student=None, strategy="full", **overrides):
         family = FAMILY.get(task, "bert")
-        teacher = teacher or tiny_weights(task, family, 2)
+        teacher = teacher or loud(task, family)
         student = student or tiny_weights(task, family, 1)
         fields = {"distillation.teacher": teacher, "distillation.alpha": 0.7} | overrides
         return tiny_settings(task, strategy, student, **fields)
@@ -92,13 +110,18 @@ def test_batches_have_what_the_teacher_gives_for_each_example_alone(task, settin
             found = found[row, start:stop]
         else:
             found = found[row] if index.rows is None else found[row, slot]
-        np.testing.assert_allclose(found, np.asarray(outputs)[0], atol=2e-5)
+        np.testing.assert_allclose(found, np.asarray(outputs)[0], atol=5e-5)
 
 
-@pytest.mark.parametrize("hidden", [0.0, 0.4])
-@pytest.mark.parametrize("task", TAUGHT)
+@pytest.mark.parametrize(
+    ("task", "hidden"),
+    mark_rest(
+        [(task, hidden) for task in TAUGHT for hidden in (0.0, 0.4)],
+        [("multi_label", 0.0), *((task, 0.4) for task in TAUGHT if task != "multi_label")],
+    ),
+)
 def test_loss_and_gradients_are_the_same_in_any_layout_and_in_microbatches(task, hidden, settings):
-    fields = {"distillation.hidden_weight": hidden}
+    fields = {"distillation.hidden_weight": hidden, "distillation.alpha": 0.9}
     if hidden:
         fields["distillation.layer_map"] = "1=2"
     found = {}
@@ -248,8 +271,8 @@ def permuted(folder, copy):
     return copy
 
 
-def test_a_teacher_may_have_its_classes_in_another_order(settings, tiny_weights, tmp_path):
-    teacher = tiny_weights("classification", "bert", 2)
+def test_a_teacher_may_have_its_classes_in_another_order(settings, loud, tmp_path):
+    teacher = loud("classification", "bert")
     other = permuted(teacher, tmp_path / "permuted")
     found = [
         prepare(
@@ -257,12 +280,12 @@ def test_a_teacher_may_have_its_classes_in_another_order(settings, tiny_weights,
         ).data.stream.examples.lesson.outputs.values
         for one in (teacher, other)
     ]
-    np.testing.assert_allclose(*found, atol=1e-6)
-    assert np.abs(found[0][:, 0] - found[0][:, 1]).max() > 1e-3
+    np.testing.assert_allclose(*found, atol=1e-5)
+    assert np.abs(found[0][:, 0] - found[0][:, 1]).max() > 0.1
 
 
-def test_a_teacher_of_whole_texts_may_have_its_own_tokenizer(settings, tiny_weights):
-    made = settings(teacher=tiny_weights("classification", "gpt2", 2))
+def test_a_teacher_of_whole_texts_may_have_its_own_tokenizer(settings, loud):
+    made = settings(teacher=loud("classification", "gpt2"))
     run = prepare(made, Report(quiet=True))
     teacher = open_saved(made.distillation.teacher, data=made.data)
     lines = Path(made.data.source.path, "train.jsonl").read_text().splitlines()
@@ -271,7 +294,8 @@ def test_a_teacher_of_whole_texts_may_have_its_own_tokenizer(settings, tiny_weig
     _, wanted = outputs_of(teacher, examples, 4, Report(quiet=True), "rows")
     order = [teacher.pretrained.class_names.index(name) for name in run.pretrained.class_names]
     found = run.data.stream.examples.lesson.outputs.values
-    np.testing.assert_allclose(found, wanted[:, order], atol=2e-5)
+    np.testing.assert_allclose(found, wanted[:, order], atol=5e-5)
+    assert np.ptp(found, axis=0).max() > 0.1
 
 
 def test_a_step_has_no_forward_pass_of_the_teacher(settings, tiny_weights):
@@ -314,11 +338,12 @@ def test_what_cannot_be_learnt_is_refused(case, settings, tiny_weights, monkeypa
     fields = dict(fields)
     if "teacher" in fields:
         fields["teacher"] = tiny_weights(fields["teacher"], "bert", 2)
+    made = settings(**fields)
     if case != "weights":
         monkeypatch.setattr(lesson, "load_weights", None)
         monkeypatch.setattr("jaxtune.run.prepare.load_weights", None)
     with pytest.raises(UserError, match=words):
-        prepare(settings(**fields), Report(quiet=True))
+        prepare(made, Report(quiet=True))
 
 
 def test_other_classes_are_refused(settings, tiny_weights, tmp_path):
