@@ -7,8 +7,8 @@ The teacher is the model fine-tuned by the recipe; the students are its layers 0
 fine-tuned on the same rows from the pretrained weights: by labels alone; by labels and the
 teacher's softened outputs; and with its hidden states too. Three seeds each, all with the teacher
 of the first. Speed: seconds of each run by the clock of results.json, the teacher's pass over the
-training rows among them and by itself, and test rows predicted a second; one process for each run. What is done is kept in the workdir, so that the same command goes
-on where it was stopped.
+training rows among them and by itself, and test rows predicted a second; one process for each run.
+What is done is kept in the workdir, so that the same command goes on where it was stopped.
 """
 
 import argparse

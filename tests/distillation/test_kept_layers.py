@@ -78,7 +78,7 @@ def test_a_layer_of_modernbert_keeps_its_kind():
 
 
 def test_a_first_layer_of_another_kind_is_refused():
-    with pytest.raises(UserError, match="attn_norm.*expected 0 among the layers"):
+    with pytest.raises(UserError, match=r"attn_norm.*expected 0 among the layers"):
         load("modernbert-sequence", ("1", "2"))
 
 

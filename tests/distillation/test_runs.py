@@ -1,5 +1,6 @@
 """Runs with a teacher: their batches, in any layout, on a restart, and what is refused."""
 
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -46,7 +47,7 @@ class Lines(Report):
 
 @pytest.fixture
 def loud(tiny_weights, once):
-    """A function: task, family -> a model of two layers that tells rows apart, as trained ones do."""
+    """A function: task, family -> a model of two layers that tells rows apart."""
 
     def make(task, family):
         def fill(place):
@@ -296,6 +297,22 @@ def test_a_teacher_of_whole_texts_may_have_its_own_tokenizer(settings, loud):
     found = run.data.stream.examples.lesson.outputs.values
     np.testing.assert_allclose(found, wanted[:, order], atol=5e-5)
     assert np.ptp(found, axis=0).max() > 0.1
+
+
+def test_nothing_of_the_teacher_stays_on_the_device(settings):
+    """Its weights are freed; what it gave is on the host."""
+
+    def living():
+        gc.collect()
+        return sum(x.nbytes for x in jax.live_arrays() if jnp.issubdtype(x.dtype, jnp.inexact))
+
+    before = living()
+    run = prepare(
+        settings(**{"distillation.hidden_weight": 1, "distillation.layer_map": "1=2"}),
+        Report(quiet=True),
+    )
+    own = sum(x.nbytes for x in jax.tree.leaves(run.params))
+    assert own <= living() - before < own + 300
 
 
 def test_a_step_has_no_forward_pass_of_the_teacher(settings, tiny_weights):

@@ -4,10 +4,11 @@
     python tests/golden/make_distillation.py
 
 The teacher is `families/bert-sequence`, the student its layers 0 and 2, with the negative of the
-classifier's matrix, the batch that of its reference. The loss is 0.3 times the cross-entropy of the labels, 0.7 times 3^2 KL of the softmaxes
-at temperature 3, and 0.5 times the mean squared error between the student's hidden states 1 and 2
-and the teacher's 2 and 3: the mean over the real tokens of an example, then over examples. In the
-file: `teacher_logits`, `hard`, `soft`, `hidden`, `loss`, and `grad/NAME` of every parameter.
+classifier's matrix, the batch that of its reference. The loss is 0.3 times the cross-entropy of the
+labels, 0.7 times 3^2 KL of the softmaxes at temperature 3, and 0.5 times the mean squared error
+between the student's hidden states 1 and 2 and the teacher's 2 and 3: the mean over the real tokens
+of an example, then over examples. In the file: `teacher_logits`, `hard`, `soft`, `hidden`, `loss`,
+and `grad/NAME` of every parameter.
 """
 
 import re
