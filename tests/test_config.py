@@ -370,6 +370,9 @@ RANGES = [
     ("data.augmentation.cutmix_alpha", ["-0.1"], ["0", "1.5"]),
     ("loss.label_smoothing", ["-0.1", "1"], ["0", "0.9"]),
     ("loss.focal_gamma", ["-0.1"], ["0", "2"]),
+    ("distillation.temperature", ["0", "-1"], ["2"]),
+    ("distillation.alpha", ["-0.1", "1.1"], ["0.5"]),
+    ("distillation.hidden_weight", ["-1"], ["0"]),
     ("optimizer.layer_decay", ["0", "1.1"], ["0.1", "1", "None"]),
     ("train.num_microbatches", ["0", "-1", "3"], ["1", "8"]),
     ("activation_cache.max_memory_bytes", ["-1"], ["0"]),
@@ -385,6 +388,35 @@ def test_ranges(write, override, field, bad, good):
         assert "expected" in found
     for text in good:
         override(**{field.replace(".", "__"): text})
+
+
+TEACHER = {"distillation.teacher": "t"}
+RULES = [
+    (
+        {"distillation.temperature": "3"},
+        "temperature is 3.0: expected 2.0, as distillation.teacher",
+    ),
+    ({"distillation.layer_map": "1=2"}, "as distillation.teacher names none"),
+    (TEACHER | {"distillation.alpha": "0"}, "above 0, or a distillation.hidden_weight"),
+    (TEACHER | {"distillation.layer_map": "1=2"}, "() as distillation.hidden_weight is 0"),
+    (TEACHER | {"loss.class_weights": "balanced"}, "whose loss weighs each row alike"),
+    (TEACHER | {"loss.function": "mine:loss"}, "which is learnt beside the task's own loss"),
+    (
+        TEACHER | {"distillation.hidden_weight": "1", "train.gradient_checkpointing": "true"},
+        "which keeps no hidden states",
+    ),
+]
+
+
+@pytest.mark.parametrize(("overrides", "words"), RULES)
+def test_what_a_teacher_asks_of_other_fields(write, overrides, words):
+    found = message(write(json.dumps(REQUIRED), "config.json"), overrides)
+    assert words in found
+
+
+def test_a_teacher_may_be_named_in_short(write):
+    file = write(json.dumps(REQUIRED), "config.json")
+    assert load_config(str(file), {"distillation": "folder"}).distillation.teacher == "folder"
 
 
 def test_every_field_with_a_range_is_above():

@@ -9,6 +9,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.models.families.bert_config import BertConfig
+from jaxtune.models.families.convnext import ConvNextConfig
+from jaxtune.models.families.dinov2_config import Dinov2Config
 from jaxtune.models.families.distilbert import DistilBertConfig
 from jaxtune.models.families.gpt2 import GPT2Config
 from jaxtune.models.families.modernbert_config import ModernBertConfig
@@ -133,6 +135,8 @@ CONFIGS = {
     "gpt2": GPT2Config(),
     "modernbert": ModernBertConfig(),
     "vit": ViTConfig(),
+    "dinov2": Dinov2Config(),
+    "convnext": ConvNextConfig(),
     "resnet": ResNetConfig(),
 }
 

@@ -7,15 +7,17 @@ import numpy as np
 from jaxtune.models.pretrained import load_pretrained
 
 ROOT = Path(__file__).parent / "golden" / "families"
-HEADS = {"basic": "image", "untied": "causal_lm"}
+HEADS = {"untied": "causal_lm"}
+IMAGES = ("vit", "dinov2", "dinov2_with_registers", "resnet", "convnext")
+"""Families of which every case is of an image."""
 CASES = sorted(path.name for path in ROOT.iterdir() if not path.name.startswith("electra"))
 
 
 def head_of(case):
     family, _, word = case.rpartition("-")
-    if word in ("sequence", "token", "span", "masked_lm", "causal_lm", "image"):
+    if word in ("sequence", "token", "span", "masked_lm", "causal_lm", "image", "choice"):
         return word
-    return HEADS.get(word, "image" if family == "vit" else "sequence")
+    return HEADS.get(word, "image" if family in IMAGES else "sequence")
 
 
 def load(case):

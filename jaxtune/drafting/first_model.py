@@ -142,12 +142,16 @@ def _guess_size(name: str) -> Size:
     if name in _SIZES:
         return _SIZES[name]
     lower = name.lower()
-    kinds = ("xlm-roberta", "roberta", "distilbert", "modernbert", "gpt2", "vit", "resnet", "bert")
+    kinds = (
+        *("xlm-roberta", "roberta", "distilbert", "modernbert", "gpt2", "dinov2", "vit"),
+        *("resnet", "convnext", "bert"),
+    )
     family = next((kind for kind in kinds if kind in lower), "bert")
     if re.search(r"large|xl\b|medium", lower):
         return Size(family, 1024, 24)
     small = re.search(r"mini|tiny|small", lower) is not None
-    return Size(family, 0 if family == "resnet" else 384 if small else 768, 12)
+    convolves = family in ("resnet", "convnext")
+    return Size(family, 0 if convolves else 384 if small else 768, 12)
 
 
 def check_task(name: str) -> None:

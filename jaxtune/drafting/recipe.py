@@ -116,7 +116,7 @@ def _of_language_models(num_rows: int) -> list[Choice]:
 def _of_images(size: Size, num_rows: int) -> list[Choice]:
     """A start, for no paper has one recipe for all: `jaxtune lr-find` looks for the rate."""
     batch = 32 if num_rows < _SOME else 128
-    rate = 2e-4 if size.family == "vit" else 1e-3
+    rate = 2e-4 if size.family in ("vit", "dinov2") else 1e-3
     epochs = min(max(math.ceil(1_000 * batch / max(num_rows, 1)), 5), 20)
     return [
         Choice("data.augmentation.crop", "resized", "parts of images, as pretraining has them"),

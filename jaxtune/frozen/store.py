@@ -14,11 +14,15 @@ from jaxtune.core.units import human_bytes
 from jaxtune.data.batching.batches import BatchIndex
 from jaxtune.io.disk import explained
 
+_FROZEN = ("the kept states of frozen layers", "Set config.activation_cache.enabled=false")
+"""What is kept, and what to do where there is no room for it."""
+
 
 class ActivationCache:
     """States of n examples: in memory, or in a file that is mapped into it where they are large.
 
     Attributes:
+      sizes: states of each example.
       num_bytes: of all states.
       in_memory: whether they are not in a file.
     """
@@ -31,6 +35,7 @@ class ActivationCache:
         max_memory_bytes: int,
         folder: Path | None = None,
         owned: Bool[np.ndarray, " n"] | None = None,
+        told: tuple[str, str] = _FROZEN,
     ) -> None:
         """Nothing is kept yet, and no memory touched.
 
@@ -42,11 +47,12 @@ class ActivationCache:
           folder: for the file, which has no name and ends with the process; None for the system's.
           owned: the examples whose states are kept here, where several processes share them; None
             for all.
+          told: what is kept, and what to do where there is no room, for messages.
 
         Raises:
           UserError: there is no room for the file.
         """
-        self._sizes = sizes
+        self.sizes = sizes
         kept = sizes if owned is None else np.where(owned, sizes, 0)
         self._offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
         self._owned = np.ones(len(sizes), bool) if owned is None else owned
@@ -58,10 +64,9 @@ class ActivationCache:
         if self.in_memory:
             self._states: Any = np.empty(whole, dtype)
         else:
-            told = f"the kept states of frozen layers, {human_bytes(self.num_bytes)} in a file in"
-            remedy = "Set config.activation_cache.enabled=false, or make room"
+            what = f"{told[0]}, {human_bytes(self.num_bytes)} in a file in"
             with (
-                explained(f"{told} {folder or tempfile.gettempdir()}", remedy),
+                explained(f"{what} {folder or tempfile.gettempdir()}", f"{told[1]}, or make room"),
                 tempfile.TemporaryFile(dir=folder) as file,  # the map outlives it
             ):
                 if hasattr(os, "posix_fallocate"):  # else a full disk ends the process by a signal
@@ -87,7 +92,7 @@ class ActivationCache:
           only: the examples to keep; None for all whose states are not kept yet.
         """
         left = None if only is None else set(only)
-        for i, _, row, _, start, stop in index.spans(self._sizes):
+        for i, _, row, _, start, stop in index.spans(self.sizes):
             if self._filled[i] if left is None else i not in left:
                 continue
             if left is not None:
@@ -107,10 +112,20 @@ class ActivationCache:
           length: t.
         """
         found = np.zeros((rows, length, *self._states.shape[1:]), np.float32)
-        for i, _, row, _, start, stop in index.spans(self._sizes):
+        for i, _, row, _, start, stop in index.spans(self.sizes):
             if self._owned[i]:
                 found[row, start:stop] = self._states[self._own(i)]
         return found
+
+    @property
+    def values(self) -> Float[np.ndarray, "m ..."]:
+        """The states of all examples, one after the other, all of which are kept."""
+        return self._states
+
+    def put_all(self, values: Float[np.ndarray, "m ..."]) -> None:
+        """Keeps the states of all examples, as `values` gave them."""
+        self._states[...] = values.reshape(self._states.shape)
+        self._filled[:] = True
 
     def _own(self, i: int) -> slice:
         return slice(self._offsets[i], self._offsets[i + 1])

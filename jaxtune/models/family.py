@@ -83,6 +83,7 @@ class Family(NamedTuple):
       buffers: regex for tensors in weight files that are not parameters, or are tied to one.
       sharding_rules: which axes of a mesh share out which dimension of the parameters; see
         `jaxtune.parallel.sharding`.
+      kept: regex for those tensors that are not parameters which an export writes as they were.
     """
 
     model_type: str
@@ -93,6 +94,7 @@ class Family(NamedTuple):
     names: Names
     buffers: str
     sharding_rules: tuple[Rule, ...] = ()
+    kept: str = r"(?!)"
 
     def make_module(self, head: str, config: Any, num_outputs: int, dtype: Any) -> Model:
         """A model of this family with one of its heads.

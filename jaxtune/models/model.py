@@ -117,6 +117,38 @@ class Model(nn.Module):
         x = self.backbone.run_layers(x, batch, part, self.noise_ids(batch, train))
         return self.read_out(x, batch, train)
 
+    def observe(
+        self,
+        x: Float[Array, "b t d"] | None,
+        batch: Batch,
+        start: int,
+        observed: tuple[int, ...],
+        train: bool = False,
+    ) -> tuple[Array, tuple[Float[Array, "b t d"], ...]]:
+        """Outputs as of `suffix`, and some hidden states on the way to them, of all tokens.
+
+        Args:
+          x: the input of layer `start`, of all tokens; None for the model's own, of layer 0.
+          batch: as for the whole model.
+          start: from 0 to the number of layers.
+          observed: inputs of layers, or the number of layers for the last one's output, in
+            increasing order from `start`.
+          train: whether dropout is on.
+        """
+        x = self.embed(batch, train) if x is None else x
+        states, noise_ids = [], self.noise_ids(batch, train)
+        for stop in observed:
+            x = (
+                x
+                if stop == start
+                else self.backbone.run_layers(x, batch, Part(start, stop), noise_ids)
+            )
+            states.append(x)
+            start = stop
+        if start == self.backbone.num_layers:
+            return self.read_out(pick(x, self.places(x, batch)), batch, train), tuple(states)
+        return self.suffix(x, batch, start, train), tuple(states)
+
     def read_out(self, x: Float[Array, "b n d"], batch: Batch, train: bool = False) -> Array:
         """Outputs in float32 from the output of the last layer at `places`."""
         reads = getattr(self.top, "reads", None)

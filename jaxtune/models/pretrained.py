@@ -16,6 +16,7 @@ from jaxtune.core.types import ApplyFn, Params
 from jaxtune.io.json_files import sha256_of
 from jaxtune.models import convert, registry
 from jaxtune.models.design import Design, choose_outputs, make_design
+from jaxtune.models.family import Family
 from jaxtune.models.model import Model
 from jaxtune.models.pooling import EMBEDDING
 from jaxtune.models.source import read_source
@@ -143,7 +144,8 @@ def load_weights(
         flat |= _draw(design.module, [leaf for leaf in leaves if leaf not in plan], key)
     params = paths.unflatten({leaf: flat[leaf] for leaf in leaves})
     apply_fn = registry.make_apply(design.module)
-    buffers = _buffers(weights, leaves) | _poolers(weights, design)
+    kept = _kept(weights, design.source.family)
+    buffers = _buffers(weights, leaves) | _poolers(weights, design) | kept
     return Pretrained(apply_fn, params, design, report, digest, buffers)
 
 
@@ -184,6 +186,18 @@ def _poolers(weights: Weights, design: Design) -> dict[str, np.ndarray]:
         name for name in weights.shapes if re.match(rf"(?:{re.escape(prefix)})?pooler\.", name)
     )
     return {name.removeprefix(prefix): np.asarray(weights.read(name), np.float32) for name in names}
+
+
+def _kept(weights: Weights, family: Family) -> dict[str, np.ndarray]:
+    """Tensors that no parameter is and an export has, under the names of a model with a head."""
+    found = {}
+    for name in weights.shapes:
+        if re.search(family.kept, name):
+            weights.check_floating(name)
+            spelled = name.replace("/", ".")
+            head = "" if spelled.startswith(f"{family.prefix}.") else f"{family.prefix}."
+            found[f"{head}{spelled}"] = np.asarray(weights.read(name), np.float32)
+    return found
 
 
 def _read(leaf: str, name: str, weights: Weights) -> np.ndarray:

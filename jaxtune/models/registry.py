@@ -11,7 +11,9 @@ from jaxtune.core.types import ApplyFn, Array, Batch, Params, PRNGKey, WithStati
 from jaxtune.models.choice import with_choice
 from jaxtune.models.families.albert import ALBERT
 from jaxtune.models.families.bert import BERT
+from jaxtune.models.families.convnext import CONVNEXT
 from jaxtune.models.families.deberta import DEBERTA_V2
+from jaxtune.models.families.dinov2 import DINOV2, DINOV2_WITH_REGISTERS
 from jaxtune.models.families.distilbert import DISTILBERT
 from jaxtune.models.families.electra import ELECTRA
 from jaxtune.models.families.gpt2 import GPT2
@@ -29,9 +31,22 @@ FAMILIES: Mapping[str, Family] = {
     family.model_type: with_pooling(with_choice(family), Pooling())
     for family in (
         *(BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ELECTRA, ALBERT, MPNET, DEBERTA_V2, MODERNBERT),
-        *(GPT2, VIT, RESNET),
+        *(GPT2, VIT, DINOV2, DINOV2_WITH_REGISTERS, RESNET, CONVNEXT),
     )
 }
+
+
+_REFUSED = {
+    "eurobert": "its layers are a decoder's, with RMSNorm and keys that several queries share",
+    "nomic_bert": "its layers have rotary positions and gates, which BERT's have not",
+    "dinov3_vit": "it has rotary positions, which DINOv2 has not",
+    "convnextv2": "its layers have a response normalisation, which ConvNeXt has not",
+}
+_REMEDY = (
+    "Of such encoders of texts, ModernBERT, and mmBERT and Ettin, whose files are ModernBERT's, are"
+    " loaded; of images DINOv2, with registers or without, ConvNeXt, ViT and ResNet."
+)
+"""Families that are near those here, and why they are not among them."""
 
 
 CLASS_HEADS = ("sequence", "token", "image")
@@ -45,6 +60,11 @@ def find_family(hf_config: Mapping[str, Any], source: str) -> Family:
       UserError: a model_type that jaxtune does not have, or none.
     """
     model_type = str(hf_config.get("model_type"))[:80]
+    if model_type in _REFUSED:
+        raise UserError(
+            f"{source}: model_type is {model_type!r}, which jaxtune does not load:"
+            f" {_REFUSED[model_type]}. {_REMEDY}"
+        )
     if model_type not in FAMILIES:
         raise UserError(
             f"{source}: model_type is {model_type!r}, but jaxtune loads"

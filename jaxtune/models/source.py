@@ -25,12 +25,14 @@ class Source(NamedTuple):
       family: names and conversions of the family.
       config: the family's frozen config.
       hf_config: the parsed `config.json`.
+      layers: of the folder's layers those that the model has; None for all.
     """
 
     path: Path
     family: Family
     config: Any
     hf_config: dict[str, Any]
+    layers: tuple[int, ...] | None = None
 
 
 def read_source(path: str | Path, revision: str | None = None) -> Source:

@@ -7,6 +7,7 @@ from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.models import convert
 from jaxtune.models.design import Design
+from jaxtune.models.kept_layers import file_leaf, split_left
 from jaxtune.models.weights import Weights
 
 
@@ -47,9 +48,12 @@ def plan_weights(design: Design, weights: Weights) -> tuple[dict[str, str], Load
     Raises:
       UserError: a tensor that is missing or has another shape, named with both shapes.
     """
-    folder, family, _, _ = design.source
+    folder, family, layers = design.source.path, design.source.family, design.source.layers
     shapes = paths.flatten(design.shapes)
-    found = {leaf: _tensor_name(leaf, weights, family.prefix) for leaf in shapes}
+    found = {
+        leaf: _tensor_name(file_leaf(leaf, family.names.layers, layers), weights, family.prefix)
+        for leaf in shapes
+    }
     new = _new_parts(design, found)
     plan = {}
     for leaf, shape in shapes.items():
@@ -57,8 +61,9 @@ def plan_weights(design: Design, weights: Weights) -> tuple[dict[str, str], Load
             continue
         name, expected = found[leaf], convert.file_shape(leaf, shape.shape, weights.layout)
         if name is None:
+            named = convert.torch_name(file_leaf(leaf, family.names.layers, layers))
             raise UserError(
-                f"{folder}: the tensor {convert.torch_name(leaf)} of shape {expected} is missing"
+                f"{folder}: the tensor {named} of shape {expected} is missing"
                 f" from {', '.join(file.name for file in weights.files)}."
             )
         if weights.shapes[name] != expected:
@@ -69,10 +74,16 @@ def plan_weights(design: Design, weights: Weights) -> tuple[dict[str, str], Load
         weights.check_floating(name)
         plan[leaf] = name
     used = set(plan.values())
-    unused = tuple(
+    unused = [
         name for name in weights.shapes if name not in used and not re.search(family.buffers, name)
-    )
-    return plan, LoadReport(tuple(plan), new, unused)
+    ]
+    unused, own = split_left(unused, family.names.layers, layers)
+    if own:
+        raise UserError(
+            f"{folder}: config.model.layers would leave out {own[0]}, for its layer comes first in"
+            " the new model, where layers have no such tensor: expected 0 among the layers."
+        )
+    return plan, LoadReport(tuple(plan), new, tuple(unused))
 
 
 def plan_from_scratch(design: Design) -> tuple[dict[str, str], LoadReport]:

@@ -23,6 +23,7 @@ from jaxtune.run.own_code import named_code
 from jaxtune.run.services import PACKAGES
 from jaxtune.settings import GroupLossSettings, LossSettings, Settings
 from jaxtune.settings.dicts import from_dict, to_dict, typed_hints
+from jaxtune.settings.distillation import DistillationSettings
 from jaxtune.settings.fields import is_code
 
 
@@ -103,7 +104,10 @@ def settings_of(values: dict[str, Any], overrides: Mapping[str, str] = {}) -> Se
     return settings
 
 
-SHORT = {"tuning": "tuning.name", "optimizer": "optimizer.name", "loss": "loss.function"}
+SHORT = {
+    **{"tuning": "tuning.name", "optimizer": "optimizer.name", "loss": "loss.function"},
+    "distillation": "distillation.teacher",
+}
 """Sections that may be typed for the field that says which one."""
 
 
@@ -142,6 +146,7 @@ def _rules(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
     yield from _rules_of_code(settings)
     yield from _rules_of_classes(settings)
     yield from _rules_of_groups(settings)
+    yield from _rules_of_teacher(settings)
     divides = train.batch_size % train.num_microbatches == 0
     divisor = f"a number that divides train.batch_size {train.batch_size}"
     yield divides, "train.num_microbatches", train.num_microbatches, divisor
@@ -212,6 +217,29 @@ def _rules_of_groups(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]
     dims = groups.matryoshka_dims
     good = len({*dims}) == len(dims) and all(dim >= 1 for dim in dims)
     yield good, "loss.matryoshka_dims", dims, "different whole numbers from 1"
+
+
+def _rules_of_teacher(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:
+    """As `_rules`, of what is learnt from a teacher."""
+    own, loss, train = settings.distillation, settings.loss, settings.train
+    if own.teacher is None:
+        for field, default in to_dict(DistillationSettings()).items():
+            expected = f"{default!r}, as distillation.teacher names none"
+            value = getattr(own, field)
+            yield value == default, f"distillation.{field}", value, expected
+        return
+    taught = own.alpha or own.hidden_weight
+    yield bool(taught), "distillation.alpha", own.alpha, "above 0, or a distillation.hidden_weight"
+    mapped = own.hidden_weight or not own.layer_map
+    expected = "() as distillation.hidden_weight is 0"
+    yield bool(mapped), "distillation.layer_map", own.layer_map, expected
+    expected = "() with a teacher, whose loss weighs each row alike"
+    yield not loss.class_weights, "loss.class_weights", loss.class_weights, expected
+    expected = "None with a teacher, which is learnt beside the task's own loss"
+    yield loss.function is None, "loss.function", loss.function, expected
+    again = train.gradient_checkpointing and own.hidden_weight
+    expected = "0 with train.gradient_checkpointing, which keeps no hidden states"
+    yield not again, "distillation.hidden_weight", own.hidden_weight, expected
 
 
 def _rules_of_code(settings: Settings) -> Iterator[tuple[bool, str, Any, str]]:

@@ -48,7 +48,7 @@ def predict_all(
     assert len(lengths), "there are no examples"
     sums: dict[str, np.ndarray] = {}
     outputs: Any = None
-    for index, result in _results(step, prefetch(_batches(examples, layout, sharding))):
+    for index, result in run_all(step, examples, layout, sharding):
         means, values = jax.device_get(result)
         for name, mean in means.items():
             sums[name] = sums.get(name, 0.0) + np.array(mean, np.float64)
@@ -59,6 +59,13 @@ def predict_all(
                 outputs[i] = output
         advance(len(index.indices))
     return {name: _mean(name, *sums[name]) for name in sums}, outputs
+
+
+def run_all(
+    step: Callable[[Batch], Any], examples: Any, layout: Layout, sharding: Sharding | None
+) -> Iterator[tuple[BatchIndex, Any]]:
+    """What a step gives for each batch of all examples, on the devices; arguments as above."""
+    yield from _results(step, prefetch(_batches(examples, layout, sharding)))
 
 
 def _room(count: int, output: np.ndarray, per_token: bool) -> Any:

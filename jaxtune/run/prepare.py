@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtune.analysis.targets import Target
-from jaxtune.core import paths, trees
+from jaxtune.core import trees
 from jaxtune.core.device import this_device
 from jaxtune.core.errors import UserError, nearest
 from jaxtune.core.types import LossFn, Params
@@ -20,6 +20,7 @@ from jaxtune.data.sources.table import Table
 from jaxtune.frozen.plan import TrunkPlan, plan_trunk
 from jaxtune.models.design import Design, Outputs, choose_outputs, make_design
 from jaxtune.models.family import check_shared_heads, with_statistics
+from jaxtune.models.kept_layers import keep_layers
 from jaxtune.models.own_head import check_names, with_own_head
 from jaxtune.models.pooling import EMBEDDING, with_pooling
 from jaxtune.models.pretrained import Pretrained, load_weights, outline_weights
@@ -33,17 +34,21 @@ from jaxtune.run.base_digests import base_digests, check_base
 from jaxtune.run.console import Report
 from jaxtune.run.encoding import encode_splits, held_of
 from jaxtune.run.layouts import choose_layouts, sampling_of
+from jaxtune.run.lesson import attend
+from jaxtune.run.new_parts import with_new_parts
 from jaxtune.run.own_goals import check_loss, hooks_of, loss_of, scored, trace_loss
 from jaxtune.run.own_heads import head_of, told_of_head
 from jaxtune.run.own_updates import scaler_of
 from jaxtune.run.plan import Plan, make_plan, trains_statistics
 from jaxtune.run.sentence_models import pooling_of, with_folder
 from jaxtune.run.setup import Goal, Held, Run, RunData, Tuned
+from jaxtune.run.teacher import Teacher, lessons_of, open_teacher, with_examples
 from jaxtune.settings import Settings
 from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import to_dict
 from jaxtune.tasks.registry import find_task
 from jaxtune.tasks.task import Task, drawn_together, keeping, minimising
+from jaxtune.training.distillation import make_distillation_loss
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.depth import frozen_layers
 from jaxtune.tuning.family_fields import family_fields
@@ -64,6 +69,7 @@ class _Read(NamedTuple):
     outputs: Outputs
     held: Held
     places: Any
+    teacher: Teacher | None
 
 
 def prepare(
@@ -95,11 +101,12 @@ def prepare(
     if task.head == EMBEDDING:
         settings = with_folder(settings, source.path)
     source, strategy = _open_model(settings, task, source)
+    teacher = open_teacher(settings, task)
     device = this_device() if target is None else target.chip.device
     attention = settings.precision.attention
     check_attention(attention, source.config, device)
     task.data.inputs.check_settings(settings.data, source.config, source.path)
-    read = _encode(settings, task, source, tables, report)
+    read = _encode(settings, task, source, tables, report, teacher)
     train, dtype = read.examples["train"], jnp.dtype(settings.precision.compute_dtype)
     with told_of_head(settings.model.head):
         design = make_design(source, task.head, read.outputs, dtype, device, attention)
@@ -107,7 +114,8 @@ def prepare(
     if task.scores.of_data is not None:
         told = task.scores.of_data(read.examples["validation"])
         best_metric = _metric_of_data(settings, told)
-    loss_fn = own_loss or task.loss.make(settings.loss, design.outputs.class_names, train.labels)
+    class_names = design.outputs.class_names
+    loss_fn = own_loss or _loss(settings, task, class_names, train.labels)
     groups, shapes = drawn_together(task, train), design.shapes
     count = len(train.lengths) if groups is None else len(groups.sizes)
     plan = make_plan(settings, strategy, source.family, shapes, count, devices)
@@ -119,11 +127,15 @@ def prepare(
         check_loss(str(settings.loss.function), own_loss, design, stream.empty())
     if settings.loss.groups.matryoshka_dims:
         trace_loss(loss_fn, design, stream.empty())
+    trunks = _plan_trunks(settings, design, plan.stage_labels, train, plan)
+    lessons = lessons_of(settings, task, read.teacher, design, stream, [t.depth for t in trunks])
+    folder = None if target is not None else token_cache_dir
+    stream, digest = attend(lessons, settings, task, stream, folder, report, target is None)
     pretrained = _load(settings, design, plan.sharding, with_values=target is None)
     params = _extend(settings, strategy, pretrained.params, plan.sharding)
-    stage_labels, notes = _with_new_parts(settings, plan.stage_labels, params, pretrained)
+    stage_labels, notes = with_new_parts(settings, plan.stage_labels, params, pretrained)
     return Run(
-        settings=_resolve(settings, read.settings, source.path, pretrained.sha256),
+        settings=_resolve(settings, read.settings, source.path, pretrained.sha256, digest),
         task=task,
         pretrained=pretrained._replace(params=None),
         params=_cast_frozen(params, stage_labels, settings.precision.frozen_dtype),
@@ -142,6 +154,7 @@ def prepare(
             stage_labels=stage_labels,
             trunks=_plan_trunks(settings, pretrained.design, stage_labels, train, plan),
             multipliers=plan.multipliers,
+            observed=() if lessons is None else lessons.states.student,
         ),
         goal=Goal(
             loss_fn,
@@ -153,6 +166,15 @@ def prepare(
         ),
         sharding=plan.sharding,
     )
+
+
+def _loss(settings: Settings, task: Task, class_names: tuple[str, ...], labels: Any) -> LossFn:
+    """The task's loss, and where there is a teacher what is learnt from it."""
+    hard, own = task.loss.make(settings.loss, class_names, labels), settings.distillation
+    if own.teacher is None or task.loss.soft is None:
+        return hard
+    soft = task.loss.soft(own.temperature)
+    return make_distillation_loss(hard, soft, own.alpha, own.hidden_weight)
 
 
 def _find_task(settings: Settings, token_cache_dir: Path | None) -> tuple[Task, LossFn | None]:
@@ -199,6 +221,7 @@ def _metric_of_data(settings: Settings, told: tuple[str, ...]) -> str:
 def _open_model(settings: Settings, task: Task, source: Source) -> tuple[Source, Strategy]:
     """The model with the head that the settings say, and the strategy on its parameters' names."""
     check_base(settings.model, source.path)
+    source = keep_layers(source, settings.model.layers)
     if task.head == EMBEDDING:
         own = with_pooling(source.family, pooling_of(settings.model))
         source = source._replace(family=own)
@@ -212,6 +235,12 @@ def _open_model(settings: Settings, task: Task, source: Source) -> tuple[Source,
         _strategy_fields(settings),
         family_fields(source.family, head, config, settings.tuning.added.placement),
     )
+    if source.layers is not None and isinstance(strategy, injection.Adapter):
+        raise UserError(
+            f"config.model.layers leaves layers out, but {settings.tuning.name!r} adds parameters"
+            " to the folder's model as it is: expected () with it. Make the smaller model first,"
+            " by a run with another strategy."
+        )
     return source._replace(config=config), strategy
 
 
@@ -227,6 +256,7 @@ def _encode(
     source: Source,
     tables: Mapping[str, Table] | None,
     report: Report,
+    teacher: Teacher | None,
 ) -> _Read:
     """Reads the data and makes examples of it with the model's tokenizer or image processor."""
     processor = task.data.inputs.load(source.path, source.config)
@@ -246,7 +276,10 @@ def _encode(
     if places is not None and len(places) != len(examples["train"].lengths):
         places = None  # an example is a part of a row
     held = held_of(data, examples)
-    return _Read(found, examples, processor, [*data.notes, *cuts], outputs, held, places)
+    if teacher is not None:
+        track = report.track("reading train for the teacher")
+        teacher = with_examples(teacher, task, processor, data.splits["train"], settings, track)
+    return _Read(found, examples, processor, [*data.notes, *cuts], outputs, held, places, teacher)
 
 
 def _load(
@@ -280,10 +313,13 @@ def _extend(
     return params if sharding is None else place(params, sharding.shardings(params))
 
 
-def _resolve(settings: Settings, data: DataSettings, folder: Path, sha256: str) -> Settings:
+def _resolve(
+    settings: Settings, data: DataSettings, folder: Path, sha256: str, teacher: str | None
+) -> Settings:
     """The settings with what was found out: digests, and what follows from the data."""
     model = dataclasses.replace(settings.model, sha256=sha256, **base_digests(folder))
-    return dataclasses.replace(settings, model=model, data=data)
+    distillation = dataclasses.replace(settings.distillation, teacher_sha256=teacher)
+    return dataclasses.replace(settings, model=model, data=data, distillation=distillation)
 
 
 def _plan_trunks(
@@ -302,35 +338,6 @@ def _plan_trunks(
         )
         for labels in stage_labels
     )
-
-
-def _with_new_parts(
-    settings: Settings, stage_labels: tuple[Any, ...], params: Params, pretrained: Pretrained
-) -> tuple[tuple[Any, ...], list[str]]:
-    """Trains newly drawn parts that the strategy would leave at random values; says so.
-
-    Not where all is drawn: there the strategy itself is what somebody wants to measure.
-    """
-    ever = jax.tree.map(lambda *names: any(n != partition.FROZEN for n in names), *stage_labels)
-    if settings.model.from_scratch:
-        if all(jax.tree.leaves(ever)):
-            return stage_labels, []
-        kept = f"what {settings.tuning.name} freezes stays as it was drawn"
-        return stage_labels, [f"config.model.from_scratch: {kept}"]
-    idle = [
-        part
-        for part in pretrained.report.new
-        if not all(
-            used for name, used in paths.flatten(ever).items() if name.startswith(f"{part}/")
-        )
-    ]
-    if not idle:
-        return stage_labels, []
-    names = ", ".join(idle)
-    if "rules" in settings.tuning.name.split("+"):
-        return stage_labels, [f"{names}: newly initialised, and partly frozen by your rules"]
-    thawed = tuple(partition.thaw(labels, idle, "new") for labels in stage_labels)
-    return thawed, [f"{names}: newly initialised, so trained too"]
 
 
 def _cast_frozen(params: Params, stage_labels: tuple[Any, ...], dtype: str) -> Params:

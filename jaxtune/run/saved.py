@@ -64,7 +64,8 @@ def saved_task(folder: str) -> tuple[Path, Task, dict[str, Any]]:
     if (path / peft.CONFIG).exists():
         head = adapter_folder.find_head_name(path, card)
         return path, task_of(head, card.get("problem_type"), False), card
-    _, family, _, hf_config = read_source(path)
+    source = read_source(path)
+    family, hf_config = source.family, source.hf_config
     head = saved_head(family, hf_config)
     if head is None:
         head = "sequence" if find_pooling(path, card) is None else EMBEDDING

@@ -10,13 +10,16 @@ from jaxtune.core.types import ApplyFn, LossFn, Params
 from jaxtune.data.batching.layout import Layout
 from jaxtune.data.batching.stream import Stream
 from jaxtune.frozen.plan import TrunkPlan
+from jaxtune.models.model import Model
+from jaxtune.models.observed import make_observed_apply
 from jaxtune.models.pretrained import Pretrained
+from jaxtune.models.trunk import make_upper_apply
 from jaxtune.parallel.sharding import Sharding
 from jaxtune.settings import Settings
 from jaxtune.tasks.task import Task
 from jaxtune.training import few_kernels, optimizers
 from jaxtune.training.optimizers import Scaler
-from jaxtune.tuning import partition
+from jaxtune.tuning import injection, partition
 from jaxtune.tuning.partition import Strategy
 
 
@@ -65,6 +68,7 @@ class Tuned(NamedTuple):
       stage_labels: the labels of each stage of the strategy; most have one.
       trunks: the frozen layers of each stage.
       multipliers: a factor on the learning rate of each leaf.
+      observed: hidden states that the loss reads beside the outputs; () for none.
     """
 
     strategy: Strategy
@@ -72,6 +76,20 @@ class Tuned(NamedTuple):
     stage_labels: tuple[Any, ...]
     trunks: tuple[TrunkPlan, ...]
     multipliers: Any
+    observed: tuple[int, ...] = ()
+
+    def train_fn(self, module: Model, depth: int = 0) -> ApplyFn:
+        """The model as its loss takes it in training.
+
+        Args:
+          module: the model.
+          depth: of the trunk that batches bring the outputs of; 0 for none.
+        """
+        if self.observed:
+            return injection.adapt(self.strategy, make_observed_apply(module, depth, self.observed))
+        if not depth:
+            return self.apply_fn
+        return injection.adapt(self.strategy, make_upper_apply(module, depth))
 
 
 class Goal(NamedTuple):

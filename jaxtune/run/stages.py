@@ -12,7 +12,6 @@ from jax.sharding import SingleDeviceSharding
 from jaxtune.core import dropout, paths, trees
 from jaxtune.core.types import ApplyFn, Params
 from jaxtune.frozen.loader import Loader
-from jaxtune.models.trunk import make_upper_apply
 from jaxtune.parallel.collectives import move
 from jaxtune.parallel.sharding import ROWS, reshard
 from jaxtune.run.checkpoint import Checkpoints
@@ -31,7 +30,7 @@ from jaxtune.training.step import (
     skip_nonfinite,
     sum_over,
 )
-from jaxtune.tuning import injection, partition
+from jaxtune.tuning import partition
 from jaxtune.tuning.partition import Staged
 
 
@@ -207,10 +206,7 @@ def _stage(run: Run, index: int, state: TrainState, frozen: Params, folder: Path
 
 def _upper(run: Run, index: int) -> ApplyFn:
     """What a stage's step computes: all of the model, or what stands on frozen layers."""
-    depth = run.tuning.trunks[index].depth
-    if not depth:
-        return run.tuning.apply_fn
-    return injection.adapt(run.tuning.strategy, make_upper_apply(run.pretrained.module, depth))
+    return run.tuning.train_fn(run.pretrained.module, run.tuning.trunks[index].depth)
 
 
 def _compiled_step(run: Run, index: int, apply_fn: ApplyFn, state: TrainState) -> Compiled:

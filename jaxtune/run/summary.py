@@ -24,6 +24,7 @@ from jaxtune.analysis.audit import (
 from jaxtune.core import paths, trees
 from jaxtune.core.units import human_bytes, human_seconds
 from jaxtune.data.batching import batches
+from jaxtune.models.observed import make_observed_apply
 from jaxtune.parallel import multihost
 from jaxtune.parallel.sharding import spell
 from jaxtune.run.attention_rows import attention_rows
@@ -37,6 +38,7 @@ from jaxtune.run.trackers import finite
 from jaxtune.run.tuning_words import tuning_words
 from jaxtune.run.update_words import of_average, optimizer_rows
 from jaxtune.settings import PrecisionSettings
+from jaxtune.settings.distillation import DistillationSettings
 from jaxtune.training.compiled import Compiled, main_shape
 from jaxtune.tuning import partition
 
@@ -59,6 +61,7 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
         ),
         *optimizer_rows(settings.optimizer, trainable),
         ("precision", _precision(settings.precision)),
+        *_teacher_rows(settings.distillation),
         ("data", settings.data.source.path),
     ]
     rows += [(f"  {split}", _sizes(run, part)) for split, part in run.data.examples.items()]
@@ -80,6 +83,16 @@ def start_rows(run: Run, workdir: Path) -> list[tuple[str, Any]]:
     return rows
 
 
+def _teacher_rows(settings: DistillationSettings) -> list[tuple[str, Any]]:
+    """What is learnt from, if from a teacher."""
+    if settings.teacher is None:
+        return []
+    words = f"{settings.alpha:g} of the loss at temperature {settings.temperature:g}"
+    if settings.hidden_weight:
+        words += f", hidden states {settings.hidden_weight:g}"
+    return [("teacher", f"{settings.teacher} ({words})")]
+
+
 def show_groups(run: Run, report: Report) -> None:
     """The table of what trains, with rates and bytes."""
     found = find_groups(run.params, run.tuning.stage_labels[0], _updates(run))
@@ -99,14 +112,18 @@ class Cost:
 
     def __init__(self, run: Run, report: Report) -> None:
         """Nothing is counted yet; of several processes, the first one counts."""
-        model, apply_fn, read = run.pretrained, run.tuning.apply_fn, run.task.loss.read
+        model, read = run.pretrained, run.task.loss.read
+        apply_fn = run.tuning.train_fn(model.module)
         batch: Any = _weighed_batch(run)
         shapes: Any = jax.eval_shape(lambda params: params, run.params)
         shape, unit = main_shape(batch), "pixels" if _reads_images(run) else "tokens"
         self._name = f"{' x '.join(map(str, shape[:3]))} {unit}"
         self._report = report
-        adapted = apply_fn is not model.apply_fn
-        base = (read(model.apply_fn), model.design.shapes) if adapted else None
+        adapted = run.tuning.apply_fn is not model.apply_fn
+        plain = model.apply_fn
+        if run.tuning.observed:
+            plain = make_observed_apply(model.module, 0, run.tuning.observed)
+        base = (read(plain), model.design.shapes) if adapted else None
         self._count = partial(  # and not the run, whose parameters would be kept
             count_flops,
             *(read(apply_fn), run.goal.loss_fn, shapes, run.tuning.stage_labels[0], batch),

@@ -18,7 +18,7 @@ _REMEDY = "Use another --workdir"
 
 _RESOLVED = (
     *(("model", "sha256"), ("model", "config_sha256"), ("model", "tokenizer_sha256")),
-    *(("data", "sha256"), ("data", "allow_no_answer")),
+    *(("data", "sha256"), ("data", "allow_no_answer"), ("distillation", "teacher_sha256")),
     *(("model", "pooling"), ("model", "normalize")),
     *(("data", "query_prompt"), ("data", "document_prompt")),
 )
@@ -29,6 +29,7 @@ _DIGESTED = {
     "model.config_sha256": "config.json of the base model",
     "model.tokenizer_sha256": "tokenizer or image processor of the base model",
     "data.sha256": "data",
+    "distillation.teacher_sha256": "weights of the teacher",
 }
 """What has changed where a digest has."""
 

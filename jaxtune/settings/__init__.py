@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from annotated_types import Interval, MinLen, doc
 
 from jaxtune.settings.data import DataSettings
+from jaxtune.settings.distillation import DistillationSettings
 from jaxtune.settings.fields import Amount, Code, Count, Flat, Positive, Share, WholeAmount
 from jaxtune.settings.tuning import TuningSettings
 
@@ -41,6 +42,8 @@ class ModelSettings:
       tokenizer_sha256: expected digest of the files of the tokenizer or image processor.
       from_scratch: draws all parameters; of the folder only `config.json` is read. What the
         strategy freezes stays as it was drawn.
+      layers: which layers of the folder's model the run has, from 0, the others left out: `0,2,4`,
+        or `every 2` for 0, 2, 4 and so on; `()` for all.
       head: a head of your own, `MODULE:FUNCTION`, called with the number of outputs, which gives a
         Linen module from features to outputs; of tasks with classes or numbers for outputs.
       pooling: of `embedding`: the `mean` of the states of all tokens, or that of the `first` or
@@ -55,6 +58,7 @@ class ModelSettings:
     config_sha256: str | None = None
     tokenizer_sha256: str | None = None
     from_scratch: bool = False
+    layers: tuple[str, ...] = ()
     head: Code | None = None
     pooling: Literal["mean", "first", "last"] | None = None
     normalize: bool | None = None
@@ -278,6 +282,7 @@ class Settings:
       data: what is learnt from.
       tuning: what is trained.
       loss: what is minimised.
+      distillation: what is learnt from a teacher.
       optimizer: how what is trained is updated.
       train: how long, and when to look.
       precision: number formats.
@@ -292,6 +297,7 @@ class Settings:
     data: DataSettings = DataSettings()
     tuning: TuningSettings = TuningSettings()
     loss: LossSettings = LossSettings()
+    distillation: DistillationSettings = DistillationSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     train: TrainSettings = TrainSettings()
     precision: PrecisionSettings = PrecisionSettings()

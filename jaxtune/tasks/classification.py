@@ -15,6 +15,7 @@ from jaxtune.tasks.class_weights import class_weights
 from jaxtune.tasks.probabilities import softmax
 from jaxtune.tasks.records import Record, Records, class_records
 from jaxtune.tasks.task import Task, TaskData, TaskLoss, TaskOutput, TaskScores
+from jaxtune.training.distillation import make_class_kl
 from jaxtune.training.losses import cross_entropy, make_cross_entropy
 
 
@@ -108,7 +109,7 @@ CLASSIFICATION = Task(
     head="sequence",
     problem_type="single_label_classification",
     data=TaskData(text_tables.CLASSES, text_tables.encode, reorder=reorder, once=text_tables.once),
-    loss=TaskLoss(make_loss, class_metrics),
+    loss=TaskLoss(make_loss, class_metrics, soft=make_class_kl),
     scores=TaskScores(
         scores,
         best="accuracy",

@@ -15,6 +15,7 @@ from jaxtune.tasks.class_weights import class_weights
 from jaxtune.tasks.probabilities import sigmoid
 from jaxtune.tasks.records import Record, Records, class_records
 from jaxtune.tasks.task import Task, TaskData, TaskLoss, TaskOutput, TaskScores
+from jaxtune.training.distillation import make_binary_kl
 from jaxtune.training.losses import binary_cross_entropy, make_binary_cross_entropy
 
 
@@ -94,7 +95,7 @@ MULTI_LABEL = Task(
     data=TaskData(
         text_tables.CLASS_SETS, text_tables.encode, reorder=reorder, once=text_tables.once
     ),
-    loss=TaskLoss(make_loss, batch_metrics),
+    loss=TaskLoss(make_loss, batch_metrics, soft=make_binary_kl),
     scores=TaskScores(
         scores,
         best="micro_f1",

@@ -15,6 +15,7 @@ from jaxtune.data.text import squad, windows
 from jaxtune.settings import LossSettings
 from jaxtune.tasks import spans
 from jaxtune.tasks.task import Records, Task, TaskData, TaskLoss, TaskOutput, TaskScores
+from jaxtune.training.distillation import make_span_kl
 from jaxtune.training.losses import span_cross_entropy
 
 
@@ -121,7 +122,7 @@ QUESTION_ANSWERING = Task(
         resolve=squad.resolve,
         once=windows.once,
     ),
-    loss=TaskLoss(make_loss, batch_metrics),
+    loss=TaskLoss(make_loss, batch_metrics, soft=make_span_kl),
     # Not every validation split has the scores of both kinds, so they choose no checkpoint.
     scores=TaskScores(
         scores,

@@ -11,6 +11,7 @@ from jaxtune.data.sources.rows import Data
 from jaxtune.data.text import text_tables
 from jaxtune.settings import LossSettings
 from jaxtune.tasks.task import Records, Task, TaskData, TaskLoss, TaskOutput, TaskScores
+from jaxtune.training.distillation import make_output_error
 from jaxtune.training.losses import squared_error
 
 
@@ -78,7 +79,7 @@ REGRESSION = Task(
     head="sequence",
     problem_type="regression",
     data=TaskData(text_tables.TARGETS, text_tables.encode, once=text_tables.once),
-    loss=TaskLoss(make_loss, batch_metrics),
+    loss=TaskLoss(make_loss, batch_metrics, soft=make_output_error),
     scores=TaskScores(
         scores,
         best="pearson",

@@ -115,6 +115,8 @@ class TaskLoss(NamedTuple):
         `sums_of_batch`.
       together: whether the texts of a group are drawn into one batch, where there are groups.
       choose: (this, settings) -> this with what follows from the settings of the loss.
+      soft: (temperature) -> the loss between the outputs and those of a teacher; None where none is
+        learnt from.
     """
 
     make: Callable[[LossSettings, Sequence[str], Any], LossFn]
@@ -123,6 +125,7 @@ class TaskLoss(NamedTuple):
     sums: Callable[[ApplyFn, LossFn, int, "PartKey"], "SumsFn"] = sums_of_rows
     together: bool = True
     choose: Callable[["TaskLoss", LossSettings], "TaskLoss"] = as_named
+    soft: Callable[[float], LossFn] | None = None
 
 
 class TaskScores(NamedTuple):

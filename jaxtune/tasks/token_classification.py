@@ -14,6 +14,7 @@ from jaxtune.data.text.words import Tags
 from jaxtune.settings import LossSettings
 from jaxtune.tasks.class_weights import class_weights
 from jaxtune.tasks.task import Records, Task, TaskData, TaskLoss, TaskOutput, TaskScores
+from jaxtune.training.distillation import make_class_kl
 from jaxtune.training.losses import cross_entropy, make_cross_entropy
 
 
@@ -155,7 +156,7 @@ TOKEN_CLASSIFICATION = Task(
     head="token",
     problem_type=None,
     data=TaskData(words.READER, encode, words.read_new, reorder=reorder),
-    loss=TaskLoss(make_loss, batch_metrics),
+    loss=TaskLoss(make_loss, batch_metrics, soft=make_class_kl),
     scores=TaskScores(
         scores,
         best="f1",

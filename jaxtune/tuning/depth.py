@@ -22,7 +22,7 @@ def depths(params: Params, layers: str, below: str | None) -> tuple[list[int | N
     Args:
       params: any tree; only names are read.
       layers: a regex whose groups are a layer's place, counted from the input: its index, or a
-        stage and the index in it.
+        stage and the index in it, which is 0 where that group has no part in a match.
       below: a regex for what lies below the first layer; None where nothing does.
 
     Returns:
@@ -38,9 +38,11 @@ def depths(params: Params, layers: str, below: str | None) -> tuple[list[int | N
     places: list[tuple[int, ...] | None] = []
     for name in names:
         match = pattern.search(name)
-        if match and not (match.groups() and all((g or "").isdigit() for g in match.groups())):
+        found = match.groups() if match else ()
+        groups = ["0" if i and group is None else group or "" for i, group in enumerate(found)]
+        if match and not (groups and all(map(str.isdigit, groups))):
             raise UserError(f"the regex {layers!r} has no group for a layer's index in {name!r}.")
-        places.append(tuple(map(int, match.groups())) if match else None)
+        places.append(tuple(map(int, groups)) if match else None)
     order = {place: i for i, place in enumerate(sorted({p for p in places if p is not None}))}
     found = [
         order[place] if place is not None else -1 if lower and lower.search(name) else None

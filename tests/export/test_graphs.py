@@ -22,7 +22,7 @@ from jaxtune.export.onnx_file import write_onnx
 from jaxtune.export.signature import Signature, signature_of
 from jaxtune.models.activations import ACTIVATIONS
 
-TEXTS = [case for case in CASES if not case.startswith(("vit", "resnet"))]
+TEXTS = [case for case in CASES if head_of(case) != "image"]
 FEW = ("bert-sequence", "roberta-span", "distilbert-token", "modernbert-mean", "gpt2-sequence")
 
 
@@ -77,7 +77,10 @@ def test_logits_of_float32(case, export):
         assert given.shape[1] in ("length", 3)
 
 
-@pytest.mark.parametrize("case", mark_rest(CASES, (*FEW, "bert-masked_lm", "resnet-image")))
+@pytest.mark.parametrize(
+    "case",
+    mark_rest(CASES, (*FEW, "bert-masked_lm", "resnet-image", "dinov2-gates", "convnext-image")),
+)
 def test_logits_of_int8(case, export):
     """Near those of float32, from a file with no large array of float32."""
     model, reference = load(case), load_file(ROOT / case / "reference.safetensors")
@@ -126,7 +129,7 @@ def test_a_row_gives_the_same_alone_and_among_others(case, precision, export):
             np.testing.assert_allclose(values, rows, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("case", ["vit-image", "resnet-basic"])
+@pytest.mark.parametrize("case", ["vit-image", "dinov2-odd", "resnet-basic", "convnext-image"])
 def test_an_image_gives_the_same_alone_and_among_others(case, export):
     images = load_file(ROOT / case / "reference.safetensors")["pixel_values"]
     exported = export(load(case), INT8)

@@ -52,7 +52,20 @@ _RESNET = {
     **{"depths": [1, 1], "hidden_sizes": [8, 12], "embedding_size": 6, "num_channels": 3},
     **{"layer_type": "basic", "downsample_in_first_stage": False, "hidden_act": "relu"},
 }
-_FAMILIES = (_BERT, _ROBERTA, _DISTILBERT, _GPT2, _MODERNBERT, _VIT, _RESNET)
+_DINOV2 = {
+    **{"model_type": "dinov2_with_registers", "image_size": 16, "patch_size": 8, "mlp_ratio": 2},
+    **{"architectures": ["Dinov2WithRegistersForImageClassification"], "num_channels": 3},
+    **{"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "layerscale_value": 1.0},
+    **{"num_register_tokens": 1, "use_swiglu_ffn": True, "drop_path_rate": 0.1},
+}
+_CONVNEXT = {
+    **{"model_type": "convnext", "architectures": ["ConvNextForImageClassification"]},
+    **{"depths": [1, 1], "hidden_sizes": [8, 12], "num_stages": 2, "patch_size": 2},
+    **{"num_channels": 3, "layer_scale_init_value": 1e-6, "drop_path_rate": 0.0},
+}
+_FAMILIES = (
+    *(_BERT, _ROBERTA, _DISTILBERT, _GPT2, _MODERNBERT, _VIT, _RESNET, _DINOV2, _CONVNEXT),
+)
 _TRACED = 3  # layers of a model that is traced: more take longer, as they should
 
 

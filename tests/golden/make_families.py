@@ -10,6 +10,7 @@ torch takes them. A ResNet has `train/logits`, `train/loss`, `train/grad/NAME` a
 its statistics too, from one pass in training mode.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -57,6 +58,46 @@ MODERN = ENCODER | {
     "global_attn_every_n_layers": 3,
     "local_attention": 6,
 }
+PUBLISHED = {  # as their config.json spell it, in the words of transformers 4, but smaller
+    "position_embedding_type": "sans_pos",
+    "architectures": ["ModernBertForMaskedLM"],
+    "model_type": "modernbert",
+    "classifier_pooling": "mean",
+    "classifier_activation": "gelu",
+    "decoder_bias": True,
+    "deterministic_flash_attn": False,
+    "global_rope_theta": 160000.0,
+    "local_rope_theta": 160000.0,
+    "hidden_activation": "gelu",
+    "layer_norm_eps": 1e-05,
+    "norm_eps": 1e-05,
+    "repad_logits_with_grad": False,
+    "sparse_prediction": False,
+    "global_attn_every_n_layers": 3,
+    "max_position_embeddings": 24,
+}
+MMBERT = PUBLISHED | {
+    "vocab_size": 61,
+    "hidden_size": 24,
+    "intermediate_size": 36,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 3,
+    "local_attention": 4,
+    **{"pad_token_id": 0, "bos_token_id": 2, "cls_token_id": 1, "eos_token_id": 1},
+    **{"sep_token_id": 1, "mask_token_id": 4},
+}
+ETTIN = PUBLISHED | {
+    "vocab_size": 53,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 7,
+    "num_attention_heads": 4,
+    "local_attention": 6,
+    **{"pad_token_id": 50, "bos_token_id": 48, "cls_token_id": 48, "eos_token_id": 49},
+    **{"sep_token_id": 49},
+}
+AS_PUBLISHED = {"modernbert-mmbert": MMBERT, "modernbert-ettin": ETTIN}
+"""Cases whose config.json is not as this version of transformers writes it."""
 DEBERTA = {  # as version 3 has it, with buckets that some distances share
     "relative_attention": True,
     "position_buckets": 6,
@@ -76,6 +117,16 @@ VIT = {
     "num_attention_heads": 3,
     "intermediate_size": 20,
 }
+DINOV2 = {
+    "image_size": 12,
+    "patch_size": 4,
+    "hidden_size": 12,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "mlp_ratio": 2,
+}
+CONVNEXT = {"patch_size": 2, "hidden_sizes": [8, 12], "depths": [2, 1], "num_stages": 2}
+CONVNEXT |= {"layer_scale_init_value": 0.1}
 RESNET = {"embedding_size": 6, "hidden_sizes": [8, 12], "depths": [2, 1]}
 
 HEADS = {
@@ -171,6 +222,8 @@ CASES |= {
         },
         "sequence",
     ),
+    "modernbert-mmbert": ("ModernBert", t.ModernBertConfig, MMBERT, "sequence"),
+    "modernbert-ettin": ("ModernBert", t.ModernBertConfig, ETTIN, "sequence"),
     "gpt2-odd": (
         "GPT2",
         t.GPT2Config,
@@ -217,6 +270,39 @@ CASES |= {
         VIT | {"image_size": 15, "patch_size": 5, "hidden_size": 15, "num_attention_heads": 5},
         "image",
     ),
+    "dinov2-image": ("Dinov2", t.Dinov2Config, DINOV2, "image"),
+    "dinov2-odd": (  # whose positions are for 4 x 4 patches, and its images have 3 x 5
+        "Dinov2",
+        t.Dinov2Config,
+        DINOV2 | {"image_size": 20, "patch_size": 5, "hidden_size": 15, "num_attention_heads": 5},
+        "image",
+    ),
+    "dinov2-gates": (
+        "Dinov2",
+        t.Dinov2Config,
+        DINOV2 | {"use_swiglu_ffn": True, "mlp_ratio": 3, "use_mask_token": False},
+        "image",
+    ),
+    "dinov2_with_registers-image": (
+        "Dinov2WithRegisters",
+        t.Dinov2WithRegistersConfig,
+        DINOV2 | {"num_register_tokens": 2},
+        "image",
+    ),
+    "dinov2_with_registers-odd": (
+        "Dinov2WithRegisters",
+        t.Dinov2WithRegistersConfig,
+        DINOV2 | {"image_size": 20, "patch_size": 5, "num_register_tokens": 1, "qkv_bias": False},
+        "image",
+    ),
+    "convnext-image": ("ConvNext", t.ConvNextConfig, CONVNEXT, "image"),
+    "convnext-odd": (
+        "ConvNext",
+        t.ConvNextConfig,
+        {"patch_size": 3, "hidden_sizes": [7, 9, 11], "depths": [1, 2, 1], "num_stages": 3}
+        | {"layer_scale_init_value": 0.0, "hidden_act": "relu"},
+        "image",
+    ),
     "resnet-image": ("ResNet", t.ResNetConfig, RESNET | {"layer_type": "bottleneck"}, "image"),
     "resnet-basic": (
         "ResNet",
@@ -227,12 +313,20 @@ CASES |= {
     ),
 }
 
+SIDES = {  # height and width of the images, where they are not as config.json has them
+    "dinov2-odd": (16, 27),
+    "dinov2_with_registers-odd": (13, 31),
+    "convnext-image": (19, 19),
+    "convnext-odd": (25, 21),
+}
 
-def batch_of(config, head, generator):
+
+def batch_of(case, config, head, generator):
     """Inputs and labels of 3 examples, two of them padded."""
     if head == "image":
         size = getattr(config, "image_size", 19)
-        pixels = torch.randn(3, 3, size, size, generator=generator)
+        sides = SIDES.get(case, (size, size))
+        pixels = torch.randn(3, 3, *sides, generator=generator)
         return {"pixel_values": pixels, "labels": torch.tensor([2, 0, 1])}
     lengths, width = ((11, 11, 11) if head == "span" else (11, 7, 4)), 11  # its loss reads padding
     lengths = (11, 7, 4, 5, 11, 9) if head == "choice" else lengths
@@ -300,18 +394,26 @@ def results(model, batch, prefix):
 def make(case):
     prefix, config_class, fields, head = CASES[case]
     names = NAMES if head in ("sequence", "token", "image") else {}
-    config = config_class(**fields, **names, **OFF)
+    own = {
+        name: value for name, value in fields.items() if name not in ("model_type", "architectures")
+    }
+    config = config_class(**own, **names, **OFF)
     generator = torch.Generator().manual_seed(sum(map(ord, case)))
     torch.manual_seed(0)
     model = getattr(t, f"{prefix}{'' if head == 'causal_lm' else 'For'}{HEADS[head]}")(config)
     shake(model, generator)
     model.eval()
-    batch = batch_of(model.config, head, generator)
+    batch = batch_of(case, model.config, head, generator)
     if head == "sequence" and prefix == "GPT2" and config.pad_token_id is None:
         batch = {name: value[:1] for name, value in batch.items()}  # transformers takes one row
     folder = OUT / case
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
+    if case in AS_PUBLISHED:
+        labels = {"id2label": {str(i): name for i, name in names["id2label"].items()}}
+        labels |= {"label2id": names["label2id"], "architectures": config.architectures}
+        text = json.dumps(AS_PUBLISHED[case] | labels, indent=2) + "\n"
+        (folder / "config.json").write_text(text)
     found = {k: v.contiguous() for k, v in batch.items()} | results(model, batch, "")
     if prefix == "ResNet":
         model.train()

@@ -53,6 +53,15 @@ CASES = {
         "do_normalize": False,
     },
     "deit": {"image_processor_type": "DeiTImageProcessor", "size": 20, "crop_size": 16},
+    "bit": {"image_processor_type": "BitImageProcessor", "size": 20, "crop_size": 16},
+    "bit_published": {  # as DINOv2's folders have it, smaller
+        "image_processor_type": "BitImageProcessor",
+        "crop_size": {"height": 14, "width": 14},
+        "do_center_crop": True,
+        "resample": 3,
+        "size": {"shortest_edge": 16},
+        **IMAGENET,
+    },
     "convnext": {
         "feature_extractor_type": "ConvNextFeatureExtractor",
         "size": 16,

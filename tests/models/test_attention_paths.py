@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from cover import mark_rest
 from rows_of_texts import LENGTH, texts
+from torch_models import IMAGES
 
 from jaxtune.core.counting import counting
 from jaxtune.core.device import this_device
@@ -107,7 +108,7 @@ def test_products_in_bfloat16_stay_near_those_of_all_scores(path):
 MODELS = [
     (family, layout)
     for family in FAMILIES
-    if family not in ("resnet", "vit")
+    if family not in IMAGES
     for layout in ("packed", "padded")
 ]
 FEWER = {("modernbert", "packed")}
@@ -146,7 +147,7 @@ def gradients_of(apply_fn):
 
 def check_model(monkeypatch, family, layout):
     apply_fn, params = make_model(family)
-    if family == "vit":
+    if family in IMAGES:
         config_batch = {"pixel_values": np.random.default_rng(0).normal(size=layout)}
         batch = {name: jnp.asarray(x, jnp.float32) for name, x in config_batch.items()}
     else:
@@ -166,9 +167,10 @@ def test_models_give_the_same_whatever_the_path(monkeypatch, family, layout):
 
 
 @pytest.mark.exhaustive
-def test_images_are_attended_to_block_by_block_alike(monkeypatch):
-    side = json.loads((GOLDEN / "vit-image" / "config.json").read_text())["image_size"]
-    check_model(monkeypatch, "vit", (2, side, side, 3))
+@pytest.mark.parametrize("family", ["vit", "dinov2", "dinov2_with_registers"])
+def test_images_are_attended_to_block_by_block_alike(monkeypatch, family):
+    side = json.loads((GOLDEN / f"{family}-image" / "config.json").read_text())["image_size"]
+    check_model(monkeypatch, family, (2, side, side, 3))
 
 
 # --- What is chosen, and what is computed --------------------------------------------------------

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cover import mark_rest
 from safetensors.numpy import load_file
+from torch_models import head_of
 
 from jaxtune.core import paths
 from jaxtune.export.model_folder import export_model
@@ -20,7 +21,6 @@ from jaxtune.models.pretrained import load_pretrained
 from jaxtune.tasks.registry import TASKS
 
 ROOT = Path(__file__).parents[1] / "golden" / "families"
-HEADS = {"basic": "image", "untied": "causal_lm"}
 CASES = sorted(path.name for path in ROOT.iterdir())
 ONE_EACH = {case.rpartition("-")[0]: case for case in CASES}.values()  # of each family
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pixel_values")
@@ -32,14 +32,6 @@ def test_the_guide_shows_a_family_as_it_is():
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     own = root / "jaxtune" / "models" / "families" / "electra.py"
     assert code == own.read_text(encoding="utf-8")
-
-
-def head_of(case):
-    family, _, word = case.rpartition("-")
-    known = ("sequence", "token", "span", "masked_lm", "causal_lm", "image", "choice")
-    if word in known:
-        return word
-    return HEADS.get(word, "image" if family == "vit" else "sequence")
 
 
 def load_from(folder, case):
@@ -216,7 +208,8 @@ def test_an_export_has_the_same_tensors_and_says_the_same(case, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "case", ["bert-token", "roberta-masked_lm", "gpt2-odd", "vit-image", "resnet-image"]
+    "case",
+    ["bert-token", "roberta-masked_lm", "gpt2-odd", "vit-image", "resnet-image", "convnext-image"],
 )
 def test_flax_files_load_as_the_torch_ones_do(case, tmp_path):
     """As transformers' own converter wrote them: GPT-2's Conv1D transposed, statistics apart."""

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cover import mark_rest
+from torch_models import IMAGES
 
 from jaxtune.core import paths
 from jaxtune.core.types import WithStatistics
@@ -71,7 +72,7 @@ def test_outputs_gradients_dropout_and_statistics_are_the_same(tiny_families, fa
     assert isinstance(found[0], WithStatistics) == (family == "resnet")
     calm = outputs_and_gradients(again, model.params, batch, train=False)
     assert_same(calm, outputs_and_gradients(model.apply_fn, model.params, batch, train=False))
-    if family not in ("resnet", "vit", "modernbert"):  # their files say no dropout
+    if family not in (*IMAGES, "modernbert"):  # their files say no dropout
         assert not np.allclose(calm[0], found[0])
 
 

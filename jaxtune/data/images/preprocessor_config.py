@@ -24,6 +24,14 @@ _TYPES: Mapping[str, Mapping[str, Any]] = {
         "do_center_crop": True,
         "crop_size": {"height": 224, "width": 224},
     },
+    "BitImageProcessor": {  # DINOv2's
+        "size": {"shortest_edge": 224},
+        "resample": _BICUBIC,
+        "do_center_crop": True,
+        "crop_size": {"height": 224, "width": 224},
+        "image_mean": (0.48145466, 0.4578275, 0.40821073),
+        "image_std": (0.26862954, 0.26130258, 0.27577711),
+    },
     "ConvNextImageProcessor": {
         "size": {"shortest_edge": 384},
         "resample": _BICUBIC,
@@ -92,7 +100,8 @@ def _make(
     given = dict(_TYPES[name]) | given
     is_convnext = name == "ConvNextImageProcessor"
     found: dict[str, Any] = {"image_processor_type": name, "notes": notes}
-    found["size"] = _size(given["size"], "shortest_edge" if is_convnext else "square", file)
+    of_number = "shortest_edge" if "shortest_edge" in _TYPES[name]["size"] else "square"
+    found["size"] = _size(given["size"], of_number, file)
     if "crop_size" in given:
         found["crop_size"] = _size(given["crop_size"], "square", file, "crop_size")
     for flag in ("do_resize", "do_rescale", "do_normalize", "do_center_crop"):

@@ -5,7 +5,9 @@ from typing import Any
 
 from jaxtune.export.graphs.albert import albert
 from jaxtune.export.graphs.bert import bert, electra, roberta
+from jaxtune.export.graphs.convnext import convnext
 from jaxtune.export.graphs.deberta import deberta
+from jaxtune.export.graphs.dinov2 import dinov2
 from jaxtune.export.graphs.distilbert import distilbert
 from jaxtune.export.graphs.gpt2 import gpt2
 from jaxtune.export.graphs.graph import Graph
@@ -26,7 +28,10 @@ GRAPHS: Mapping[str, Callable[[Graph, Any, str], str]] = {
     "modernbert": modernbert,
     "gpt2": gpt2,
     "vit": vit,
+    "dinov2": dinov2,
+    "dinov2_with_registers": dinov2,
     "resnet": resnet,
+    "convnext": convnext,
 }
 """(graph, the family's config, name of the head) -> the tensor of the logits.
 
