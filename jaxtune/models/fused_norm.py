@@ -242,7 +242,8 @@ def _whole(tree: Any) -> Any:
 def _noise_specs(noise: Noise | None, rows: int) -> Any:
     if noise is None:
         return None
-    return Noise(_whole(noise.words), pl.BlockSpec((rows, 1), lambda i: (i, 0)))
+    ids: Any = pl.BlockSpec((rows, 1), lambda i: (i, 0))
+    return Noise(_whole(noise.words), ids)
 
 
 def _parameters(lowering: Lowering) -> Any:

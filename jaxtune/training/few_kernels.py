@@ -52,7 +52,7 @@ def norm_of_all(tree: Params) -> Float[Array, ""]:
 def clip_by_norm_of_all(max_norm: float) -> optax.GradientTransformation:
     """As `optax.clip_by_global_norm`, by `norm_of_all`."""
 
-    def clip(updates: Params, state: optax.EmptyState, params: Any = None) -> Any:
+    def clip(updates: Any, state: Any, params: Any = None) -> Any:
         del params
         norm = norm_of_all(updates)
 
@@ -61,4 +61,8 @@ def clip_by_norm_of_all(max_norm: float) -> optax.GradientTransformation:
 
         return jax.tree.map(scaled, updates), state
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), clip)
+    def init(params: Any) -> Any:
+        del params
+        return optax.EmptyState()
+
+    return optax.GradientTransformation(init, clip)
