@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxtune.core import trees
 from jaxtune.core.types import Mean
 from jaxtune.training.few_kernels import clip_by_norm_of_all, norm_of_all, reading_together
 from jaxtune.training.step import make_sums
@@ -30,8 +31,7 @@ def test_no_number_changes_and_matrices_alone_are_multiplied():
     layers = {
         str(i): {"kernel": kernel, "bias": jnp.arange(4.0)} for i, kernel in enumerate(kernels)
     }
-    params, frozen = ({n: x if (n == "1") is side else None for n, x in layers.items()}
-                      for side in (True, False))  # fmt: skip
+    params, frozen = trees.split(layers, {n: dict.fromkeys(x, n == "1") for n, x in layers.items()})
     batch = {"x": jax.random.normal(jax.random.key(1), (5, 4))}
     sums = make_sums(apply_fn, loss_fn)
     arguments = params, frozen, batch, jax.random.key(2)

@@ -41,6 +41,16 @@ def test_a_kernel_moves_its_operands_and_results():
     }
 
 
+def test_a_kernel_of_our_own_that_is_given_an_array_twice_reads_its_parts():
+    text = """ENTRY main {
+  %x = f32[8,4]{1,0} parameter(0)
+  %own = f32[8]{0} custom-call(%x, %x), custom_call_target="__gpu$xla.gpu.triton"
+  ROOT %other = f32[8]{0} custom-call(%x, %x), custom_call_target="another"
+}"""
+    moved = {one.name: one.num_bytes for one in launched(parse(text)).kernels}
+    assert moved == {"own": 128 + 32, "other": 2 * 128 + 32}
+
+
 def test_the_operations_of_products_are_counted_wherever_they_are():
     flops = {one.name: one.flops for one in launched(GPU).kernels if one.flops}
     heads, queries, keys, features = 2 * 3, 10, 6, 8

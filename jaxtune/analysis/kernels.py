@@ -24,6 +24,9 @@ _FREE = {
 _FREE_TARGETS = ("AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast")
 
 
+_OWN = ("__gpu$xla.gpu.triton", "tpu_custom_call")  # as Pallas has them
+
+
 class Kernel(NamedTuple):
     """An instruction that is launched, once or in a loop.
 
@@ -118,7 +121,9 @@ def _target(one: Instruction) -> str:
 
 
 def _kernel(program: Program, computation: Computation, one: Instruction, count: int) -> Kernel:
-    reads = [computation[name] for name in dict.fromkeys(one.operands) if name in computation]
+    # A kernel of our own that is given an array twice reads another part of it each time.
+    names = dict.fromkeys(one.operands) if _target(one) in _OWN else one.operands
+    reads = [computation[name] for name in names if name in computation]
     products = [*_products(program, computation, one)]
     return Kernel(
         one.name,

@@ -62,12 +62,6 @@ def key_words(data: UInt32[Array, " n"]) -> KeyWords:
     return KeyWords(data[data.shape[0] - 1], data[0])
 
 
-def apart(key: PRNGKey) -> KeyWords:
-    """The words of a key, [1] each, for kernels that draw a mask: together they would be a copy."""
-    words = key_words(jax.random.key_data(key).reshape(-1))
-    return KeyWords(words.of_rows.reshape(1), words.of_columns.reshape(1))
-
-
 def mixed(ids: UInt32[Array, "*#n"], word: Any) -> UInt32[Array, "*n"]:
     """Ids of rows, or of columns, as `is_kept` takes them; `word` is a number, or [*#n] of them."""
     return _mix(ids + word)

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -256,9 +255,7 @@ class SelfAttention(nn.Module):
         kernels = jnp.stack([leaves["kernel"].astype(self.dtype) for leaves in held], axis=1)
         y = jnp.einsum("btd,dcf->btcf", x.astype(self.dtype), kernels)  # c of query, key, value
         if self.use_bias:
-            bias = jnp.stack([leaves["bias"] for leaves in held])
-            # One array: compilers put its sum into the product, of which several would be a copy.
-            y = plus_bias(y, jax.lax.optimization_barrier(bias))
+            y = plus_bias(y, jnp.stack([leaves["bias"] for leaves in held]))
         return y
 
     def _dense(self, features: int, name: str, init: Init | None = None) -> Dense:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxtune.core.device import Device
-from jaxtune.core.dropout import Drop, apart, head_ids
+from jaxtune.core.dropout import Drop, head_ids
 from jaxtune.models import fused_tiles
 from jaxtune.models.blockwise import Blocks, cut, needed_blocks
 from jaxtune.models.fused_call import Lowering, run_kernel
@@ -81,7 +81,7 @@ def fused_rows(
     rate = drop.rate if drop else 0.0
     fixed = Fixed(jnp.dtype(dtype), sight.causal, sight.window, rate, size_q, size_s, counts)
     filled = counts[0] * size_q - q, counts[1] * size_s - s
-    words = None if drop is None else apart(drop.key)
+    words = None if drop is None else jax.random.key_data(drop.key).reshape(-1)
     asking, asked = _known(sight, drop, filled)
     inputs = Inputs(
         _filled(query, filled[0]),
@@ -122,7 +122,7 @@ def fused_packed(
     rate = drop.rate if drop else 0.0
     counts = t // size, t // size
     fixed = Fixed(jnp.dtype(dtype), sight.causal, sight.window, rate, size, size, counts)
-    words = None if drop is None else apart(drop.key)
+    words = None if drop is None else jax.random.key_data(drop.key).reshape(-1)
     asking, asked = _known(sight, drop, (0, 0))
     spans = _spans(sight, fixed, b) if counts[0] > 1 else None
     heads = None if drop is None else jnp.asarray(head_ids(h))

@@ -16,7 +16,7 @@ from jax.experimental import pallas as pl
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float, UInt32
 
-from jaxtune.core.dropout import KeyWords, is_kept, mixed
+from jaxtune.core.dropout import is_kept, key_words, mixed
 from jaxtune.models.fused_call import Lowering
 
 TOKENS = 8
@@ -30,11 +30,11 @@ class Noise(NamedTuple):
     """What dropout draws by.
 
     Attributes:
-      words: of its key, [1] each.
+      words: the data of its key.
       ids: of the tokens.
     """
 
-    words: KeyWords
+    words: UInt32[Array, " n"]
     ids: UInt32[Array, "*n"]
 
 
@@ -228,7 +228,7 @@ def _dropped(plan: _Plan, noise: Any, rows: Any, piece: Any, x: Array) -> Array:
     """What dropout leaves of a tile, as of `core.dropout`."""
     if noise is None or not plan.rate:
         return x
-    words = KeyWords(*(word[0] for word in noise.words))
+    words = key_words(noise.words)
     places = piece.start + jax.lax.broadcasted_iota(jnp.uint32, (1, piece.size), 1)
     tokens = mixed(noise.ids[rows, :], words.of_rows)
     kept = is_kept(tokens, mixed(places, words.of_columns), plan.rate)
@@ -242,7 +242,8 @@ def _whole(tree: Any) -> Any:
 def _noise_specs(noise: Noise | None, rows: int) -> Any:
     if noise is None:
         return None
-    return Noise(_whole(noise.words), pl.BlockSpec((rows, 1), lambda i: (i, 0)))
+    ids: Any = pl.BlockSpec((rows, 1), lambda i: (i, 0))
+    return Noise(_whole(noise.words), ids)
 
 
 def _parameters(lowering: Lowering) -> Any:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from jaxtune.core.dropout import KeyWords, is_kept, mixed
+from jaxtune.core.dropout import KeyWords, is_kept, key_words, mixed
 from jaxtune.models.sight import sees
 
 
@@ -73,7 +73,7 @@ class Inputs(NamedTuple):
       spans: for all rows, the first block of keys that each block of queries is computed with, and
         the one after the last, [b n 2]; then likewise the queries of the keys, [b m 2]. None where
         there is one block of each.
-      words: of the key that dropout draws by, [1] each; None for no dropout.
+      words: the data of the key that dropout draws by; None for no dropout.
       heads: ids of the heads, [h]; likewise.
     """
 
@@ -83,7 +83,7 @@ class Inputs(NamedTuple):
     asking: Known
     asked: Known
     spans: tuple[Int[Array, "b n 2"], Int[Array, "b m 2"]] | None
-    words: KeyWords | None
+    words: UInt32[Array, " n"] | None
     heads: UInt32[Array, " h"] | None
 
 
@@ -275,8 +275,7 @@ def _here(refs: Inputs) -> _Here:
     row, head, block = (pl.program_id(axis) for axis in range(3))
     if refs.words is None or refs.heads is None:
         return _Here(row, head, block, None, None)
-    words = KeyWords(*(word[0] for word in refs.words))
-    return _Here(row, head, block, words, refs.heads[head])
+    return _Here(row, head, block, key_words(refs.words), refs.heads[head])
 
 
 def _column(refs: Inputs, here: _Here, rows: Any) -> Known:

@@ -3,10 +3,10 @@
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxtune.core.dropout import apart
 from jaxtune.models.activations import ACTIVATIONS, activated_product
 from jaxtune.models.arithmetic import attention_of, device_of
 from jaxtune.models.fused import lowering_for
@@ -65,7 +65,7 @@ def own_output(
         return layer_norm(ending.eps, ending.dtype)(residual + y)
     key, noise = ending.dropout.key_of(noise_ids), None
     if key is not None and noise_ids is not None:
-        noise = Noise(apart(key), noise_ids)
+        noise = Noise(jax.random.key_data(key).reshape(-1), noise_ids)
     vectors = layer["bias"], norm["scale"], norm["bias"]
     return normed_sum(y, residual, vectors, noise, ending.dropout.rate, ending.eps, lowering)
 

@@ -45,13 +45,14 @@ def norm_of_all(tree: Params) -> Float[Array, ""]:
     """
     squares = [jnp.square(x.astype(jnp.float32)) for x in jax.tree.leaves(tree)]
     rows = [x.sum(axis=-1).reshape(-1) if x.ndim > 1 else x.reshape(-1) for x in squares]
-    return jnp.sqrt(jnp.concatenate(rows).sum())
+    # Else XLA makes the sum of what is put together one of a sum of each after all.
+    return jnp.sqrt(jax.lax.optimization_barrier(jnp.concatenate(rows)).sum())
 
 
 def clip_by_norm_of_all(max_norm: float) -> optax.GradientTransformation:
     """As `optax.clip_by_global_norm`, by `norm_of_all`."""
 
-    def clip(updates: Params, state: optax.EmptyState, params: Any = None) -> Any:
+    def clip(updates: Any, state: Any, params: Any = None) -> Any:
         del params
         norm = norm_of_all(updates)
 
@@ -60,4 +61,8 @@ def clip_by_norm_of_all(max_norm: float) -> optax.GradientTransformation:
 
         return jax.tree.map(scaled, updates), state
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), clip)
+    def init(params: Any) -> Any:
+        del params
+        return optax.EmptyState()
+
+    return optax.GradientTransformation(init, clip)

@@ -20,7 +20,7 @@ def plain(y, residual, own_bias, scale, bias, ids, rate):
 
 
 def fused(y, residual, own_bias, scale, bias, ids, rate):
-    noise = Noise(dropout.apart(KEY), ids) if rate else None
+    noise = Noise(jax.random.key_data(KEY).reshape(-1), ids) if rate else None
     vectors = own_bias, scale, bias
     return normed_sum(y, residual, vectors, noise, rate, EPS, INTERPRETED)
 
