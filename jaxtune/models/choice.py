@@ -24,9 +24,14 @@ CHOICE = "choice"
 """The name of the head among those of a family."""
 
 _CLASS = "ForMultipleChoice"
-_SUMMARY = {
+_LAST_DROPOUT = 0.1
+_SUMMARY: Mapping[str, Any] = {
     **{"summary_type": "first", "summary_use_proj": True, "summary_activation": "gelu"},
-    **{"summary_first_dropout": 0, "summary_proj_to_labels": False, "summary_last_dropout": 0.1},
+    **{
+        "summary_first_dropout": 0,
+        "summary_proj_to_labels": False,
+        "summary_last_dropout": _LAST_DROPOUT,
+    },
 }
 """What transformers takes where an ELECTRA's config.json says nothing."""
 
@@ -47,7 +52,7 @@ class SummaryHead(nn.Module):
         c = self.config
         inner = partial(dense, c.hidden_size, c.initializer_range, self.dtype)
         x = Nested(inner, "summary", name="sequence_summary")(x, noise_ids)
-        x = Dropout(_SUMMARY["summary_last_dropout"])(ACTIVATIONS["gelu"](x), noise_ids)
+        x = Dropout(_LAST_DROPOUT)(ACTIVATIONS["gelu"](x), noise_ids)
         return output_layer(self.num_outputs, c.initializer_range, self.dtype)(x, noise_ids)
 
 
