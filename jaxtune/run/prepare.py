@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jaxtune.analysis.targets import Target
 from jaxtune.core import paths, trees
 from jaxtune.core.device import this_device
-from jaxtune.core.errors import UserError, nearest
 from jaxtune.core.types import LossFn, Params
 from jaxtune.data.batching.stream import Stream
 from jaxtune.data.sources.rows import read_data
@@ -33,7 +32,14 @@ from jaxtune.run.base_digests import base_digests, check_base
 from jaxtune.run.console import Report
 from jaxtune.run.encoding import encode_splits, held_of
 from jaxtune.run.layouts import choose_layouts, sampling_of
-from jaxtune.run.own_goals import check_loss, hooks_of, loss_of, scored, trace_loss
+from jaxtune.run.own_goals import (
+    hooks_of,
+    loss_of,
+    make_loss,
+    metric_of,
+    metric_of_data,
+    scored,
+)
 from jaxtune.run.own_heads import head_of, told_of_head
 from jaxtune.run.own_updates import scaler_of
 from jaxtune.run.plan import Plan, make_plan, trains_statistics
@@ -90,24 +96,18 @@ def prepare(
     check_devices(settings.parallel, settings.train.batch_size, len(devices))
     task, own_loss = _find_task(settings, token_cache_dir)
     scaler = scaler_of(settings.optimizer)
-    best_metric = metric_of(task, settings.train.best_metric)
-    source = read_source(settings.model.path, settings.model.revision)
-    if task.head == EMBEDDING:
-        settings = with_folder(settings, source.path)
-    source, strategy = _open_model(settings, task, source)
+    metric_of(task, settings.train.best_metric)  # or it is none
+    settings, source, strategy = _open_model(settings, task)
     device = this_device() if target is None else target.chip.device
     attention = settings.precision.attention
     check_attention(attention, source.config, device)
     task.data.inputs.check_settings(settings.data, source.config, source.path)
     read = _encode(settings, task, source, tables, report)
+    best_metric = metric_of_data(settings, task, read.examples["validation"])
     train, dtype = read.examples["train"], jnp.dtype(settings.precision.compute_dtype)
     with told_of_head(settings.model.head):
         design = make_design(source, task.head, read.outputs, dtype, device, attention)
         check_names(design.shapes)
-    if task.scores.of_data is not None:
-        told = task.scores.of_data(read.examples["validation"])
-        best_metric = _metric_of_data(settings, told)
-    loss_fn = own_loss or task.loss.make(settings.loss, design.outputs.class_names, train.labels)
     groups, shapes = getattr(train, "groups", None), design.shapes
     count = len(train.lengths) if groups is None else len(groups.sizes)
     plan = make_plan(settings, strategy, source.family, shapes, count, devices)
@@ -115,10 +115,7 @@ def prepare(
     sampling = sampling_of(settings, train)
     layout, eval_layout = choose_layouts(settings, task, read.examples, design, plan, sampling)
     stream = Stream(train, layout, settings.seed, sampling, groups)
-    if own_loss is not None:
-        check_loss(str(settings.loss.function), own_loss, design, stream.empty())
-    if settings.loss.groups.matryoshka_dims:
-        trace_loss(loss_fn, design, stream.empty())
+    loss_fn = make_loss(settings, task, own_loss, design, stream)
     pretrained = _load(settings, design, plan.sharding, with_values=target is None)
     params = _extend(settings, strategy, pretrained.params, plan.sharding)
     stage_labels, notes = _with_new_parts(settings, plan.stage_labels, params, pretrained)
@@ -165,40 +162,15 @@ def _find_task(settings: Settings, token_cache_dir: Path | None) -> tuple[Task, 
     return task, loss_of(settings, task)
 
 
-def metric_of(task: Task, name: str | None) -> str:
-    """The score that chooses the best step: the task's own where none is named.
+def _open_model(settings: Settings, task: Task) -> tuple[Settings, Source, Strategy]:
+    """The model with the head that the settings say, and the strategy on its parameters' names.
 
-    Raises:
-      UserError: the task has no such score.
+    The settings say too what a folder of embeddings does, where they said nothing.
     """
-    known = task.scores.higher_is_better
-    if name is None:
-        return task.scores.best
-    if name not in known:
-        raise UserError(
-            f"config.train.best_metric is {name!r}: the task {task.name} has"
-            f" {', '.join(known)}.{nearest(name, known)}"
-        )
-    return name
-
-
-def _metric_of_data(settings: Settings, told: tuple[str, ...]) -> str:
-    """The score that chooses the best step, of those that are told of the data."""
-    name, usual = settings.train.best_metric, find_task(settings.task).scores.higher_is_better
-    if name is None:
-        return told[0]
-    if name in usual and name not in told:
-        raise UserError(
-            f"config.train.best_metric is {name!r}, which is not told of such rows: expected one of"
-            f" {', '.join(told)}."
-        )
-    return name
-
-
-def _open_model(settings: Settings, task: Task, source: Source) -> tuple[Source, Strategy]:
-    """The model with the head that the settings say, and the strategy on its parameters' names."""
+    source = read_source(settings.model.path, settings.model.revision)
     check_base(settings.model, source.path)
     if task.head == EMBEDDING:
+        settings = with_folder(settings, source.path)
         own = with_pooling(source.family, pooling_of(settings.model))
         source = source._replace(family=own)
     head = find_head(source.family, task.head)
@@ -211,7 +183,7 @@ def _open_model(settings: Settings, task: Task, source: Source) -> tuple[Source,
         _strategy_fields(settings),
         family_fields(source.family, head, config, settings.tuning.added.placement),
     )
-    return source._replace(config=config), strategy
+    return settings, source._replace(config=config), strategy
 
 
 def _strategy_fields(settings: Settings) -> dict[str, Any]:
