@@ -12,7 +12,7 @@ import numpy as np
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
-from jaxtune.export.sentence_folder import files_beside
+from jaxtune.export.sentence_folder import CARD, files_beside
 from jaxtune.io.atomic import replace_folder
 from jaxtune.io.json_files import read_json_object
 from jaxtune.models import convert
@@ -21,7 +21,6 @@ from jaxtune.models.pretrained import Pretrained
 from jaxtune.models.registry import CLASS_HEADS
 from jaxtune.tasks.task import Task
 
-_CARD = "jaxtune.json"
 _NAMES = {
     **{list: "a list of texts", str: "a text", int: "a whole number", float: "a number"},
     **{bool: "true or false", dict: "an object"},
@@ -102,7 +101,7 @@ def write_folder(
 
     def fill(fresh: Path) -> None:
         save_file(dict(sorted(tensors[1].items())), fresh / tensors[0], {"format": "pt"})
-        for name, content in (config, (_CARD, card), *beside.items()):
+        for name, content in (config, (CARD, card), *beside.items()):
             if content:
                 (fresh / name).parent.mkdir(exist_ok=True)
                 text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -120,7 +119,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     Raises:
       UserError: it is damaged, or a field is of another type than a run writes.
     """
-    file = folder / _CARD
+    file = folder / CARD
     card = read_json_object(file) if file.exists() else {}
     for name, kinds in _KINDS.items():
         value = card.get(name)
