@@ -27,13 +27,13 @@ class Lesson(NamedTuple):
     states: ActivationCache | None = None
     places: int | None = None
 
-    def keep(self, index: BatchIndex, outputs: Any, states: Any | None) -> None:
+    def keep(self, index: BatchIndex, outputs: Any, states: Any) -> None:
         """Keeps what the teacher gave for a batch.
 
         Args:
           index: of the batch.
           outputs: [b c], of packed rows with s examples [r s c], of tokens [r t c].
-          states: [r t k d], where they are learnt.
+          states: [r t k d], where they are learnt; else None.
         """
         # An output of an example lies where an example of one token would.
         alone = outputs.ndim == 2

@@ -135,19 +135,16 @@ class Model(nn.Module):
             increasing order from `start`.
           train: whether dropout is on.
         """
-        x = self.embed(batch, train) if x is None else x
+        y = self.embed(batch, train) if x is None else x
         states, noise_ids = [], self.noise_ids(batch, train)
         for stop in observed:
-            x = (
-                x
-                if stop == start
-                else self.backbone.run_layers(x, batch, Part(start, stop), noise_ids)
-            )
-            states.append(x)
+            if stop > start:
+                y = self.backbone.run_layers(y, batch, Part(start, stop), noise_ids)
+            states.append(y)
             start = stop
         if start == self.backbone.num_layers:
-            return self.read_out(pick(x, self.places(x, batch)), batch, train), tuple(states)
-        return self.suffix(x, batch, start, train), tuple(states)
+            return self.read_out(pick(y, self.places(y, batch)), batch, train), tuple(states)
+        return self.suffix(y, batch, start, train), tuple(states)
 
     def read_out(self, x: Float[Array, "b n d"], batch: Batch, train: bool = False) -> Array:
         """Outputs in float32 from the output of the last layer at `places`."""

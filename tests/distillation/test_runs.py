@@ -54,7 +54,7 @@ def loud(tiny_weights, once):
             shutil.copytree(tiny_weights(task, family, 2), place / "model")
             file = place / "model" / "model.safetensors"
             tensors = load_file(file)
-            save_file({n: x * (8 if x.ndim > 1 else 1) for n, x in tensors.items()}, file)
+            save_file({n: x * (30 if x.ndim > 1 else 1) for n, x in tensors.items()}, file)
 
         return once(f"loud-{task}-{family}", fill) / "model"
 

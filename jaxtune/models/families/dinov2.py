@@ -54,7 +54,7 @@ class Embeddings(nn.Module):
         cls_token = self.param("cls_token", init, (1, 1, d))
         first = jnp.broadcast_to(cls_token + positions[:, :1], (b, 1, d))
         grid = positions[:, 1:].reshape(count, count, d)  # [y x d]
-        x = (x + resample(grid, x.shape[1:3], c.taps)).reshape(b, -1, d)  # [b y*x d]
+        x = (x + resample(grid, (x.shape[1], x.shape[2]), c.taps)).reshape(b, -1, d)  # [b y*x d]
         parts = [first, x]
         if c.num_register_tokens:
             zeros = nn.initializers.zeros
