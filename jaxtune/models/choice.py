@@ -14,11 +14,12 @@ from jaxtyping import Array, Float
 
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch
+from jaxtune.models.activations import ACTIVATIONS
 from jaxtune.models.families import albert, bert, deberta, distilbert, modernbert
 from jaxtune.models.families.bert_config import BertConfig
 from jaxtune.models.family import Family, Head
 from jaxtune.models.heads import output_layer
-from jaxtune.models.layers import ACTIVATIONS, Dropout, Nested, NoiseIds, dense
+from jaxtune.models.layers import Dropout, Nested, NoiseIds, dense
 
 CHOICE = "choice"
 """The name of the head among those of a family."""

@@ -14,11 +14,12 @@ from jaxtyping import Array, Float, Int
 
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch
+from jaxtune.models.activations import ACTIVATIONS
 from jaxtune.models.family import Family, Head, Names
 from jaxtune.models.heads import output_layer
 from jaxtune.models.hf_config import read_fields
 from jaxtune.models.inputs import example_image, images_of, positions_in_image
-from jaxtune.models.layers import ACTIVATIONS, NoiseIds, dense, layer_norm
+from jaxtune.models.layers import NoiseIds, dense, layer_norm
 from jaxtune.models.model import Layers, Part
 from jaxtune.models.residual import DropPath
 

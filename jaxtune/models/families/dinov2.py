@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch
+from jaxtune.models.activations import ACTIVATIONS
 from jaxtune.models.attention import SelfAttention, no_bias
 from jaxtune.models.families.dinov2_config import (
     Dinov2Config,
@@ -26,7 +27,7 @@ from jaxtune.models.families.dinov2_config import (
 from jaxtune.models.family import Family, Head, Matrices, Names, layer_rules
 from jaxtune.models.heads import output_layer
 from jaxtune.models.inputs import example_image, images_of, positions_in_image
-from jaxtune.models.layers import ACTIVATIONS, Dropout, Nested, NoiseIds, dense, layer_norm
+from jaxtune.models.layers import Dropout, Nested, NoiseIds, dense, layer_norm
 from jaxtune.models.model import Encoder, Part
 from jaxtune.models.places import Places, pick, pick_noise_ids
 from jaxtune.models.resample import resample
