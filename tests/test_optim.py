@@ -242,7 +242,8 @@ def test_which_leaves_of_other_libraries_decay(name, leaf, decayed):
     ],
 )
 def test_of_jaxtunes_own_models_all_decays_but_biases_and_factors(folder, head):
-    _, family, config, _ = read_source(GOLDEN / folder)
+    source = read_source(GOLDEN / folder)
+    family, config = source.family, source.config
     shapes = parameter_shapes(family.make_module(head, config, 3, jnp.float32))
     defaults = family_fields(family, family.heads[head], config)
     adding = ("lora+ia3", "adapter", "prefix") if folder != "resnet-basic" else ()

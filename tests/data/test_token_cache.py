@@ -122,6 +122,7 @@ def test_tasks_of_whole_texts_keep_theirs(name, tokenizer, asked, tmp_path):
     assert keeping(TASKS[name], None) is TASKS[name]
     if name not in ("classification", "multi_label", "regression"):
         kept = name in ("question_answering", "image_classification", "embedding")
+        kept |= name in ("reranking", "multiple_choice")
         assert (task is TASKS[name]) == (not kept)
         return
     rows = Rows(TEXTS, np.arange(4, dtype=np.int32))

@@ -73,6 +73,27 @@ def table(columns, *, test_labels=True):
     return make
 
 
+def inference(folder, tiny_data):
+    """Premises and hypotheses in three classes."""
+    del tiny_data
+    folder.mkdir()
+    header = "premise\thypothesis\tlabel"
+    for name in ("train", "validation", "test"):
+        rows = [f"the cat {i}\tthe dog {i}\t{i % 3}" for i in range(24)]
+        (folder / f"{name}.tsv").write_text("\n".join([header, *rows]) + "\n")
+    return [f"--config.data.path={folder}", "--config.data.name=None"]
+
+
+def swag(folder, tiny_data):
+    del tiny_data
+    folder.mkdir()
+    header = "\t".join(["sent1", "sent2", *(f"ending{i}" for i in range(4)), "label"])
+    for name in ("train", "val", "test"):
+        rows = [f"the cat {i}\tit\tran\tsat\tis good\tis bad\t{i % 4}" for i in range(24)]
+        (folder / f"{name}.tsv").write_text("\n".join([header, *rows]) + "\n")
+    return [f"--config.data.path={folder}", "--config.data.name=None"]
+
+
 def conll(folder, tiny_data):
     del tiny_data
     folder.mkdir()
@@ -130,6 +151,9 @@ CASES = {
     "sst2": (table(["sentence"], test_labels=False), "bert"),
     "mrpc": (table(["sentence1", "sentence2"]), "bert"),
     "cola": (table(["sentence"]), "bert"),
+    "mnli": (inference, "bert"),
+    "snli": (inference, "bert"),
+    "swag": (swag, "bert"),
     "gpt2_sst2": (table(["sentence"]), "gpt2"),
     "conll2003": (conll, "bert"),
     "wnut17": (conll, "bert"),

@@ -28,6 +28,8 @@ def prepare_run(tiny_weights, tiny_settings):
     """A function that prepares two epochs of three batches of four."""
 
     def make(task, family, strategy, **overrides):
+        if task == "reranking":  # whose passages are twice as many
+            overrides = {"train.batch_size": 8} | overrides
         settings = tiny_settings(task, strategy, tiny_weights(task, family), **overrides)
         return prepare(settings, Report())
 
@@ -59,7 +61,9 @@ def test_trunk_and_rest_are_the_whole_and_what_is_kept_is_what_was_computed(
         real = np.asarray(batch.get("attention_mask", np.ones(batch[STATES].shape[:2]))) > 0
         real[len(index.indices) :] = False  # rows of filling
         for name, values in fresh.items():
-            if name == STATES:  # bit for bit, so that what is trained on them is the same too
+            if name == STATES and family in ("resnet", "convnext"):  # convolutions round by place
+                np.testing.assert_allclose(batch[name][real], values[real], atol=2e-6)
+            elif name == STATES:  # bit for bit, so that what is trained on them is the same too
                 np.testing.assert_array_equal(batch[name][real], values[real])
             else:
                 np.testing.assert_array_equal(batch[name], values)
@@ -68,7 +72,7 @@ def test_trunk_and_rest_are_the_whole_and_what_is_kept_is_what_was_computed(
         params = trees.merge(stage.state.params, stage.frozen)
         found = apply_fn(params, batch, key=None, train=False)
         whole = run.data.examples["train"].collate(
-            index, 4, (0, len(seen) // run.goal.steps_per_epoch)
+            index, len(batch["weight"]), (0, len(seen) // run.goal.steps_per_epoch)
         )
         wanted = run.tuning.apply_fn(
             run.params, jax.tree.map(jnp.asarray, whole), key=None, train=False
