@@ -19,14 +19,14 @@ from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
 from jaxtune.data.text.tokenizer_files import check_tokenizer, has_tokenizer
-from jaxtune.export import model_folder, peft
-from jaxtune.export.model_folder import find_pooling
+from jaxtune.export import model_folder, peft, sentence_folder
 from jaxtune.export.own_adapter import apply_own
+from jaxtune.export.sentence_folder import pooled_source, source_with_head
 from jaxtune.io.json_files import read_json_object
 from jaxtune.models.design import choose_outputs, make_design
 from jaxtune.models.family import Head
 from jaxtune.models.own_head import MakeHead, with_own_head
-from jaxtune.models.pooling import EMBEDDING, with_pooling
+from jaxtune.models.pooling import EMBEDDING
 from jaxtune.models.pretrained import Pretrained, load_weights
 from jaxtune.models.registry import CLASS_HEADS, find_head, saved_head
 from jaxtune.models.source import Source, find_folder, head_names, is_regression, read_source
@@ -84,7 +84,7 @@ def write(
       say: takes a line where there is no `adapter/`, as peft's files cannot hold what was trained.
     """
     strategy, pretrained, task = product.strategy, product.pretrained, product.task
-    card = card | model_folder.pooling_fields(pretrained)
+    card = card | sentence_folder.pooling_fields(pretrained)
     full_card = card | model_folder.head_fields(pretrained, task)
     if not injection.is_mergeable(strategy):
         _write_own(workdir / "model", product, params, full_card)
@@ -139,13 +139,7 @@ def open_model(
     card = model_folder.read_card(folder)
     _check_own_head(folder, card.get("head"), own_head)
     if not (folder / peft.CONFIG).exists():
-        source = read_source(folder)
-        head = saved_head(source.family, source.hf_config)
-        pooling = find_pooling(folder, card) if head is None else None
-        head = head or "sequence"
-        if pooling is not None:
-            head = EMBEDDING
-            source = source._replace(family=with_pooling(source.family, pooling))
+        source, head = source_with_head(folder, card)
         if own_head is not None:
             head = TASKS[card["task"]].head if card.get("task") in TASKS else head
             source = source._replace(family=with_own_head(source.family, head, own_head))
@@ -175,9 +169,8 @@ def _open_adapter(
     config, card, weights = _read(folder)
     source = _find_base(folder, config)
     head = find_head_name(folder, card)
-    pooling = find_pooling(folder, card) if head == EMBEDDING else None
-    if pooling is not None:
-        source = source._replace(family=with_pooling(source.family, pooling))
+    if head == EMBEDDING:
+        source = pooled_source(source, folder, card) or source
     if own_head is not None:
         source = source._replace(family=with_own_head(source.family, head, own_head))
     tokenizer_folder = folder if has_tokenizer(folder) else source.path

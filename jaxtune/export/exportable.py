@@ -5,11 +5,11 @@ from pathlib import Path
 from jaxtune.core.errors import UserError
 from jaxtune.export import adapter_folder, peft
 from jaxtune.export.graphs.registry import GRAPHS
-from jaxtune.export.model_folder import find_pooling, read_card
+from jaxtune.export.model_folder import read_card
+from jaxtune.export.sentence_folder import source_with_head
 from jaxtune.io.json_files import read_json_object
 from jaxtune.models.choice import is_choice
-from jaxtune.models.registry import saved_head
-from jaxtune.models.source import read_source
+from jaxtune.models.pooling import EMBEDDING
 
 
 def check_exportable(folder: Path, kind: str) -> None:
@@ -26,10 +26,10 @@ def check_exportable(folder: Path, kind: str) -> None:
     if (folder / peft.CONFIG).exists():
         _check_adapter(folder, kind)
         return
-    source, card = read_source(folder), read_card(folder)
+    card = read_card(folder)
+    source, head = source_with_head(folder, card)
     family, own = source.family.model_type, card.get("head")
-    headless = saved_head(source.family, source.hf_config) is None
-    if kind != "stablehlo" and headless and find_pooling(folder, card) is not None:
+    if kind != "stablehlo" and head == EMBEDDING:
         raise UserError(
             f"{folder} is a model of embeddings, of which there is no ONNX graph."
             " --format=stablehlo takes it."

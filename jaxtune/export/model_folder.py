@@ -12,23 +12,17 @@ import numpy as np
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
+from jaxtune.export.sentence_folder import CARD, files_beside
 from jaxtune.io.atomic import replace_folder
 from jaxtune.io.json_files import read_json_object
 from jaxtune.models import convert
-from jaxtune.models.design import embedding_width
-from jaxtune.models.pooling import EMBEDDING, HOWS, EmbeddingHead, How, Pooling
+from jaxtune.models.pooling import EMBEDDING
 from jaxtune.models.pretrained import Pretrained
 from jaxtune.models.registry import CLASS_HEADS
-from jaxtune.models.sentence_files import (
-    CROSS_ENCODER,
-    SentenceFiles,
-    read_sentence_files,
-    sentence_files,
-)
+from jaxtune.models.sentence_files import CROSS_ENCODER
 from jaxtune.tasks.reranking import RERANKING
 from jaxtune.tasks.task import Task
 
-_CARD = "jaxtune.json"
 _NAMES = {
     **{list: "a list of texts", str: "a text", int: "a whole number", float: "a number"},
     **{bool: "true or false", dict: "an object"},
@@ -77,7 +71,7 @@ def export_model(
     if config.get("pad_token_id") is None and pad_token_id is not None:
         config["pad_token_id"] = pad_token_id  # GPT-2's, without which transformers takes no batch
     files = ("model.safetensors", tensors | pretrained.buffers), ("config.json", config)
-    write_folder(folder, *files, processor, card, _beside(pretrained, card))
+    write_folder(folder, *files, processor, card, files_beside(pretrained, card))
 
 
 def _file_name(leaf: str, pretrained: Pretrained) -> str:
@@ -85,19 +79,6 @@ def _file_name(leaf: str, pretrained: Pretrained) -> str:
     if pretrained.design.head_name == EMBEDDING:
         leaf = leaf.removeprefix(f"{pretrained.design.source.family.prefix}/")
     return convert.torch_name(leaf)
-
-
-def _beside(pretrained: Pretrained, card: Mapping[str, Any]) -> dict[str, Any]:
-    """The files of sentence-transformers, of a model of embeddings."""
-    top = pretrained.module.top
-    if not isinstance(top, EmbeddingHead):
-        return {}
-    names = {"query": card.get("query_prompt"), "document": card.get("document_prompt")}
-    prompts = {name: prompt for name, prompt in names.items() if prompt}
-    return sentence_files(
-        SentenceFiles(top.pooling, prompts, card.get("max_length")),
-        embedding_width(pretrained.design),
-    )
 
 
 def write_folder(
@@ -122,7 +103,7 @@ def write_folder(
 
     def fill(fresh: Path) -> None:
         save_file(dict(sorted(tensors[1].items())), fresh / tensors[0], {"format": "pt"})
-        for name, content in (config, (_CARD, card), *beside.items()):
+        for name, content in (config, (CARD, card), *beside.items()):
             if content:
                 (fresh / name).parent.mkdir(exist_ok=True)
                 text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -140,7 +121,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     Raises:
       UserError: it is damaged, or a field is of another type than a run writes.
     """
-    file = folder / _CARD
+    file = folder / CARD
     card = read_json_object(file) if file.exists() else {}
     for name, kinds in _KINDS.items():
         value = card.get(name)
@@ -159,37 +140,6 @@ def read_card(folder: Path) -> dict[str, Any]:
             " the run did, or leave it out."
         )
     return card
-
-
-def pooling_fields(pretrained: Pretrained) -> dict[str, Any]:
-    """What jaxtune.json says of how a model of embeddings pools; nothing of others."""
-    top = pretrained.module.top
-    if not isinstance(top, EmbeddingHead):
-        return {}
-    return {"pooling": top.pooling.how, "normalize": top.pooling.normalize}
-
-
-def find_pooling(folder: Path, card: Mapping[str, Any]) -> Pooling | None:
-    """How a saved model pools, where it is one of embeddings.
-
-    Its jaxtune.json says so, or a folder of sentence-transformers; None for other models.
-
-    Args:
-      folder: of the model.
-      card: its jaxtune.json.
-
-    Raises:
-      UserError: another pooling in jaxtune.json; or as `read_sentence_files`.
-    """
-    if card.get("task") == EMBEDDING:
-        how: How = card.get("pooling") or "mean"
-        if how not in HOWS:
-            raise UserError(
-                f"{folder / _CARD}: pooling is {how[:80]!r}, expected one of {', '.join(HOWS)}."
-            )
-        return Pooling(how, bool(card.get("normalize")))
-    found = None if card.get("task") else read_sentence_files(folder)
-    return None if found is None else found.pooling
 
 
 def head_fields(pretrained: Pretrained, task: Task) -> dict[str, Any]:

@@ -7,14 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtune.core.errors import UserError
+from jaxtune.core.errors import UserError, nearest
 from jaxtune.core.types import Batch, LossFn, Params
+from jaxtune.data.batching.stream import Stream
 from jaxtune.models.design import Design
 from jaxtune.models.registry import make_apply
 from jaxtune.run.hooks import Hook, every
 from jaxtune.run.own_code import Use, checked, find, said
 from jaxtune.settings import Settings
+from jaxtune.tasks.registry import find_task
 from jaxtune.tasks.task import Task, whole_outputs
+from jaxtune.training.distillation import make_distillation_loss
 
 LOSS = Use(
     "(outputs, batch)",
@@ -75,6 +78,74 @@ def trace_loss(loss: LossFn, design: Design, batch: Any) -> Any:
         return loss(apply_fn(params, batch, key=None, train=False), batch)
 
     return jax.eval_shape(trace, design.shapes, batch)
+
+
+def make_loss(
+    settings: Settings, task: Task, own: LossFn | None, design: Design, stream: Stream
+) -> LossFn:
+    """The loss of a run, checked on the shapes of a batch where it may not fit them.
+
+    Where there is a teacher, with what is learnt from it.
+
+    Args:
+      settings: of the run.
+      task: makes its loss of the training data.
+      own: in its place; None for none.
+      design: of the model.
+      stream: of the training data.
+
+    Raises:
+      UserError: as `check_loss`, or as the task's loss, which may not fit data or model.
+    """
+    if own is not None:
+        check_loss(str(settings.loss.function), own, design, stream.empty())
+        return own
+    loss_fn = task.loss.make(settings.loss, design.outputs.class_names, stream.examples.labels)
+    if settings.loss.groups.matryoshka_dims:
+        trace_loss(loss_fn, design, stream.empty())
+    taught = settings.distillation
+    if taught.teacher is None or task.loss.soft is None:
+        return loss_fn
+    soft = task.loss.soft(taught.temperature)
+    return make_distillation_loss(loss_fn, soft, taught.alpha, taught.hidden_weight)
+
+
+def metric_of(task: Task, name: str | None) -> str:
+    """The score that chooses the best step: the task's own where none is named.
+
+    Raises:
+      UserError: the task has no such score.
+    """
+    known = task.scores.higher_is_better
+    if name is None:
+        return task.scores.best
+    if name not in known:
+        raise UserError(
+            f"config.train.best_metric is {name!r}: the task {task.name} has"
+            f" {', '.join(known)}.{nearest(name, known)}"
+        )
+    return name
+
+
+def metric_of_data(settings: Settings, task: Task, validation: Any) -> str:
+    """As `metric_of`, of the scores that are told of the validation examples.
+
+    Raises:
+      UserError: the task has no such score, or not of such data.
+    """
+    chosen = settings.train.best_metric
+    name = metric_of(task, chosen)
+    if task.scores.of_data is None:
+        return name
+    told, usual = task.scores.of_data(validation), find_task(settings.task).scores.higher_is_better
+    if chosen is None:
+        return told[0]
+    if name in usual and name not in told:  # and no score of a person's own
+        raise UserError(
+            f"config.train.best_metric is {name!r}, which is not told of such rows: expected one of"
+            f" {', '.join(told)}."
+        )
+    return name
 
 
 def scored(task: Task, names: Sequence[str]) -> Task:

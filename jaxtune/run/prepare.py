@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jaxtune.analysis.targets import Target
 from jaxtune.core import trees
 from jaxtune.core.device import this_device
-from jaxtune.core.errors import UserError, nearest
 from jaxtune.core.types import LossFn, Params
 from jaxtune.data.batching.stream import Stream
 from jaxtune.data.sources.rows import read_data
@@ -36,7 +35,14 @@ from jaxtune.run.encoding import encode_splits, held_of
 from jaxtune.run.layouts import choose_layouts, sampling_of
 from jaxtune.run.lesson import attend
 from jaxtune.run.new_parts import with_new_parts
-from jaxtune.run.own_goals import check_loss, hooks_of, loss_of, scored, trace_loss
+from jaxtune.run.own_goals import (
+    hooks_of,
+    loss_of,
+    make_loss,
+    metric_of,
+    metric_of_data,
+    scored,
+)
 from jaxtune.run.own_heads import head_of, told_of_head
 from jaxtune.run.own_updates import scaler_of
 from jaxtune.run.plan import Plan, make_plan, trains_statistics
@@ -48,7 +54,6 @@ from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import to_dict
 from jaxtune.tasks.registry import find_task
 from jaxtune.tasks.task import Task, drawn_together, keeping, minimising
-from jaxtune.training.distillation import make_distillation_loss
 from jaxtune.tuning import injection, partition
 from jaxtune.tuning.depth import frozen_layers
 from jaxtune.tuning.family_fields import family_fields
@@ -96,26 +101,19 @@ def prepare(
     check_devices(settings.parallel, settings.train.batch_size, len(devices))
     task, own_loss = _find_task(settings, token_cache_dir)
     scaler = scaler_of(settings.optimizer)
-    best_metric = metric_of(task, settings.train.best_metric)
-    source = read_source(settings.model.path, settings.model.revision)
-    if task.head == EMBEDDING:
-        settings = with_folder(settings, source.path)
-    source, strategy = _open_model(settings, task, source)
+    metric_of(task, settings.train.best_metric)  # or it is none
+    settings, source, strategy = _open_model(settings, task)
     teacher = open_teacher(settings, task)
     device = this_device() if target is None else target.chip.device
     attention = settings.precision.attention
     check_attention(attention, source.config, device)
     task.data.inputs.check_settings(settings.data, source.config, source.path)
     read = _encode(settings, task, source, tables, report, teacher)
+    best_metric = metric_of_data(settings, task, read.examples["validation"])
     train, dtype = read.examples["train"], jnp.dtype(settings.precision.compute_dtype)
     with told_of_head(settings.model.head):
         design = make_design(source, task.head, read.outputs, dtype, device, attention)
         check_names(design.shapes)
-    if task.scores.of_data is not None:
-        told = task.scores.of_data(read.examples["validation"])
-        best_metric = _metric_of_data(settings, told)
-    class_names = design.outputs.class_names
-    loss_fn = own_loss or _loss(settings, task, class_names, train.labels)
     groups, shapes = drawn_together(task, train), design.shapes
     count = len(train.lengths) if groups is None else len(groups.sizes)
     plan = make_plan(settings, strategy, source.family, shapes, count, devices)
@@ -123,10 +121,7 @@ def prepare(
     sampling = sampling_of(settings, train)
     layout, eval_layout = choose_layouts(settings, task, read.examples, design, plan, sampling)
     stream = Stream(train, layout, settings.seed, sampling, groups)
-    if own_loss is not None:
-        check_loss(str(settings.loss.function), own_loss, design, stream.empty())
-    if settings.loss.groups.matryoshka_dims:
-        trace_loss(loss_fn, design, stream.empty())
+    loss_fn = make_loss(settings, task, own_loss, design, stream)
     trunks = _plan_trunks(settings, design, plan.stage_labels, train, plan)
     lessons = lessons_of(settings, task, read.teacher, design, stream, [t.depth for t in trunks])
     folder = None if target is not None else token_cache_dir
@@ -168,15 +163,6 @@ def prepare(
     )
 
 
-def _loss(settings: Settings, task: Task, class_names: tuple[str, ...], labels: Any) -> LossFn:
-    """The task's loss, and where there is a teacher what is learnt from it."""
-    hard, own = task.loss.make(settings.loss, class_names, labels), settings.distillation
-    if own.teacher is None or task.loss.soft is None:
-        return hard
-    soft = task.loss.soft(own.temperature)
-    return make_distillation_loss(hard, soft, own.alpha, own.hidden_weight)
-
-
 def _find_task(settings: Settings, token_cache_dir: Path | None) -> tuple[Task, LossFn | None]:
     """The task, and the loss that takes the place of its own.
 
@@ -188,41 +174,16 @@ def _find_task(settings: Settings, token_cache_dir: Path | None) -> tuple[Task, 
     return task, loss_of(settings, task)
 
 
-def metric_of(task: Task, name: str | None) -> str:
-    """The score that chooses the best step: the task's own where none is named.
+def _open_model(settings: Settings, task: Task) -> tuple[Settings, Source, Strategy]:
+    """The model with the head that the settings say, and the strategy on its parameters' names.
 
-    Raises:
-      UserError: the task has no such score.
+    The settings say too what a folder of embeddings does, where they said nothing.
     """
-    known = task.scores.higher_is_better
-    if name is None:
-        return task.scores.best
-    if name not in known:
-        raise UserError(
-            f"config.train.best_metric is {name!r}: the task {task.name} has"
-            f" {', '.join(known)}.{nearest(name, known)}"
-        )
-    return name
-
-
-def _metric_of_data(settings: Settings, told: tuple[str, ...]) -> str:
-    """The score that chooses the best step, of those that are told of the data."""
-    name, usual = settings.train.best_metric, find_task(settings.task).scores.higher_is_better
-    if name is None:
-        return told[0]
-    if name in usual and name not in told:
-        raise UserError(
-            f"config.train.best_metric is {name!r}, which is not told of such rows: expected one of"
-            f" {', '.join(told)}."
-        )
-    return name
-
-
-def _open_model(settings: Settings, task: Task, source: Source) -> tuple[Source, Strategy]:
-    """The model with the head that the settings say, and the strategy on its parameters' names."""
+    source = read_source(settings.model.path, settings.model.revision)
     check_base(settings.model, source.path)
     source = keep_layers(source, settings.model.layers)
     if task.head == EMBEDDING:
+        settings = with_folder(settings, source.path)
         own = with_pooling(source.family, pooling_of(settings.model))
         source = source._replace(family=own)
     head = find_head(source.family, task.head)
@@ -241,7 +202,7 @@ def _open_model(settings: Settings, task: Task, source: Source) -> tuple[Source,
             " to the folder's model as it is: expected () with it. Make the smaller model first,"
             " by a run with another strategy."
         )
-    return source._replace(config=config), strategy
+    return settings, source._replace(config=config), strategy
 
 
 def _strategy_fields(settings: Settings) -> dict[str, Any]:

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 
 from jaxtune.core.errors import UserError
 from jaxtune.export import adapter_folder, peft
-from jaxtune.export.model_folder import find_pooling, read_card
+from jaxtune.export.model_folder import read_card
+from jaxtune.export.sentence_folder import source_with_head
 from jaxtune.models.pooling import EMBEDDING
 from jaxtune.models.pretrained import Pretrained
-from jaxtune.models.registry import saved_head
 from jaxtune.models.sentence_files import (
     SentenceFiles,
     is_cross_encoder,
     read_sentence_files,
 )
-from jaxtune.models.source import find_folder, head_names, is_regression, read_source
+from jaxtune.models.source import find_folder, head_names, is_regression
 from jaxtune.run.own_heads import head_of, told_of_head
 from jaxtune.settings.data import DataSettings
 from jaxtune.settings.dicts import from_dict, to_dict
@@ -64,12 +64,8 @@ def saved_task(folder: str) -> tuple[Path, Task, dict[str, Any]]:
     if (path / peft.CONFIG).exists():
         head = adapter_folder.find_head_name(path, card)
         return path, task_of(head, card.get("problem_type"), False), card
-    source = read_source(path)
-    family, hf_config = source.family, source.hf_config
-    head = saved_head(family, hf_config)
-    if head is None:
-        head = "sequence" if find_pooling(path, card) is None else EMBEDDING
-    return path, _task_of(path, head, hf_config, card), card
+    source, head = source_with_head(path, card)
+    return path, _task_of(path, head, source.hf_config, card), card
 
 
 def open_saved(

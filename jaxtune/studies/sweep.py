@@ -13,8 +13,7 @@ from jaxtune.core.units import human_seconds
 from jaxtune.io.atomic import write_atomic
 from jaxtune.io.json_files import read_json_object
 from jaxtune.run.console import Report
-from jaxtune.run.own_goals import scored
-from jaxtune.run.prepare import metric_of
+from jaxtune.run.own_goals import metric_of, scored
 from jaxtune.run.signals import TIME_IS_UP, InterruptedRunError
 from jaxtune.run.train import train
 from jaxtune.run.workdir import hold_workdir
