@@ -5,7 +5,7 @@ import pytest
 from jaxtune.core.errors import UserError
 from jaxtune.data.sources.memory import from_memory
 from jaxtune.data.sources.rows import read_data
-from jaxtune.data.text.labels import labelled
+from jaxtune.data.text.no_label import labelled
 from jaxtune.data.text.text_tables import CLASSES
 from jaxtune.run.config import settings_of
 from jaxtune.settings.data import ColumnSettings, DataSettings

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-from jaxtune.data.text.labels import are_measures, are_none, number_of
+from jaxtune.data.text.labels import are_measures, number_of
+from jaxtune.data.text.no_label import are_none
 
 _FEW_ROWS = 5
 _SHOWN = 5  # names in a note

@@ -13,7 +13,7 @@ from jaxtune.data.sources.locate import DataSource
 from jaxtune.data.sources.new_rows import open_lines, open_new, source_columns
 from jaxtune.data.sources.rows import Reader, Rows
 from jaxtune.data.sources.table import Table
-from jaxtune.data.text import doubts, label_sets, labels
+from jaxtune.data.text import doubts, label_sets, labels, no_label
 from jaxtune.data.text.examples import Examples, Transform
 from jaxtune.data.text.new_values import new_texts
 from jaxtune.data.text.token_cache import tokenize_once
@@ -40,11 +40,11 @@ def _load_labelled(source: DataSource, columns: ColumnSettings) -> dict[str, Tab
     tables = load_tables(source, columns)
     if not columns.no_label:
         return tables
-    return {split: labels.labelled(table, columns) for split, table in tables.items()}
+    return {split: no_label.labelled(table, columns) for split, table in tables.items()}
 
 
 def _has_classes(table: Table, columns: ColumnSettings) -> bool:
-    return _has_labels(table, columns) and not labels.are_withheld(table, columns)
+    return _has_labels(table, columns) and not no_label.are_withheld(table, columns)
 
 
 def _class_names(table: Table, columns: ColumnSettings) -> tuple[str, ...]:
