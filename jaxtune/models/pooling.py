@@ -65,8 +65,12 @@ def pooled(x: Float[Array, "b t d"], batch: Batch, pooling: Pooling) -> Float[Ar
     """
     if pooling.how == "mean":
         x = mean_tokens(x, batch)
-    if not pooling.normalize:
-        return x
+    return unit_length(x) if pooling.normalize else x
+
+
+def unit_length(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+    """`x / |x|` in float32 at least; 0 stays 0, with a gradient of 0."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     squares = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
 

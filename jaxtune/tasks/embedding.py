@@ -5,19 +5,26 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float
 
 from jaxtune.core.errors import UserError
-from jaxtune.core.types import Batch, LossFn, Mean
+from jaxtune.core.types import LossFn
 from jaxtune.data.text import group_tables
 from jaxtune.data.text.grouped import GroupedExamples, GroupLabels
 from jaxtune.models.pooling import EMBEDDING as HEAD
 from jaxtune.settings import LossSettings
 from jaxtune.tasks import pair_scores
 from jaxtune.tasks.records import LazyRecords, Records
-from jaxtune.tasks.task import Task, TaskData, TaskLoss, TaskOutput, TaskScores, sums_of_batch
+from jaxtune.tasks.task import (
+    Task,
+    TaskData,
+    TaskLoss,
+    TaskOutput,
+    TaskScores,
+    no_metrics,
+    sums_of_batch,
+)
 from jaxtune.training import group_losses
-from jaxtune.training.group_losses import Sizes
+from jaxtune.training.group_losses import Sizes, sizes_of
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: GroupLabels) -> LossFn:
@@ -33,7 +40,7 @@ def make_loss(settings: LossSettings, class_names: Sequence[str], labels: GroupL
     """
     del class_names
     chosen, scores = settings.groups, labels.values
-    sizes = Sizes(int(labels.groups.sizes.min()), labels.groups.largest)
+    sizes = sizes_of(labels.groups)
     name = chosen.name or ("ranking" if scores is None else "cosent")
     _check(name, sizes, scores)
     make = {
@@ -68,12 +75,6 @@ def _check(name: str, sizes: Sizes, scores: np.ndarray | None) -> None:
             f"{where}, but scores go from {scores.min():g} to {scores.max():g}: expected those of a"
             " cosine, from -1 to 1. Divide them, or take cosent, which reads their order alone."
         )
-
-
-def batch_metrics(outputs: Float[Array, "b d"], batch: Batch) -> dict[str, Mean]:
-    """None: a batch of an evaluation need not have whole groups. `scores` has the loss."""
-    del outputs, batch
-    return {}
 
 
 def scores(
@@ -118,7 +119,7 @@ EMBEDDING = Task(
         group_tables.read_new,
         once=group_tables.once,
     ),
-    loss=TaskLoss(make_loss, batch_metrics, sums=sums_of_batch),
+    loss=TaskLoss(make_loss, no_metrics, sums=sums_of_batch),
     scores=TaskScores(
         scores,
         best="spearman",

@@ -3,31 +3,33 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from jaxtune.core.types import Batch, LossFn, Mean
+from jaxtune.core.types import LossFn
 from jaxtune.data.batching.groups import Groups
 from jaxtune.data.text import choice_tables, pair_groups
 from jaxtune.data.text.grouped import GroupedExamples, GroupLabels
 from jaxtune.models.choice import CHOICE as HEAD
 from jaxtune.settings import LossSettings
-from jaxtune.tasks.probabilities import softmax
+from jaxtune.tasks.probabilities import logsumexp, softmax
 from jaxtune.tasks.records import LazyRecords, Record, Records
-from jaxtune.tasks.task import Task, TaskData, TaskLoss, TaskOutput, TaskScores, sums_of_batch
-from jaxtune.training.group_losses import Sizes
+from jaxtune.tasks.task import (
+    Task,
+    TaskData,
+    TaskLoss,
+    TaskOutput,
+    TaskScores,
+    no_metrics,
+    sums_of_batch,
+)
+from jaxtune.training.group_losses import sizes_of
 from jaxtune.training.ranking_losses import make_listwise
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: GroupLabels) -> LossFn:
     """The cross-entropy of the right choice among those of its prompt, which has no options."""
     del settings, class_names
-    return make_listwise(Sizes(int(labels.groups.sizes.min()), labels.groups.largest))
-
-
-def batch_metrics(outputs: Float[Array, "b 1"], batch: Batch) -> dict[str, Mean]:
-    """None: a batch of an evaluation need not have whole groups. `scores` has the loss."""
-    del outputs, batch
-    return {}
+    return make_listwise(sizes_of(labels.groups))
 
 
 def by_group(values: Float[np.ndarray, " N"], groups: Groups, fill: float) -> np.ndarray:
@@ -56,12 +58,10 @@ def scores(
     assert labels is not None, "choices without labels"
     z = by_group(outputs[:, 0], groups, -np.inf)
     right = by_group(labels, groups, 0.0).argmax(1)
-    most = z.max(1)
-    sums = most + np.log(np.exp(z - most[:, None]).sum(1))
     own = z[np.arange(len(z)), right]
     return {
         "accuracy": float(np.mean(z.argmax(1) == right)),
-        "loss": float(np.mean(sums - own)),
+        "loss": float(np.mean(logsumexp(z) - own)),
     }
 
 
@@ -93,7 +93,7 @@ MULTIPLE_CHOICE = Task(
         choice_tables.read_new,
         once=pair_groups.once,
     ),
-    loss=TaskLoss(make_loss, batch_metrics, sums=sums_of_batch),
+    loss=TaskLoss(make_loss, no_metrics, sums=sums_of_batch),
     scores=TaskScores(scores, best="accuracy", higher_is_better={"accuracy": True, "loss": False}),
     output=TaskOutput(decode, num_outputs=lambda data: 1),
 )

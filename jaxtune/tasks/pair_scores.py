@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxtune.data.batching.groups import Groups
+from jaxtune.tasks.probabilities import logsumexp
 
 BLOCK = 1000
 """Groups whose documents an anchor is compared with."""
@@ -54,13 +55,7 @@ def scored_pairs(
 
 def _cosent(cosines: np.ndarray, scores: np.ndarray) -> float:
     gaps = SCALE * (cosines[:, None] - cosines)[scores[:, None] < scores]
-    return float(_logsumexp(np.concatenate([[0.0], gaps])))
-
-
-def _logsumexp(z: np.ndarray) -> np.ndarray:
-    """Of the last axis."""
-    most = z.max(-1)
-    return most + np.log(np.exp(z - most[..., None]).sum(-1))
+    return float(logsumexp(np.concatenate([[0.0], gaps])))
 
 
 def anchors(outputs: Float[np.ndarray, "N d"], groups: Groups) -> dict[str, float]:
@@ -87,7 +82,7 @@ def anchors(outputs: Float[np.ndarray, "N d"], groups: Groups) -> dict[str, floa
         right = np.searchsorted(documents, groups.offsets[own] + 1)
         near = np.take_along_axis(z, right[:, None], axis=1)
         ranks.append(1 + (z > near + 1e-12).sum(1))
-        losses.append(_logsumexp(SCALE * z) - SCALE * near[:, 0])
+        losses.append(logsumexp(SCALE * z) - SCALE * near[:, 0])
         group, place = groups.of(documents), groups.places(documents)
         hard = place > 1
         rows = group[hard] - start

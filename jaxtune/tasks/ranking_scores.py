@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxtune.data.batching.groups import Groups
+from jaxtune.tasks.probabilities import logsumexp
 from jaxtune.tasks.retrieval_scores import retrieval_scores
 
 
@@ -36,7 +37,7 @@ def scores(
         judged[query] = {str(place): grades[place] for place in range(len(z))}
         precisions.append(_average_precision(grades[order] > 0))
         if grades.sum() > 0:
-            losses.append(_cross_entropy(z, grades / grades.sum()))
+            losses.append(float(logsumexp(z) - (grades / grades.sum() * z).sum()))
     found = retrieval_scores(rankings, judged)
     return {
         "ndcg@10": found["ndcg@10"],
@@ -49,8 +50,3 @@ def scores(
 def _average_precision(relevant: np.ndarray) -> float:
     ranks = 1 + np.flatnonzero(relevant)
     return float(np.mean(np.arange(1, 1 + len(ranks)) / ranks)) if len(ranks) else 0.0
-
-
-def _cross_entropy(z: np.ndarray, q: np.ndarray) -> float:
-    most = z.max()
-    return float(most + np.log(np.exp(z - most).sum()) - (q * z).sum())

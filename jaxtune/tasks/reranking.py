@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float
 
 from jaxtune.core.errors import UserError
-from jaxtune.core.types import Batch, LossFn, Mean
+from jaxtune.core.types import LossFn
 from jaxtune.data.text import pair_groups, ranking_tables
 from jaxtune.data.text.grouped import GroupedExamples, GroupLabels
 from jaxtune.settings import LossSettings
@@ -19,11 +18,12 @@ from jaxtune.tasks.task import (
     TaskLoss,
     TaskOutput,
     TaskScores,
+    no_metrics,
     sums_of_batch,
     sums_of_rows,
 )
 from jaxtune.training import ranking_losses
-from jaxtune.training.group_losses import Sizes
+from jaxtune.training.group_losses import sizes_of
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: GroupLabels) -> LossFn:
@@ -46,7 +46,7 @@ def make_loss(settings: LossSettings, class_names: Sequence[str], labels: GroupL
                 "config.loss.name is 'listwise', but each query has one passage: expected several"
                 " rows of a query, or config.loss.name=pointwise."
             )
-        return ranking_losses.make_listwise(Sizes(int(groups.sizes.min()), groups.largest))
+        return ranking_losses.make_listwise(sizes_of(groups))
     if values.max() > 1:
         raise UserError(
             f"config.loss.name is 'pointwise', but labels go up to {values.max():g}: expected those"
@@ -60,12 +60,6 @@ def choose(loss: TaskLoss, settings: LossSettings) -> TaskLoss:
     """A listwise loss reads the passages of a query together; others are drawn each by itself."""
     listwise = settings.groups.name == "listwise"
     return loss._replace(sums=sums_of_batch if listwise else sums_of_rows, together=listwise)
-
-
-def batch_metrics(outputs: Float[Array, "b 1"], batch: Batch) -> dict[str, Mean]:
-    """None: a batch of an evaluation need not have whole groups. `scores` has the loss."""
-    del outputs, batch
-    return {}
 
 
 def scores(
@@ -104,7 +98,7 @@ RERANKING = Task(
         ranking_tables.read_new,
         once=pair_groups.once,
     ),
-    loss=TaskLoss(make_loss, batch_metrics, choose=choose),
+    loss=TaskLoss(make_loss, no_metrics, choose=choose),
     scores=TaskScores(
         scores,
         best="ndcg@10",

@@ -55,6 +55,12 @@ def whole_outputs(apply_fn: ApplyFn) -> ApplyFn:
     return apply_fn
 
 
+def no_metrics(outputs: Any, batch: Batch) -> dict[str, Mean]:
+    """None: a batch of an evaluation need not have whole groups. The scores have the loss."""
+    del outputs, batch
+    return {}
+
+
 def sums_of_rows(
     apply_fn: ApplyFn, loss_fn: LossFn, num_microbatches: int, part_key: "PartKey"
 ) -> "SumsFn":

@@ -15,6 +15,8 @@ from jaxtyping import Array, Bool, Float
 
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch, LossFn, Mean, weighted_mean
+from jaxtune.data.batching.groups import Groups
+from jaxtune.models.pooling import unit_length
 
 SCALE = 20.0
 """What cosines are multiplied by, a temperature of 0.05."""
@@ -27,6 +29,11 @@ class Sizes(NamedTuple):
 
     least: int
     most: int
+
+
+def sizes_of(groups: Groups) -> Sizes:
+    """The fewest and the most texts of a group."""
+    return Sizes(int(groups.sizes.min()), groups.largest)
 
 
 class Table(NamedTuple):
@@ -88,7 +95,7 @@ def make_ranking(sizes: Sizes, scale: float = SCALE) -> LossFn:
 
     def loss_fn(outputs: Float[Array, "b ..."], batch: Batch) -> Mean:
         table = by_group(outputs, batch, sizes)
-        unit = normalised(table.outputs)  # [g m d]
+        unit = unit_length(table.outputs)  # [g m d]
         documents = unit[:, 1:].reshape(-1, unit.shape[-1])  # [g (m-1) d] -> [n d]
         z = scale * _products(unit[:, 0], documents)  # [g n]
         known = table.present[:, 1:].reshape(-1)
@@ -183,24 +190,17 @@ def make_matryoshka(inner: LossFn, dims: Sequence[int]) -> LossFn:
                 f"config.loss.matryoshka_dims has {max(dims)}, but embeddings have"
                 f" {outputs.shape[-1]} dimensions: expected at most so many."
             )
-        found = [inner(normalised(outputs[..., :dim]), batch) for dim in dims]
+        found = [inner(unit_length(outputs[..., :dim]), batch) for dim in dims]
         return Mean(jnp.stack([loss.total for loss in found]).sum(), found[0].weight)
 
     return loss_fn
-
-
-def normalised(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
-    """`x / |x|` in float32; 0 stays 0, with a gradient of 0."""
-    x = x.astype(jnp.float32)
-    squares = jnp.sum(x * x, axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.maximum(squares, _LEAST**2))
 
 
 _products = partial(jnp.einsum, "id,jd->ij", precision=jax.lax.Precision.HIGHEST)
 
 
 def _cosines(table: Table) -> Float[Array, " g"]:
-    unit = normalised(table.outputs)
+    unit = unit_length(table.outputs)
     return (unit[:, 0] * unit[:, 1]).sum(-1)
 
 

@@ -18,12 +18,12 @@ from jaxtyping import Array, Float, Int
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch
 from jaxtune.models.activations import ACTIVATIONS
-from jaxtune.models.attention import SelfAttention, no_bias
 from jaxtune.models.families.dinov2_config import (
     Dinov2Config,
     config_from_hf,
     config_with_registers,
 )
+from jaxtune.models.families.vit import Attention
 from jaxtune.models.family import Family, Head, Matrices, Names, layer_rules
 from jaxtune.models.heads import output_layer
 from jaxtune.models.inputs import example_image, images_of, positions_in_image
@@ -64,31 +64,6 @@ class Embeddings(nn.Module):
         return Dropout(c.hidden_dropout_prob)(jnp.concatenate(parts, axis=1), noise_ids)
 
 
-class Attention(nn.Module):
-    """Self-attention of all tokens."""
-
-    config: Dinov2Config
-    dtype: Any
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "b t d"], noise_ids: NoiseIds, places: Places
-    ) -> Float[Array, "b n d"]:
-        """[b t d] -> [b n d]."""
-        c, (b, t) = self.config, x.shape[:2]
-        attention = SelfAttention(
-            c.num_attention_heads,
-            c.attention_probs_dropout_prob,
-            c.initializer_range,
-            self.dtype,
-            use_bias=c.qkv_bias,
-            name="attention",
-        )
-        attended = attention(x, no_bias(b, t, self.dtype), noise_ids, places)
-        make = partial(dense, c.hidden_size, c.initializer_range, self.dtype)
-        return Nested(make, "dense", name="output")(attended, pick_noise_ids(noise_ids, places))
-
-
 class FeedForward(nn.Module):
     """`act(x W_1) W_2`; with `use_swiglu_ffn` `(silu(u) * g) W_2` where [u; g] = x W_1.
 
@@ -125,9 +100,15 @@ class Layer(nn.Module):
         c, drop = self.config, DropPath(self.config.drop_path_rate)
         scale = partial(LayerScale, c.layerscale_value)
         y = layer_norm(c.layer_norm_eps, self.dtype, "norm1")(x)
-        y = scale(name="layer_scale1")(
-            Attention(c, self.dtype, name="attention")(y, noise_ids, places)
+        attention = Attention(
+            c.num_attention_heads,
+            c.attention_probs_dropout_prob,
+            c.initializer_range,
+            self.dtype,
+            c.qkv_bias,
+            name="attention",
         )
+        y = scale(name="layer_scale1")(attention(y, noise_ids, places))
         x = pick(x, places) + drop(y, noise_ids)
         y = layer_norm(c.layer_norm_eps, self.dtype, "norm2")(x)
         asking = pick_noise_ids(noise_ids, places)

@@ -21,7 +21,7 @@ from jaxtune.models.family import Family, Head, Matrices, Names, layer_rules
 from jaxtune.models.heads import LinearHead
 from jaxtune.models.hf_config import check_defaults, check_heads, read_fields
 from jaxtune.models.inputs import example_image, images_of, positions_in_image
-from jaxtune.models.layers import Dropout, Nested, NoiseIds, dense, layer_norm
+from jaxtune.models.layers import Dropout, Init, Nested, NoiseIds, dense, layer_norm
 from jaxtune.models.model import Encoder, Part
 from jaxtune.models.places import Places, pick, pick_noise_ids
 
@@ -84,29 +84,32 @@ class Embeddings(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of all tokens."""
+    """Self-attention of all tokens.
 
-    config: ViTConfig
+    Attributes:
+      use_bias: of queries, keys and values.
+    """
+
+    num_heads: int
+    dropout_rate: float
+    kernel_init: Init
     dtype: Any
+    use_bias: bool
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b t d"], noise_ids: NoiseIds, places: Places
     ) -> Float[Array, "b n d"]:
         """[b t d] -> [b n d]."""
-        c = self.config
+        (b, t, d), init = x.shape, self.kernel_init
         attention = SelfAttention(
-            c.num_attention_heads,
-            c.attention_probs_dropout_prob,
-            c.initializer_range,
-            self.dtype,
-            use_bias=c.qkv_bias,
+            *(self.num_heads, self.dropout_rate, init, self.dtype),
+            use_bias=self.use_bias,
             name="attention",
         )
-        b, t = x.shape[:2]
         attended = attention(x, no_bias(b, t, self.dtype), noise_ids, places)
-        asking = pick_noise_ids(noise_ids, places)
-        return _dense(c, c.hidden_size, self.dtype, "output")(attended, asking)
+        make = partial(dense, d, init, self.dtype)
+        return Nested(make, "dense", name="output")(attended, pick_noise_ids(noise_ids, places))
 
 
 class Layer(nn.Module):
@@ -123,7 +126,15 @@ class Layer(nn.Module):
         c = self.config
         dropout = Dropout(c.hidden_dropout_prob)
         y = layer_norm(c.layer_norm_eps, self.dtype, "layernorm_before")(x)
-        attended = Attention(c, self.dtype, name="attention")(y, noise_ids, places)
+        attention = Attention(
+            c.num_attention_heads,
+            c.attention_probs_dropout_prob,
+            c.initializer_range,
+            self.dtype,
+            c.qkv_bias,
+            name="attention",
+        )
+        attended = attention(y, noise_ids, places)
         noise_ids = pick_noise_ids(noise_ids, places)
         x = pick(x, places) + dropout(attended, noise_ids)
         y = layer_norm(c.layer_norm_eps, self.dtype, "layernorm_after")(x)
