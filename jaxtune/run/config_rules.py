@@ -98,6 +98,9 @@ def _rules_of_groups(settings: Settings) -> Iterator[Rule]:
         for field in ("query_prompt", "document_prompt"):
             value = getattr(settings.data.tokens, field)
             yield value is None, f"data.{field}", value, expected
+    columns = settings.data.columns.text_columns
+    few = settings.task in _GROUPED or len(columns) <= 2
+    yield few, "data.text_columns", columns, "one or two names"
     column = settings.data.columns.group_column
     yield column is None or settings.task == "reranking", "data.group_column", column, expected
     dims = groups.matryoshka_dims

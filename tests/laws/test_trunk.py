@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cover import COMBINATIONS, cover, mark_rest
+from processor import has
 
 from jaxtune.core import paths, trees
 from jaxtune.core.errors import UserError
@@ -61,7 +62,8 @@ def test_trunk_and_rest_are_the_whole_and_what_is_kept_is_what_was_computed(
         real = np.asarray(batch.get("attention_mask", np.ones(batch[STATES].shape[:2]))) > 0
         real[len(index.indices) :] = False  # rows of filling
         for name, values in fresh.items():
-            if name == STATES and family in ("resnet", "convnext"):  # convolutions round by place
+            if name == STATES and family == "resnet" and not has("avx512f"):
+                # shorter vectors round what lies at their ends otherwise than the rest
                 np.testing.assert_allclose(batch[name][real], values[real], atol=2e-6)
             elif name == STATES:  # bit for bit, so that what is trained on them is the same too
                 np.testing.assert_array_equal(batch[name][real], values[real])

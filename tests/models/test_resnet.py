@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from processor import has
 from safetensors.numpy import load_file
 
 from jaxtune.core import paths
@@ -24,6 +25,8 @@ from jaxtune.models.source import read_source
 
 ROOT = Path(__file__).parents[1] / "golden" / "families"
 CASES = ("resnet-image", "resnet-basic")
+SLACK = 1 if has("avx512f") else 2
+"""Of bounds: shorter vectors sum these convolutions in another order than the reference."""
 
 
 def load(case, folder=None):
@@ -73,11 +76,11 @@ def train_pass(model, batch, labels):
 
 
 def assert_gradients(found, wanted):
-    """To 2e-4 of the largest of each leaf, and of a thousandth of the largest of all."""
+    """To 1e-4 of the largest of each leaf, and of a thousandth of the largest of all."""
     largest = max(np.abs(value).max() for value in wanted.values())
     for name, value in wanted.items():
         scale = max(np.abs(value).max(), 1e-3 * largest)
-        assert np.abs(np.asarray(found[name]) - value).max() <= 2e-4 * scale, name
+        assert np.abs(np.asarray(found[name]) - value).max() <= 1e-4 * SLACK * scale, name
 
 
 @pytest.mark.parametrize("filled", [False, True], ids=["real", "filled"])
@@ -87,7 +90,7 @@ def test_training_is_that_of_torch(case, filled):
     images = images_of(reference)
     batch = with_filling(images) if filled else {"pixel_values": images}
     loss, logits, statistics, grads = train_pass(model, batch, reference["labels"])
-    np.testing.assert_allclose(logits[:3], reference["train/logits"], atol=4e-5, rtol=0)
+    np.testing.assert_allclose(logits[:3], reference["train/logits"], atol=2e-5 * SLACK, rtol=0)
     np.testing.assert_allclose(loss, reference["train/loss"], rtol=1e-4)
     prefix = "train/grad/"
     wanted = {k.removeprefix(prefix): v for k, v in reference.items() if k.startswith(prefix)}

@@ -261,7 +261,7 @@ NAMES = Names(
 )
 
 SHARDING_RULES = (
-    (r"(?:patch_embeddings|downsampling_layer/1)/kernel$", P(None, None, None, "fsdp")),
+    (r"(?:patch_embeddings|downsampling_layer/1|dwconv)/kernel$", P(None, None, None, "fsdp")),
     (r"/pwconv1/kernel$", P("fsdp", "tensor")),
     (r"/pwconv1/bias$", P("tensor")),
     (r"/pwconv2/kernel$", P("tensor", "fsdp")),
