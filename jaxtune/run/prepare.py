@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtune.analysis.targets import Target
 from jaxtune.core import trees
 from jaxtune.core.device import this_device
+from jaxtune.core.errors import UserError
 from jaxtune.core.types import LossFn, Params
 from jaxtune.data.batching.stream import Stream
 from jaxtune.data.sources.rows import read_data
