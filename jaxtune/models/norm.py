@@ -52,38 +52,41 @@ def normalised(
     return _forward(x, scale, bias, eps)[0]
 
 
-def _statistics(x: Array, eps: float) -> tuple[Array, Array]:
-    """The mean, and one over the deviation, [... 1]; in float32."""
-    x = x.astype(jnp.float32)
-    mean = x.mean(axis=-1, keepdims=True)
-    return mean, jax.lax.rsqrt(jnp.mean((x - mean) ** 2, axis=-1, keepdims=True) + eps)
-
-
-def _standardised(x: Array, mean: Array, inverse: Array) -> Array:
-    return (x.astype(jnp.float32) - mean) * inverse
+def _standardised(x: Array, eps: float) -> tuple[Array, Array]:
+    """`(x - mean) / sqrt(variance + eps)`, and one over the deviation, [... 1]; in float32."""
+    centred = x.astype(jnp.float32)
+    centred = centred - centred.mean(axis=-1, keepdims=True)
+    inverse = jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + eps)
+    return centred * inverse, inverse
 
 
 def _forward(x: Array, scale: Array, bias: Array | None, eps: float) -> tuple[Array, Any]:
-    y = _standardised(x, *_statistics(x, eps)) * scale
+    y = _standardised(x, eps)[0] * scale
     y = y if bias is None else y + bias
     return y.astype(jnp.bfloat16), (x, scale, bias)
 
 
 def _backward(eps: float, saved: Any, g: Array) -> tuple[Array, Array, Array | None]:
     x, scale, bias = saved
-    shape, d = x.shape, x.shape[-1]
-    x, g = x.reshape(-1, d), g.reshape(-1, d)
-    mean, inverse = _statistics(x, eps)
-    # Sums over tokens apart from those over features: of what both read, a GPU's compiler keeps
-    # float32 in memory.
-    others = jax.lax.optimization_barrier((x, mean, inverse))
-    to_out = jax.lax.optimization_barrier(g).astype(jnp.float32)
-    to_scale = (to_out * _standardised(*others)).sum(axis=0).astype(scale.dtype)
-    to_bias = None if bias is None else to_out.sum(axis=0).astype(bias.dtype)
-    y, to_y = _standardised(x, mean, inverse), g.astype(jnp.float32) * scale
+    g = g.reshape(-1, g.shape[-1]).astype(jnp.float32)
+    y, inverse = _standardised(x.reshape(g.shape), eps)
+    to_y = g * scale
     along = jnp.mean(to_y * y, axis=-1, keepdims=True)
     to_x = inverse * (to_y - to_y.mean(axis=-1, keepdims=True) - y * along)
-    return to_x.astype(x.dtype).reshape(shape), to_scale, to_bias
+    to_scale, to_bias = _sums_of_two(g * y, g)
+    to_bias = None if bias is None else to_bias.astype(bias.dtype)
+    return to_x.astype(x.dtype).reshape(x.shape), to_scale.astype(scale.dtype), to_bias
+
+
+def _sums_of_two(a: Float[Array, "n d"], b: Float[Array, "n d"]) -> tuple[Array, Array]:
+    """Over the rows, by one reduction: of two, a GPU's compiler keeps what is summed in memory."""
+    zero = jnp.zeros((), jnp.float32)
+
+    def add(x: tuple[Array, ...], y: tuple[Array, ...]) -> tuple[Array, ...]:
+        return x[0] + y[0], x[1] + y[1]
+
+    sums: Any = jax.lax.reduce((a, b), (zero, zero), add, (0,))
+    return sums
 
 
 normalised.defvjp(_forward, _backward)
