@@ -147,8 +147,8 @@ def make_optimizer(
       schedule: learning rate by step.
       labels: one for each leaf, as `partition.label` gives them.
       weight_decay: for the leaves that `decays` names.
-      clip_norm: the largest global norm of the trainable leaves' gradient, or what clips by it; None
-        does not clip.
+      clip_norm: the largest global norm of the trainable leaves' gradient, or what clips by it;
+        None does not clip.
       multipliers: factors on the rate, a tree of float like the trainable parameters; None for 1.
       decays: (name, leaf) -> whether weight decay applies to it.
 
