@@ -33,6 +33,7 @@ if FLAGS[0] not in os.environ.get("XLA_FLAGS", ""):  # the workers of pytest hav
 # Many tests run the same tiny programs, some in processes of their own: each is compiled once.
 CACHE = tempfile.TemporaryDirectory(prefix="jaxtune-tests-")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", CACHE.name)
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # of each operation, unread here
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ["XDG_CACHE_HOME"] = f"{CACHE.name}/caches"  # nothing of a person's is read or written
 

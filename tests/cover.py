@@ -89,6 +89,7 @@ def cover(
     size: int = 1,
     costs: Mapping[str, float] = MappingProxyType({}),
     apart: Collection[tuple[int, ...]] = (),
+    known: Collection[tuple[str, ...]] = (),
 ) -> list[tuple[str, ...]]:
     """Some of the cases, with every value, or every two values that are together in one of them.
 
@@ -99,12 +100,15 @@ def cover(
       size: of the groups of values that are to occur: 1, or 2 for pairs.
       costs: how much longer a value makes a case; 1 where nothing is said.
       apart: as of `groups`.
+      known: some of the cases that occur anyhow.
     """
     number: dict[object, int] = {}
     parts = [list(groups(case, size, apart)) for case in cases]
     has = np.array([[number.setdefault(group, len(number)) for group in part] for part in parts])
     cost = np.array([math.prod(costs.get(value, 1) for value in case) for case in cases])
     found, missing = [], np.ones(len(number))
+    for case in known:
+        missing[[number[group] for group in groups(case, size, apart)]] = 0
     while missing.any():
         best = int(np.argmax(missing[has].sum(1) / cost))
         found.append(cases[best])
@@ -147,15 +151,32 @@ KIND = dict.fromkeys(
 )
 """Strategies that differ in nothing but the labels of the leaves."""
 
+LIKE = dict.fromkeys(("roberta", "xlm-roberta", "electra"), "bert")
+LIKE |= {"dinov2_with_registers": "dinov2"}
+"""Families with the layers of another."""
+
 
 def by_kind(cases: Sequence[Case]) -> dict[Case, Case]:
-    """One for each combination of values, heads in the place of tasks, kinds of strategies."""
+    """One for each combination of kinds: heads stand for tasks, layers for families."""
     return {
         case._replace(
-            task=TASKS[case.task].head, strategy=KIND.get(case.strategy, case.strategy)
+            task=TASKS[case.task].head,
+            family=LIKE.get(case.family, case.family),
+            strategy=KIND.get(case.strategy, case.strategy),
         ): case
         for case in cases
     }
+
+
+def pairs_of_kinds(cases: Sequence[Case], known: Sequence[Case] = ()) -> list[Case]:
+    """Fewer of the cases: every two kinds that are together in one of them occur together.
+
+    Args:
+      cases: all that are possible.
+      known: cases that occur anyhow.
+    """
+    kinds = by_kind(cases)
+    return [kinds[Case(*case)] for case in cover(list(kinds), 2, COSTS, (), list(by_kind(known)))]
 
 
 def with_kinds(cases: Sequence[Case]) -> list[Case]:
@@ -164,7 +185,7 @@ def with_kinds(cases: Sequence[Case]) -> list[Case]:
     Heads stand for tasks and kinds of strategies for strategies. A head meets its layout, and the
     layers of a family its layout and what they are computed in. A family and its heads are compared
     with torch by themselves, and what a strategy adds to any layers is the subject of the laws of
-    partitions and of layouts. Each task and strategy occurs. The other pairs are traced.
+    partitions and of layouts. Each task, family and strategy occurs. The other pairs are traced.
     """
     kinds = by_kind(cases)
     task, family, strategy, layout, precision, _ = range(len(Case._fields))
@@ -172,14 +193,14 @@ def with_kinds(cases: Sequence[Case]) -> list[Case]:
     apart |= {(strategy, layout), (strategy, precision)}
     found = [kinds[Case(*case)] for case in cover(list(kinds), 2, COSTS, apart)]
     seen = {value for case in found for value in case}
-    for name in ("strategy", "task"):
+    for name in ("strategy", "task", "family"):
         rest = {getattr(case, name): case for case in cases if getattr(case, name) not in seen}
         found += rest.values()
     return list(dict.fromkeys(found))
 
 
 def values_with_kinds(cases: Sequence[Case]) -> list[Case]:
-    """Fewer still: each head, kind of strategy and value of the other choices occurs."""
+    """Fewer still: each kind of value occurs."""
     kinds = by_kind(cases)
     return [kinds[Case(*case)] for case in cover(list(kinds))]
 

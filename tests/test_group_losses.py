@@ -104,12 +104,14 @@ def test_groups_of_several_sizes_and_batches_of_none():
     nothing = batch | {"weight": np.zeros_like(batch["weight"])}
     for make, members in CASES.values():
         scored = nothing | {"labels": np.zeros_like(nothing["weight"])}
-        (total, weight), grad = jax.value_and_grad(
+        value_and_grad = jax.value_and_grad(
             lambda out, make=make, members=members, scored=scored: make(Sizes(2, members))(
                 out[..., :6], scored
             ),
             has_aux=True,
-        )(jnp.asarray(np.pad(outputs, ((0, 0), (0, 3)))))
+        )
+        padded = jnp.asarray(np.pad(outputs, ((0, 0), (0, 3))))
+        (total, weight), grad = jax.jit(value_and_grad)(padded)
         assert (float(total), float(weight)) == (0, 0)
         assert not np.asarray(grad).any()
 

@@ -100,15 +100,16 @@ def test_devices_and_microbatches_have_the_sums_of_one_part(make, given):
     loss_fn, no_holes = make(Sizes(3, 3)), jax.tree.map(lambda _: None, params)
     make_sums = partial(make_joint_sums, model, loss_fn, part_key=dropout.same_key)
     key = jax.random.key(1)
-    whole = make_sums()(params, no_holes, batch, key)
+    whole = jax.jit(make_sums())(params, no_holes, batch, key)
 
     def on_devices(count):
         sums = sum_over(make_sums(num_microbatches=2), "data", dropout.same_key)
         shards = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
         run = jax.vmap(sums, (None, None, 0, None), None, axis_name="data")
-        return run(params, no_holes, shards, key)
+        return jax.jit(run)(params, no_holes, shards, key)
 
-    for found in (make_sums(num_microbatches=4)(params, no_holes, batch, key), on_devices(3)):
+    parts = jax.jit(make_sums(num_microbatches=4))(params, no_holes, batch, key)
+    for found in (parts, on_devices(3)):
         np.testing.assert_allclose(found.loss.total, whole.loss.total, rtol=1e-5)
         np.testing.assert_allclose(found.loss.weight, 6, rtol=1e-6)
         for name, grad in paths.flatten(found.grads).items():

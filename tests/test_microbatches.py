@@ -23,7 +23,7 @@ CASES = [
     ("causal_lm", "gpt2"),
 ]
 CASES = [case for case in CASES if TASKS[case[0]].head in FAMILIES[case[1]].heads]
-DEFAULT = [("token_classification", "bert"), ("embedding", "bert")]
+DEFAULT = [("token_classification", "bert")]
 
 
 def settings_of(task, num_microbatches, model, data, tmp_path):

@@ -60,7 +60,7 @@ def by_hand(z, labels):
 def test_the_listwise_loss_is_that_of_each_group_in_any_layout(given):
     examples, z = given
     total, count, gradient = by_hand(z, RELEVANCE)
-    loss_fn = make_listwise(Sizes(1, 5))
+    loss_fn = jax.jit(make_listwise(Sizes(1, 5)))
     for batch, outputs in batches(examples, z):
         found = loss_fn(outputs, batch)
         assert float(found.weight) == count == 4

@@ -1,6 +1,7 @@
 """Losses over the vocabulary in chunks of scored tokens, against all logits at once."""
 
 import dataclasses
+import itertools
 import math
 from functools import partial
 
@@ -35,14 +36,14 @@ from jaxtune.tuning import partition
 from jaxtune.tuning.lora import Lora
 from jaxtune.tuning.selective import Full, Rules
 
-CASES = [
-    *(("masked_lm", name, {}) for name in ("bert", "roberta", "xlm-roberta", "distilbert")),
-    ("masked_lm", "modernbert", {"decoder_bias": True}),
-    ("masked_lm", "modernbert", {"decoder_bias": False}),
-    ("masked_lm", "modernbert", {"tie_word_embeddings": False}),
-    ("causal_lm", "gpt2", {}),
-    ("causal_lm", "gpt2", {"tie_word_embeddings": False}),
-]
+CASES = {
+    **{name: ("masked_lm", name, {}) for name in ("bert", "roberta", "xlm-roberta", "distilbert")},
+    "modernbert with a bias": ("masked_lm", "modernbert", {"decoder_bias": True}),
+    "modernbert": ("masked_lm", "modernbert", {"decoder_bias": False}),
+    "modernbert untied": ("masked_lm", "modernbert", {"tie_word_embeddings": False}),
+    "gpt2": ("causal_lm", "gpt2", {}),
+    "gpt2 untied": ("causal_lm", "gpt2", {"tie_word_embeddings": False}),
+}
 OPTIONS = {
     "plain": {},
     "smoothing": {"loss.label_smoothing": 0.2},
@@ -105,21 +106,15 @@ def sizes_of(function, *args):
 # --- The same numbers ---------------------------------------------------------------------------
 
 
-def in_turn(cases):
-    """Each case in one layout, the next in the other; the rest is exhaustive."""
-    for i, case in enumerate(cases):
-        for j, layout in enumerate(("padded", "packed")):
-            marks = [] if i % 2 == j else [pytest.mark.exhaustive]
-            yield pytest.param(*case, layout, marks=marks)
+DEFAULT = [("bert", "padded"), ("modernbert with a bias", "packed"), ("gpt2 untied", "packed")]
 
 
 @pytest.mark.parametrize(
-    ("task", "family", "changes", "layout"),
-    [*in_turn(CASES)],
-    ids=lambda x: "-".join(x) if isinstance(x, dict) else x,
+    ("case", "layout"), mark_rest([*itertools.product(CASES, ("padded", "packed"))], DEFAULT)
 )
 @pytest.mark.parametrize("options", mark_rest(OPTIONS, ("both",)))
-def test_every_family_trains_alike(task, family, changes, layout, options, make_run, small_chunks):
+def test_every_family_trains_alike(case, layout, options, make_run, small_chunks):
+    task, family, changes = CASES[case]
     run = make_run(task, family, changes, **{"data.layout": layout}, **OPTIONS[options])
     settings, apply_fn = run.settings.loss, run.tuning.apply_fn
     dense = make_cross_entropy(None, settings.label_smoothing, settings.focal_gamma)

@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 from jax.sharding import PartitionSpec as P
 
+from jaxtune.core.bound import bind
 from jaxtune.core.errors import UserError
 from jaxtune.models.model import Model
 from jaxtune.parallel.sharding import Rule, Sharding
@@ -107,7 +107,7 @@ class Family(NamedTuple):
             process's own. Parameters are float32.
         """
         top = self.heads[head].make_top(config, num_outputs, dtype)
-        return Model(partial(self.backbone, config, dtype), self.prefix, top)
+        return Model(bind(self.backbone, config, dtype), self.prefix, top)
 
 
 def layer_rules(projections: str, widening: str, last: str) -> tuple[Rule, ...]:

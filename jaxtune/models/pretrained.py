@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
+from jaxtune.core.kept_results import keep_results
 from jaxtune.core.types import ApplyFn, Params
 from jaxtune.io.json_files import sha256_of
 from jaxtune.models import convert, registry
@@ -141,7 +142,8 @@ def load_weights(
         flat = {leaf: put(leaf, _read(leaf, name, weights)) for leaf, name in plan.items()}
         digest = hashed.result()
     if report.new:
-        flat |= _draw(design.module, [leaf for leaf in leaves if leaf not in plan], key)
+        new = tuple(leaf for leaf in leaves if leaf not in plan)
+        flat |= _drawing(design.module, new)(key)
     params = paths.unflatten({leaf: flat[leaf] for leaf in leaves})
     apply_fn = registry.make_apply(design.module)
     kept = _kept(weights, design.source.family)
@@ -204,14 +206,15 @@ def _read(leaf: str, name: str, weights: Weights) -> np.ndarray:
     return np.asarray(convert.from_file(leaf, weights.read(name), weights.layout), np.float32)
 
 
-def _draw(module: Model, leaves: list[str], key: jax.Array | None) -> dict[str, jax.Array]:
-    """Fresh values for some leaves; the compiler drops the drawing of all others."""
+@keep_results(16)
+def _drawing(module: Model, leaves: tuple[str, ...]) -> Callable[..., dict[str, jax.Array]]:
+    """Draws fresh values for some leaves; the compiler drops the drawing of all others."""
 
-    def draw(k: jax.Array) -> dict[str, jax.Array]:
-        flat = paths.flatten(registry.init_params(module, k))
+    def draw(key: jax.Array) -> dict[str, jax.Array]:
+        flat = paths.flatten(registry.init_params(module, key))
         return {leaf: flat[leaf] for leaf in leaves}
 
-    return jax.jit(draw)(key)
+    return jax.jit(draw)
 
 
 def _check_digest(weights: Weights, found: str, expected: str) -> None:

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 
 from jaxtune.core.errors import UserError, nearest
+from jaxtune.core.kept_results import keep_results
 from jaxtune.core.types import ApplyFn, Array, Batch, Params, PRNGKey, WithStatistics
 from jaxtune.models.choice import with_choice
 from jaxtune.models.families.albert import ALBERT
@@ -142,7 +143,14 @@ def make_apply(
 
 def parameter_shapes(module: nn.Module) -> Params:
     """The module's parameter tree as `jax.ShapeDtypeStruct`, without computing anything."""
-    return jax.eval_shape(lambda: init_params(module, jax.random.key(0)))
+    return jax.tree.map(lambda leaf: leaf, _shapes(module))  # a tree that may be changed
+
+
+@keep_results(16)
+def _shapes(module: nn.Module) -> Params:
+    """The same, traced once for modules that are equal."""
+    shapes = jax.eval_shape(lambda: init_params(module, jax.random.key(0)))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), shapes)
 
 
 def init_params(module: nn.Module, key: PRNGKey) -> Params:

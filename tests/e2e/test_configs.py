@@ -165,7 +165,7 @@ CASES = {
 """How its data is made, and the tiny family that stands for its model; None for the golden BERT."""
 
 
-KINDS = ("stsb", "sts_embedding", "conll2003", "food101")
+KINDS = ("stsb", "conll2003", "food101")
 """One of most kinds of data; the quickstart's own are in the repository."""
 
 

@@ -30,7 +30,7 @@ def fuzz(count, *readers):
 
 
 @pytest.mark.parametrize(
-    ("readers", "count"), [((*DATA, *OTHERS), 100), (SLOW, 30)], ids=["quick", "slow"]
+    ("readers", "count"), [((*DATA, *OTHERS), 60), (SLOW, 10)], ids=["quick", "slow"]
 )
 def test_mutated_inputs_are_read_or_refused(readers, count):
     done = fuzz(count, *readers)

@@ -6,6 +6,7 @@ padded ones; on several devices a run is that of one.
 """
 
 import itertools
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +14,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cover import CHOICES, COMBINATIONS, COVER, REFUSED, Case, cover, groups, num_layers, with_kinds
+from copies import make_flat
+from cover import (
+    CASES,
+    CHOICES,
+    COMBINATIONS,
+    COVER,
+    REFUSED,
+    Case,
+    by_kind,
+    cover,
+    groups,
+    num_layers,
+    pairs_of_kinds,
+    with_kinds,
+)
 
+from jaxtune.analysis.targets import Chip, Target
 from jaxtune.core import dropout, paths, trees
+from jaxtune.core.device import this_device
 from jaxtune.core.errors import UserError
 from jaxtune.data.batching.batches import BatchIndex
 from jaxtune.data.batching.layout import Layout, choose_layout
@@ -63,6 +80,14 @@ def test_every_two_values_that_can_be_together_are_in_the_cover():
     assert len(COVER) == len(set(COVER)) < 215
 
 
+def test_every_two_kinds_that_can_be_together_are_in_the_default_tests():
+    wanted, found = (
+        {pair for case in by_kind(cases) for pair in groups(case)}
+        for cases in ([case for case in CASES if case.placement == "one"], [*RUN, *MET])
+    )
+    assert found == wanted
+
+
 def test_a_cover_of_values_has_each_value():
     kept = cover(COMBINATIONS)
     assert set(kept) < set(COMBINATIONS)
@@ -87,8 +112,12 @@ def keep_gradients() -> optax.GradientTransformation:
 
 
 ON_ONE = [case for case in COVER if case.placement == "one"]
+HERE = Target("cpu", Chip(this_device(), 0, 0, {}, 0, 0), tuple(jax.devices()[:1]))
 RUN = with_kinds(ON_ONE)
-"""By default the others are traced: their programs are those of these with other frozen leaves."""
+"""By default others are traced: their programs are those of these with other frozen leaves."""
+TRACED = [case for case in ON_ONE if case not in RUN]
+MET = pairs_of_kinds([case for case in CASES if case.placement == "one"], RUN)
+"""Of those that are traced, the ones that the default tests take; the others are exhaustive."""
 
 
 @pytest.fixture
@@ -99,9 +128,9 @@ def start(noisy_weights, tiny_settings):
         model = noisy_weights(case.task, case.family, num_layers(case))
         changes = {"data.layout": case.layout, "train.eval_batch_size": 8}
         changes |= PRECISIONS[case.precision]
-        return begin(
-            case, prepare(tiny_settings(case.task, case.strategy, model, **changes), Report())
-        )
+        run = prepare(tiny_settings(case.task, case.strategy, model, **changes), Report())
+        assert not run.pretrained.report.new
+        return begin(case, run)
 
     return make
 
@@ -120,7 +149,6 @@ class Start(NamedTuple):
 
 
 def begin(case, run):
-    assert not run.pretrained.report.new
     trainable, frozen = partition.partition(run.params, run.tuning.stage_labels[0])
     assert {leaf.dtype for leaf in jax.tree.leaves(trainable)} == {jnp.dtype("float32")}
     low = case.precision == "frozen bfloat16"
@@ -130,7 +158,8 @@ def begin(case, run):
     step = jax.jit(
         make_train_step(run.tuning.apply_fn, run.goal.loss_fn, tx, part_key=dropout.same_key)
     )
-    state = init_state(trainable, tx, jax.random.key(0))
+    init = partial(init_state, tx=tx, key=jax.random.key(0))
+    state = jax.eval_shape(init, trainable) if trees.is_outline(trainable) else init(trainable)
     examples, stream = run.data.examples["train"], run.data.stream
     index, epoch = next(stream.indices())
     layout = stream.layout
@@ -143,9 +172,22 @@ def begin(case, run):
     return Start(run, step, state, frozen, layout, index, draw, batch)
 
 
-@pytest.mark.parametrize("case", [case for case in ON_ONE if case not in RUN], ids="-".join)
-def test_a_case_is_traced(case, start):
-    _, step, state, frozen, *_, batch = start(case)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id="-".join(case), marks=() if case in MET else pytest.mark.exhaustive)
+        for case in dict.fromkeys((*MET, *TRACED))
+        if case not in RUN
+    ],
+)
+def test_a_case_is_traced(case, tiny_families, tiny_settings, tmp_path):
+    """From shapes alone, as a plan is made: no weight is drawn or read."""
+    model = tiny_families[case.family]
+    if num_layers(case) == 1:
+        model = make_flat(model, tmp_path / "flat")
+    changes = {"model.from_scratch": True, "data.layout": case.layout} | PRECISIONS[case.precision]
+    settings = tiny_settings(case.task, case.strategy, model, **changes)
+    _, step, state, frozen, *_, batch = begin(case, prepare(settings, Report(), target=HERE))
     shapes, _ = jax.eval_shape(step, state, frozen, batch)
     same = jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), shapes, state)
     assert all(jax.tree.leaves(same))

@@ -1,5 +1,6 @@
 """The cases of the cover that several devices share: the losses and parameters of one device."""
 
+import functools
 import itertools
 
 import jax
@@ -34,20 +35,19 @@ FEWER = values_with_kinds(CASES)
 
 @pytest.fixture(scope="module")
 def settings(tiny_weights, write_settings, tmp_path_factory):
-    """By case on several devices: a folder with the config, overrides, and the whole of it."""
-    found = {}
-    for case in CASES:
+    """A function: case on several devices -> a folder with the config, overrides, all of it."""
+
+    @functools.cache
+    def make(case):
         folder = tmp_path_factory.mktemp("case")
         model = tiny_weights(case.task, case.family, num_layers(case))
         fields = PRECISIONS[case.precision] | SGD | {"data.layout": case.layout}
         if case.family == "resnet":  # the tiny one has sizes that no two devices can share
             fields |= {"parallel.rules": ".*=-"}
-        found[case] = (
-            folder,
-            fields,
-            write_settings(case.task, case.strategy, model, folder, fields),
-        )
-    return found
+        written = write_settings(case.task, case.strategy, model, folder, fields)
+        return folder, fields, written
+
+    return make
 
 
 def run_cases(cases, settings, run_on):
@@ -55,7 +55,7 @@ def run_cases(cases, settings, run_on):
     devices, placed = PLACEMENTS[cases[0].placement]
     jobs = {}
     for case in cases:
-        folder, fields, _ = settings[case]
+        folder, fields, _ = settings(case)
         overrides = {name: str(value) for name, value in (fields | placed).items()}
         config = str(folder / "config.json")
         jobs[case] = {"name": "-".join(case), "config": config, "overrides": overrides}
@@ -94,7 +94,7 @@ def test_steps_are_those_of_one_device(placement, settings, run_on):
 def check(cases, settings, run_on):
     for case, found in run_cases(cases, settings, run_on).items():
         assert "error" not in found.facts, (case, found.facts.get("error"))
-        losses, params = alone(settings[case][2])
+        losses, params = alone(settings(case)[2])
         close = {"rtol": 0, "atol": 2e-5 if case.precision == "float32" else 1e-3}
         np.testing.assert_allclose(found.losses, losses, err_msg=str(case), **close)
         for name, leaf in params.items():

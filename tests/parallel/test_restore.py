@@ -28,14 +28,14 @@ def test_the_next_losses_are_those_of_a_run_that_was_not_stopped(run_on, job, tm
 
 
 def test_the_same_mesh_goes_on_with_the_same_bits(run_on, job, tmp_path):
-    """Moments lie in parts on the eight devices; the folder has them whole, for one as well."""
+    """Moments lie in parts on the four devices; the folder has them whole, for one as well."""
     folder = str(tmp_path)
     jobs = [
         job("bits saved", PACKED, steps=STEPS, save=folder),
         job("bits", PACKED, steps=STEPS, restore=folder),
         job("bits whole", PACKED, steps=2 * STEPS),
     ]
-    found = run_on(jobs, 8)
+    found = run_on(jobs, 4)
     whole = found["bits whole"]
     np.testing.assert_array_equal(found["bits"].losses, whole.losses[STEPS:])
     for leaf, value in whole.params.items():

@@ -5,6 +5,7 @@ import itertools
 import jax
 import numpy as np
 import pytest
+from cover import mark_rest
 
 from jaxtune.core import paths
 from jaxtune.run import stages
@@ -31,18 +32,12 @@ def taught(tiny_weights, write_settings, tmp_path_factory):
     return str(folder / "config.json"), fields, settings
 
 
-def test_losses_and_parameters_are_those_of_one_device(taught, run_on):
+@pytest.mark.parametrize("place", mark_rest(PLACED, ("fsdp, data",)))
+def test_losses_and_parameters_are_those_of_one_device(place, taught, run_on):
     config, fields, settings = taught
-    jobs = [
-        {
-            "name": name.replace(", ", "_"),
-            "config": config,
-            "overrides": {key: str(value) for key, value in (fields | placed).items()},
-            "steps": STEPS,
-        }
-        for name, placed in PLACED.items()
-    ]
-    found = run_on(jobs, DEVICES)
+    overrides = {key: str(value) for key, value in (fields | PLACED[place]).items()}
+    job = {"name": "taught", "config": config, "overrides": overrides, "steps": STEPS}
+    outcome = run_on([job], DEVICES)["taught"]
     stage = stages.begin(run := prepare(settings, Report(quiet=True)), 0, run.params)
     state, losses = stage.state, []
     for _, batch in itertools.islice(stage.loader.on_devices(), STEPS):
@@ -50,10 +45,7 @@ def test_losses_and_parameters_are_those_of_one_device(taught, run_on):
         state, info = stage.step(state, stage.frozen, batch)
         losses.append(float(info.loss.value))
     wanted = paths.flatten(jax.device_get(state.params))
-    for name, outcome in found.items():
-        assert "error" not in outcome.facts, outcome.facts
-        np.testing.assert_allclose(outcome.losses, losses, atol=2e-5, err_msg=name)
-        for leaf, value in wanted.items():
-            np.testing.assert_allclose(
-                outcome.params[f"params/{leaf}"], value, atol=2e-5, err_msg=f"{name}: {leaf}"
-            )
+    assert "error" not in outcome.facts, outcome.facts
+    np.testing.assert_allclose(outcome.losses, losses, atol=2e-5)
+    for leaf, value in wanted.items():
+        np.testing.assert_allclose(outcome.params[f"params/{leaf}"], value, atol=2e-5, err_msg=leaf)

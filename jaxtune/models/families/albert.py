@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxtune.core.bound import bind
 from jaxtune.core.types import Batch
 from jaxtune.models.activations import ACTIVATIONS
 from jaxtune.models.attention import Seen, SelfAttention, attention_bias
@@ -199,7 +200,7 @@ class Predictions(nn.Module):
 def _masked_lm(config: AlbertConfig, num_outputs: int, dtype: Any) -> Nested:
     del num_outputs
     check_tied(config, "ALBERT")
-    return Nested(partial(Predictions, config, dtype), "predictions")
+    return Nested(bind(Predictions, config, dtype), "predictions")
 
 
 NAMES = Names(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from jaxtune.core.bound import bind
 from jaxtune.core.types import Batch
 from jaxtune.models.activations import ACTIVATIONS
 from jaxtune.models.attention import Seen, SelfAttention, attention_bias
@@ -217,7 +218,7 @@ class Predictions(nn.Module):
 def _masked_lm(config: BertConfig, num_outputs: int, dtype: Any) -> Nested:
     del num_outputs
     check_tied(config, "BERT")
-    return Nested(partial(Predictions, config, dtype), "cls/predictions")
+    return Nested(bind(Predictions, config, dtype), "cls/predictions")
 
 
 NAMES = Names(

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxtune.core.bound import bind
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch
 from jaxtune.models.activations import ACTIVATIONS
@@ -149,7 +150,7 @@ def _masked_lm(config: DebertaConfig, num_outputs: int, dtype: Any) -> Nested:
             "config.json: legacy is False, which is not supported for language modelling: jaxtune's"
             " DeBERTa has the head that transformers has by default."
         )
-    return Nested(partial(bert.Predictions, config, dtype), "cls/predictions")
+    return Nested(bind(bert.Predictions, config, dtype), "cls/predictions")
 
 
 NAMES = bert.NAMES._replace(

@@ -5,12 +5,12 @@ Source: Clark et al. 2020, ELECTRA: Pre-training Text Encoders as Discriminators
 
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from jaxtune.core.bound import bind
 from jaxtune.core.types import Batch
 from jaxtune.models.activations import ACTIVATIONS
 from jaxtune.models.families import bert, bert_config
@@ -88,7 +88,7 @@ class MaskedLanguageHead(nn.Module):
 
 
 def _sequence(config: BertConfig, num_outputs: int, dtype: Any) -> Nested:
-    head = partial(ClassificationHead, config, num_outputs, dtype)
+    head = bind(ClassificationHead, config, num_outputs, dtype)
     return Nested(head, "classifier", reads="first")  # under the name that the files give it
 
 

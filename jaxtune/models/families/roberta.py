@@ -6,7 +6,6 @@ Sources: Liu et al. 2019, RoBERTa: A Robustly Optimized BERT Pretraining Approac
 
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxtune.core.bound import bind
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch
 from jaxtune.models.families import bert, bert_config
@@ -111,14 +111,14 @@ class Predictions(nn.Module):
 
 
 def _sequence(config: BertConfig, num_outputs: int, dtype: Any) -> Nested:
-    head = partial(ClassificationHead, config, num_outputs, dtype)
+    head = bind(ClassificationHead, config, num_outputs, dtype)
     return Nested(head, "classifier", reads="first")
 
 
 def _masked_lm(config: BertConfig, num_outputs: int, dtype: Any) -> Nested:
     del num_outputs
     check_tied(config, "RoBERTa")
-    return Nested(partial(Predictions, config, dtype), "lm_head")
+    return Nested(bind(Predictions, config, dtype), "lm_head")
 
 
 ROBERTA = Family(
