@@ -66,7 +66,10 @@ def valid(case: Case) -> bool:
     """Whether the values of a case can be together."""
     refused = {(case.task, case.strategy), (case.family, case.strategy)} & REFUSED.keys()
     thawed_later = case.strategy == "gradual" and case.precision == "frozen bfloat16"
-    return (case.task, case.family) in COMBINATIONS and not refused and not thawed_later
+    bare = case.task in ("embedding", "few_shot") and case.family == "modernbert"
+    no_bias = bare and case.strategy in ("bitfit", "rules")  # those of the tests
+    impossible = refused or thawed_later or no_bias
+    return (case.task, case.family) in COMBINATIONS and not impossible
 
 
 def groups(
@@ -177,26 +180,6 @@ def pairs_of_kinds(cases: Sequence[Case], known: Sequence[Case] = ()) -> list[Ca
     """
     kinds = by_kind(cases)
     return [kinds[Case(*case)] for case in cover(list(kinds), 2, COSTS, (), list(by_kind(known)))]
-
-
-def with_kinds(cases: Sequence[Case]) -> list[Case]:
-    """Fewer of the cases: those of them whose programs differ where two choices meet.
-
-    Heads stand for tasks and kinds of strategies for strategies. A head meets its layout, and the
-    layers of a family its layout and what they are computed in. A family and its heads are compared
-    with torch by themselves, and what a strategy adds to any layers is the subject of the laws of
-    partitions and of layouts. Each task, family and strategy occurs. The other pairs are traced.
-    """
-    kinds = by_kind(cases)
-    task, family, strategy, layout, precision, _ = range(len(Case._fields))
-    apart = {(task, family), (task, strategy), (family, strategy), (task, precision)}
-    apart |= {(strategy, layout), (strategy, precision)}
-    found = [kinds[Case(*case)] for case in cover(list(kinds), 2, COSTS, apart)]
-    seen = {value for case in found for value in case}
-    for name in ("strategy", "task", "family"):
-        rest = {getattr(case, name): case for case in cases if getattr(case, name) not in seen}
-        found += rest.values()
-    return list(dict.fromkeys(found))
 
 
 def values_with_kinds(cases: Sequence[Case]) -> list[Case]:

@@ -74,7 +74,8 @@ def test_a_start_reads_config_json_once_and_traces_the_parameters_once(
     shutil.copytree(golden / "odd", folder)
     config = json.loads((folder / "config.json").read_text())
     names = {str(i): name for i, name in enumerate(("bad", "good", "so"))}
-    (folder / "config.json").write_text(json.dumps(config | {"id2label": names}))
+    own = {"id2label": names, "layer_norm_eps": 3e-12}  # no other test has traced it
+    (folder / "config.json").write_text(json.dumps(config | own))
     reads, traces = [], []
     read, init = source.read_json_object, nn.Module.init
     monkeypatch.setattr(source, "read_json_object", lambda file: reads.append(file) or read(file))

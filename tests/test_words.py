@@ -287,7 +287,7 @@ def test_the_size_of_a_chunk(tokens, words, expected):
 # --- What is counted ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("share", [0.15, 0.5, 1.0])
+@pytest.mark.parametrize("share", mark_rest((0.15, 0.5, 1.0), (0.5,)))
 def test_operations_are_those_of_the_scored_tokens(share):
     """The difference of two vocabularies, so that only what a word costs is in it."""
     counts, (rows, length), d = {}, (8, 128), 256

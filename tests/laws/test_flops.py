@@ -175,7 +175,7 @@ def test_the_compiled_program_of_bert_base(k):
         ("full", {}),
         pytest.param("head", {}, marks=pytest.mark.exhaustive),
         pytest.param("bitfit", {}, marks=pytest.mark.exhaustive),
-        ("lora", {"rank": 8}),
+        pytest.param("lora", {"rank": 8}, marks=pytest.mark.exhaustive),
     ],
 )
 def test_what_is_counted_is_what_is_compiled(name, fields):

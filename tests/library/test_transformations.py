@@ -32,12 +32,7 @@ from jaxtune.tuning.selective import Full
 GOLDEN = Path(__file__).parents[1] / "golden" / "families"
 CASES = [(family, head) for family in FAMILIES for head in FAMILIES[family].heads]
 COVER = set(cover(CASES))
-FEWER = {
-    ("bert", "sequence"),
-    ("modernbert", "sequence"),
-    ("gpt2", "causal_lm"),
-    ("resnet", "image"),
-}
+FEWER = {("bert", "sequence"), ("resnet", "image")}
 some_cases = pytest.mark.parametrize(("family", "head"), mark_rest(CASES, COVER))
 fewer_cases = pytest.mark.parametrize(("family", "head"), mark_rest(CASES, FEWER))
 

@@ -97,7 +97,7 @@ def check_outputs(loss, outputs, reference):
     np.testing.assert_allclose(loss, reference["loss"], rtol=1e-4)
 
 
-@pytest.mark.parametrize("case", mark_rest(CASES, set(CASES) - set(ONE_EACH)))
+@pytest.mark.parametrize("case", mark_rest(CASES, sorted(set(CASES) - set(ONE_EACH))[::2]))
 def test_logits_and_loss(case):
     """Those of the others are looked at with their gradients."""
     model, reference = load(case)
