@@ -246,6 +246,7 @@ def question(i: int, text: str) -> dict:
 
 ROWS = {
     "classification": lambda i, text: {"text": text, "label": ("no", "yes")[i % 2]},
+    "few_shot": lambda i, text: {"text": text, "label": ("no", "yes")[i % 2]},
     "multi_label": lambda i, text: {"text": text, "label": ["a", "b", "c"][: i % 4]},
     "regression": lambda i, text: {"text": text, "x": i / 5, "y": -i / 3},
     "token_classification": lambda i, text: {

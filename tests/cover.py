@@ -52,6 +52,7 @@ REFUSED = {  # (family or task, strategy): a part of the reason
     ("convnext", "prefix"): "acts on matrices",
     ("causal_lm", "head"): "word embeddings",
     ("embedding", "head"): "states of its last layer",
+    ("few_shot", "head"): "nothing but classifier",
     ("albert", "gradual"): "the model has 1 layers",
 }
 COMBINATIONS = [
