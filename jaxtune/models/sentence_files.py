@@ -1,9 +1,9 @@
 """The files of sentence-transformers beside those of transformers: what pools, and the prompts.
 
 `modules.json` lists modules one after the other: a Transformer in the folder itself, a Pooling,
-perhaps a Normalize, and of a classifier a Dense, in folders of their own. Releases from 5.4 on write other paths of the classes
-and `pooling_mode` in the place of one flag for each mode. All releases read the older spelling,
-which is the one that is written here; both are read.
+perhaps a Normalize, and of a classifier a Dense, in folders of their own. Releases from 5.4 on
+write other paths of the classes and `pooling_mode` in the place of one flag for each mode. All
+releases read the older spelling, which is the one that is written here; both are read.
 """
 
 import json

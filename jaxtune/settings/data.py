@@ -74,8 +74,8 @@ class ColumnSettings:
       label_lists: of `multi_label`: whether a list holds the `names` of the classes that apply, or
         is `multi_hot`, with 0 or 1 for each class; `auto` tells by the values.
       label_separator: of `multi_label`: stands between the classes in a field that is no JSON list.
-      no_label: of `classification` and `few_shot`: what stands in the place of a label where a row has none, such
-        as -1 or -; such rows are left out, and counted.
+      no_label: of `classification` and `few_shot`: what stands in the place of a label where a row
+        has none, such as -1 or -; such rows are left out, and counted.
       on_unknown_class: what becomes of rows of an evaluation whose class training does not have:
         `stop` refuses them, `wrong` counts each as an error, and the loss leaves it out.
     """

@@ -1,4 +1,4 @@
-"""Few-shot classification: vectors trained by pairs of texts, and a linear classifier fitted on them.
+"""Few-shot classification: vectors trained by pairs of texts, and a linear classifier of them.
 
 A step sees pairs of the labelled texts, and their cosines are to be 1 within a class and 0 between
 two. The classifier is fitted on the vectors of the texts themselves wherever the model is scored.
