@@ -4,7 +4,7 @@
 
 One epoch of 768 pairs in batches of 16, by the recipe of SetFit (Tunstall et al. 2022, Efficient
 Few-Shot Learning Without Prompts). About 0.83 on the test, by which 32 texts they are. With a table
-of one's own, of which all but four rows are learnt from:
+of one's own, of which all but some rows, one a class at least, are learnt from:
 
     --config.data.path=my.csv --config.data.max_train_examples=None --config.data.validation_size=4
 """

@@ -285,6 +285,7 @@ DATA = {
     "regression": {"label_columns": ("x", "y")},
     "token_classification": {"text_columns": ("tokens",), "label_column": "tags"},
     "question_answering": {"max_length": 32, "doc_stride": 8},
+    "few_shot": {"max_pairs": 8},
     "reranking": {"text_columns": ("query", "positive", "negatives")},
 }
 

@@ -53,6 +53,7 @@ REFUSED = {  # (family or task, strategy): a part of the reason
     ("causal_lm", "head"): "word embeddings",
     ("embedding", "head"): "states of its last layer",
     ("few_shot", "head"): "nothing but classifier",
+    ("few_shot", "gradual"): "nothing but classifier",
     ("albert", "gradual"): "the model has 1 layers",
 }
 COMBINATIONS = [

@@ -41,6 +41,8 @@ ROWS = Packing((RowShape(3, 40), RowShape(4, 16)), 2)
 """Two examples a row, and a row with none; of every task, so that operations are compiled once."""
 TEXTS = Packing((RowShape(8, 40), RowShape(16, 16)), 3)
 """The same of groups of texts, each of which has four texts at most."""
+PAIRS = Packing((RowShape(4, 40), RowShape(6, 16)), 2)
+"""The same of groups of two."""
 
 
 def is_possible(case: Case) -> bool:
@@ -131,11 +133,13 @@ def begin(case, run):
         make_train_step(run.tuning.apply_fn, run.goal.loss_fn, tx, part_key=dropout.same_key)
     )
     state = init_state(trainable, tx, jax.random.key(0))
-    examples, stream = run.data.examples["train"], run.data.stream
+    examples, stream = run.data.stream.examples, run.data.stream
     index, epoch = next(stream.indices())
     layout = stream.layout
     if layout.packing is not None:
-        layout = layout._replace(packing=ROWS if run.data.stream.groups is None else TEXTS)
+        groups = stream.groups
+        packing = ROWS if groups is None else PAIRS if groups.largest == 2 else TEXTS
+        layout = layout._replace(packing=packing)
         index = layout.place(index.indices, examples.lengths)
         assert max(map(len, index.rows)) > 1
     draw = (run.settings.seed, epoch)
@@ -166,7 +170,7 @@ def test_a_case_trains_scores_exports_and_reloads(case, start, tmp_path):
     assert float(info.grad_norm) > 0
 
     if case.layout != "padded" and case.precision == "float32":
-        examples = run.data.examples["train"]
+        examples = run.data.stream.examples
         use = Use(0.0, groups=run.data.stream.groups)
         padded = choose_layout("padded", examples.lengths, layout.batch_size, use=use)
         other = padded.collate(examples, padded.place(index.indices, examples.lengths), draw)
