@@ -29,8 +29,9 @@ def main() -> None:
     begin, test = time.perf_counter(), tables.pop("test")
     done = jt.train(config, job["folder"], data=tables, report=Report(quiet=True))
     seconds, process = time.perf_counter() - begin, time.time() - job["started"]
+    cpu = time.process_time()
     accuracy = jt.evaluate(f"{job['folder']}/model", test)["accuracy"]
-    found = {"accuracy": accuracy, "seconds": seconds, "process": process}
+    found = {"accuracy": accuracy, "seconds": seconds, "process": process, "cpu": cpu}
     print(json.dumps(found | {"compiling": done["compile_seconds"]}), flush=True)
 
 

@@ -77,7 +77,7 @@ def _rules_of_classes(settings: Settings) -> Iterator[Rule]:
 
 _GROUPED = {
     "embedding": ("ranking", "cosent", "cosine_error", "triplet"),
-    "few_shot": ("cosine_error", "cosent"),
+    "few_shot": ("cosine_error",),
     "reranking": ("pointwise", "listwise"),
     "multiple_choice": (),
 }

@@ -33,8 +33,8 @@ def with_folder(settings: Settings, folder: Path, prompts: bool = True) -> Setti
         return dataclasses.replace(settings, model=model)
     own = {"query_prompt": tokens.query_prompt, "document_prompt": tokens.document_prompt}
     known = usual.known_prompts()
-    prompts = {name: known[name] if text is None else text for name, text in own.items()}
-    data = dataclasses.replace(settings.data, tokens=dataclasses.replace(tokens, **prompts))
+    texts = {name: known[name] if text is None else text for name, text in own.items()}
+    data = dataclasses.replace(settings.data, tokens=dataclasses.replace(tokens, **texts))
     return dataclasses.replace(settings, model=model, data=data)
 
 

@@ -73,9 +73,9 @@ class GroupLossSettings:
       name: of `embedding`: `ranking`, each anchor's positive among all documents of the batch;
         `cosent`, pairs in the order of their scores; `cosine_error`, the squared error of a pair's
         cosine; `triplet`, a positive nearer than a negative. None takes `cosent` where pairs have
-        a score, else `ranking`. Of `few_shot`: `cosine_error`, which None takes, or `cosent`. Of
-        `reranking`: `pointwise`, which None takes, the cross-entropy of each passage by itself;
-        `listwise`, that of a query's relevant ones among all of its.
+        a score, else `ranking`. Of `few_shot`: `cosine_error`. Of `reranking`: `pointwise`, which
+        None takes, the cross-entropy of each passage by itself; `listwise`, that of a query's
+        relevant ones among all of its.
       scale: of `ranking` and `cosent`: what cosines are multiplied by.
       margin: of `triplet`: by how much nearer, in Euclidean distance.
       matryoshka_dims: the loss is the sum of those of embeddings cut to so many of their first

@@ -4,7 +4,6 @@ A step sees pairs of the labelled texts, and their cosines are to be 1 within a 
 two. The classifier is fitted on the vectors of the texts themselves wherever the model is scored.
 """
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,23 +17,22 @@ from jaxtune.data.text.grouped import GroupedExamples, GroupLabels
 from jaxtune.models.pooling import POOLED
 from jaxtune.settings import LossSettings
 from jaxtune.settings.data import SplitSettings
-from jaxtune.tasks import embedding
 from jaxtune.tasks.classification import CLASSIFICATION
 from jaxtune.tasks.linear_fit import fit_linear
 from jaxtune.tasks.task import Task, TaskData, TaskLoss, sums_of_batch
+from jaxtune.training.group_losses import make_cosine_error, sizes_of
 
 
 def make_loss(settings: LossSettings, class_names: Sequence[str], labels: GroupLabels) -> LossFn:
-    """The loss of scored pairs that the settings name, or the squared error of the cosine.
+    """The squared error of the cosine of each pair.
 
     Args:
-      settings: of the loss.
+      settings: not read.
       class_names: not read.
-      labels: the pairs and 1 or 0 for each.
+      labels: the groups of texts.
     """
-    name = settings.groups.name or "cosine_error"
-    groups = dataclasses.replace(settings.groups, name=name)
-    return embedding.make_loss(dataclasses.replace(settings, groups=groups), class_names, labels)
+    del settings, class_names
+    return make_cosine_error(sizes_of(labels.groups))
 
 
 def draw(examples: Examples, settings: SplitSettings) -> tuple[GroupedExamples, list[str]]:
@@ -57,7 +55,11 @@ def draw(examples: Examples, settings: SplitSettings) -> tuple[GroupedExamples, 
     pairs = draw_pairs(labels, settings.max_pairs, settings.split_seed)
     count, (same, other) = len(pairs.same) // 2, pairs.possible
     told = f"train: {2 * count:,} pairs of texts, {count:,} of one class (of {same:,} there are)"
-    return as_groups(examples, pairs), [f"{told} and {count:,} of two (of {other:,})"]
+    grouped = as_groups(examples, pairs)
+    return grouped, [
+        f"{told} and {count:,} of two (of {other:,}), in {len(grouped.groups.sizes):,} groups of a"
+        " text with others"
+    ]
 
 
 FEW_SHOT = Task(

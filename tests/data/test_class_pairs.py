@@ -48,16 +48,27 @@ def test_of_very_many_texts_no_pairs_are_listed():
     assert sum(pairs.possible) == 200_000 * 199_999 // 2
 
 
-def test_groups_have_the_tokens_of_their_texts():
-    ids = [[5], [6, 7], [8, 9, 10]]
-    examples = Examples(join(ids, None, 0), np.array([0, 0, 1], np.int32))
-    pairs = draw_pairs(np.asarray(examples.labels), 100, 0)
+@given(SIZES, st.integers(2, 60), st.integers(0, 99))
+def test_groups_have_the_pairs_and_the_tokens_of_their_texts(sizes, most, seed):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    ids = [[i] * (1 + i % 3) for i in range(len(labels))]
+    examples = Examples(join(ids, None, 0), labels)
+    pairs = draw_pairs(labels, most, seed)
     grouped = as_groups(examples, pairs)
     tokens, offsets = grouped.tokens.input_ids, grouped.tokens.offsets
-    found = [tokens[a:b].tolist() for a, b in itertools.pairwise(offsets)]
-    assert found == [ids[i] for i in pairs.texts.reshape(-1)]
-    assert grouped.labels.values.tolist() == np.repeat(pairs.same, 2).tolist()
-    assert grouped.groups.sizes.tolist() == [2] * len(pairs.same)
+    texts = [tokens[a:b].tolist() for a, b in itertools.pairwise(offsets)]
+    assert all(text == ids[text[0]] for text in texts)
+    found, values = Counter(), grouped.labels.values
+    for start, stop in itertools.pairwise(grouped.groups.offsets):
+        assert 2 <= stop - start <= 5
+        for i in range(start + 1, stop):
+            found[(*sorted((texts[start][0], texts[i][0])), values[i] == 1)] += 1
+    drawn = zip(np.sort(pairs.texts, axis=1).tolist(), pairs.same.tolist(), strict=True)
+    assert found == Counter((*pair, same) for pair, same in drawn)
+
+
+def test_each_text_can_be_a_group():
+    examples = Examples(join([[5], [6, 7], [8, 9, 10]], None, 0), np.array([0, 0, 1], np.int32))
     single = alone(examples)
     assert single.labels.values is None
     assert single.groups.sizes.tolist() == [1, 1, 1]

@@ -40,9 +40,7 @@ PRECISIONS = {
 ROWS = Packing((RowShape(3, 40), RowShape(4, 16)), 2)
 """Two examples a row, and a row with none; of every task, so that operations are compiled once."""
 TEXTS = Packing((RowShape(8, 40), RowShape(16, 16)), 3)
-"""The same of groups of texts, each of which has four texts at most."""
-PAIRS = Packing((RowShape(4, 40), RowShape(6, 16)), 2)
-"""The same of groups of two."""
+"""The same of groups of texts, each of which has five texts at most."""
 
 
 def is_possible(case: Case) -> bool:
@@ -137,9 +135,7 @@ def begin(case, run):
     index, epoch = next(stream.indices())
     layout = stream.layout
     if layout.packing is not None:
-        groups = stream.groups
-        packing = ROWS if groups is None else PAIRS if groups.largest == 2 else TEXTS
-        layout = layout._replace(packing=packing)
+        layout = layout._replace(packing=ROWS if run.data.stream.groups is None else TEXTS)
         index = layout.place(index.indices, examples.lengths)
         assert max(map(len, index.rows)) > 1
     draw = (run.settings.seed, epoch)

@@ -11,6 +11,8 @@ from jaxtune.data.text.examples import Examples
 from jaxtune.data.text.grouped import GroupedExamples
 from jaxtune.data.text.tokens import Tokens
 
+_OF_EACH = 2  # pairs of one class in a group, and of two
+
 
 class Pairs(NamedTuple):
     """m pairs of n texts, as many of one class as of two.
@@ -72,15 +74,38 @@ def _draw(
 
 
 def as_groups(examples: Examples, pairs: Pairs) -> GroupedExamples:
-    """Groups of two texts whose label is 1 for one class and 0 for two.
+    """Groups of a text and those that it is paired with, so that it is computed once for these.
 
     Args:
       examples: the n texts.
       pairs: of them.
+
+    Returns:
+      Groups of a text, up to two of its class and up to two of others; the label of each of these
+      is 1 or 0, and that of the first means nothing.
     """
-    labels = np.repeat(pairs.same.astype(np.float32), 2)
-    taken = examples._replace(tokens=_take(examples.tokens, pairs.texts.reshape(-1)), labels=labels)
-    return GroupedExamples(taken, groups_of(np.full(len(pairs.same), 2, np.int64)))
+    kinds = [_by_anchor(pairs.texts[pairs.same == flag], len(examples.lengths)) for flag in (1, 0)]
+    texts: list[int] = []
+    labels: list[float] = []
+    sizes: list[int] = []
+    for anchor, (same, other) in enumerate(zip(*kinds, strict=True)):
+        for start in range(0, max(len(same), len(other)), _OF_EACH):
+            own, foreign = (found[start : start + _OF_EACH] for found in (same, other))
+            texts += [anchor, *own, *foreign]
+            labels += [1.0, *[1.0] * len(own), *[0.0] * len(foreign)]
+            sizes.append(1 + len(own) + len(foreign))
+    taken = _take(examples.tokens, np.array(texts, np.int64))
+    groups = groups_of(np.array(sizes, np.int64))
+    return GroupedExamples(examples._replace(tokens=taken, labels=np.float32(labels)), groups)
+
+
+def _by_anchor(texts: Int[np.ndarray, "m 2"], count: int) -> list[list[int]]:
+    """The other texts of the pairs of each text, where a pair is with the end that has fewer."""
+    found: list[list[int]] = [[] for _ in range(count)]
+    for one, other in texts.tolist():
+        anchor, partner = (one, other) if len(found[one]) <= len(found[other]) else (other, one)
+        found[anchor].append(partner)
+    return found
 
 
 def alone(examples: Examples) -> GroupedExamples:
