@@ -1,10 +1,10 @@
 """The part of a head that no step trains: fitted on the vectors of the labelled texts."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import numpy as np
-from jaxtyping import Array
 
 from jaxtune.core import paths
 from jaxtune.core.types import Params
@@ -64,11 +64,8 @@ def _vectors(run: Run) -> Callable[[Params], np.ndarray]:
     if sharding is None:
         compiled = Compiled(step)
     else:
-
-        def whole(function: Callable[..., Array]) -> Callable[..., Array]:
-            return jax.jit(function, out_shardings=sharding.whole)
-
-        compiled = Compiled(shard_eval(step, sharding), transform=whole)
+        transform = partial(jax.jit, out_shardings=sharding.whole)
+        compiled = Compiled(shard_eval(step, sharding), transform=transform)
 
     def vectors_of(params: Params) -> np.ndarray:
         no_holes = jax.tree.map(lambda _: None, params)
