@@ -94,9 +94,9 @@ def as_groups(examples: Examples, pairs: Pairs) -> GroupedExamples:
             texts += [anchor, *own, *foreign]
             labels += [1.0, *[1.0] * len(own), *[0.0] * len(foreign)]
             sizes.append(1 + len(own) + len(foreign))
-    taken = _take(examples.tokens, np.array(texts, np.int64))
+    taken, values = _take(examples.tokens, np.array(texts, np.int64)), np.array(labels, np.float32)
     groups = groups_of(np.array(sizes, np.int64))
-    return GroupedExamples(examples._replace(tokens=taken, labels=np.float32(labels)), groups)
+    return GroupedExamples(examples._replace(tokens=taken, labels=values), groups)
 
 
 def _by_anchor(texts: Int[np.ndarray, "m 2"], count: int) -> list[list[int]]:
