@@ -247,6 +247,7 @@ def question(i: int, text: str) -> dict:
 
 ROWS = {
     "classification": lambda i, text: {"text": text, "label": ("no", "yes")[i % 2]},
+    "few_shot": lambda i, text: {"text": text, "label": ("no", "yes")[i % 2]},
     "multi_label": lambda i, text: {"text": text, "label": ["a", "b", "c"][: i % 4]},
     "regression": lambda i, text: {"text": text, "x": i / 5, "y": -i / 3},
     "token_classification": lambda i, text: {
@@ -285,6 +286,7 @@ DATA = {
     "regression": {"label_columns": ("x", "y")},
     "token_classification": {"text_columns": ("tokens",), "label_column": "tags"},
     "question_answering": {"max_length": 32, "doc_stride": 8},
+    "few_shot": {"max_pairs": 8},
     "reranking": {"text_columns": ("query", "positive", "negatives")},
 }
 

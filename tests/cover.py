@@ -52,6 +52,8 @@ REFUSED = {  # (family or task, strategy): a part of the reason
     ("convnext", "prefix"): "acts on matrices",
     ("causal_lm", "head"): "word embeddings",
     ("embedding", "head"): "states of its last layer",
+    ("few_shot", "head"): "nothing but classifier",
+    ("few_shot", "gradual"): "nothing but classifier",
     ("albert", "gradual"): "the model has 1 layers",
 }
 COMBINATIONS = [

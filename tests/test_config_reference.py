@@ -48,7 +48,7 @@ def test_the_names_of_groups_are_not_typed():
         *("format", "conll_columns", "on_bad_row", "max_image_pixels", "max_row_characters"),
         *("label_column", "label_columns", "max_length", "max_train_examples", "layout"),
         *("max_eval_examples", "validation_size", "test_size", "split_seed", "token_dropout"),
-        "class_sampling",
+        *("class_sampling", "max_pairs"),
         *("mask_probability", "doc_stride", "max_answer_length", "n_best", "allow_no_answer"),
         *("no_answer_threshold", "max_expansion", "query_prompt", "document_prompt"),
         *("label_lists", "label_separator", "on_unknown_class", "no_label", "group_column"),

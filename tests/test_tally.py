@@ -31,8 +31,8 @@ def run_of(steps, every, strategy=None, stages=1):
         goal=SimpleNamespace(num_steps=steps, steps_per_epoch=50),
         settings=SimpleNamespace(train=SimpleNamespace(batch_size=8, eval_every_steps=every)),
         data=SimpleNamespace(
-            examples={"train": _Examples(np.ones(396)), "validation": _Examples(np.ones(60))},
-            stream=SimpleNamespace(groups=None),
+            examples={"validation": _Examples(np.ones(60))},
+            stream=SimpleNamespace(groups=None, examples=_Examples(np.ones(396))),
         ),
         tuning=SimpleNamespace(strategy=strategy, stage_labels=[None] * stages),
     )

@@ -119,7 +119,7 @@ def test_records_of_many_classes_are_in_memory_one_at_a_time(count):
 
 def test_tasks_that_rank_no_classes_take_no_top_k():
     ranking = {name for name, task in TASKS.items() if task.output.ranks}
-    assert ranking == {"classification", "image_classification", "multi_label"}
+    assert ranking == {"classification", "few_shot", "image_classification", "multi_label"}
     with pytest.raises(UserError, match="top_k is 3, but regression ranks no classes"):
         check_top_k(find_task("regression"), 3)
     with pytest.raises(UserError, match="expected at least 1"):

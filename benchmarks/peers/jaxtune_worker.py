@@ -60,7 +60,7 @@ class Worker:
     def train(self, count: int) -> dict[str, Any]:
         """Trains on `count` examples; as in `jaxtune.run.loop` four steps may be under way."""
         start, compiling = time.perf_counter(), self.stage.compile_seconds
-        lengths, done, waiting = self.run.data.examples["train"].lengths, 0, []
+        lengths, done, waiting = self.run.data.stream.examples.lengths, 0, []
         while done < count:
             index, batch = next(self.stream)
             if not self.stage.step.knows(batch):  # nothing is computed in time that is not counted

@@ -105,6 +105,7 @@ stands in comments at the end. `jaxtune train --help` lists every setting."""
 
 _TITLES = {
     "classification": "Classifies the texts of",
+    "few_shot": "Classifies, by few texts of each class, those of",
     "multi_label": "Finds any number of classes for the texts of",
     "regression": "Predicts a number for the texts of",
     "token_classification": "Tags the words of",

@@ -118,7 +118,7 @@ def _fitting(task: str, texts: Sequence[str], accelerated: bool) -> FirstModel:
     elif task == "token_classification" and accelerated:
         name = "google-bert/bert-base-cased"
     else:
-        name = _BERT if accelerated else _MINILM
+        name = _BERT if accelerated and task != "few_shot" else _MINILM
     return FirstModel(name, place, _SIZES[name])
 
 

@@ -49,6 +49,8 @@ def recipe(task: str, size: Size, num_rows: int) -> list[Choice]:
     """
     if task == "image_classification":
         return _of_images(size, num_rows)
+    if task == "few_shot":
+        return _of_pairs()
     if task in ("causal_lm", "masked_lm"):
         return _of_language_models(num_rows)
     rate, why = _rate(task, size)
@@ -110,6 +112,17 @@ def _of_language_models(num_rows: int) -> list[Choice]:
         Choice("optimizer.weight_decay", 0.0, source),
         Choice("train.batch_size", 8, f"blocks; {source}"),
         Choice("train.num_epochs", 3 if num_rows >= _FEW else 5, source),
+    ]
+
+
+def _of_pairs() -> list[Choice]:
+    """SetFit's."""
+    source = "that of SetFit, Tunstall et al. 2022"
+    return [
+        Choice("optimizer.learning_rate", 2e-5, source),
+        Choice("optimizer.weight_decay", 0.0, source),
+        Choice("train.batch_size", 4, "groups, which have about four pairs each"),
+        Choice("train.num_epochs", 1, source),
     ]
 
 

@@ -26,7 +26,7 @@ from jaxtune.io.json_files import read_json_object
 from jaxtune.models.design import choose_outputs, make_design
 from jaxtune.models.family import Head
 from jaxtune.models.own_head import MakeHead, with_own_head
-from jaxtune.models.pooling import EMBEDDING
+from jaxtune.models.pooling import POOLING_HEADS
 from jaxtune.models.pretrained import Pretrained, load_weights
 from jaxtune.models.registry import CLASS_HEADS, find_head, saved_head
 from jaxtune.models.source import Source, find_folder, head_names, is_regression, read_source
@@ -93,7 +93,7 @@ def write(
     model_folder.export_model(workdir / "model", pretrained, merged, product.processor, task, card)
     if type(strategy) is not Lora:
         return
-    if task.head == EMBEDDING:
+    if task.head in POOLING_HEADS:
         say("no adapter/ in peft's files: of an embedding model there is model/ alone, merged")
         return
     if "head" in card:
@@ -169,7 +169,7 @@ def _open_adapter(
     config, card, weights = _read(folder)
     source = _find_base(folder, config)
     head = find_head_name(folder, card)
-    if head == EMBEDDING:
+    if head in POOLING_HEADS:
         source = pooled_source(source, folder, card) or source
     if own_head is not None:
         source = source._replace(family=with_own_head(source.family, head, own_head))

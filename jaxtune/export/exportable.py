@@ -9,7 +9,7 @@ from jaxtune.export.model_folder import read_card
 from jaxtune.export.sentence_folder import source_with_head
 from jaxtune.io.json_files import read_json_object
 from jaxtune.models.choice import is_choice
-from jaxtune.models.pooling import EMBEDDING
+from jaxtune.models.pooling import POOLING_HEADS
 
 
 def check_exportable(folder: Path, kind: str) -> None:
@@ -29,7 +29,7 @@ def check_exportable(folder: Path, kind: str) -> None:
     card = read_card(folder)
     source, head = source_with_head(folder, card)
     family, own = source.family.model_type, card.get("head")
-    if kind != "stablehlo" and head == EMBEDDING:
+    if kind != "stablehlo" and head in POOLING_HEADS:
         raise UserError(
             f"{folder} is a model of embeddings, of which there is no ONNX graph."
             " --format=stablehlo takes it."

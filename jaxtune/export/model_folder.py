@@ -12,11 +12,11 @@ import numpy as np
 from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Params
-from jaxtune.export.sentence_folder import CARD, files_beside
+from jaxtune.export.sentence_folder import CARD, files_beside, tensors_beside
 from jaxtune.io.atomic import replace_folder
 from jaxtune.io.json_files import read_json_object
 from jaxtune.models import convert
-from jaxtune.models.pooling import EMBEDDING
+from jaxtune.models.pooling import POOLING_HEADS
 from jaxtune.models.pretrained import Pretrained
 from jaxtune.models.registry import CLASS_HEADS
 from jaxtune.models.sentence_files import CROSS_ENCODER
@@ -70,13 +70,14 @@ def export_model(
     pad_token_id = getattr(processor, "pad_token_id", None)
     if config.get("pad_token_id") is None and pad_token_id is not None:
         config["pad_token_id"] = pad_token_id  # GPT-2's, without which transformers takes no batch
-    files = ("model.safetensors", tensors | pretrained.buffers), ("config.json", config)
-    write_folder(folder, *files, processor, card, files_beside(pretrained, card))
+    own, more = tensors_beside(pretrained, tensors)
+    files = ("model.safetensors", own | pretrained.buffers), ("config.json", config)
+    write_folder(folder, *files, processor, card, files_beside(pretrained, card), more)
 
 
 def _file_name(leaf: str, pretrained: Pretrained) -> str:
     """Of a parameter in the files: those of a backbone that no head stands on have no prefix."""
-    if pretrained.design.head_name == EMBEDDING:
+    if pretrained.design.head_name in POOLING_HEADS:
         leaf = leaf.removeprefix(f"{pretrained.design.source.family.prefix}/")
     return convert.torch_name(leaf)
 
@@ -88,6 +89,7 @@ def write_folder(
     processor: Any,
     card: dict[str, Any],
     beside: Mapping[str, Any] = MappingProxyType({}),
+    more: Mapping[str, dict[str, np.ndarray]] = MappingProxyType({}),
 ) -> None:
     """Writes a safetensors file, a config, a tokenizer and `jaxtune.json`, all or nothing.
 
@@ -98,17 +100,21 @@ def write_folder(
       processor: a tokenizer or an image processor; None for none.
       card: for jaxtune.predict; {} for none.
       beside: the content of further files of JSON, by their place in the folder.
+      more: the tensors of further safetensors files, likewise.
     """
     from safetensors.numpy import save_file
 
     def fill(fresh: Path) -> None:
-        save_file(dict(sorted(tensors[1].items())), fresh / tensors[0], {"format": "pt"})
+        for name, content in (tensors, *more.items()):
+            (fresh / name).parent.mkdir(exist_ok=True)
+            save_file(dict(sorted(content.items())), fresh / name, {"format": "pt"})
         for name, content in (config, (CARD, card), *beside.items()):
             if content:
                 (fresh / name).parent.mkdir(exist_ok=True)
                 text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
                 (fresh / name).write_text(text, encoding="utf-8")
-        shutil.copymode(fresh / config[0], fresh / tensors[0])  # was 0600
+        for name in (tensors[0], *more):
+            shutil.copymode(fresh / config[0], fresh / name)  # was 0600
         if processor is not None:
             processor.save_pretrained(fresh)
 

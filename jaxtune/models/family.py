@@ -23,12 +23,14 @@ class Head(NamedTuple):
         outputs, and is new too where the wanted classes are others than the saved ones.
       is_tied: whether a config's outputs come from the word embeddings alone, so that the last of
         `modules` is not there.
+      fitted: those of `modules` that no step trains: they are fitted on what stands below them.
     """
 
     architecture: str
     make_top: Callable[[Any, int, Any], nn.Module]
     modules: tuple[str, ...]
     is_tied: Callable[[Any], bool] = lambda config: False
+    fitted: tuple[str, ...] = ()
 
 
 class Matrices(NamedTuple):

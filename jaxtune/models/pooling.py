@@ -1,4 +1,4 @@
-"""One vector of each text: the head of a text encoder without parameters of its own."""
+"""One vector of each text: heads of a text encoder that pool, and no more or one linear layer."""
 
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -9,11 +9,20 @@ from jaxtyping import Array, Float
 
 from jaxtune.core.types import Batch
 from jaxtune.models.family import Family, Head
-from jaxtune.models.heads import mean_tokens
+from jaxtune.models.heads import mean_tokens, output_layer
 from jaxtune.models.layers import NoiseIds
 
 EMBEDDING = "embedding"
 """The name of the head among those of a family."""
+
+POOLED = "pooled"
+"""The name of the head that has one linear layer behind the vector."""
+
+POOLING_HEADS = (EMBEDDING, POOLED)
+"""Heads on a bare encoder, which no file of transformers has."""
+
+CLASSIFIER = "classifier"
+"""The name of that layer."""
 
 How = Literal["mean", "first", "last"]
 HOWS: tuple[How, ...] = get_args(How)
@@ -30,6 +39,11 @@ class Pooling(NamedTuple):
     how: How = "mean"
     normalize: bool = False
 
+    @property
+    def reads(self) -> str | None:
+        """The one token of each text that is read; None where all are."""
+        return None if self.how == "mean" else self.how
+
 
 class EmbeddingHead(nn.Module):
     """Pools the states of each text.
@@ -42,8 +56,8 @@ class EmbeddingHead(nn.Module):
 
     @property
     def reads(self) -> str | None:
-        """The one token of each text that is read; None where all are. See `Model.top`."""
-        return None if self.pooling.how == "mean" else self.pooling.how
+        """See `Model.top`."""
+        return self.pooling.reads
 
     @nn.compact
     def __call__(
@@ -53,6 +67,35 @@ class EmbeddingHead(nn.Module):
         del backbone, noise_ids
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         return pooled(x, batch, self.pooling)
+
+
+class PooledClassifier(nn.Module):
+    """One linear layer on the vector of each text, which no gradient reaches: it is fitted.
+
+    Attributes:
+      pooling: how the vector comes about.
+      num_outputs: c.
+    """
+
+    pooling: Pooling
+    num_outputs: int
+    dtype: Any
+
+    @property
+    def reads(self) -> str | None:
+        """See `Model.top`."""
+        return self.pooling.reads
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n d"], batch: Batch, backbone: Any, noise_ids: NoiseIds
+    ) -> Float[Array, "b ... c"]:
+        """Logits, float32; of texts in groups the vectors that these are compared by, [b ... d]."""
+        del backbone, noise_ids
+        x = pooled(x.astype(jnp.promote_types(x.dtype, jnp.float32)), batch, self.pooling)
+        if "group_ids" in batch:
+            return x
+        return output_layer(self.num_outputs, nn.initializers.zeros, self.dtype, CLASSIFIER)(x)
 
 
 def pooled(x: Float[Array, "b t d"], batch: Batch, pooling: Pooling) -> Float[Array, "b ... d"]:
@@ -76,10 +119,18 @@ def unit_length(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
 
 
 def with_pooling(family: Family, pooling: Pooling) -> Family:
-    """The family with a head that pools so. One without a head for texts stays as it is."""
+    """The family with heads that pool so. One without a head for texts stays as it is."""
     if "sequence" not in family.heads:
         return family
     classifier = family.heads["sequence"].architecture
     bare = classifier.removesuffix("ForSequenceClassification") + "Model"
-    head = Head(bare, lambda config, size, dtype: EmbeddingHead(pooling), ())
-    return family._replace(heads={**family.heads, EMBEDDING: head})
+    heads = {
+        EMBEDDING: Head(bare, lambda config, size, dtype: EmbeddingHead(pooling), ()),
+        POOLED: Head(
+            bare,
+            lambda config, size, dtype: PooledClassifier(pooling, size, dtype),
+            (CLASSIFIER,),
+            fitted=(CLASSIFIER,),
+        ),
+    }
+    return family._replace(heads={**family.heads, **heads})

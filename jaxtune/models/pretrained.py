@@ -19,10 +19,11 @@ from jaxtune.models import convert, registry
 from jaxtune.models.design import Design, choose_outputs, make_design
 from jaxtune.models.family import Family
 from jaxtune.models.model import Model
-from jaxtune.models.pooling import EMBEDDING
+from jaxtune.models.pooling import CLASSIFIER, POOLED, POOLING_HEADS
+from jaxtune.models.sentence_files import LINEAR, dense_file
 from jaxtune.models.source import read_source
 from jaxtune.models.weight_plan import LoadReport, plan_from_scratch, plan_weights
-from jaxtune.models.weights import Weights, open_weights
+from jaxtune.models.weights import Weights, open_weights, with_file
 
 
 class Pretrained(NamedTuple):
@@ -127,7 +128,7 @@ def load_weights(
     if from_scratch:
         weights = Weights({}, lambda name: np.zeros(0), "torch", (folder / "config.json",), {})
     else:
-        weights = open_weights(folder)
+        weights = _open(design)
     with ThreadPoolExecutor(1, "digest") as pool:  # hashing takes no GIL
         hashed = pool.submit(sha256_of, weights.files)
         if sha256 is not None:
@@ -164,8 +165,17 @@ def outline_weights(design: Design, *, from_scratch: bool = False) -> Pretrained
     if from_scratch:
         _, report = plan_from_scratch(design)
     else:
-        _, report = plan_weights(design, open_weights(design.source.path))
+        _, report = plan_weights(design, _open(design))
     return Pretrained(registry.make_apply(design.module), design.shapes, design, report, "", {})
+
+
+def _open(design: Design) -> Weights:
+    """The folder's weights, with the file that sentence-transformers has of a linear layer."""
+    weights = open_weights(design.source.path)
+    if design.head_name != POOLED:
+        return weights
+    file = design.source.path / dense_file(design.module.top.pooling)
+    return with_file(weights, file, LINEAR, CLASSIFIER)
 
 
 def _buffers(weights: Weights, leaves: Iterable[str]) -> dict[str, np.ndarray]:
@@ -181,7 +191,7 @@ def _buffers(weights: Weights, leaves: Iterable[str]) -> dict[str, np.ndarray]:
 
 def _poolers(weights: Weights, design: Design) -> dict[str, np.ndarray]:
     """The pooler that transformers expects beside a bare encoder, though embeddings read it not."""
-    if design.head_name != EMBEDDING or weights.layout != "torch":
+    if design.head_name not in POOLING_HEADS or weights.layout != "torch":
         return {}
     prefix = f"{design.source.family.prefix}."
     names = (

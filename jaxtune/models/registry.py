@@ -25,7 +25,7 @@ from jaxtune.models.families.roberta import ROBERTA, XLM_ROBERTA
 from jaxtune.models.families.vit import VIT
 from jaxtune.models.family import Family, Head
 from jaxtune.models.inputs import example_text
-from jaxtune.models.pooling import EMBEDDING, Pooling, with_pooling
+from jaxtune.models.pooling import POOLED, POOLING_HEADS, Pooling, with_pooling
 from jaxtune.parallel.collectives import leaving_explicit_axes
 
 FAMILIES: Mapping[str, Family] = {
@@ -50,7 +50,7 @@ _REMEDY = (
 """Families that are near those here, and why they are not among them."""
 
 
-CLASS_HEADS = ("sequence", "token", "image")
+CLASS_HEADS = ("sequence", "token", "image", POOLED)
 """Heads whose outputs are classes, or targets of a regression."""
 
 
@@ -93,7 +93,7 @@ def saved_head(family: Family, hf_config: Mapping[str, Any]) -> str | None:
     """The name of the head that a `config.json` says its files have; None for a bare backbone."""
     architectures = hf_config.get("architectures") or ()
     for name, head in family.heads.items():
-        if name != EMBEDDING and head.architecture in architectures:
+        if name not in POOLING_HEADS and head.architecture in architectures:
             return name
     return None
 

@@ -1,9 +1,9 @@
 """The files of sentence-transformers beside those of transformers: what pools, and the prompts.
 
-`modules.json` lists modules one after the other: a Transformer in the folder itself, a Pooling and
-perhaps a Normalize in folders of their own. Releases from 5.4 on write other paths of the classes
-and `pooling_mode` in the place of one flag for each mode. All releases read the older spelling,
-which is the one that is written here; both are read.
+`modules.json` lists modules one after the other: a Transformer in the folder itself, a Pooling,
+perhaps a Normalize, and of a classifier a Dense, in folders of their own. Releases from 5.4 on
+write other paths of the classes and `pooling_mode` in the place of one flag for each mode. All
+releases read the older spelling, which is the one that is written here; both are read.
 """
 
 import json
@@ -17,6 +17,10 @@ from jaxtune.models.pooling import How, Pooling
 
 MODULES = "modules.json"
 _POOLING, _NORMALIZE = "1_Pooling", "2_Normalize"
+LINEAR = "linear"
+"""What the names of the tensors of a Dense begin with."""
+
+_IDENTITY = "torch.nn.modules.linear.Identity"
 _SETTINGS, _TRANSFORMER = "config_sentence_transformers.json", "sentence_bert_config.json"
 _OLD_MODES = {
     "pooling_mode_cls_token": "cls",
@@ -54,8 +58,22 @@ def is_sentence_folder(folder: Path) -> bool:
     return (folder / MODULES).is_file()
 
 
-def read_sentence_files(folder: Path) -> SentenceFiles | None:
+def dense_folder(pooling: Pooling) -> str:
+    """Where the linear layer of a classifier lies that pools so."""
+    return "3_Dense" if pooling.normalize else "2_Dense"
+
+
+def dense_file(pooling: Pooling) -> str:
+    """Where its weights are."""
+    return f"{dense_folder(pooling)}/model.safetensors"
+
+
+def read_sentence_files(folder: Path, *, classified: bool = False) -> SentenceFiles | None:
     """What the folder says; None where it has no list of modules.
+
+    Args:
+      folder: of the model.
+      classified: whether a Dense may come last, which then is not read: it gives classes.
 
     Raises:
       UserError: a damaged file, or a module, a pooling or a setting that is computed differently.
@@ -63,7 +81,10 @@ def read_sentence_files(folder: Path) -> SentenceFiles | None:
     if not is_sentence_folder(folder):
         return None
     how, normalize = None, False
-    for number, (kind, path) in enumerate(_modules(folder)):
+    modules = _modules(folder)
+    if classified and modules[-1][0] == "Dense":
+        modules = modules[:-1]
+    for number, (kind, path) in enumerate(modules):
         if number == 0 and kind == "Transformer" and path == "":
             continue
         if kind == "Pooling" and how is None and number == 1:
@@ -92,20 +113,24 @@ def read_sentence_files(folder: Path) -> SentenceFiles | None:
     return SentenceFiles(Pooling(how, normalize), _prompts(folder, settings), _length(folder))
 
 
-def sentence_files(found: SentenceFiles, width: int) -> dict[str, Any]:
+def sentence_files(
+    found: SentenceFiles, width: int, num_outputs: int | None = None
+) -> dict[str, Any]:
     """The content of each file, by its place in the folder of the model.
 
     Args:
       found: what they say.
       width: of an embedding.
+      num_outputs: of a linear layer behind it; None for none.
     """
-    pooling, names = found.pooling, ["Transformer", "Pooling"]
-    names += ["Normalize"] if pooling.normalize else []
-    places = ("", _POOLING, _NORMALIZE)
+    pooling, places = found.pooling, {"Transformer": "", "Pooling": _POOLING}
+    places |= {"Normalize": _NORMALIZE} if pooling.normalize else {}
+    dense = {} if num_outputs is None else {"Dense": dense_folder(pooling)}
     modules = [
-        {"idx": i, "name": str(i), "path": places[i], "type": f"{_PATHS}.{name}"}
-        for i, name in enumerate(names)
+        {"idx": i, "name": str(i), "path": path, "type": f"{_PATHS}.{name}"}
+        for i, (name, path) in enumerate((places | dense).items())
     ]
+    layer = {"in_features": width, "out_features": num_outputs, "bias": True}
     modes = {old: _HOWS.get(mode) == pooling.how for old, mode in _OLD_MODES.items()}
     return {
         MODULES: modules,
@@ -117,6 +142,10 @@ def sentence_files(found: SentenceFiles, width: int) -> dict[str, Any]:
             "similarity_fn_name": "cosine",
         },
         _TRANSFORMER: {"max_seq_length": found.max_length, "do_lower_case": False},
+        **{
+            f"{path}/config.json": layer | {"activation_function": _IDENTITY}
+            for path in dense.values()
+        },
     }  # none in the folder of Normalize, which has nothing to say
 
 
@@ -200,7 +229,7 @@ def _object(file: Path) -> dict[str, Any]:
     return read_json_object(file) if file.is_file() else {}
 
 
-CROSS_ENCODER = {"activation_fn": "torch.nn.modules.linear.Identity"}
+CROSS_ENCODER = {"activation_fn": _IDENTITY}
 """What the config.json of a model that scores pairs has under `sentence_transformers`, by which a
 CrossEncoder there gives the outputs as they are."""
 

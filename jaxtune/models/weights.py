@@ -75,6 +75,31 @@ def open_weights(folder: Path) -> Weights:
     )
 
 
+def with_file(weights: Weights, file: Path, prefix: str, name: str) -> Weights:
+    """The tensors of a folder and those of one more safetensors file, where that is there.
+
+    Args:
+      weights: of the folder, in torch's layout; others stay as they are.
+      file: one module's alone.
+      prefix: what its tensors' names begin with in the file.
+      name: what they begin with here.
+
+    Raises:
+      UserError: a damaged file.
+    """
+    if weights.layout != "torch" or not file.is_file():
+        return weights
+    more = open_safetensors((file,))
+    named = {f"{name}.{old.removeprefix(f'{prefix}.')}": old for old in more.shapes}
+    return Weights(
+        {**weights.shapes, **{new: more.shapes[old] for new, old in named.items()}},
+        lambda wanted: more.read(named[wanted]) if wanted in named else weights.read(wanted),
+        "torch",
+        (*weights.files, file),
+        {**weights.dtypes, **{new: more.dtypes[old] for new, old in named.items()}},
+    )
+
+
 def _shards(index: Path) -> tuple[Path, ...]:
     weight_map = read_json_object(index, "Fetch it again.").get("weight_map")
     values = list(weight_map.values()) if isinstance(weight_map, dict) else []

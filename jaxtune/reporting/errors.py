@@ -33,7 +33,7 @@ def _example(rank: int, row: Any, kept: Kept, names: Sequence[str]) -> Example:
 
 
 def _facts(row: Any, task: str, names: Sequence[str]) -> list[tuple[str, str]]:
-    if task in ("classification", "image_classification"):
+    if task in ("classification", "few_shot", "image_classification"):
         said = f"{name(names, row['said'][0])} ({row['probability']:.3f})"
         right = f"{name(names, row['right'][0])} ({row['right_probability']:.3f})"
         return [("predicted", said), ("right", right)]

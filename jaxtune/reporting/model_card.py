@@ -15,6 +15,7 @@ from jaxtune.reporting.places import name_of, without_paths
 
 _PIPELINES: Mapping[str, str] = {
     **dict.fromkeys(("classification", "multi_label", "regression"), "text-classification"),
+    **{"few_shot": "text-classification", "embedding": "sentence-similarity"},
     **{"token_classification": "token-classification", "causal_lm": "text-generation"},
     **{"question_answering": "question-answering", "masked_lm": "fill-mask"},
     **{"image_classification": "image-classification", "reranking": "text-ranking"},
@@ -27,6 +28,9 @@ _AUTO = {
     **{"image_classification": "ImageClassification", "multiple_choice": "MultipleChoice"},
     "reranking": "SequenceClassification",
 }
+_SENTENCES = ("embedding", "few_shot")
+"""Tasks whose folders are those of sentence-transformers."""
+
 _CUT = ("SequenceClassification", "TokenClassification", "MultipleChoice")
 """Whose texts lose what is beyond `max_length`: others are parted."""
 
@@ -72,7 +76,7 @@ def render(facts: Facts) -> str:
         model_name=title,
         base_model=_hub_id(facts.config["model"]["path"]),
         datasets=[data_id] if data_id else None,
-        library_name="jaxtune" if own or head else "transformers",
+        library_name="jaxtune" if own or head else _library(task),
         pipeline_tag=_PIPELINES.get(task),
         tags=["jaxtune", facts.config["tuning"]["name"]],
         eval_results=found,
@@ -97,7 +101,8 @@ def render(facts: Facts) -> str:
 def _summary(facts: Facts, data_name: str) -> str:
     base, task = name_of(facts.config["model"]["path"]), facts.results["task"].replace("_", " ")
     classes = facts.results.get("classes") or []
-    told = f" with {len(classes)} classes" if classes and "classification" in task else ""
+    of_classes = task.endswith(("classification", "few shot"))
+    told = f" with {len(classes)} classes" if classes and of_classes else ""
     return (
         f"{_plain(base)}, fine-tuned for {task}{told} on {_plain(data_name)}, by jaxtune"
         f" {facts.results.get('versions', {}).get('jaxtune', '')}."
@@ -119,6 +124,11 @@ def _chosen(facts: Facts, split: str) -> list[str]:
     return [f"The best step was chosen by {metric} on these same rows; expect a little less."]
 
 
+def _library(task: str) -> str:
+    """Whose files a folder has."""
+    return "sentence-transformers" if task in _SENTENCES else "transformers"
+
+
 def _use(task: str, own: bool, head: str | None) -> str:
     inputs, by = _INPUTS.get(task, '["..."]'), f', head="{head}"' if head else ""
     ours = f'import jaxtune as jt\n\njt.load("FOLDER_OR_HUB_ID"{by}).predict({inputs})'
@@ -128,6 +138,13 @@ def _use(task: str, own: bool, head: str | None) -> str:
         )
     if head:
         return f"```python\n{ours}\n```\n\nThe head is code that is not in the folder."
+    if task in _SENTENCES:
+        theirs = (
+            "from sentence_transformers import SentenceTransformer\n\n"
+            f'SentenceTransformer("FOLDER_OR_HUB_ID").encode({inputs})'
+        )
+        told = "That gives the logits of the classes.\n\n" if task == "few_shot" else ""
+        return f"```python\n{theirs}\n```\n\n{told}```python\n{ours}\n```"
     auto = f"AutoModelFor{_AUTO.get(task, 'SequenceClassification')}"
     theirs = (
         f'from transformers import {auto}\n\nmodel = {auto}.from_pretrained("FOLDER_OR_HUB_ID")'
@@ -163,7 +180,8 @@ def _limits(facts: Facts, split: str) -> list[str]:
     """What follows from the data, and nothing that does not."""
     lines = [without_paths(note, facts) for note in facts.results.get("notes", [])]
     lines += _weak_classes(facts, split)
-    if _AUTO.get(facts.results["task"]) in _CUT:
+    task = facts.results["task"]
+    if task in _SENTENCES or _AUTO.get(task) in _CUT:
         lines.append(f"Texts are cut to {facts.config['data'].get('max_length')} tokens.")
     lines.append("The language and the license of model and data are not known to jaxtune.")
     return [_plain(line) for line in lines]
@@ -172,7 +190,7 @@ def _limits(facts: Facts, split: str) -> list[str]:
 def _weak_classes(facts: Facts, split: str) -> list[str]:
     """Classes of few rows, and those that are hardly found."""
     kept, names = facts.kept, facts.results.get("classes") or []
-    if kept is None or kept.task not in ("classification", "image_classification"):
+    if kept is None or kept.task not in ("classification", "few_shot", "image_classification"):
         return []
     rows = class_rows(kept, names)
     scores: Scores = single_scores(rows.labels, rows.predicted, len(names))

@@ -15,7 +15,10 @@ from jaxtune.run.predictions_folder import Kept
 _SHARES = ("accuracy", "subset_accuracy", "exact_match")
 """Scores that are shares of rows."""
 
-_OF_ROWS = ("classification", "image_classification", "multi_label", "question_answering")
+_OF_ROWS = (
+    *("classification", "few_shot", "image_classification", "multi_label"),
+    "question_answering",
+)
 _DIGESTS = (
     *(("model", "sha256"), ("model", "config_sha256"), ("model", "tokenizer_sha256")),
     ("data", "sha256"),

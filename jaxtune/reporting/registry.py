@@ -11,6 +11,7 @@ from jaxtune.run.predictions_folder import Kept
 SECTIONS: Mapping[str, Callable[[Facts, Kept, Any], list[Section | None]]] = {
     "classification": classification.single_sections,
     "image_classification": classification.single_sections,
+    "few_shot": classification.single_sections,
     "multi_label": classification.set_sections,
     "regression": regression.sections,
     "token_classification": tagging.sections,

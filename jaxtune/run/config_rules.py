@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxtune.run.services import PACKAGES
 from jaxtune.settings import GroupLossSettings, LossSettings, Settings
+from jaxtune.settings.data import SplitSettings
 from jaxtune.settings.dicts import to_dict
 from jaxtune.settings.distillation import DistillationSettings
 from jaxtune.settings.fields import is_code
@@ -58,6 +59,10 @@ _HEADED = (
 """Tasks whose head may be a person's own."""
 
 
+_SINGLE = ("classification", "few_shot")
+"""Tasks with one class for each text."""
+
+
 def _rules_of_classes(settings: Settings) -> Iterator[Rule]:
     """As `rules`, of how much rare classes count."""
     power, weights = settings.data.splits.class_sampling, settings.loss.class_weights
@@ -65,13 +70,14 @@ def _rules_of_classes(settings: Settings) -> Iterator[Rule]:
     expected = f"0, as {settings.task} has no one class for each row"
     yield single or not power, "data.class_sampling", power, expected
     none, expected = settings.data.columns.no_label, f"(), as task is {settings.task!r}"
-    yield settings.task == "classification" or not none, "data.no_label", none, expected
+    yield settings.task in _SINGLE or not none, "data.no_label", none, expected
     expected = f"no 'balanced', as data.class_sampling {power:g} brings rare classes oftener"
     yield "balanced" not in weights or not power, "loss.class_weights", weights, expected
 
 
 _GROUPED = {
     "embedding": ("ranking", "cosent", "cosine_error", "triplet"),
+    "few_shot": ("cosine_error",),
     "reranking": ("pointwise", "listwise"),
     "multiple_choice": (),
 }
@@ -94,11 +100,17 @@ def _rules_of_groups(settings: Settings) -> Iterator[Rule]:
             yield field == "name" or value == default, f"loss.{field}", value, expected
         for field in ("pooling", "normalize"):
             value = getattr(settings.model, field)
-            yield value is None, f"model.{field}", value, expected
+            fits = value is None or settings.task == "few_shot"
+            yield fits, f"model.{field}", value, expected
         for field in ("query_prompt", "document_prompt"):
             value = getattr(settings.data.tokens, field)
             yield value is None, f"data.{field}", value, expected
     columns = settings.data.columns.text_columns
+    if settings.task == "few_shot":
+        told = "one name, as each text has a vector of its own"
+        yield len(columns) == 1, "data.text_columns", columns, told
+    most, usual = settings.data.splits.max_pairs, SplitSettings().max_pairs
+    yield settings.task == "few_shot" or most == usual, "data.max_pairs", most, expected
     few = settings.task in _GROUPED or len(columns) <= 2
     yield few, "data.text_columns", columns, "one or two names"
     column = settings.data.columns.group_column

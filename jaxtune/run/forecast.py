@@ -109,7 +109,7 @@ def find_rows(
 
 def most_rows(run: Run, index: int) -> int:
     """Rows of the largest batch that is tried: all examples, or some times those of the run."""
-    examples, batch_size = len(run.data.examples["train"].lengths), run.settings.train.batch_size
+    examples, batch_size = len(run.data.stream.examples.lengths), run.settings.train.batch_size
     times = min(_WIDEST, max(examples // batch_size, 1))
     return num_rows(largest_batch(run, index)) * times
 

@@ -18,16 +18,19 @@ def with_new_parts(
 
     Not where all is drawn: there the strategy itself is what somebody wants to measure.
     """
+    fitted = pretrained.design.head.fitted
     ever = jax.tree.map(lambda *names: any(n != partition.FROZEN for n in names), *stage_labels)
     if settings.model.from_scratch:
-        if all(jax.tree.leaves(ever)):
+        under = tuple(f"{part}/" for part in fitted)
+        if all(used for name, used in paths.flatten(ever).items() if not name.startswith(under)):
             return stage_labels, []
         kept = f"what {settings.tuning.name} freezes stays as it was drawn"
         return stage_labels, [f"config.model.from_scratch: {kept}"]
     idle = [
         part
         for part in pretrained.report.new
-        if not all(
+        if part not in fitted
+        and not all(
             used for name, used in paths.flatten(ever).items() if name.startswith(f"{part}/")
         )
     ]

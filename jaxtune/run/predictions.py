@@ -22,7 +22,7 @@ from jaxtune.export.adapter_folder import check_head
 from jaxtune.models.choice import CHOICE
 from jaxtune.models.heads import mean_tokens
 from jaxtune.models.places import pick, places_of
-from jaxtune.models.pooling import EMBEDDING
+from jaxtune.models.pooling import EMBEDDING, POOLING_HEADS
 from jaxtune.models.token_costs import attention_cost, program_cost
 from jaxtune.run import beside
 from jaxtune.run.console import Report
@@ -288,9 +288,14 @@ def _make_embed_step(saved: SavedModel, pooling: How | None) -> Any:
     """(parameters, batch) -> ({}, states of the last layer)."""
     module: Any = saved.pretrained.module
     if pooling == "own":
-        if saved.task.head == EMBEDDING:
+        if saved.task.head in POOLING_HEADS:
             apply_fn = saved.pretrained.apply_fn  # with what a strategy has added
-            return lambda params, batch: ({}, apply_fn(params, batch, key=None, train=False))
+
+            def own(params: Params, batch: Batch) -> tuple[dict[str, Any], Array]:
+                batch = batch | {"group_ids": batch["example_ids"]}  # for the vector of each
+                return {}, apply_fn(params, batch, key=None, train=False)
+
+            return own
         pooling = "mean"
 
     def step(params: Params, batch: Batch) -> tuple[dict[str, Any], Array]:

@@ -22,7 +22,7 @@ from jaxtune.models.design import Design, Outputs, choose_outputs, make_design
 from jaxtune.models.family import check_shared_heads, with_statistics
 from jaxtune.models.kept_layers import keep_layers
 from jaxtune.models.own_head import check_names, with_own_head
-from jaxtune.models.pooling import EMBEDDING, with_pooling
+from jaxtune.models.pooling import EMBEDDING, POOLING_HEADS, with_pooling
 from jaxtune.models.pretrained import Pretrained, load_weights, outline_weights
 from jaxtune.models.recompute import make_recomputing_apply
 from jaxtune.models.registry import find_head
@@ -111,16 +111,20 @@ def prepare(
     task.data.inputs.check_settings(settings.data, source.config, source.path)
     read = _encode(settings, task, source, tables, report, teacher)
     best_metric = metric_of_data(settings, task, read.examples["validation"])
-    train, dtype = read.examples["train"], jnp.dtype(settings.precision.compute_dtype)
+    dtype = jnp.dtype(settings.precision.compute_dtype)
+    train, drawn_notes = task.data.drawn(read.examples["train"], settings.data.splits)
     with told_of_head(settings.model.head):
         design = make_design(source, task.head, read.outputs, dtype, device, attention)
         check_names(design.shapes)
     groups, shapes = drawn_together(task, train), design.shapes
     count = len(train.lengths) if groups is None else len(groups.sizes)
     plan = make_plan(settings, strategy, source.family, shapes, count, devices)
+    labels = tuple(partition.freeze(one, design.head.fitted) for one in plan.stage_labels)
+    plan = plan._replace(stage_labels=labels)
     check_shared_heads(source.config, plan.sharding)
     sampling = sampling_of(settings, train)
-    layout, eval_layout = choose_layouts(settings, task, read.examples, design, plan, sampling)
+    drawn = {**read.examples, "train": train}
+    layout, eval_layout = choose_layouts(settings, task, drawn, design, plan, sampling)
     stream = Stream(train, layout, settings.seed, sampling, groups)
     loss_fn = make_loss(settings, task, own_loss, design, stream)
     trunks = _plan_trunks(settings, design, plan.stage_labels, train, plan)
@@ -140,7 +144,7 @@ def prepare(
             stream=stream,
             eval_layout=eval_layout,
             processor=read.processor,
-            notes=(*read.notes, *notes),
+            notes=(*read.notes, *drawn_notes, *notes),
             held=read.held,
             places=read.places,
         ),
@@ -183,8 +187,8 @@ def _open_model(settings: Settings, task: Task) -> tuple[Settings, Source, Strat
     source = read_source(settings.model.path, settings.model.revision)
     check_base(settings.model, source.path)
     source = keep_layers(source, settings.model.layers)
-    if task.head == EMBEDDING:
-        settings = with_folder(settings, source.path)
+    if task.head in POOLING_HEADS:
+        settings = with_folder(settings, source.path, prompts=task.head == EMBEDDING)
         own = with_pooling(source.family, pooling_of(settings.model))
         source = source._replace(family=own)
     head = find_head(source.family, task.head)

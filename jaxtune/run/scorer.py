@@ -10,6 +10,7 @@ from jaxtune.core.types import Params
 from jaxtune.frozen.held_out import HeldStates
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import NonFiniteError, all_scores, predict_all
+from jaxtune.run.fitted import Fit, as_trained, make_fit
 from jaxtune.run.setup import Run
 from jaxtune.training.compiled import Compiled
 from jaxtune.training.eval_step import make_eval_step
@@ -26,6 +27,7 @@ class Scorer(NamedTuple):
       step: the compiled evaluation; on several devices, each has the outputs of all.
       see: each is shown the split and its outputs.
       held: keeps what frozen layers give, where the step stands on that.
+      fit: completes the parameters that are scored.
     """
 
     run: Run
@@ -33,6 +35,7 @@ class Scorer(NamedTuple):
     step: Compiled
     see: Sequence[Callable[[str, Any], Any]]
     held: HeldStates | None = None
+    fit: Fit = as_trained
 
     def __call__(self, params: Params, split: str) -> dict[str, float]:
         """The mean loss and the task's scores, by name.
@@ -40,7 +43,7 @@ class Scorer(NamedTuple):
         Raises:
           NonFiniteError: as `predict_all`; names the split.
         """
-        run, examples = self.run, self.run.data.examples[split]
+        run, examples, params = self.run, self.run.data.examples[split], self.fit(params)
         no_holes = jax.tree.map(lambda _: None, params)
         complete = (lambda batch: batch) if self.held is None else self.held.of(split, params)
         with self.report.bar(f"evaluating {split}", len(examples.lengths)) as update:
@@ -68,7 +71,7 @@ def make_scorer(run: Run, report: Report, see: Sequence[Callable[[str, Any], Any
     apply_fn = loss.read(whole)
     step = make_eval_step(apply_fn, loss.metrics, run.task.output.fetch)
     if run.sharding is None:
-        return Scorer(run, report, Compiled(step), see, held)
+        return Scorer(run, report, Compiled(step), see, held, make_fit(run))
     transform = partial(jax.jit, out_shardings=run.sharding.whole)
     sharded = Compiled(shard_eval(step, run.sharding), transform=transform)
-    return Scorer(run, report, sharded, see)
+    return Scorer(run, report, sharded, see, fit=make_fit(run))

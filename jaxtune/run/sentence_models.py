@@ -9,17 +9,19 @@ from jaxtune.models.sentence_files import SentenceFiles, read_sentence_files
 from jaxtune.settings import ModelSettings, Settings
 
 
-def with_folder(settings: Settings, folder: Path) -> Settings:
+def with_folder(settings: Settings, folder: Path, prompts: bool = True) -> Settings:
     """The settings of a text encoder with what its folder says where they say nothing.
 
     Args:
-      settings: of the task `embedding`.
+      settings: of the task `embedding` or `few_shot`.
       folder: of the model to begin with.
+      prompts: whether the task puts any before texts; else the folder may end in a classifier,
+        whose place a new one takes.
 
     Raises:
       UserError: as `read_sentence_files`.
     """
-    found = read_sentence_files(folder)
+    found = read_sentence_files(folder, classified=not prompts)
     usual = SentenceFiles(Pooling(normalize=True)) if found is None else found
     model, tokens = settings.model, settings.data.tokens
     model = dataclasses.replace(
@@ -27,10 +29,12 @@ def with_folder(settings: Settings, folder: Path) -> Settings:
         pooling=model.pooling or usual.pooling.how,
         normalize=usual.pooling.normalize if model.normalize is None else model.normalize,
     )
+    if not prompts:
+        return dataclasses.replace(settings, model=model)
     own = {"query_prompt": tokens.query_prompt, "document_prompt": tokens.document_prompt}
     known = usual.known_prompts()
-    prompts = {name: known[name] if text is None else text for name, text in own.items()}
-    data = dataclasses.replace(settings.data, tokens=dataclasses.replace(tokens, **prompts))
+    texts = {name: known[name] if text is None else text for name, text in own.items()}
+    data = dataclasses.replace(settings.data, tokens=dataclasses.replace(tokens, **texts))
     return dataclasses.replace(settings, model=model, data=data)
 
 

@@ -110,7 +110,7 @@ def seconds_left(run: Run, step: int, tally: Tally) -> float | None:
 
 def _examples_until(run: Run, step: int) -> int:
     """Those of the first so many steps, of which the last one of an epoch may have fewer."""
-    count, batch_size = len(run.data.examples["train"].lengths), run.settings.train.batch_size
+    count, batch_size = len(run.data.stream.examples.lengths), run.settings.train.batch_size
     groups = run.data.stream.groups
     if groups is not None:  # of which each has several
         batch_size = round(batch_size * count / len(groups.sizes))

@@ -25,6 +25,7 @@ from jaxtune.run.at_best import AtBest
 from jaxtune.run.calibrate import calibration_fields, calibration_of
 from jaxtune.run.checkpoint import Checkpoints, DamagedCheckpointError, newest_step
 from jaxtune.run.console import Report
+from jaxtune.run.fitted import as_trained
 from jaxtune.run.hooks import Hook
 from jaxtune.run.loop import Around, Fit, first, fit
 from jaxtune.run.own_goals import hooks_of
@@ -132,6 +133,7 @@ def _train(
     around = Around(told, (*(one.hook for one in seen), *hooks, *own, cost.hook), until)
     with contextlib.ExitStack() as stack:
         fitted, params = _fit(run, workdir, report, scorer, around, stack)
+        params, scorer = scorer.fit(params), scorer._replace(fit=as_trained)
         progress = fitted.last.progress
         scores = {"validation": dict(progress.best_scores)}
         if "test" in run.data.examples:

@@ -24,6 +24,7 @@ Task = Literal[
     "masked_lm",
     "image_classification",
     "embedding",
+    "few_shot",
     "reranking",
     "multiple_choice",
 ]
@@ -46,9 +47,9 @@ class ModelSettings:
         or `every 2` for 0, 2, 4 and so on; `()` for all.
       head: a head of your own, `MODULE:FUNCTION`, called with the number of outputs, which gives a
         Linen module from features to outputs; of tasks with classes or numbers for outputs.
-      pooling: of `embedding`: the `mean` of the states of all tokens, or that of the `first` or
-        `last`; None takes that of a folder of sentence-transformers, else `mean`.
-      normalize: of `embedding`: whether each vector is divided by its norm; None takes that of such
+      pooling: of `embedding` and `few_shot`: the `mean` of the states of all tokens, or that of the
+        `first` or `last`; None takes that of a folder of sentence-transformers, else `mean`.
+      normalize: of these tasks: whether each vector is divided by its norm; None takes that of such
         a folder, else divides.
     """
 
@@ -72,8 +73,9 @@ class GroupLossSettings:
       name: of `embedding`: `ranking`, each anchor's positive among all documents of the batch;
         `cosent`, pairs in the order of their scores; `cosine_error`, the squared error of a pair's
         cosine; `triplet`, a positive nearer than a negative. None takes `cosent` where pairs have
-        a score, else `ranking`. Of `reranking`: `pointwise`, which None takes, the cross-entropy of
-        each passage by itself; `listwise`, that of a query's relevant ones among all of its.
+        a score, else `ranking`. Of `few_shot`: `cosine_error`. Of `reranking`: `pointwise`, which
+        None takes, the cross-entropy of each passage by itself; `listwise`, that of a query's
+        relevant ones among all of its.
       scale: of `ranking` and `cosent`: what cosines are multiplied by.
       margin: of `triplet`: by how much nearer, in Euclidean distance.
       matryoshka_dims: the loss is the sum of those of embeddings cut to so many of their first

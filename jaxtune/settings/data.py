@@ -74,8 +74,8 @@ class ColumnSettings:
       label_lists: of `multi_label`: whether a list holds the `names` of the classes that apply, or
         is `multi_hot`, with 0 or 1 for each class; `auto` tells by the values.
       label_separator: of `multi_label`: stands between the classes in a field that is no JSON list.
-      no_label: of `classification`: what stands in the place of a label where a row has none, such
-        as -1 or -; such rows are left out, and counted.
+      no_label: of `classification` and `few_shot`: what stands in the place of a label where a row
+        has none, such as -1 or -; such rows are left out, and counted.
       on_unknown_class: what becomes of rows of an evaluation whose class training does not have:
         `stop` refuses them, `wrong` counts each as an error, and the loss leaves it out.
     """
@@ -97,6 +97,8 @@ class SplitSettings:
 
     Attributes:
       max_train_examples: a random subset (stratified by class) of so many.
+      max_pairs: of `few_shot`: the most pairs of training texts that an epoch has, half of them of
+        one class, half of two.
       max_eval_examples: the same for each of validation and test.
       class_sampling: of tasks with one class a row: how much oftener an epoch of training has the
         rows of rare classes, and how much rarer the others: a class of n rows comes up by
@@ -104,10 +106,11 @@ class SplitSettings:
       validation_size: where the data has no validation split, so much of the training split is
         held out; a share if below 1, else a number of rows.
       test_size: the same where the data has no test split; None goes without.
-      split_seed: of the splits and subsets, apart from the run's own seed.
+      split_seed: of the splits, subsets and pairs, apart from the run's own seed.
     """
 
     max_train_examples: Count | None = None
+    max_pairs: Annotated[int, Ge(2)] = 4096
     max_eval_examples: Count | None = None
     class_sampling: Annotated[float, Interval(ge=0, le=1)] = 0.0
     validation_size: Positive = 0.1

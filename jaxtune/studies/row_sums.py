@@ -68,6 +68,7 @@ def same_rows(one: Kept, other: Kept) -> bool:
 
 _RIGHT: Mapping[str, tuple[str, ...]] = {
     "classification": ("labels",),
+    "few_shot": ("labels",),
     "image_classification": ("labels",),
     "multi_label": ("label_classes", "label_offsets"),
     "regression": ("targets",),
@@ -169,6 +170,7 @@ def _blocks(kept: Kept, metric: str) -> RowSums | None:
 
 _MAKERS: Mapping[str, Callable[[Kept, str], RowSums | None]] = {
     "classification": _single,
+    "few_shot": _single,
     "image_classification": _single,
     "multi_label": _sets,
     "regression": _numbers,

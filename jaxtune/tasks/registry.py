@@ -6,6 +6,7 @@ from jaxtune.core.errors import UserError, nearest
 from jaxtune.tasks.causal_lm import CAUSAL_LM
 from jaxtune.tasks.classification import CLASSIFICATION
 from jaxtune.tasks.embedding import EMBEDDING
+from jaxtune.tasks.few_shot import FEW_SHOT
 from jaxtune.tasks.image_classification import IMAGE_CLASSIFICATION
 from jaxtune.tasks.masked_lm import MASKED_LM
 from jaxtune.tasks.multi_label import MULTI_LABEL
@@ -28,6 +29,7 @@ TASKS: Mapping[str, Task] = {
         MASKED_LM,
         IMAGE_CLASSIFICATION,
         EMBEDDING,
+        FEW_SHOT,
         RERANKING,
         MULTIPLE_CHOICE,
     )

@@ -17,7 +17,7 @@ from jaxtune.data.sources.table import Table
 from jaxtune.data.text import text_tables
 from jaxtune.data.text.text_tables import Track
 from jaxtune.settings import LossSettings
-from jaxtune.settings.data import DataSettings
+from jaxtune.settings.data import DataSettings, SplitSettings
 from jaxtune.tasks.records import LazyRecords, Record, Records
 
 if TYPE_CHECKING:
@@ -42,6 +42,12 @@ def as_set(settings: DataSettings, train: Rows) -> DataSettings:
     """The settings as they are."""
     del train
     return settings
+
+
+def as_read(examples: Any, settings: SplitSettings) -> tuple[Any, list[str]]:
+    """The examples themselves."""
+    del settings
+    return examples, []
 
 
 def as_they_are(outputs: Array, batch: Batch) -> Array:
@@ -97,6 +103,7 @@ class TaskData(NamedTuple):
       resolve: (settings, training rows) -> the settings with what follows from the data.
       once: a folder -> those of these fields, by name, that keep there what is dear to make; None
         where nothing is.
+      drawn: (training examples, settings) -> what steps draw of them, and notes for a person.
     """
 
     reader: Reader
@@ -106,6 +113,7 @@ class TaskData(NamedTuple):
     reorder: Callable[[Any, np.ndarray], Any] = unchanged
     resolve: Callable[[DataSettings, Rows], DataSettings] = as_set
     once: Callable[[Path], Mapping[str, Any]] | None = None
+    drawn: Callable[[Any, SplitSettings], tuple[Any, list[str]]] = as_read
 
 
 class TaskLoss(NamedTuple):
@@ -181,6 +189,8 @@ class Task(NamedTuple):
       loss: what is minimised.
       scores: how good the outputs are.
       output: how they read.
+      fit: (vectors [n d], classes [n], their number) -> kernel and bias of a head that no step
+        trains; None where all is trained.
     """
 
     name: str
@@ -190,6 +200,7 @@ class Task(NamedTuple):
     loss: TaskLoss
     scores: TaskScores
     output: TaskOutput
+    fit: Callable[[Any, Any, int], tuple[Any, Any]] | None = None
 
 
 _KEPT, _HOLDERS = ("id", "file"), (str, list, dict)  # of a record without an answer

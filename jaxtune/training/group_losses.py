@@ -138,15 +138,20 @@ def make_cosine_error(sizes: Sizes) -> LossFn:
     """Makes the squared error `(cos(a, b) - score)^2` of pairs, their mean.
 
     Args:
-      sizes: of the groups, which are pairs with a score from -1 to 1 as their label.
+      sizes: of the groups: an anchor a, and one text or several, b, each with a score from -1 to 1
+        as its label.
 
     Source: Reimers and Gurevych 2019, Sentence-BERT, section 3, the regression objective.
     """
 
     def loss_fn(outputs: Float[Array, "b ..."], batch: Batch) -> Mean:
         table = by_group(outputs, batch, sizes)
-        errors = _cosines(table) - _scores(table)
-        return weighted_mean(*_where_whole(errors**2, table))
+        assert table.labels is not None, "pairs without a score"
+        unit = unit_length(table.outputs)  # [g m d]
+        cosines = (unit[:, :1] * unit[:, 1:]).sum(-1)  # [g m-1]
+        real = table.present[:, :1] & table.present[:, 1:]
+        errors = jnp.where(real, cosines - table.labels[:, 1:], 0.0)
+        return weighted_mean(errors**2, real.astype(jnp.float32))
 
     return loss_fn
 

@@ -111,6 +111,25 @@ def trainable_labels(labels: Any) -> Any:
     return jax.tree.map(lambda name: None if name == FROZEN else name, labels)
 
 
+def freeze(labels: Any, prefixes: Sequence[str]) -> Any:
+    """The labels with FROZEN for the leaves under some prefixes.
+
+    Raises:
+      UserError: nothing else is trained.
+    """
+    under = tuple(f"{p}/" for p in prefixes)
+    flat = {
+        leaf: FROZEN if under and leaf.startswith(under) else old
+        for leaf, old in paths.flatten(labels).items()
+    }
+    if under and all(name == FROZEN for name in flat.values()):
+        raise UserError(
+            f"config.tuning: nothing but {', '.join(prefixes)} would be trained, which is fitted"
+            " on what stands below it: expected a strategy that trains layers, such as full."
+        )
+    return jax.tree.unflatten(jax.tree.structure(labels), list(flat.values()))
+
+
 def thaw(labels: Any, prefixes: Sequence[str], name: str) -> Any:
     """The labels with `name` in the place of FROZEN for the leaves under some prefixes."""
     flat = {

@@ -120,7 +120,7 @@ def test_a_folder_that_is_gone_or_full_is_no_error(tokenizer, tmp_path, monkeypa
 def test_tasks_of_whole_texts_keep_theirs(name, tokenizer, asked, tmp_path):
     task = keeping(TASKS[name], tmp_path)
     assert keeping(TASKS[name], None) is TASKS[name]
-    if name not in ("classification", "multi_label", "regression"):
+    if name not in ("classification", "few_shot", "multi_label", "regression"):
         kept = name in ("question_answering", "image_classification", "embedding")
         kept |= name in ("reranking", "multiple_choice")
         assert (task is TASKS[name]) == (not kept)

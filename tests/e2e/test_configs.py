@@ -145,6 +145,7 @@ def images(*, validation):
 
 CASES = {
     "agnews": (agnews, None),
+    "fewshot": (table(["text"]), "bert"),
     "stsb": (stsb, None),
     "sts_embedding": (stsb, "bert"),
     "quickstart": (quickstart, None),

@@ -196,6 +196,8 @@ def test_rates_are_those_of_the_papers():
     assert chosen("token_classification", MINI, 3_394)[rate] == 3e-4
     assert chosen("regression", MINI, 5_749)[rate] == 5e-5
     assert chosen("classification", Size("gpt2", 768, 12), 1_000)[rate] == 6.25e-5
+    assert chosen("few_shot", BASE, 32) == chosen("few_shot", MINI, 256)
+    assert chosen("few_shot", BASE, 32)[rate] == 2e-5
 
 
 @pytest.mark.parametrize(("flags", "quick"), [("fpu avx512_bf16", True), ("fpu avx512f", False)])

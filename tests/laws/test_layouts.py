@@ -76,7 +76,7 @@ def test_the_layout_changes_neither_loss_nor_gradients(
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda p: p + 0.1 * rng.normal(size=p.shape).astype("f"), run.params)
     gradients = make_gradients(run._replace(params=params))
-    examples = run.data.examples["train"]
+    examples = run.data.stream.examples
     lengths = examples.lengths
     indices = np.arange(len(lengths))[:SIZE]
     draw = (0, 0)
@@ -113,7 +113,7 @@ def test_steps_are_the_same_packed_or_padded_in_parts_or_on_devices(
         "classification", strategy, noisy_weights("classification", "bert"), **changes
     )
     run = prepare(settings, Report())
-    examples = run.data.examples["train"]
+    examples = run.data.stream.examples
     trainable, frozen = partition.partition(run.params, run.tuning.stage_labels[0])
     tx = make_tx(run, 0)
     make = partial(

@@ -86,7 +86,7 @@ def test_trunk_and_rest_are_the_whole_and_what_is_kept_is_what_was_computed(
         batch = jax.tree.map(jnp.asarray, batch)
         params = trees.merge(stage.state.params, stage.frozen)
         found = apply_fn(params, batch, key=None, train=False)
-        whole = run.data.examples["train"].collate(
+        whole = run.data.stream.examples.collate(
             index, len(batch["weight"]), (0, len(seen) // run.goal.steps_per_epoch)
         )
         wanted = run.tuning.apply_fn(
@@ -148,7 +148,7 @@ def test_training_on_kept_states_is_the_same_packed_or_padded(
 
 def test_a_run_that_goes_on_keeps_what_the_first_batches_gave(prepare_run):
     run = prepare_run("classification", "bert", "last_layers", **{"train.num_steps": 12})
-    layout = choose_layout("packed", run.data.examples["train"].lengths, 4)
+    layout = choose_layout("packed", run.data.stream.examples.lengths, 4)
     stream = run.data.stream._replace(layout=layout)
     run = run._replace(data=run.data._replace(stream=stream))
     whole = stages.begin(run, 0, run.params).loader.batches()

@@ -49,7 +49,7 @@ def run_job(job: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]
         run = prepare(load_config(job["config"], job["overrides"]), Report(quiet=True))
     except UserError as error:
         return {}, {"error": str(error)}
-    arrays, facts = {}, {"lengths": len(run.data.examples["train"].lengths)}
+    arrays, facts = {}, {"lengths": len(run.data.stream.examples.lengths)}
     first = 0
     stage = stages.begin(run, 0, run.params)
     if "restore" in job:

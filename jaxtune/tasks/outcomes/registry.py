@@ -13,6 +13,7 @@ from jaxtune.tasks.outcomes.tags import of_tags
 OUTCOMES: Mapping[str, Callable[[Any, Any], Outcome]] = {
     "classification": of_single,
     "image_classification": of_images,
+    "few_shot": of_single,
     "multi_label": of_sets,
     "regression": of_numbers,
     "token_classification": of_tags,
