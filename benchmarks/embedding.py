@@ -34,7 +34,7 @@ from jaxtune.run.prepare import prepare
 
 CONFIG = "configs/sts_embedding.py"
 PEERS = Path(__file__).parent / "peers"
-TURN = 2048  # texts of a turn
+TURN = 512  # texts of a turn
 
 
 def main() -> None:
@@ -87,6 +87,7 @@ def speed(arguments: argparse.Namespace, overrides: dict[str, str], folder: Path
         file = _squad_pairs(arguments.squad, folder)
         overrides |= {"data.path": str(file), "data.text_columns": "question,context"}
         overrides |= {"data.column_names": "", "loss.name": "ranking", "data.max_length": "256"}
+        overrides |= {"data.label_column": "label"}  # which no row has: pairs have no score
     settings = load_config(CONFIG, overrides)
     job = _job(settings, overrides, _rows(settings, ("train", "validation")), folder)
     jobs = {
