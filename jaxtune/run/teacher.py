@@ -28,6 +28,9 @@ _WHERE = "config.distillation.teacher"
 _BY_TOKEN = ("token", "span")
 """Heads whose outputs are of tokens, which must be the same for teacher and student."""
 
+_OF_WORDS = ("causal_lm", "masked_lm")
+"""Heads with an output for each word of the vocabulary."""
+
 
 class Teacher(NamedTuple):
     """A model to learn from.
@@ -76,9 +79,12 @@ def open_teacher(settings: Settings, task: Task) -> Teacher | None:
         return None
     if task.loss.soft is None:
         able = ", ".join(t.name for t in TASKS.values() if t.loss.soft is not None)
+        reason = "compares texts with each other, and has no output of each one alone to learn"
+        if task.head in _OF_WORDS:
+            reason = "has a vocabulary for classes, too many to keep of each token"
         raise UserError(
-            f"{_WHERE} is {name!r}, but {task.name} has a vocabulary for classes, too many to keep"
-            f" of each token: expected None, or a task among {able}."
+            f"{_WHERE} is {name!r}, but {task.name} {reason}: expected None, or a task among"
+            f" {able}."
         )
     source = read_source(name)
     _, found, card = saved_task(name)

@@ -341,6 +341,7 @@ def test_a_step_has_no_forward_pass_of_the_teacher(settings, tiny_weights):
 ERRORS = {
     "another task": ({"teacher": "token_classification"}, "is a model of token_classification"),
     "a vocabulary": ({"task": "masked_lm"}, "has a vocabulary for classes"),
+    "few texts": ({"task": "few_shot"}, "few_shot compares texts with each other"),
     "no folder": ({"distillation.teacher": "/nowhere/x"}, "/nowhere/x does not exist"),
     "dropout of tokens": ({"data.token_dropout": 0.1}, "config.data.token_dropout changes"),
     "weights": ({"distillation.teacher_sha256": "ab"}, "expected ab"),
