@@ -338,6 +338,7 @@ RANGES = [
     ("data.validation_size", ["0", "-0.1"], ["0.1", "1", "20"]),
     ("data.test_size", ["0", "-1"], ["0.1", "20", "None"]),
     ("data.max_train_examples", ["0", "-1"], ["1", "None"]),
+    ("data.max_pairs", ["1", "-1"], ["4096"]),
     ("data.max_eval_examples", ["0", "-1"], ["1", "None"]),
     ("data.class_sampling", ["-0.1", "1.1"], ["0", "0.5", "1"]),
     ("data.split_seed", ["-1"], ["0"]),

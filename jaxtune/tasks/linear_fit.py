@@ -2,8 +2,6 @@
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.optimize import minimize
-from scipy.special import logsumexp
 
 _MOST_STEPS, _GRADIENT = 10_000, 1e-8
 
@@ -26,6 +24,9 @@ def fit_linear(
     Returns:
       (W, b), float32.
     """
+    from scipy.optimize import minimize
+    from scipy.special import logsumexp
+
     x, size = np.asarray(vectors, np.float64), vectors.shape[1]
     rows, penalty = np.arange(len(labels)), 2.0 if num_classes == 2 else 1.0
 
