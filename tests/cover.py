@@ -74,26 +74,20 @@ def valid(case: Case) -> bool:
     return (case.task, case.family) in COMBINATIONS and not impossible
 
 
-def groups(
-    case: Sequence[str], size: int = 2, apart: Collection[tuple[int, ...]] = ()
-) -> Iterator[tuple[tuple[int, str], ...]]:
+def groups(case: Sequence[str], size: int = 2) -> Iterator[tuple[tuple[int, str], ...]]:
     """Every two values of a case, or so many, each with the number of its choice.
 
     Args:
       case: its values.
       size: of each group.
-      apart: numbers of choices that need not occur together.
     """
-    for group in itertools.combinations(enumerate(case), size):
-        if tuple(number for number, _ in group) not in apart:
-            yield group
+    yield from itertools.combinations(enumerate(case), size)
 
 
 def cover(
     cases: Sequence[tuple[str, ...]],
     size: int = 1,
     costs: Mapping[str, float] = MappingProxyType({}),
-    apart: Collection[tuple[int, ...]] = (),
     known: Collection[tuple[str, ...]] = (),
 ) -> list[tuple[str, ...]]:
     """Some of the cases, with every value, or every two values that are together in one of them.
@@ -104,16 +98,15 @@ def cover(
       cases: all that are possible.
       size: of the groups of values that are to occur: 1, or 2 for pairs.
       costs: how much longer a value makes a case; 1 where nothing is said.
-      apart: as of `groups`.
       known: some of the cases that occur anyhow.
     """
     number: dict[object, int] = {}
-    parts = [list(groups(case, size, apart)) for case in cases]
+    parts = [list(groups(case, size)) for case in cases]
     has = np.array([[number.setdefault(group, len(number)) for group in part] for part in parts])
     cost = np.array([math.prod(costs.get(value, 1) for value in case) for case in cases])
     found, missing = [], np.ones(len(number))
     for case in known:
-        missing[[number[group] for group in groups(case, size, apart)]] = 0
+        missing[[number[group] for group in groups(case, size)]] = 0
     while missing.any():
         best = int(np.argmax(missing[has].sum(1) / cost))
         found.append(cases[best])
@@ -181,7 +174,7 @@ def pairs_of_kinds(cases: Sequence[Case], known: Sequence[Case] = ()) -> list[Ca
       known: cases that occur anyhow.
     """
     kinds = by_kind(cases)
-    return [kinds[Case(*case)] for case in cover(list(kinds), 2, COSTS, (), list(by_kind(known)))]
+    return [kinds[Case(*case)] for case in cover(list(kinds), 2, COSTS, list(by_kind(known)))]
 
 
 def values_with_kinds(cases: Sequence[Case]) -> list[Case]:

@@ -14,7 +14,7 @@ from conftest import write_table
 from jaxtune.core.errors import UserError
 from jaxtune.models import source
 from jaxtune.models.attention_path import USUAL
-from jaxtune.run import layouts, predictions
+from jaxtune.run import model_layouts, predictions
 from jaxtune.run.console import Report
 from jaxtune.run.prepare import prepare
 from jaxtune.run.summary import Cost, show_groups
@@ -107,8 +107,7 @@ def test_what_is_left_to_run_decides_how_many_shapes_are_expected(
     tiny_weights, tiny_settings, tmp_path, monkeypatch
 ):
     """Of training by its steps, of evaluation by how often it comes, of prediction by its rows."""
-    for module in (layouts, predictions):  # or short rows would be all that pays
-        monkeypatch.setattr(module, "attention_cost", lambda design: USUAL)
+    monkeypatch.setattr(model_layouts, "attention_cost", lambda design: USUAL)  # or short rows pay
     rng, words = np.random.default_rng(0), np.array(["cat", "dog", "is", "was", "good", "bad"])
     rows = [(" ".join(rng.choice(words, n)), "ab"[n % 2]) for n in rng.integers(1, 30, 600)]
     for split, part in (("train", rows[:400]), ("validation", rows[400:])):

@@ -65,7 +65,6 @@ class EmbeddingHead(nn.Module):
     ) -> Float[Array, "b ... d"]:
         """Embeddings, float32: of the mean [b d], or of packed rows [b s d]; else as x."""
         del backbone, noise_ids
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         return pooled(x, batch, self.pooling)
 
 
@@ -92,20 +91,21 @@ class PooledClassifier(nn.Module):
     ) -> Float[Array, "b ... c"]:
         """Logits, float32; of texts in groups the vectors that these are compared by, [b ... d]."""
         del backbone, noise_ids
-        x = pooled(x.astype(jnp.promote_types(x.dtype, jnp.float32)), batch, self.pooling)
+        x = pooled(x, batch, self.pooling)
         if "group_ids" in batch:
             return x
         return output_layer(self.num_outputs, nn.initializers.zeros, self.dtype, CLASSIFIER)(x)
 
 
 def pooled(x: Float[Array, "b t d"], batch: Batch, pooling: Pooling) -> Float[Array, "b ... d"]:
-    """The last half of pooling: the mean where that is wanted, and the norm.
+    """The last half of pooling, in float32 at least: the mean where that is wanted, and the norm.
 
     Args:
       x: states of all tokens, or of the one of each text that `pooling` reads.
       batch: says which tokens are of which text.
       pooling: how.
     """
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     if pooling.how == "mean":
         x = mean_tokens(x, batch)
     return unit_length(x) if pooling.normalize else x

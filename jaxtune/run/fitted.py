@@ -1,24 +1,21 @@
 """The part of a head that no step trains: fitted on the vectors of the labelled texts."""
 
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import numpy as np
 
 from jaxtune.core import paths
 from jaxtune.core.types import Params
-from jaxtune.data.batching.layout import choose_layout
 from jaxtune.data.text.class_pairs import alone
 from jaxtune.models.pooling import CLASSIFIER
-from jaxtune.models.token_costs import attention_cost
 from jaxtune.parallel.sharding import put
 from jaxtune.run.evaluate import predict_all
+from jaxtune.run.model_layouts import layouts_for
 from jaxtune.run.setup import Run
 from jaxtune.tasks.task import as_they_are, no_metrics
-from jaxtune.training.compiled import Compiled
 from jaxtune.training.eval_step import make_eval_step
-from jaxtune.training.sharded_step import shard_eval
+from jaxtune.training.sharded_step import compile_eval
 
 Fit = Callable[[Params], Params]
 """All parameters -> the same, with those that are fitted as they follow from the others."""
@@ -52,20 +49,13 @@ def _vectors(run: Run) -> Callable[[Params], np.ndarray]:
     """(all parameters) -> the vector of each training text, [n d], without dropout."""
     sharding, design = run.sharding, run.pretrained.design
     texts = alone(run.data.examples["train"]._replace(transform=None))
-    layout = choose_layout(
-        run.settings.data.tokens.layout,
+    layout = layouts_for(design, run.settings.data.tokens.layout)(
         texts.lengths,
         min(run.settings.train.eval_batch_size, len(texts.lengths)),
-        getattr(design.source.config, "max_length", 1),
         multiple=1 if sharding is None else sharding.num_shares,
-        attention=attention_cost(design),
     )
     step = make_eval_step(run.tuning.apply_fn, no_metrics, as_they_are)
-    if sharding is None:
-        compiled = Compiled(step)
-    else:
-        transform = partial(jax.jit, out_shardings=sharding.whole)
-        compiled = Compiled(shard_eval(step, sharding), transform=transform)
+    compiled = compile_eval(step, sharding)
 
     def vectors_of(params: Params) -> np.ndarray:
         no_holes = jax.tree.map(lambda _: None, params)

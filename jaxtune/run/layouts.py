@@ -1,13 +1,13 @@
 """Which examples an epoch of a run has, and how they and those of evaluation lie in batches."""
 
-from functools import partial
 from typing import Any
 
 from jaxtune.data.batching.class_sampling import ClassSampling, choose_sampling
-from jaxtune.data.batching.layout import Layout, choose_layout
+from jaxtune.data.batching.layout import Layout
 from jaxtune.data.batching.packing import Use
 from jaxtune.models.design import Design
-from jaxtune.models.token_costs import attention_cost, program_cost
+from jaxtune.models.token_costs import program_cost
+from jaxtune.run.model_layouts import layouts_for
 from jaxtune.run.plan import Plan, steps_between_evaluations
 from jaxtune.settings import Settings
 from jaxtune.tasks.task import Task, drawn_together
@@ -35,12 +35,7 @@ def choose_layouts(
     shares = 1 if plan.sharding is None else plan.sharding.num_shares
     program = program_cost(design)
     evaluations = plan.num_steps // steps_between_evaluations(train, plan.steps_per_epoch)
-    choose = partial(
-        choose_layout,
-        kind,
-        limit=getattr(design.source.config, "max_length", 1),
-        attention=attention_cost(design),
-    )
+    choose = layouts_for(design, kind)
     own = lengths["train"]
     layout = choose(
         own if sampling is None else sampling.lengths(own, settings.seed),

@@ -19,7 +19,7 @@ from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch, Params
 from jaxtune.core.units import human_bytes, human_seconds
 from jaxtune.data.batching.batches import BatchIndex
-from jaxtune.data.batching.layout import Layout, choose_layout
+from jaxtune.data.batching.layout import Layout
 from jaxtune.data.batching.packing import Use
 from jaxtune.data.batching.stream import Stream
 from jaxtune.frozen.store import ActivationCache
@@ -31,17 +31,17 @@ from jaxtune.models.family import check_shared_heads
 from jaxtune.models.observed import make_observed_apply
 from jaxtune.models.pretrained import load_weights
 from jaxtune.models.registry import make_apply
-from jaxtune.models.token_costs import attention_cost, program_cost
+from jaxtune.models.token_costs import program_cost
 from jaxtune.models.weights import open_weights
 from jaxtune.parallel.sharding import Sharding, make_sharding, put
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import run_all
+from jaxtune.run.model_layouts import layouts_for
 from jaxtune.run.teacher import Lessons
 from jaxtune.settings import Settings
 from jaxtune.tasks.task import Task
-from jaxtune.training.compiled import Compiled
 from jaxtune.training.eval_step import EvalStep
-from jaxtune.training.sharded_step import shard_eval
+from jaxtune.training.sharded_step import compile_eval
 
 _FORMAT = 1  # of what is kept from run to run
 _TOLD = ("what config.distillation.teacher gives", "Set config.distillation.hidden_weight=0")
@@ -173,7 +173,7 @@ def _run_teacher(
 ) -> None:
     """Fills a lesson; the teacher's weights are gone afterwards."""
     params = load_weights(lessons.design, put=partial(put, sharding)).params
-    step = _compiled(_make_step(lessons), sharding)
+    step = compile_eval(_make_step(lessons), sharding)
     no_holes = jax.tree.map(lambda _: None, params)
     examples = lessons.examples
     with report.bar("running the teacher", len(examples.lengths)) as update:
@@ -209,13 +209,6 @@ def _make_step(lessons: Lessons) -> EvalStep:
     return step
 
 
-def _compiled(step: EvalStep, sharding: Sharding | None) -> Compiled:
-    if sharding is None:
-        return Compiled(step)
-    transform = partial(jax.jit, out_shardings=sharding.whole)
-    return Compiled(shard_eval(step, sharding), transform=transform)
-
-
 def _sharding_of(settings: Settings, design: Design) -> Sharding | None:
     """The run's mesh, with the teacher's parameters on it."""
     parallel = dataclasses.replace(settings.parallel, rules=())
@@ -229,14 +222,12 @@ def _layout_of(
 ) -> Layout:
     """How the teacher's batches are made."""
     design = lessons.design
-    return choose_layout(
-        "bucketed" if task.head == "image" else settings.data.tokens.layout,
+    kind = "bucketed" if task.head == "image" else settings.data.tokens.layout
+    return layouts_for(design, kind)(
         [lessons.examples.lengths],
         settings.train.eval_batch_size,
-        getattr(design.source.config, "max_length", 1),
-        1 if sharding is None else sharding.num_shares,
-        attention_cost(design),
-        Use(program_cost(design)),
+        multiple=1 if sharding is None else sharding.num_shares,
+        use=Use(program_cost(design)),
     )
 
 

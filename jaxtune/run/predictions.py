@@ -11,7 +11,7 @@ from jaxtyping import Array, Int
 
 from jaxtune.core.errors import UserError
 from jaxtune.core.types import Batch, Params
-from jaxtune.data.batching.layout import Layout, choose_layout
+from jaxtune.data.batching.layout import Layout
 from jaxtune.data.batching.packing import Use
 from jaxtune.data.sources.locate import DataSource
 from jaxtune.data.sources.memory import InMemory, from_memory
@@ -23,10 +23,11 @@ from jaxtune.models.choice import CHOICE
 from jaxtune.models.heads import mean_tokens
 from jaxtune.models.places import pick, places_of
 from jaxtune.models.pooling import EMBEDDING, POOLING_HEADS
-from jaxtune.models.token_costs import attention_cost, program_cost
+from jaxtune.models.token_costs import program_cost
 from jaxtune.run import beside
 from jaxtune.run.console import Report
 from jaxtune.run.evaluate import Advance, NonFiniteError, all_scores, predict_all
+from jaxtune.run.model_layouts import layouts_for
 from jaxtune.run.saved import SavedModel
 from jaxtune.settings.data import ColumnSettings
 from jaxtune.tasks.records import Records
@@ -183,15 +184,11 @@ def choose(
       batch_size: examples of a batch.
       count: of all examples, where these are a sample.
     """
-    limit = getattr(saved.pretrained.config, "max_length", 1)
     kind = "bucketed" if saved.task.head == "image" else "packed"
     design = saved.pretrained.design
-    return choose_layout(
-        kind,
+    return layouts_for(design, kind)(
         lengths,
         batch_size,
-        limit,
-        attention=attention_cost(design),
         use=Use(
             program_cost(design),
             batches=None if count is None else -(-count // batch_size),

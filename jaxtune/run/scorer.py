@@ -1,7 +1,6 @@
 """The evaluation of a run: its parameters to the scores of a split."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ from jaxtune.run.fitted import Fit, as_trained, make_fit
 from jaxtune.run.setup import Run
 from jaxtune.training.compiled import Compiled
 from jaxtune.training.eval_step import make_eval_step
-from jaxtune.training.sharded_step import shard_eval
+from jaxtune.training.sharded_step import compile_eval
 from jaxtune.tuning import injection
 
 
@@ -70,8 +69,4 @@ def make_scorer(run: Run, report: Report, see: Sequence[Callable[[str, Any], Any
         whole = injection.adapt(run.tuning.strategy, held.upper)
     apply_fn = loss.read(whole)
     step = make_eval_step(apply_fn, loss.metrics, run.task.output.fetch)
-    if run.sharding is None:
-        return Scorer(run, report, Compiled(step), see, held, make_fit(run))
-    transform = partial(jax.jit, out_shardings=run.sharding.whole)
-    sharded = Compiled(shard_eval(step, run.sharding), transform=transform)
-    return Scorer(run, report, sharded, see, fit=make_fit(run))
+    return Scorer(run, report, compile_eval(step, run.sharding), see, held, make_fit(run))

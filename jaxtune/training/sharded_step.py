@@ -1,6 +1,7 @@
 """The steps of one device, run by many on their parts of a batch."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from jax.sharding import PartitionSpec
 from jaxtune.core.types import Array, Batch, Params, PRNGKey
 from jaxtune.parallel import collectives
 from jaxtune.parallel.sharding import ROWS, Sharding
+from jaxtune.training.compiled import Compiled
 from jaxtune.training.eval_step import EvalStep
 from jaxtune.training.step import Apply, PartKey, Sums, SumsFn, apply_whole
 
@@ -81,6 +83,19 @@ def shard_eval(eval_step: EvalStep, sharding: Sharding) -> EvalStep:
         return run(params, frozen, batch)
 
     return collectives.on_mesh(eval_step, sharding) if sharding.num_shares == 1 else sharded
+
+
+def compile_eval(eval_step: EvalStep, sharding: Sharding | None) -> Compiled:
+    """The evaluation as one device runs it, or as many do, each with the outputs of all.
+
+    Args:
+      eval_step: of one device.
+      sharding: where parameters and rows lie; None for one device.
+    """
+    if sharding is None:
+        return Compiled(eval_step)
+    transform = partial(jax.jit, out_shardings=sharding.whole)
+    return Compiled(shard_eval(eval_step, sharding), transform=transform)
 
 
 def shard_trunk(

@@ -117,12 +117,14 @@ def freeze(labels: Any, prefixes: Sequence[str]) -> Any:
     Raises:
       UserError: nothing else is trained.
     """
+    if not prefixes:
+        return labels
     under = tuple(f"{p}/" for p in prefixes)
     flat = {
-        leaf: FROZEN if under and leaf.startswith(under) else old
+        leaf: FROZEN if leaf.startswith(under) else old
         for leaf, old in paths.flatten(labels).items()
     }
-    if under and all(name == FROZEN for name in flat.values()):
+    if all(name == FROZEN for name in flat.values()):
         raise UserError(
             f"config.tuning: nothing but {', '.join(prefixes)} would be trained, which is fitted"
             " on what stands below it: expected a strategy that trains layers, such as full."
