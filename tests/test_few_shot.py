@@ -10,9 +10,12 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 import jaxtune as jt
+from jaxtune.core import paths
 from jaxtune.core.errors import UserError
 from jaxtune.run.console import Report
+from jaxtune.run.prepare import prepare
 from jaxtune.tasks.linear_fit import fit_linear
+from jaxtune.tuning import partition
 
 QUIET = Report(quiet=True)
 WORDS = {"animal": ["cat", "dog", "the cat", "a dog"], "film": ["film", "the film", "good film"]}
@@ -129,6 +132,13 @@ def test_a_class_of_one_text_and_a_bound_on_pairs(config, tmp_path):
     assert done["steps"] == 1
     told = "4 pairs of texts, 2 of one class (of 2 there are) and 2 of two (of 2), in "
     assert any(told in note for note in done["notes"])
+
+
+def test_no_step_trains_the_classifier(tiny_settings, tiny_weights):
+    run = prepare(tiny_settings("few_shot", "full", tiny_weights("few_shot", "bert", 1)), QUIET)
+    labels = paths.flatten(run.tuning.stage_labels[0])
+    frozen = {leaf for leaf, name in labels.items() if name == partition.FROZEN}
+    assert frozen == {"classifier/kernel", "classifier/bias"} < labels.keys()
 
 
 def test_such_a_folder_gives_no_embeddings_by_itself(finished, config, tmp_path):
