@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxtune.models.products import bias_gradient, narrow_affine
+
 Activation = Callable[[Float[Array, "*n"]], Float[Array, "*n"]]
 
 _WIDE: Mapping[str, Activation] = {
@@ -57,31 +59,41 @@ _narrow.defvjp(_forward, _backward)
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def activated_product(
-    name: str, x: Float[Array, "*m k"], kernel: Float[Array, "k n"]
+    name: str,
+    x: Float[Array, "*m k"],
+    kernel: Float[Array, "k n"],
+    bias: Float[Array, " n"] | None = None,
 ) -> Float[Array, "*m n"]:
-    """`activation(x) W`; what was activated is computed again for the gradient, and does not wait.
+    """`activation(x) W + b`; what was activated is computed again for the gradient, does not wait.
 
     In a feed-forward block it is as large as its input, and all else that waits of it.
 
     Args:
       name: of the activation.
-      x: bfloat16, as all that is given.
+      x: bfloat16.
       kernel: W, in bfloat16.
+      bias: b; None for 0.
     """
-    return jnp.matmul(activate(name, x), kernel)
+    x = activate(name, x)
+    return jnp.matmul(x, kernel) if bias is None else narrow_affine(x, kernel, bias)
 
 
-def _product_forward(name: str, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return activated_product(name, x, kernel), (x, kernel)
+def _product_forward(
+    name: str, x: Array, kernel: Array, bias: Array | None
+) -> tuple[Array, tuple[Array, Array, Array | None]]:
+    return activated_product(name, x, kernel, bias), (x, kernel, bias)
 
 
-def _product_backward(name: str, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    x, kernel = saved
+def _product_backward(
+    name: str, saved: tuple[Array, Array, Array | None], g: Array
+) -> tuple[Array, Array, Array | None]:
+    x, kernel, bias = saved
     # Or compilers see what was activated in the forward pass in it, and keep that after all.
     x, g = jax.lax.optimization_barrier((x, g))
     rows = tuple(range(x.ndim - 1))
     by_kernel = jax.lax.dot_general(activate(name, x), g, ((rows, rows), ((), ())))
-    return _backward(name, x, jnp.matmul(g, kernel.T))[0], by_kernel
+    by_x = _backward(name, x, jnp.matmul(g, kernel.T))[0]
+    return by_x, by_kernel, None if bias is None else bias_gradient(g, bias)
 
 
 activated_product.defvjp(_product_forward, _product_backward)

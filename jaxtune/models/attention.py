@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -28,10 +29,10 @@ from jaxtune.models.narrow_attention import narrow_attention
 from jaxtune.models.places import Places, pick, pick_noise_ids
 from jaxtune.models.products import (
     activation_dtype,
+    affine,
     attention_kernel,
     dense_attention,
     fused_attention,
-    plus_bias,
 )
 from jaxtune.models.sight import Bias, Sight, near, sight_of
 from jaxtune.parallel.collectives import split_features
@@ -253,10 +254,11 @@ class SelfAttention(nn.Module):
         """Query, key and value by one product with their matrices side by side."""
         held = [self.get_variable("params", name) for name in self.projections]
         kernels = jnp.stack([leaves["kernel"].astype(self.dtype) for leaves in held], axis=1)
-        y = jnp.einsum("btd,dcf->btcf", x.astype(self.dtype), kernels)  # c of query, key, value
         if self.use_bias:
-            y = plus_bias(y, jnp.stack([leaves["bias"] for leaves in held]))
-        return y
+            # Apart, or a GPU's compiler puts them together anew for each token, in another kernel.
+            bias = jax.lax.optimization_barrier(jnp.stack([leaves["bias"] for leaves in held]))
+            return affine(x, kernels, bias, self.dtype)
+        return jnp.tensordot(x.astype(self.dtype), kernels, 1)
 
     def _dense(self, features: int, name: str, init: Init | None = None) -> Dense:
         init = self.kernel_init if init is None else init

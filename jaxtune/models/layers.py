@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, UInt32
 from jaxtune.core import dropout
 from jaxtune.core.types import PRNGKey
 from jaxtune.models.norm import NarrowLayerNorm
-from jaxtune.models.products import activation_dtype, plus_bias, product
+from jaxtune.models.products import activation_dtype, affine, product
 from jaxtune.models.table_rows import are_few, table_rows
 
 Init = float | jax.nn.initializers.Initializer
@@ -73,7 +73,7 @@ class Dropout(nn.Module):
 
 
 class Dense(nn.Dense):
-    """`x W + b` by `products.product`."""
+    """`x W + b` by `products.affine`."""
 
     @nn.compact
     def __call__(
@@ -87,10 +87,10 @@ class Dense(nn.Dense):
         """
         del noise_ids
         shape = (inputs.shape[-1], self.features)
-        y = product(inputs, self._param("kernel", self.kernel_init, shape), self.dtype)
-        if self.use_bias:
-            y = plus_bias(y, self._param("bias", self.bias_init, (self.features,)))
-        return y
+        kernel = self._param("kernel", self.kernel_init, shape)
+        if not self.use_bias:
+            return product(inputs, kernel, self.dtype)
+        return affine(inputs, kernel, self._param("bias", self.bias_init, shape[1:]), self.dtype)
 
     def _param(self, name: str, init: Any, shape: tuple[int, ...]) -> Any:
         """As `param`, which draws a value again to see whether one that is there has its shape."""

@@ -12,7 +12,7 @@ from jaxtune.models.arithmetic import attention_of, device_of
 from jaxtune.models.fused import lowering_for
 from jaxtune.models.fused_norm import Noise, fits, normed_sum
 from jaxtune.models.layers import Dropout, NoiseIds, layer_norm
-from jaxtune.models.products import activation_dtype, plus_bias, product
+from jaxtune.models.products import activation_dtype, affine, product
 
 
 class Ending(NamedTuple):
@@ -56,23 +56,27 @@ def own_output(
     norm: Any = module.get_variable("params", "LayerNorm")
     if layer.keys() != {"kernel", "bias"} or norm.keys() != {"scale", "bias"}:
         return None
-    y = _product(x, layer["kernel"], ending)
     lowering, (*lead, d) = lowering_for(device_of(ending.dtype)), residual.shape
     is_fused = attention_of(ending.dtype) == "fused" and lowering.compiler == "triton"
     known = all(isinstance(n, int) for n in (*lead, d)) and residual.dtype == jnp.bfloat16
     if not is_fused or not known or not fits(residual.size // d, d):
-        y = ending.dropout(plus_bias(y, layer["bias"]), noise_ids)
+        y = ending.dropout(_product(x, layer, ending, is_whole=True), noise_ids)
         return layer_norm(ending.eps, ending.dtype)(residual + y)
     key, noise = ending.dropout.key_of(noise_ids), None
     if key is not None and noise_ids is not None:
         noise = Noise(jax.random.key_data(key).reshape(-1), noise_ids)
+    y = _product(x, layer, ending, is_whole=False)
     vectors = layer["bias"], norm["scale"], norm["bias"]
     return normed_sum(y, residual, vectors, noise, ending.dropout.rate, ending.eps, lowering)
 
 
-def _product(x: Array, kernel: Array, ending: Ending) -> Array:
-    if ending.activation is None:
+def _product(x: Array, layer: Any, ending: Ending, *, is_whole: bool) -> Array:
+    """`activation(x) W`, with the bias if it is to be whole."""
+    kernel, bias = layer["kernel"], layer["bias"] if is_whole else None
+    if ending.activation is not None:
+        if x.dtype == jnp.bfloat16:
+            return activated_product(ending.activation, x, kernel.astype(jnp.bfloat16), bias)
+        x = ACTIVATIONS[ending.activation](x)
+    if bias is None:
         return product(x, kernel, ending.dtype)
-    if x.dtype != jnp.bfloat16:
-        return product(ACTIVATIONS[ending.activation](x), kernel, ending.dtype)
-    return activated_product(ending.activation, x, kernel.astype(jnp.bfloat16))
+    return affine(x, kernel, bias, ending.dtype)

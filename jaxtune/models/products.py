@@ -47,33 +47,64 @@ def product(
     return flat.reshape(*a.shape[:-1], b.shape[-1])
 
 
-def plus_bias(y: Float[Array, "... n"], bias: Float[Array, "*l n"]) -> Float[Array, "... n"]:
-    """`y + bias` in the dtype of y; where that is bfloat16, with float32 sums, the gradient's too.
+def affine(
+    x: Float[Array, "... k"], kernel: Float[Array, "k *n"], bias: Float[Array, "*n"], dtype: Any
+) -> Float[Array, "..."]:
+    """`x W + b`, as `product`; where that is bfloat16, rounded once, after the sum with b.
 
     Args:
-      y: what a product gave.
-      bias: of its features.
+      x: features of tokens.
+      kernel: W.
+      bias: b; its gradient is summed in float32.
+      dtype: of the operands of the product.
+
+    Returns:
+      [... *n].
     """
-    return _plus_bias(y, bias) if y.dtype == jnp.bfloat16 else y + bias.astype(y.dtype)
+    if activation_dtype(dtype) == jnp.bfloat16:
+        return narrow_affine(x.astype(dtype), kernel.astype(dtype), bias)
+    if kernel.ndim == 2:
+        y = product(x, kernel, dtype)
+    else:
+        y = jnp.tensordot(x.astype(dtype), kernel.astype(dtype), 1)
+    return y + bias.astype(y.dtype)
 
 
 @jax.custom_vjp
-def _plus_bias(y: Array, bias: Array) -> Array:
-    return (y.astype(jnp.float32) + bias.astype(jnp.float32)).astype(y.dtype)
+def narrow_affine(
+    x: Float[Array, "... k"], kernel: Float[Array, "k *n"], bias: Float[Array, "*n"]
+) -> Float[Array, "..."]:
+    """`affine` of what is bfloat16 already, and gives it."""
+    features = kernel.shape[1:]
+    if not _is_shared():  # else it would be gathered; a GPU adds a vector to what it multiplies
+        kernel, bias = kernel.reshape(kernel.shape[0], -1), bias.reshape(-1)
+    dims = (((x.ndim - 1,), (0,)), ((), ()))
+    y = jax.lax.dot_general(x, kernel, dims, preferred_element_type=jnp.float32)
+    # Rounded by the kernel that multiplies: else a GPU rounds where it is read, and keeps it whole.
+    y = jax.lax.optimization_barrier((y + bias.astype(jnp.float32)).astype(x.dtype))
+    return y.reshape(*x.shape[:-1], *features)
 
 
-def _plus_bias_forward(y: Array, bias: Array) -> tuple[Array, Array]:
-    return _plus_bias(y, bias), bias
+def _affine_forward(x: Array, kernel: Array, bias: Array) -> tuple[Array, tuple[Array, ...]]:
+    return narrow_affine(x, kernel, bias), (x, kernel, bias)
 
 
-def _plus_bias_backward(bias: Array, g: Array) -> tuple[Array, Array]:
+def _affine_backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
+    x, kernel, bias = saved
+    lead, own = tuple(range(x.ndim - 1)), tuple(range(x.ndim - 1, g.ndim))
+    by_x = jax.lax.dot_general(g, kernel, ((own, tuple(range(1, kernel.ndim))), ((), ())))
+    by_kernel = jax.lax.dot_general(x, g, ((lead, lead), ((), ())))
+    return by_x, by_kernel, bias_gradient(g, bias)
+
+
+def bias_gradient(g: Float[Array, "..."], bias: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """The gradient of a bias, summed in float32, from that of what it was added to."""
     if bias.ndim == 1:  # or compilers keep a copy in float32, or one before its last operation
         g = jax.lax.optimization_barrier(g)
-    rows = g.reshape(-1, *bias.shape).astype(jnp.float32)
-    return g, rows.sum(axis=0).astype(bias.dtype)
+    return g.reshape(-1, *bias.shape).astype(jnp.float32).sum(axis=0).astype(bias.dtype)
 
 
-_plus_bias.defvjp(_plus_bias_forward, _plus_bias_backward)
+narrow_affine.defvjp(_affine_forward, _affine_backward)
 
 
 def attention_scores(

@@ -54,7 +54,8 @@ def clip_by_norm_of_all(max_norm: float) -> optax.GradientTransformation:
 
     def clip(updates: Any, state: Any, params: Any = None) -> Any:
         del params
-        norm = norm_of_all(updates)
+        # As an array: all updates read it, so that small ones share kernels.
+        norm = jax.lax.optimization_barrier(jnp.full(2, norm_of_all(updates)))[0]
 
         def scaled(x: Array) -> Array:
             return jnp.where(norm < max_norm, x, x / norm.astype(x.dtype) * max_norm)

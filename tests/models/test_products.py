@@ -65,15 +65,32 @@ def test_float32_products_are_those_of_jax():
     np.testing.assert_array_equal(products.product(a, b, jnp.float32), jnp.matmul(a, b))
 
 
-def test_a_bias_in_bfloat16_has_a_gradient_with_float32_sums():
-    y, bias = jnp.zeros((1000, 3), jnp.bfloat16), jnp.asarray([0.5, 1.0, -2.0])
-    found, pull = jax.vjp(products.plus_bias, y, bias)
-    np.testing.assert_array_equal(found, np.broadcast_to(bias, y.shape))
-    g = jnp.asarray(np.random.default_rng(0).random((1000, 3)), jnp.bfloat16)
-    to_y, to_bias = pull(g)
-    np.testing.assert_array_equal(to_y, g)
-    assert to_bias.dtype == jnp.float32
-    np.testing.assert_allclose(to_bias, np.asarray(g, np.float64).sum(0), rtol=1e-6)
+@pytest.mark.parametrize("features", [(3,), (2, 5)])
+def test_an_affine_map_in_bfloat16_is_rounded_once_and_the_gradient_of_its_bias_summed_in_float32(
+    features,
+):
+    """Against float64 numbers, for a device whose products give bfloat16."""
+    rng = np.random.default_rng(0)
+    x, kernel, bias = (
+        jnp.asarray(rng.standard_normal(shape), jnp.float32)
+        for shape in ((4, 250, 8), (8, *features), features)
+    )
+    g = jnp.asarray(rng.random((4, 250, *features)), jnp.bfloat16)
+    dtype = arithmetic(jnp.bfloat16, Device("gpu"))
+    y, pull = jax.vjp(lambda *args: products.affine(*args, dtype), x, kernel, bias)
+    to_x, to_kernel, to_bias = pull(g)
+    exact, wide = (np.asarray(v.astype(jnp.bfloat16), np.float64) for v in (x, kernel))
+    assert y.dtype == jnp.bfloat16
+    assert {v.dtype for v in (to_x, to_kernel, to_bias)} == {jnp.dtype("float32")}
+    wanted = np.tensordot(exact, wide, 1) + np.asarray(bias, np.float64)
+    np.testing.assert_allclose(np.asarray(y, np.float64), wanted, rtol=2**-8 * 1.01, atol=1e-6)
+    given = np.asarray(g, np.float64)
+    axes = len(features)
+    np.testing.assert_allclose(to_bias, given.sum((0, 1)), rtol=1e-6)
+    wanted_x = np.tensordot(given, wide, (range(2, 2 + axes), range(1, 1 + axes)))
+    np.testing.assert_allclose(to_x, wanted_x, rtol=2**-8 * 1.01, atol=1e-6)
+    wanted_kernel = np.tensordot(exact, given, ((0, 1), (0, 1)))
+    np.testing.assert_allclose(to_kernel, wanted_kernel, rtol=2**-8 * 1.01, atol=1e-4)
 
 
 def test_on_a_cpu_no_product_of_bfloat16_is_computed_in_float32():
