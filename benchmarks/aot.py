@@ -226,6 +226,12 @@ def cells(one: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     for kind, x in one["collectives"].items():
         found.append((f"sent: {kind}", f"{x['count']}, {human_bytes(x['wire_bytes'])}"))
+    if "planned" in one:
+        sent = sum(x["wire_bytes"] for x in one["collectives"].values())
+        for name, compiled in (("arguments", one["argument_bytes"]), ("wire", sent)):
+            ours = one["planned"][name]
+            ratio = f" ({ours / compiled:.3f})" if compiled else ""
+            found.append((f"planned: {name}", f"{human_bytes(ours)}{ratio} of what is compiled"))
     for kind, x in one["kinds"].items():
         found.append((f"`{kind}`", f"{x['count']:,}, {human_bytes(x['bytes'])}"))
     return found

@@ -42,8 +42,8 @@ def placed(tree: Any, places: Any) -> Any:
     )
 
 
-def tell(jitted: Any, args: tuple[Any, ...], hlo: str) -> None:
-    """Compiles, writes the text of the program, and prints the rest as JSON."""
+def tell(jitted: Any, args: tuple[Any, ...], hlo: str, also: dict[str, Any] | None = None) -> None:
+    """Compiles, writes the text of the program, and prints the rest, and more, as JSON."""
     start = time.perf_counter()
     lowered = jitted.lower(*args)
     traced = time.perf_counter()
@@ -57,4 +57,4 @@ def tell(jitted: Any, args: tuple[Any, ...], hlo: str) -> None:
         "trace_seconds": traced - start,
         "compile_seconds": done - traced,
     }
-    print(json.dumps(found))
+    print(json.dumps(found | (also or {})))

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from aot_batch import batch_shapes, placed, tell
+from scale_of_run import leaves_of, planned, work_of
+from scale_plan import plan
 
 from jaxtune.analysis.targets import Target, find_target, tracing_for
 from jaxtune.frozen.plan import TrunkPlan
@@ -44,8 +46,12 @@ def main(job: dict[str, Any]) -> None:
     place = jax.sharding.SingleDeviceSharding(target.devices[0])
     rows = place if run.sharding is None else run.sharding.rows
     batch = placed(batch, jax.tree.map(lambda _: rows, batch))
+    also = {}
+    if run.sharding is not None and "input_ids" in batch:
+        sizes = dict(run.sharding.mesh.shape)
+        also["planned"] = planned(plan(leaves_of(run, 0), sizes, work_of(run, batch)))
     with tracing_for(target):
-        tell(step.jitted, (state, frozen, batch), job["hlo"])
+        tell(step.jitted, (state, frozen, batch), job["hlo"], also)
 
 
 def settings_of(job: dict[str, Any]) -> Settings:

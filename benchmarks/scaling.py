@@ -32,11 +32,10 @@ from typing import Any
 import jax
 from rich.console import Console
 from scale_extrapolation import CLUSTER, extrapolation
-from scale_plan import Leaf, Plan, Work, plan
+from scale_of_run import leaves_of, planned, work_of
+from scale_plan import plan
 
 from jaxtune.analysis.messages import KINDS, collectives
-from jaxtune.core import paths
-from jaxtune.models.trunk import STATES, num_layers
 from jaxtune.parallel.sharding import AXES
 from jaxtune.run import stages
 from jaxtune.run.arguments import parse, run_flags
@@ -45,8 +44,6 @@ from jaxtune.run.console import Report
 from jaxtune.run.prepare import prepare
 from jaxtune.run.setup import Run
 from jaxtune.run.stages import Stage
-from jaxtune.tuning import partition
-from jaxtune.tuning.depth import depths
 
 STRATEGIES = {
     "full": {"name": "full"},
@@ -147,7 +144,7 @@ def row_of(run: Run, sizes: dict[str, int]) -> dict[str, Any]:
     stream = stage.loader.on_devices()
     _, batch = next(stream)
     stream.close()
-    found = plan(leaves_of(run, stage), sizes, work_of(run, batch))
+    found = plan(leaves_of(run, stage.number), sizes, work_of(run, batch))
     row: dict[str, Any] = {"planned": planned(found)}
     try:
         program = stage.step.program(stage.state, stage.frozen, batch)
@@ -164,64 +161,6 @@ def row_of(run: Run, sizes: dict[str, int]) -> dict[str, Any]:
     if jax.default_backend() != "cpu":
         row["seconds"] = seconds(program, stage, batch)
     return row
-
-
-def planned(found: Plan) -> dict[str, float]:
-    return {
-        "arguments": found.argument_bytes,
-        "temporaries": found.temporary_bytes,
-        "wire": found.wire_bytes,
-        **{kind: found.sent(kind) for kind in KINDS},
-    }
-
-
-def leaves_of(run: Run, stage: Stage) -> list[Leaf]:
-    """The parameters of a stage as the plan takes them."""
-    names = run.pretrained.design.source.family.names
-    labels, depth = run.tuning.stage_labels[stage.number], run.tuning.trunks[stage.number].depth
-    found, _ = depths(labels, names.layers, names.below)
-    columns = (paths.flatten(run.params).items(), jax.tree.leaves(labels), found)
-    return [
-        Leaf(
-            name=name,
-            shape=leaf.shape,
-            itemsize=leaf.dtype.itemsize,
-            axes=() if run.sharding is None else tuple(run.sharding.spec(name)),
-            is_trained=label != partition.FROZEN,
-            layer=layer,
-            is_used=not depth or layer is None or layer >= depth,
-            in_parts=run.sharding is not None and "data" in run.sharding.part(name),
-        )
-        for (name, leaf), label, layer in zip(*columns, strict=True)
-    ]
-
-
-def work_of(run: Run, batch: dict[str, Any]) -> Work:
-    """What a step on a batch computes."""
-    config: Any = run.pretrained.config
-    rows, length = (batch["input_ids"] if "input_ids" in batch else batch[STATES]).shape[:2]
-    reads = getattr(run.pretrained.module.top, "reads", None)
-    read = length
-    if reads is not None:
-        places = batch.get(f"{reads}_tokens")
-        read = 1 if places is None else places.shape[1]
-    width = first(config, "hidden_size", "n_embd", "dim")
-    return Work(
-        rows=rows,
-        length=length,
-        read=read,
-        width=width,
-        inner=first(config, "intermediate_size", "n_inner", "hidden_dim") or 4 * width,
-        heads=first(config, "num_attention_heads", "n_head", "n_heads"),
-        layers=num_layers(run.pretrained.module),
-        outputs=run.pretrained.design.outputs.size,
-        batch_bytes=sum(math.prod(x.shape) * x.dtype.itemsize for x in batch.values()),
-    )
-
-
-def first(config: Any, *names: str) -> int:
-    """The first field of a model's config that it has."""
-    return next(getattr(config, name) for name in names if hasattr(config, name))
 
 
 def seconds(program: Any, stage: Stage, batch: Any) -> float:

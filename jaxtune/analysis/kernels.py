@@ -4,7 +4,8 @@ Read from the HLO text alone, so of programs for devices that are not here too. 
 the entry is a kernel, and of the body of a loop as many as it has turns; what only names or
 places memory is none, nor is arithmetic of single numbers, which a TPU has a unit for and a GPU's
 compiler puts into kernels. A kernel moves its operands and its results once: one that reads rows of
-a large table is taken to read the table. What a TPU keeps beside its units is not moved.
+a large table is taken to read the table. What a TPU keeps beside its units is not moved. Of kernels
+of our own, those of attention are counted without their products.
 """
 
 import math
@@ -176,6 +177,8 @@ def _products(
         yield 2.0 * one.results[0].elements * taken, left.dtype
     elif one.opcode == "convolution":
         yield _convolution(one, right.sizes), left.dtype
+    elif _target(one) in _OWN and re.search(r"jit\(_product_", one.text):  # see fused_product
+        yield 2.0 * left.elements * one.results[0].sizes[-1], left.dtype
     elif one.opcode == "custom-call" and re.search("matmul|gemm", _target(one)):
         found = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', one.text)
         places = [int(n) for n in re.findall(r"\d+", found[1])] if found else []

@@ -109,6 +109,19 @@ def run_kernel(
     )(*reads)
 
 
+def everywhere(run: Any) -> Any:
+    """A compiler cannot cut a kernel: each device that a mesh shares a row among computes all."""
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    free = {name for name, kind in kinds if kind != AxisType.Manual}
+    if not free:
+        return run
+    spec = PartitionSpec()
+    return jax.shard_map(
+        lambda *args: run(*args), in_specs=spec, out_specs=spec, axis_names=free, check_vma=False
+    )
+
+
 def _run_here(
     kernel: Callable[..., None], lowering: Lowering, blocks: int, outs: Outs, *reads: Any
 ) -> tuple[Array, ...]:

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float, UInt32
 
 from jaxtune.core.dropout import is_kept, key_words, mixed
-from jaxtune.models.fused_call import Lowering
+from jaxtune.models.fused_call import Lowering, everywhere
 
 TOKENS = 8
 """Of a tile."""
@@ -124,7 +123,7 @@ def _run_forward(
         interpret=plan.lowering.is_interpreted,
         compiler_params=_parameters(plan.lowering),
     )
-    return _everywhere(run)(y, residual, vectors, noise)
+    return everywhere(run)(y, residual, vectors, noise)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -150,7 +149,7 @@ def _run_backward(
         interpret=plan.lowering.is_interpreted,
         compiler_params=_parameters(plan.lowering),
     )
-    return _everywhere(run)(total, g, scale, noise)
+    return everywhere(run)(total, g, scale, noise)
 
 
 def _forward_tile(
@@ -253,16 +252,3 @@ def _parameters(lowering: Lowering) -> Any:
     from jax.experimental.pallas import triton
 
     return triton.CompilerParams(num_warps=4, num_stages=1)
-
-
-def _everywhere(run: Any) -> Any:
-    """A compiler cannot cut a kernel: each device that a mesh shares a row among computes all."""
-    mesh = jax.sharding.get_abstract_mesh()
-    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
-    free = {name for name, kind in kinds if kind != AxisType.Manual}
-    if not free:
-        return run
-    spec = PartitionSpec()
-    return jax.shard_map(
-        lambda *args: run(*args), in_specs=spec, out_specs=spec, axis_names=free, check_vma=False
-    )

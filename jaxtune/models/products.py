@@ -76,7 +76,7 @@ def narrow_affine(
 ) -> Float[Array, "..."]:
     """`affine` of what is bfloat16 already, and gives it."""
     features = kernel.shape[1:]
-    if not _is_shared():  # else it would be gathered; a GPU adds a vector to what it multiplies
+    if not is_shared():  # else it would be gathered; a GPU adds a vector to what it multiplies
         kernel, bias = kernel.reshape(kernel.shape[0], -1), bias.reshape(-1)
     dims = (((x.ndim - 1,), (0,)), ((), ()))
     y = jax.lax.dot_general(x, kernel, dims, preferred_element_type=jnp.float32)
@@ -182,7 +182,7 @@ def add_product(
       dtype: that both are rounded to before.
     """
     size, rows = sums.shape[0], 1024
-    if size <= rows or device_of(dtype).platform != "cpu" or _is_shared():
+    if size <= rows or device_of(dtype).platform != "cpu" or is_shared():
         return sums + _transposed_product(a, b, dtype)
 
     def add(i: Array, sums: Array) -> Array:
@@ -201,7 +201,7 @@ def _transposed_product(a: Array, b: Array, dtype: Any) -> Array:
     return wide_product(a, b, dtype)
 
 
-def _is_shared() -> bool:
+def is_shared() -> bool:
     """Whether several devices share one model."""
     return jax.sharding.get_abstract_mesh().shape.get("tensor", 1) > 1
 

@@ -29,7 +29,7 @@ from jaxtune.settings import Settings
 from jaxtune.training.compiled import main_shape
 
 _TRIES = 6  # programs that the search for the largest batch compiles
-_WIDEST = 32  # times the rows of the run's own batch, beyond which nothing is tried
+_WIDEST = 1024  # times the rows of the run's own batch, beyond which nothing is tried
 _CLOSE = 0.05  # of the rows: where it ends
 
 

@@ -24,7 +24,7 @@ from jaxtune.models.heads import Transform, output_layer, span_head, token_head
 from jaxtune.models.hf_config import check_tied
 from jaxtune.models.layers import Dropout, Nested, NoiseIds, dense, layer_norm, table
 from jaxtune.models.model import Encoder, Part
-from jaxtune.models.own_output import Ending, own_output
+from jaxtune.models.own_output import Ending, Widening, own_output, own_widening
 from jaxtune.models.places import Places, pick, pick_noise_ids
 from jaxtune.models.vocabulary import TiedLayer
 
@@ -68,14 +68,18 @@ class Output(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t f"], residual: Float[Array, "b t d"], noise_ids: NoiseIds
+        self,
+        x: Float[Array, "b t f"] | Widening,
+        residual: Float[Array, "b t d"],
+        noise_ids: NoiseIds,
     ) -> Float[Array, "b t d"]:
-        """[b t f] -> [b t d]."""
+        """[b t f] -> [b t d]; see `own_output` for a `Widening`."""
         c, dropout = self.config, Dropout(self.config.hidden_dropout_prob)
         ending = Ending(dropout, c.layer_norm_eps, self.dtype, self.activation)
         found = own_output(self, x, residual, noise_ids, ending)
         if found is not None:
             return found
+        assert not isinstance(x, Widening)
         x = x if self.activation is None else ACTIVATIONS[self.activation](x)
         y = dense(c.hidden_size, c.initializer_range, self.dtype, "dense")(x, noise_ids)
         return layer_norm(c.layer_norm_eps, self.dtype)(residual + dropout(y, noise_ids))
@@ -125,8 +129,10 @@ class Layer(nn.Module):
         c = self.config
         x = self.make_attention(c, self.dtype, name="attention")(x, bias, noise_ids, places)
         noise_ids = pick_noise_ids(noise_ids, places)
-        widen = partial(dense, c.intermediate_size, c.initializer_range, self.dtype)
-        wide = Nested(widen, "dense", name="intermediate")(x, noise_ids)  # [b t d] -> [b t f]
+        wide: Any = own_widening(self, x, self.dtype, c.hidden_act)
+        if wide is None:
+            widen = partial(dense, c.intermediate_size, c.initializer_range, self.dtype)
+            wide = Nested(widen, "dense", name="intermediate")(x, noise_ids)  # [b t d] -> [b t f]
         return Output(c, self.dtype, c.hidden_act, name="output")(wide, x, noise_ids)
 
 
