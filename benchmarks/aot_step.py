@@ -19,6 +19,7 @@ from jaxtune.models import registry
 from jaxtune.models.design import Outputs, make_design
 from jaxtune.models.family import with_statistics
 from jaxtune.models.pretrained import outline_weights
+from jaxtune.models.recompute import make_recomputing_apply
 from jaxtune.models.source import Source
 from jaxtune.run import stages
 from jaxtune.run.own_updates import scaler_of
@@ -87,6 +88,8 @@ def make_run(settings: Settings, fields: dict[str, Any], target: Target) -> Run:
     strategy = make_strategy(name, own, known)
     plan = make_plan(settings, strategy, family, design.shapes, EXAMPLES, target.devices)
     model = outline_weights(design, from_scratch=True)
+    if settings.train.gradient_checkpointing:
+        model = model._replace(apply_fn=make_recomputing_apply(model.module))
     key = jax.random.key(0)
     params = jax.eval_shape(lambda p, k: injection.extend(strategy, p, k), design.shapes, key)
     return Run(

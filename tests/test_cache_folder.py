@@ -68,10 +68,21 @@ def test_a_folder_of_another_user_is_refused(caches, monkeypatch):
         private_folder("x")
 
 
-def run(**environment):
+APART = """
+import jax
+from jaxtune.training.program_cache import keep_programs, keeping_none
+keep_programs(print)
+jax.jit(lambda x: x + 1)(1.0)
+with keeping_none():
+    jax.jit(lambda x: x + 2)(1.0)
+jax.jit(lambda x: x + 3)(1.0)
+"""
+
+
+def run(program=PROGRAM, **environment):
     known = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROGRAM],
+        [sys.executable, "-W", "error", "-c", program],
         capture_output=True,
         text=True,
         check=True,
@@ -89,6 +100,13 @@ def test_programs_are_kept_and_used_again(tmp_path):
     assert any(name.endswith("-cache") for name in files)
     assert run(XDG_CACHE_HOME=tmp_path) == first
     assert {file.name for file in folder.iterdir()} == files
+
+
+def test_none_is_kept_in_between(tmp_path):
+    """JAX asks once a process whether programs are kept."""
+    run(APART, XDG_CACHE_HOME=tmp_path)
+    (folder,) = (tmp_path / "jaxtune").iterdir()
+    assert len([*folder.glob("jit__lambda*-cache")]) == 2
 
 
 def test_the_environment_says_otherwise(tmp_path):

@@ -17,6 +17,7 @@ from jaxtune.core import trees
 from jaxtune.frozen.outline import outline_batch
 from jaxtune.run import stages
 from jaxtune.run.setup import Run
+from jaxtune.training.program_cache import keeping_none
 from jaxtune.tuning import partition
 
 Batch = Mapping[str, jax.ShapeDtypeStruct]
@@ -91,7 +92,7 @@ def measure(run: Run, index: int, batch: Batch, target: Target) -> Footprint | N
     placed = _on(run, batch, target)
     start = time.perf_counter()
     try:
-        with tracing_for(target):
+        with tracing_for(target), keeping_none():
             program = step.program(state, frozen, placed)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):

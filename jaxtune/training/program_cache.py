@@ -1,13 +1,15 @@
 """Compiled programs kept on disk, for the runs after this one."""
 
+import contextlib
 import hashlib
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from jaxtune.core.errors import UserError
 from jaxtune.io.cache_folder import private_folder
@@ -36,6 +38,23 @@ def keep_programs(say: Callable[[str], Any]) -> None:
     jax.config.update("jax_compilation_cache_max_size", _MAX_BYTES)
     # A run has some hundred small programs besides its steps; reading one takes a millisecond.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@contextlib.contextmanager
+def keeping_none() -> Iterator[None]:
+    """In it no program is kept, nor one looked for.
+
+    JAX 0.12.0 keeps programs for devices that are not here, and cannot read them back. It asks once
+    a process whether to keep any, so it is reset.
+    """
+    was = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", was)
+        compilation_cache.reset_cache()
 
 
 _CPU_FIELDS = (
