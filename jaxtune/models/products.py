@@ -52,6 +52,8 @@ def affine(
 ) -> Float[Array, "..."]:
     """`x W + b`, as `product`; where that is bfloat16, rounded once, after the sum with b.
 
+    Where devices share the sums (`tensor`), they are rounded before that too.
+
     Args:
       x: features of tokens.
       kernel: W.
@@ -75,14 +77,17 @@ def narrow_affine(
     x: Float[Array, "... k"], kernel: Float[Array, "k *n"], bias: Float[Array, "*n"]
 ) -> Float[Array, "..."]:
     """`affine` of what is bfloat16 already, and gives it."""
-    features = kernel.shape[1:]
-    if not is_shared():  # else it would be gathered; a GPU adds a vector to what it multiplies
-        kernel, bias = kernel.reshape(kernel.shape[0], -1), bias.reshape(-1)
     dims = (((x.ndim - 1,), (0,)), ((), ()))
+    if is_shared():  # the sums are sent, and a matrix that is reshaped is gathered
+        y = jax.lax.dot_general(x, kernel, dims)
+        return (y.astype(jnp.float32) + bias.astype(jnp.float32)).astype(x.dtype)
+    shape = (*x.shape[:-1], *kernel.shape[1:])
+    # A GPU adds a vector to what it multiplies.
+    kernel, bias = kernel.reshape(kernel.shape[0], -1), bias.reshape(-1)
     y = jax.lax.dot_general(x, kernel, dims, preferred_element_type=jnp.float32)
     # Rounded by the kernel that multiplies: else a GPU rounds where it is read, and keeps it whole.
     y = jax.lax.optimization_barrier((y + bias.astype(jnp.float32)).astype(x.dtype))
-    return y.reshape(*x.shape[:-1], *features)
+    return y.reshape(shape)
 
 
 def _affine_forward(x: Array, kernel: Array, bias: Array) -> tuple[Array, tuple[Array, ...]]:
