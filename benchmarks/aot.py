@@ -73,6 +73,8 @@ class Job:
       rows: of a batch.
       length: tokens of a row.
       slots: examples of a packed row; 0 of a batch that is not packed.
+      others: lengths that are compiled for too; only the time is told.
+      threads: that compile, side by side; of commits from before devices were values one.
       hlo: the file that takes the program's text.
     """
 
@@ -85,6 +87,8 @@ class Job:
     rows: int
     length: int
     slots: int
+    others: tuple[int, ...]
+    threads: int
     hlo: str
 
 
@@ -116,6 +120,8 @@ def flags() -> argparse.ArgumentParser:
     flag("--task", help="as config.task; classification unless the model reads images")
     flag("--batch", type=int, default=32, help="rows, of all devices together")
     flag("--length", type=int, default=128, help="tokens of a row")
+    flag("--others", default="", help="other lengths to compile for, for the time alone: 64,96")
+    flag("--threads", type=int, default=1, help="programs that are compiled side by side")
     flag("--layout", choices=("bucketed", "packed"), default="bucketed")
     flag("--slots", type=int, default=8, help="examples of a packed row")
     flag("--strategy", default="full", help="as config.tuning.name")
@@ -154,6 +160,8 @@ def make_job(asked: argparse.Namespace, hlo: str) -> Job:
         rows=asked.batch,
         length=asked.length,
         slots=asked.slots if asked.layout == "packed" else 0,
+        others=tuple(int(length) for length in asked.others.split(",") if length),
+        threads=asked.threads,
         hlo=hlo,
     )
 
@@ -223,6 +231,7 @@ def cells(one: dict[str, Any]) -> list[tuple[str, str]]:
         ("temporaries a device", human_bytes(one["temp_bytes"])),
         ("arguments a device", human_bytes(one["argument_bytes"])),
         ("trace, compile", f"{one['trace_seconds']:.1f} s, {one['compile_seconds']:.1f} s"),
+        ("of all lengths", f"{one['all_seconds']:.1f} s"),
     ]
     for kind, x in one["collectives"].items():
         found.append((f"sent: {kind}", f"{x['count']}, {human_bytes(x['wire_bytes'])}"))

@@ -3,8 +3,11 @@
 Imports nothing of jaxtune, of which a commit of long ago may be in the path.
 """
 
+import contextlib
 import json
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +45,50 @@ def placed(tree: Any, places: Any) -> Any:
     )
 
 
-def tell(jitted: Any, args: tuple[Any, ...], hlo: str, also: dict[str, Any] | None = None) -> None:
-    """Compiles, writes the text of the program, and prints the rest, and more, as JSON."""
+def tell(
+    jitted: Any,
+    args: tuple[Any, ...],
+    job: dict[str, Any],
+    also: dict[str, Any] | None = None,
+    tracing: Callable[[], Any] = contextlib.nullcontext,
+) -> None:
+    """Compiles for each length, writes the text of the first program, and prints JSON.
+
+    Args:
+      jitted: the step.
+      args: its arguments, the batch of the job's first length last.
+      job: see `aot.Job`.
+      also: what is printed besides.
+      tracing: makes a context for a thread to trace and compile in.
+    """
+
+    def compiled(length: int) -> tuple[Any, float, float]:
+        own = *args[:-1], {name: _cut(x, job["length"], length) for name, x in args[-1].items()}
+        start = time.perf_counter()
+        with tracing():
+            lowered = jitted.lower(*own)
+            traced = time.perf_counter()
+            program = lowered.compile()
+        return program, traced - start, time.perf_counter() - traced
+
     start = time.perf_counter()
-    lowered = jitted.lower(*args)
-    traced = time.perf_counter()
-    program = lowered.compile()
-    done = time.perf_counter()
-    Path(hlo).write_text(program.as_text())
+    with ThreadPoolExecutor(job["threads"]) as pool:
+        (program, *seconds), *_ = pool.map(compiled, (job["length"], *job["others"]))
+    total = time.perf_counter() - start
+    Path(job["hlo"]).write_text(program.as_text())
     memory = program.memory_analysis()
     found = {
         "temp_bytes": memory.temp_size_in_bytes,
         "argument_bytes": memory.argument_size_in_bytes,
-        "trace_seconds": traced - start,
-        "compile_seconds": done - traced,
+        "trace_seconds": seconds[0],
+        "compile_seconds": seconds[1],
+        "all_seconds": total,
     }
     print(json.dumps(found | (also or {})))
+
+
+def _cut(x: Any, was: int, length: int) -> Any:
+    """A field of a batch for rows of another length."""
+    if len(x.shape) != 2 or x.shape[1] != was:
+        return x
+    return jax.ShapeDtypeStruct((x.shape[0], length), x.dtype, sharding=x.sharding)

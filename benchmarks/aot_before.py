@@ -52,7 +52,9 @@ def main(job: dict[str, Any]) -> None:
     shapes = batch_shapes(job, None if pixels is None else pixels.shape[1:])
     args = state, frozen, {k: jax.ShapeDtypeStruct(*shape) for k, shape in shapes.items()}
     place = jax.tree.map(lambda _: SingleDeviceSharding(device), args)
-    tell(jax.jit(make_update(sums, tx), donate_argnums=0), placed(args, place), job["hlo"])
+    tell(
+        jax.jit(make_update(sums, tx), donate_argnums=0), placed(args, place), job | {"threads": 1}
+    )
 
 
 if __name__ == "__main__":

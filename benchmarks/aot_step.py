@@ -51,8 +51,7 @@ def main(job: dict[str, Any]) -> None:
     if run.sharding is not None and "input_ids" in batch:
         sizes = dict(run.sharding.mesh.shape)
         also["planned"] = planned(plan(leaves_of(run, 0), sizes, work_of(run, batch)))
-    with tracing_for(target):
-        tell(step.jitted, (state, frozen, batch), job["hlo"], also)
+    tell(step.jitted, (state, frozen, batch), job, also, lambda: tracing_for(target))
 
 
 def settings_of(job: dict[str, Any]) -> Settings:

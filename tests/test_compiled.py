@@ -58,6 +58,23 @@ def test_who_needs_a_program_that_is_being_compiled_waits_for_it():
     assert seen == ["compiling"]
 
 
+def test_programs_are_compiled_side_by_side():
+    both, seen = threading.Barrier(2), []
+
+    def step(batch):
+        both.wait(60)  # until the other is being traced too
+        seen.append(batch["input_ids"].shape[1])
+        return batch["input_ids"].sum()
+
+    compiled = Compiled(step)
+    compiled.ahead(map(batch, (3, 4, 3, 5, 6)), threads=2)
+    for thread in threading.enumerate():
+        if thread.name == "compiling":
+            thread.join(60)
+    assert sorted(seen) == [3, 4, 5, 6]
+    assert all(compiled.knows(batch(size)) for size in seen)
+
+
 def test_closing_ends_the_thread_after_the_program_at_hand(traced):
     step, seen = traced
 
@@ -102,9 +119,9 @@ def test_a_run_compiles_each_of_its_shapes_once(tiny_settings, tiny_weights, tmp
         batches = moment.run.data.stream.indices()
         needed.extend(next(batches)[0].length for _ in range(settings.train.num_steps))
 
-    def note(self, batches, *args):
+    def note(self, batches, *args, **options):
         given.extend(batches)
-        ahead(self, given, *args)
+        ahead(self, given, *args, **options)
 
     monkeypatch.setattr(Compiled, "ahead", note)
     results = train(

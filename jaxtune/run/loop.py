@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from jaxtune.run.tally import Pace, after_hooks, after_step, seconds_left
 from jaxtune.run.trackers import Tracker
 from jaxtune.training.compiled import Compiled, main_shape
 
+_COMPILING = 4  # threads, where the host's cores have little else to do
 _COMPILED_AHEAD = 100
 """Steps whose shapes are compiled before they come up, beside the first one."""
 
@@ -222,7 +224,10 @@ def _compile_ahead(moment: Moment) -> None:
     run, stage, step = moment.run, moment.stage, moment.step
     count = min(_COMPILED_AHEAD, run.goal.num_steps - step)
     others = itertools.islice(stage.loader.shapes(step, count), 1, None)
-    stage.step.ahead(others, stage.state, stage.frozen)
+    # A CPU's cores are those that compute.
+    on_cpu = run.pretrained.design.device.platform == "cpu"
+    threads = 1 if on_cpu else max(1, min(_COMPILING, (os.cpu_count() or 1) // 2))
+    stage.step.ahead(others, stage.state, stage.frozen, threads=threads)
 
 
 def _next_stage(moment: Moment, report: Report, workdir: Path) -> Moment:

@@ -54,22 +54,27 @@ class Compiled:
         self.waited += time.perf_counter() - start
         return program
 
-    def ahead(self, batches: Iterable[Mapping[str, Any]], *args: Any) -> None:
-        """Compiles for the shapes of some batches, one after the other, in a background thread.
+    def ahead(self, batches: Iterable[Mapping[str, Any]], *args: Any, threads: int = 1) -> None:
+        """Compiles for the shapes of some batches in background threads.
 
         Args:
-          batches: whose shapes are to come; read in that thread.
+          batches: whose shapes are to come; read in those threads, one at a time.
           *args: the other arguments; of these too, only the shapes are read, and none is kept.
+          threads: programs that are compiled side by side.
         """
         shapes = jax.eval_shape(lambda *trees: trees, *args)
+        rest, reading = iter(batches), threading.Lock()
 
         def compile_all() -> None:
-            for batch in batches:
-                if self._closed.is_set():
+            while not self._closed.is_set():
+                with reading:
+                    batch = next(rest, None)
+                if batch is None or self._closed.is_set():
                     return
                 self._compile(*shapes, batch)
 
-        threading.Thread(target=compile_all, name="compiling").start()
+        for _ in range(threads):
+            threading.Thread(target=compile_all, name="compiling").start()
 
     def close(self) -> None:
         """Nothing more is compiled in the background, once what is being compiled is done."""
