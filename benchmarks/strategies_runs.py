@@ -39,6 +39,7 @@ class Cell(NamedTuple):
       task: by name.
       strategy: by name.
       settings: overrides of its runs, without rate and seed.
+      swept: those that the finder looks at.
       workdir: of the cell alone.
       tokens: a folder that keeps tokens from run to run.
     """
@@ -46,6 +47,7 @@ class Cell(NamedTuple):
     task: str
     strategy: str
     settings: dict[str, str]
+    swept: dict[str, str]
     workdir: Path
     tokens: Path
 
@@ -56,9 +58,16 @@ class Cell(NamedTuple):
 
 
 def cell_of(task: str, strategy: str, overrides: dict[str, str], workdir: Path) -> Cell:
+    """A cell, of which the finder looks at the strategy itself.
+
+    Of one in stages it would see the first alone, the head, whose rates make all layers diverge.
+    There it looks at `full`, which is what the last stage trains.
+    """
     settings = settings_of(task, strategy, overrides)
+    staged = settings["tuning.name"] == "gradual"
+    swept = settings_of(task, "full", overrides) if staged else settings
     folder = workdir / task / folder_name(strategy)
-    return Cell(task, strategy, settings, folder, workdir / "tokens")
+    return Cell(task, strategy, settings, swept, folder, workdir / "tokens")
 
 
 def missing(cell: Cell, seeds: Sequence[int], results: Results) -> list[int]:
@@ -108,7 +117,7 @@ def sweep(cell: Cell) -> tuple[dict[str, Any], int]:
     found, steps = {}, 0
     for steps in SWEEPS:
         more = {"seed": "0", "train.num_steps": str(steps)}
-        settings = load_config(TASKS[cell.task].config, cell.settings | more)
+        settings = load_config(TASKS[cell.task].config, cell.swept | more)
         found = lr_find(settings, cell.workdir, QUIET, cell.tokens)
         if found[RULE] is not None:
             break
