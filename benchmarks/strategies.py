@@ -3,11 +3,12 @@
     python benchmarks/strategies.py --workdir=runs/strategies --model=MINILM \
         --data classification=AG_NEWS --data pairs=STSB --data ner=WNUT17 --data qa=SQUAD
 
-For each task and strategy the learning rate is that of the finder (`--mode=lr_find`): a tenth of
-the one at which the loss of a sweep is lowest. Then the seeds are run. A strategy in stages has the
-rate of `full`, which its last stage is. Recipes are short, and stand in strategies_rows.py. STSB is
-a folder of csv files with the columns sentence1, sentence2 and score; the other folders are as
-their configs have them.
+For each task and strategy the learning rate is that of the finder (`--mode=lr_find`): the lower one
+of what its two rules say, the steepest fall of the loss and a tenth of where it is lowest. Then the
+seeds are run. A strategy in stages has the rate of `full`, which its last stage is. Recipes are
+short, and stand in strategies_rows.py. STSB is a folder of csv files with the columns sentence1,
+sentence2 and score; all questions of SQUAD should have an answer, as few of them are trained on;
+the other folders are as their configs have them.
 
 What is done stands in `--results`, one record a run, from which the same command goes on, on
 another machine too; `--table` and `--plot` need nothing else. `--tasks`, `--only` and `--seeds`

@@ -81,7 +81,7 @@ TASKS: dict[str, Task] = {
     "qa": Task(
         "SQuAD, F1", "squad", "f1", "validation",
         _recipe(
-            400, 192, 8, 3, data__max_eval_examples="300", data__doc_stride="64",
+            1250, 192, 8, 2, data__max_eval_examples="300", data__doc_stride="64",
             data__allow_no_answer="false",
         ),
     ),
