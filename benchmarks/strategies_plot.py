@@ -78,11 +78,16 @@ def _paint(axes: Any, found: list[Point]) -> None:
             spread = point.spread or None
             axes.errorbar(point.share, point.score, spread, fmt="o", color=colour, elinewidth=0.8)
     axes.plot([p.share for p in best], [p.score for p in best], color=_EFFICIENT, linewidth=0.8)
+    axes.margins(y=0.15)
+    low, high = axes.get_ylim()
+    floor = low
     for point in best:  # what lies above and left of an efficient point is empty
+        place = max(point.score, floor)
+        floor = place + 0.05 * (high - low)  # above the label before it
         axes.annotate(
-            point.name, (point.share, point.score), (-4, 4), textcoords="offset points",
+            point.name, (point.share, place), (-4, 4), textcoords="offset points",
             ha="right", va="bottom", color=_EFFICIENT, fontsize=8,
         )  # fmt: skip
-    axes.margins(y=0.15)
+    axes.set_ylim(low, max(high, floor + 0.05 * (high - low)))
     axes.set_xlim(0, max(1.05, *(point.share + 0.05 for point in found)))
     axes.xaxis.set_major_formatter(lambda value, place: f"{value:.0%}")
