@@ -1,281 +1,153 @@
-"""What each strategy costs and what it scores: the table of the README.
+"""What each strategy scores on four tasks, and what it costs: the table of the documentation.
 
-    python benchmarks/strategies.py --config=configs/agnews.py --workdir=runs/strategies \
-        --config.model.path=MINILM --config.data.path=AG_NEWS
+    python benchmarks/strategies.py --workdir=runs/strategies --model=MINILM \
+        --data classification=AG_NEWS --data pairs=STSB --data ner=WNUT17 --data qa=SQUAD
 
-Scores: 2,000 training rows, two epochs, three seeds, accuracy on 2,000 test rows. Costs: one batch
-of 32 x 48 tokens, steps of the strategy and of `full` by turns in one process. Each row of the
-table is a process of its own; what is done is kept in the workdir, so that the same command goes on
-where it was stopped. Overrides count for every row, so another rate is tried with
-`--only=lora --seeds=0 --config.optimizer.learning_rate=1e-3`.
+For each task and strategy the learning rate is that of the finder (`--mode=lr_find`): the lower one
+of what its two rules say, the steepest fall of the loss and a tenth of where it is lowest. Then the
+seeds are run. A strategy in stages has the rate of `full`, which its last stage is. Recipes are
+short, and stand in strategies_rows.py. STSB is a folder of csv files with the columns sentence1,
+sentence2 and score; all questions of SQUAD should have an answer, as few of them are trained on;
+the other folders are as their configs have them.
+
+What is done stands in `--results`, one record a run, from which the same command goes on, on
+another machine too; `--table` and `--plot` need nothing else. `--tasks`, `--only` and `--seeds`
+choose a part. Several processes may share a file, if each has tasks of its own. `--costs` measures
+one batch of 32 x 48 tokens on classification, steps of the strategy and of `full` by turns in one
+process. Overrides such as `--config.train.batch_size=8` count for every run.
 """
 
 import argparse
-import itertools
-import json
 import os
-import statistics
 import subprocess
 import sys
-import time
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import jax
-import numpy as np
-from rich.console import Console
+from strategies_plot import plot
+from strategies_results import Results, print_tables
+from strategies_rows import ROWS, TASKS, settings_of
 
-from jaxtune.core import trees
-from jaxtune.data.batching import batches
-from jaxtune.run import stages
-from jaxtune.run.arguments import parse, run_flags
-from jaxtune.run.config import load_config
-from jaxtune.run.console import Report
-from jaxtune.run.plan import stage_start
-from jaxtune.run.prepare import prepare
-from jaxtune.run.setup import Run, make_tx
-from jaxtune.run.train import train
-from jaxtune.training.step import make_train_step
-from jaxtune.tuning.partition import Staged
+from jaxtune.run.arguments import split_fields
 
-RECIPE = {
-    "data.max_train_examples": "2000",
-    "data.max_eval_examples": "2000",
-    "data.validation_size": "200",
-    "data.max_length": "64",
-    "train.batch_size": "32",
-    "train.num_epochs": "2",
-    "train.eval_every_steps": "126",  # the end of the second epoch
-}
-# Rates are among powers of ten and three times those; a few were tried on seed 0.
-ROWS: dict[str, dict[str, str]] = {
-    "full": {"rate": "1e-4"},
-    "gradual, ulmfit": {
-        "name": "gradual", "rate": "3e-4", "stage_length": "0.25", "layers_per_stage": "2",
-    },
-    "lora": {"rate": "3e-3"},
-    "head": {"rate": "1e-2"},
-    "last_layers, 1": {"name": "last_layers", "rate": "1e-3", "num_layers": "1"},
-    "bitfit": {"rate": "3e-3"},
-    "ia3": {"rate": "1e-2"},
-    "adapter, pfeiffer": {"name": "adapter", "rate": "1e-3", "placement": "pfeiffer"},
-    "prefix": {"rate": "1e-2"},
-    "layernorm": {"rate": "3e-3"},
-    "embeddings_frozen": {"rate": "1e-4"},
-    "first_layers_frozen, 2": {"name": "first_layers_frozen", "rate": "3e-4", "num_layers": "2"},
-    "rules, upper attention": {
-        "name": "rules", "rate": "1e-3",
-        "rules": "layer/[345]/attention/=trainable,pooler|classifier=trainable,.*=frozen",
-    },
-    "full, layer_decay 0.8": {"name": "full", "rate": "3e-4", "optimizer.layer_decay": "0.8"},
-    "adapter, houlsby": {"name": "adapter", "rate": "1e-3", "placement": "houlsby"},
-    "lora, all matrices": {"name": "lora", "rate": "1e-3", "targets": r"layer/\d+/.*kernel$"},
-    "gradual, chain_thaw": {
-        "name": "gradual", "rate": "3e-4", "order": "chain_thaw", "stage_length": "0.25",
-        "layers_per_stage": "2",
-    },
-    "lora, use_dora": {"name": "lora", "rate": "3e-3", "use_dora": "true"},
-}  # fmt: skip
-SHAPE = (32, 48)  # examples, tokens
-TIMED, WARM = 7, 1  # steps
-QUIET = Report(Console(quiet=True))
-
-
-class Step(NamedTuple):
-    """A compiled training step of one stage, ready to be timed."""
-
-    program: Any
-    state: Any
-    frozen: Any
-    share: float  # of the run's steps
+BENCHMARKS = Path(__file__).parent
+FIGURE = BENCHMARKS.parent / "docs" / "strategies.svg"
 
 
 def main() -> None:
-    """Measures what is not there yet and prints all of it: the scores first, then the costs."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--only", default="", help="rows, separated by semicolons")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    arguments, rest = parser.parse_known_args()
-    run, overrides = parse(run_flags(), rest)
-    workdir, seeds = Path(run.workdir).absolute(), list(map(int, arguments.seeds.split(",")))
+    """Measures what is not there yet, and prints all of it."""
+    arguments, overrides = arguments_of(sys.argv[1:])
+    results = Results(arguments.results)
     if arguments.child:
-        part, name = arguments.child.split(":")
-        if part == "scores":
-            measure_scores(run.config, fields(name, overrides), seeds, folder_of(workdir, name))
-        else:
-            found = costs(run.config, fields(name, overrides), fields("full", overrides))
-            (folder_of(workdir, name) / "costs.json").write_text(json.dumps(found, indent=2) + "\n")
+        measure(arguments, overrides, results)
         return
-    wanted = [name for name in ROWS if name in (arguments.only or name).split(";")]
-    # Seeds share programs, which for the scores are compiled in a third of the time.
-    quick = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1"
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(workdir / "cache"),
+    failed = []
+    if not (arguments.table or arguments.plot):
+        failed = run_all(arguments, overrides, results)
+    if arguments.plot:
+        plot(results, FIGURE)
+        print(FIGURE)
+    else:
+        print_tables(results)
+    if failed:
+        raise SystemExit(f"These failed, and are tried again next time: {'; '.join(failed)}")
+
+
+def arguments_of(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+    """The flags, with names checked, and the overrides."""
+    words, overrides = split_fields(argv)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--workdir", type=Path, default=Path("runs/strategies"))
+    add("--results", type=Path, default=BENCHMARKS / "strategies.json")
+    add("--model", default="", help="the folder of all-MiniLM-L6-v2")
+    add("--data", action="append", default=[], metavar="TASK=PATH")
+    add("--tasks", default=",".join(TASKS), help="separated by commas")
+    add("--only", default=";".join(ROWS), help="strategies, separated by semicolons")
+    add("--seeds", default="0,1,2")
+    add("--costs", action="store_true", help="measures steps and no scores")
+    add("--table", action="store_true", help="prints the results and measures nothing")
+    add("--plot", action="store_true", help="writes docs/strategies.svg and measures nothing")
+    add("--child", nargs=2, help=argparse.SUPPRESS)
+    found = parser.parse_args(words)
+    found.data = dict(word.split("=", 1) for word in found.data if "=" in word)
+    found.tasks = chosen(found.tasks.split(","), [*TASKS], parser)
+    found.only = chosen(found.only.split(";"), [*ROWS], parser)
+    found.seeds = [int(seed) for seed in found.seeds.split(",")]
+    chosen([*found.data], [*TASKS], parser)
+    found.workdir, found.results = found.workdir.absolute(), found.results.absolute()
+    if found.costs:
+        found.tasks = ["classification"]
+    if not (found.table or found.plot):
+        absent = [f"--data {task}=PATH" for task in found.tasks if task not in found.data]
+        absent += [] if found.model else ["--model"]
+        if absent:
+            parser.error(f"expected {', '.join(absent)}")
+    return found, overrides
+
+
+def chosen(names: list[str], known: list[str], parser: argparse.ArgumentParser) -> list[str]:
+    """Those that are known, in their own order."""
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        parser.error(f"no {', '.join(unknown)}: expected some of {', '.join(known)}")
+    return [name for name in known if name in names]
+
+
+def run_all(
+    arguments: argparse.Namespace, overrides: dict[str, str], results: Results
+) -> list[str]:
+    """A process for each task and strategy that lacks a record; those of them that failed."""
+    from strategies_runs import cell_of, missing
+
+    failed = []
+    for task in arguments.tasks:
+        for strategy in arguments.only:
+            if arguments.costs:
+                due = not results.find("costs", strategy=strategy)
+            else:
+                own = paths(arguments, task) | overrides
+                cell = cell_of(task, strategy, own, arguments.workdir)
+                due = bool(missing(cell, arguments.seeds, results))
+            if due:
+                print(f"{'costs' if arguments.costs else task} of {strategy}", flush=True)
+                command = [sys.executable, __file__, *sys.argv[1:], "--child", task, strategy]
+                done = subprocess.run(command, env=environment(arguments))
+                failed += [f"{strategy} of {task}"] if done.returncode else []
+    return failed
+
+
+def environment(arguments: argparse.Namespace) -> dict[str, str]:
+    """Programs are kept for the other seeds; those of scores compile in a third of the time."""
+    found = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(arguments.workdir / "cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    for part, name in itertools.product(("scores", "costs"), wanted):
-        done = (
-            [f"seed{seed}/results.json" for seed in seeds] if part == "scores" else ["costs.json"]
-        )
-        if not all((folder_of(workdir, name) / file).exists() for file in done):
-            print(f"{part} of {name}", flush=True)
-            own = {"XLA_FLAGS": quick} if part == "scores" else {}
-            command = [sys.executable, __file__, f"--child={part}:{name}", *sys.argv[1:]]
-            subprocess.run(command, check=True, env=os.environ | cache | own)
-    rows = [read_row(name, seeds, folder_of(workdir, name)) for name in wanted]
-    (workdir / "strategies.json").write_text(json.dumps(rows, indent=2) + "\n")
-    print_table(rows)
-
-
-def folder_of(workdir: Path, name: str) -> Path:
-    return workdir / "".join(c if c.isalnum() else "_" for c in name)
-
-
-def read_row(name: str, seeds: list[int], folder: Path) -> dict[str, Any]:
-    results = [json.loads((folder / f"seed{seed}/results.json").read_text()) for seed in seeds]
-    row: dict[str, Any] = {"name": name, "seeds": seeds}
-    for split in ("validation", "test"):
-        row[split] = [result["scores"][split]["accuracy"] for result in results]
-    return row | json.loads((folder / "costs.json").read_text())
-
-
-def fields(name: str, overrides: dict[str, str]) -> dict[str, str]:
-    """The overrides of a row: the recipe, the row's own, the command line's."""
-    own = {"name": name, **ROWS[name]}
-    rate = own.pop("rate")
-    tuning = {key if "." in key else f"tuning.{key}": value for key, value in own.items()}
-    return RECIPE | {"optimizer.learning_rate": rate} | tuning | overrides
-
-
-def measure_scores(config: str, own: dict[str, str], seeds: list[int], folder: Path) -> None:
-    """One run a seed, into `seedN/`."""
-    for seed in seeds:
-        settings, start = load_config(config, own | {"seed": str(seed)}), time.perf_counter()
-        scores = train(settings, folder / f"seed{seed}", QUIET)["scores"]
-        shown = "  ".join(f"{split} {part['accuracy']:.4f}" for split, part in scores.items())
-        print(f"  seed {seed}: {shown}, {time.perf_counter() - start:.0f} s", flush=True)
-
-
-def costs(config: str, own: dict[str, str], other: dict[str, str]) -> dict[str, Any]:
-    """FLOPs, memory and time of a step, means over the stages, beside those of `full`."""
-    run, full = (prepare(load_config(config, words), QUIET) for words in (own, other))
-    batch = one_batch(run)
-    steps, (base,) = compiled_steps(run, batch), compiled_steps(full, batch)
-    times: dict[int, list[float]] = {index: [] for index in range(-1, len(steps))}
-    for repeat in range(WARM + TIMED):
-        for index, step in enumerate((base, *steps), start=-1):
-            seconds, state = timed(step, batch)
-            if index < 0:
-                base = base._replace(state=state)
-            else:
-                steps[index] = step._replace(state=state)
-            if repeat >= WARM:
-                times[index].append(seconds)
-    median = {index: statistics.median(values) for index, values in times.items()}
-    ratios = [
-        statistics.median(a / b for a, b in zip(times[index], times[-1], strict=True))
-        for index in range(len(steps))
-    ]
-    share = [step.share for step in steps]
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "jax": version("jax"),
-        "learning_rate": run.settings.optimizer.learning_rate,
-        "parameters": trees.count(full.params),
-        "trainable": [trees.count(step.state.params) for step in steps],
-        "flops": mean([flops(step) for step in steps], share),
-        "full_flops": flops(base),
-        "memory_bytes": max((memory(step) for step in steps), key=lambda m: m or 0),
-        "full_memory_bytes": memory(base),
-        "step_seconds": mean([median[index] for index in range(len(steps))], share),
-        "full_step_seconds": median[-1],
-        "time_ratio": mean(ratios, share),
-    }
-
-
-def compiled_steps(run: Run, batch: dict[str, np.ndarray]) -> list[Step]:
-    """The step of each stage, with the share of the run's steps that it takes."""
-    count = len(run.tuning.stage_labels)
-    starts = [0]
-    if isinstance(run.tuning.strategy, Staged):
-        starts = [
-            stage_start(run.tuning.strategy, i, run.goal.steps_per_epoch) or 0 for i in range(count)
-        ]
-    ends = itertools.pairwise([*starts, run.goal.num_steps])
-    found = []
-    for index, (start, end) in enumerate(ends):
-        stage = stages.begin(run, index, jax.tree.map(jax.numpy.array, run.params))
-        # The whole model: the run itself computes frozen layers once for each example.
-        step = make_train_step(run.tuning.apply_fn, run.goal.loss_fn, make_tx(run, index))
-        jitted = jax.jit(step, donate_argnums=(0,))
-        program = jitted.lower(stage.state, stage.frozen, batch).compile()
-        found.append(Step(program, stage.state, stage.frozen, (end - start) / run.goal.num_steps))
+    if not arguments.costs:
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1"
+        found["XLA_FLAGS"] = flags
     return found
 
 
-def timed(step: Step, batch: dict[str, np.ndarray]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    state, info = jax.block_until_ready(step.program(step.state, step.frozen, batch))
-    del info
-    return time.perf_counter() - start, state
+def paths(arguments: argparse.Namespace, task: str) -> dict[str, str]:
+    return {"model.path": arguments.model, "data.path": arguments.data[task]}
 
 
-def one_batch(run: Run) -> dict[str, np.ndarray]:
-    """The longest training examples that fit the shape."""
-    examples, (size, tokens) = run.data.examples["train"], SHAPE
-    lengths = np.where(examples.lengths <= tokens, examples.lengths, 0)
-    index = batches.BatchIndex(np.argsort(lengths)[-size:], tokens)
-    return examples.collate(index, size)
+def measure(arguments: argparse.Namespace, overrides: dict[str, str], results: Results) -> None:
+    """The child's part: one task and one strategy."""
+    task, strategy = arguments.child
+    own = paths(arguments, task) | overrides
+    if arguments.costs:
+        from strategies_costs import costs
 
+        pair = (settings_of(task, name, own) for name in (strategy, "full"))
+        results.add({"kind": "costs", "strategy": strategy} | costs(TASKS[task].config, *pair))
+        return
+    import strategies_runs
 
-def flops(step: Step) -> float | None:
-    analysis = step.program.cost_analysis()
-    return analysis.get("flops") if analysis else None
-
-
-def memory(step: Step) -> int | None:
-    """Bytes of arguments, outputs and temporaries; what is donated counts once."""
-    found = step.program.memory_analysis()
-    if found is None:
-        return None
-    size = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
-    return size - found.alias_size_in_bytes
-
-
-def mean(values: list[Any], weights: list[float]) -> float | None:
-    if None in values:
-        return None
-    return sum(value * weight for value, weight in zip(values, weights, strict=True))
-
-
-def print_table(rows: list[dict[str, Any]]) -> None:
-    """Markdown."""
-    print(
-        "\n| strategy | rate | trainable | FLOPs | memory | step | test accuracy | range |"
-        "\n|---|---|---|---|---|---|---|---|"
-    )
-    for row in rows:
-        accuracy, spread = statistics.mean(row["test"]), 0.0
-        if len(row["test"]) > 1:
-            spread = statistics.stdev(row["test"])
-        counts = sorted({min(row["trainable"]), max(row["trainable"])})
-        cells = [
-            row["name"],
-            f"{row['learning_rate']:g}",
-            " to ".join(f"{count:,}" for count in counts),
-            share(row["flops"], row["full_flops"]),
-            "unknown" if row["memory_bytes"] is None else f"{row['memory_bytes'] / 1e6:.0f} MB",
-            f"{1e3 * row['step_seconds']:.0f} ms ({row['time_ratio']:.0%})",
-            f"{accuracy:.4f} ± {spread:.4f}",
-            f"{min(row['test']):.4f} to {max(row['test']):.4f}",
-        ]
-        print(f"| {' | '.join(cells)} |")
-
-
-def share(value: float | None, whole: float | None) -> str:
-    return "unknown" if value is None or not whole else f"{value / whole:.0%}"
+    cell = strategies_runs.cell_of(task, strategy, own, arguments.workdir)
+    strategies_runs.measure(cell, arguments.seeds, results)
 
 
 if __name__ == "__main__":
