@@ -47,7 +47,8 @@ def keeping_none() -> Iterator[None]:
     JAX 0.12.0 keeps programs for devices that are not here, and cannot read them back. It asks once
     a process whether to keep any, so it is reset.
     """
-    was: Any = jax.config.read("jax_enable_compilation_cache")
+    config: Any = jax.config
+    was = config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
     try:
