@@ -53,4 +53,4 @@ def test_step_and_prediction_compile(name, case, tiny_families, tiny_settings, t
     with targets.tracing_for(target), keeping_none():
         traced = jax.jit(predict).trace(*shapes)
         lowered = traced.lower(lowering_platforms=("tpu" if platform == "tpu" else "cuda",))
-    assert lowered.compile().as_text()
+        assert lowered.compile().as_text()
