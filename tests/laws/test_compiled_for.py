@@ -39,7 +39,7 @@ def test_step_and_prediction_compile(name, case, tiny_families, tiny_settings, t
     run = prepare(settings, Report(quiet=True), target=target)
     found = measure(run, 0, largest_batch(run, 0), target)
     assert fits(found, target)
-    assert len(found.launched.kernels) > 20
+    assert found.launched.kernels
 
     def predict(params, batch):
         return run.tuning.apply_fn(params, batch, key=None, train=False)
