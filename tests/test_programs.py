@@ -51,6 +51,19 @@ def test_a_kernel_of_our_own_that_is_given_an_array_twice_reads_its_parts():
     assert moved == {"own": 128 + 32, "other": 2 * 128 + 32}
 
 
+def test_the_product_in_a_kernel_of_our_own_is_counted():
+    call = 'custom-call(%x, %w, %b), custom_call_target="__gpu$xla.gpu.triton"'
+    text = f"""ENTRY main {{
+  %x = bf16[8,16]{{1,0}} parameter(0)
+  %w = bf16[16,4]{{1,0}} parameter(1)
+  %b = f32[4]{{0}} parameter(2)
+  %one = (bf16[8,4], bf16[8,4]) {call}, metadata={{op_name="jit(_product_and_gelu)/pallas_call"}}
+  ROOT %other = (bf16[8,4], bf16[8,4]) {call}, metadata={{op_name="jit(_run_forward)/pallas_call"}}
+}}"""
+    flops = {one.name: one.flops for one in launched(parse(text)).kernels}
+    assert flops == {"one": 2 * 8 * 16 * 4, "other": 0}
+
+
 def test_the_operations_of_products_are_counted_wherever_they_are():
     flops = {one.name: one.flops for one in launched(GPU).kernels if one.flops}
     heads, queries, keys, features = 2 * 3, 10, 6, 8

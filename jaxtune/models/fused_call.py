@@ -88,10 +88,7 @@ def run_kernel(
       reads: `Inputs`, and of a backward pass `Saved`; tokens are [b t h k].
       outs: what it writes.
     """
-    here = partial(_run_here, kernel, lowering, blocks, outs)
-    mesh = jax.sharding.get_abstract_mesh()
-    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
-    free = {name for name, kind in kinds if kind != AxisType.Manual}
+    here, free = partial(_run_here, kernel, lowering, blocks, outs), _free_axes()
     if not free:
         return here(*reads)
     axis = "tensor" if "tensor" in free else None
@@ -109,17 +106,25 @@ def run_kernel(
     )(*reads)
 
 
-def everywhere(run: Any) -> Any:
-    """A compiler cannot cut a kernel: each device that a mesh shares a row among computes all."""
-    mesh = jax.sharding.get_abstract_mesh()
-    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
-    free = {name for name, kind in kinds if kind != AxisType.Manual}
+def everywhere(run: Callable[..., Any]) -> Callable[..., Any]:
+    """A compiler cannot cut a kernel: each device that a mesh shares a row among computes all.
+
+    Args:
+      run: a kernel, of arrays and trees of them, of any shapes and dtypes.
+    """
+    free, spec = _free_axes(), PartitionSpec()
     if not free:
         return run
-    spec = PartitionSpec()
     return jax.shard_map(
         lambda *args: run(*args), in_specs=spec, out_specs=spec, axis_names=free, check_vma=False
     )
+
+
+def _free_axes() -> set[str]:
+    """Those of the mesh that the compiler shares arrays out over."""
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return {name for name, kind in kinds if kind != AxisType.Manual}
 
 
 def _run_here(
@@ -216,9 +221,7 @@ def _parameters(lowering: Lowering, reads: tuple[Any, ...], shapes: tuple[Any, .
     if lowering.is_interpreted:
         return None
     if lowering.compiler == "triton":
-        from jax.experimental.pallas import triton
-
-        return triton.CompilerParams(num_warps=4, num_stages=2)
+        return triton_parameters(lowering, warps=4, stages=2)
     from jax.experimental.pallas import tpu
 
     room = 2 * sum(_bytes_of_row(x) for x in jax.tree.leaves((reads, shapes)))  # one ahead of time
@@ -226,6 +229,21 @@ def _parameters(lowering: Lowering, reads: tuple[Any, ...], shapes: tuple[Any, .
         dimension_semantics=("parallel", "parallel", "arbitrary"),
         vmem_limit_bytes=min(room + _WORK, _MOST),
     )
+
+
+def triton_parameters(lowering: Lowering, *, warps: int, stages: int) -> Any:
+    """What Triton is told of a kernel; None where it is interpreted.
+
+    Args:
+      lowering: how it is compiled.
+      warps: of 32 threads, that compute a tile.
+      stages: of a loop that are under way at once.
+    """
+    if lowering.is_interpreted:
+        return None
+    from jax.experimental.pallas import triton  # slow to import
+
+    return triton.CompilerParams(num_warps=warps, num_stages=stages)
 
 
 def _bytes_of_row(x: Any) -> int:

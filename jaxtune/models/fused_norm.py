@@ -16,7 +16,7 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array, Float, UInt32
 
 from jaxtune.core.dropout import is_kept, key_words, mixed
-from jaxtune.models.fused_call import Lowering, everywhere
+from jaxtune.models.fused_call import Lowering, everywhere, triton_parameters
 
 TOKENS = 8
 """Of a tile."""
@@ -121,7 +121,7 @@ def _run_forward(
         out_specs=(rows, rows),
         out_shape=(written, written),
         interpret=plan.lowering.is_interpreted,
-        compiler_params=_parameters(plan.lowering),
+        compiler_params=triton_parameters(plan.lowering, warps=4, stages=1),
     )
     return everywhere(run)(y, residual, vectors, noise)
 
@@ -147,7 +147,7 @@ def _run_backward(
         out_specs=(*(rows for _ in shapes), sums),
         out_shape=(*shapes, jax.ShapeDtypeStruct((programs, 3, d), jnp.float32)),
         interpret=plan.lowering.is_interpreted,
-        compiler_params=_parameters(plan.lowering),
+        compiler_params=triton_parameters(plan.lowering, warps=4, stages=1),
     )
     return everywhere(run)(total, g, scale, noise)
 
@@ -243,12 +243,3 @@ def _noise_specs(noise: Noise | None, rows: int) -> Any:
         return None
     ids: Any = pl.BlockSpec((rows, 1), lambda i: (i, 0))
     return Noise(_whole(noise.words), ids)
-
-
-def _parameters(lowering: Lowering) -> Any:
-    """What the compiler is told."""
-    if lowering.is_interpreted:
-        return None
-    from jax.experimental.pallas import triton
-
-    return triton.CompilerParams(num_warps=4, num_stages=1)

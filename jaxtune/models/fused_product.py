@@ -15,14 +15,14 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
-from jaxtune.models.fused_call import Lowering, everywhere
+from jaxtune.models.fused_call import Lowering, everywhere, triton_parameters
+from jaxtune.models.fused_tiles import dot
 
 _FEATURES, _STEP = 128, 32
 """Features of a tile, and how many of those that are summed over a step of its loop takes."""
 
 _TOKENS = (128, 64, 32)
 """Of a tile: the first that divides them."""
-
 
 _ERF_STEP = 0.3275911
 _ERF_FACTORS = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
@@ -62,9 +62,12 @@ def feed_forward(
     activated.
 
     Args:
-      first: x, W and b.
+      first: x, W and b, of sizes that `has_tiles`.
       second: V.
       lowering: what the kernels are compiled by.
+
+    Returns:
+      [*n d], bfloat16.
     """
     *lead, k = first.x.shape
     x = first.x.reshape(-1, k).astype(jnp.bfloat16)
@@ -113,7 +116,7 @@ def _product_and_gelu(
         out_specs=(tile, tile),
         out_shape=(jax.ShapeDtypeStruct((n, f), x.dtype),) * 2,
         interpret=lowering.is_interpreted,
-        compiler_params=_parameters(lowering),
+        compiler_params=triton_parameters(lowering, warps=8, stages=3),
     )
     return everywhere(run)(x, kernel, bias)
 
@@ -137,30 +140,19 @@ def _product_by_slope(
         out_specs=(tile, tile, pl.BlockSpec((None, _FEATURES), lambda i, j: (i, j))),
         out_shape=(written, written, jax.ShapeDtypeStruct((n // rows, f), jnp.float32)),
         interpret=lowering.is_interpreted,
-        compiler_params=_parameters(lowering),
+        compiler_params=triton_parameters(lowering, warps=8, stages=3),
     )
     return everywhere(run)(g, kernel, wide)
 
 
 def _widen_tile(x: Any, kernel: Any, bias: Any, wide: Any, activated: Any) -> None:
-    def add(i: Any, total: Array) -> Array:
-        step = pl.ds(pl.multiple_of(i * _STEP, _STEP), _STEP)
-        return total + _dot(x[:, step], kernel[step, :], 0)
-
-    zeros = jnp.zeros(wide.shape, jnp.float32)
-    total = jax.lax.fori_loop(0, x.shape[1] // _STEP, add, zeros) + bias[:].astype(jnp.float32)
-    rounded = total.astype(wide.dtype)
+    rounded = (_product(x, kernel, 0) + bias[:].astype(jnp.float32)).astype(wide.dtype)
     wide[:, :] = rounded
     activated[:, :] = gelu_and_slope(rounded.astype(jnp.float32))[0].astype(activated.dtype)
 
 
 def _narrow_tile(g: Any, kernel: Any, wide: Any, to_wide: Any, activated: Any, sums: Any) -> None:
-    def add(i: Any, total: Array) -> Array:
-        step = pl.ds(pl.multiple_of(i * _STEP, _STEP), _STEP)
-        return total + _dot(g[:, step], kernel[:, step], 1)
-
-    zeros = jnp.zeros(wide.shape, jnp.float32)
-    total = jax.lax.fori_loop(0, g.shape[1] // _STEP, add, zeros)
+    total = _product(g, kernel, 1)
     found, slope = gelu_and_slope(wide[:, :].astype(jnp.float32))
     total *= slope
     to_wide[:, :] = total.astype(to_wide.dtype)
@@ -187,20 +179,16 @@ def gelu_and_slope(x: Float[Array, "*n"]) -> tuple[Float[Array, "*n"], Float[Arr
     return x * below, below + x * bell * (2 * math.pi) ** -0.5
 
 
-def _dot(a: Array, b: Array, axis: int) -> Array:
-    """The sums over the last axis of a and an axis of b, in float32."""
-    dims = (((1,), (axis,)), ((), ()))
-    return jax.lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
+def _product(a: Any, b: Any, axis: int) -> Float[Array, "n f"]:
+    """The sums over the last axis of `a` and an axis of `b`, references both, step by step."""
+
+    def add(i: Any, total: Array) -> Array:
+        step = pl.ds(pl.multiple_of(i * _STEP, _STEP), _STEP)
+        return total + dot(a[:, step], b[step, :] if axis == 0 else b[:, step], (1, axis))
+
+    zeros = jnp.zeros((a.shape[0], b.shape[1 - axis]), jnp.float32)
+    return jax.lax.fori_loop(0, a.shape[1] // _STEP, add, zeros)
 
 
 def _rows(tokens: int) -> int:
     return next(size for size in _TOKENS if tokens % size == 0)
-
-
-def _parameters(lowering: Lowering) -> Any:
-    """What the compiler is told."""
-    if lowering.is_interpreted:
-        return None
-    from jax.experimental.pallas import triton
-
-    return triton.CompilerParams(num_warps=8, num_stages=3)

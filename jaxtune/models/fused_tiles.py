@@ -142,7 +142,7 @@ def forward(fixed: Fixed, refs: Inputs, out: Any, logs: Any) -> None:
         probs, scale = jnp.exp(scores - higher), jnp.exp(most - higher)
         total = total * scale + jnp.sum(probs, axis=1, keepdims=True)
         probs = _dropped(fixed, asking, asked, probs).astype(fixed.dtype)
-        added = _dot(probs, _read(fixed, refs.value, columns), (1, 0))
+        added = dot(probs, _read(fixed, refs.value, columns), (1, 0))
         return mixture * scale + added, total, higher
 
     # What is hidden has half of this at most, so it weighs nothing beside the lowest maximum.
@@ -204,7 +204,7 @@ def _of_keys(
         query, grads = (_read(fixed, x, rows) for x in (refs.query, saved.grads))
         asking, back = _column(refs, here, rows), (grads, _means(saved, rows), saved.logs[rows, :])
         kept, by_scores = _gradients(fixed, (query, key, value), back, asking, asked)
-        return sums[0] + _dot(by_scores, query, (0, 0)), sums[1] + _dot(kept, grads, (0, 0))
+        return sums[0] + dot(by_scores, query, (0, 0)), sums[1] + dot(kept, grads, (0, 0))
 
     zeros = jnp.zeros(key.shape, jnp.float32)
     sums = _loop(refs.spans, 1, here, fixed.counts[0], body, (zeros, zeros))
@@ -222,7 +222,7 @@ def _of_queries(fixed: Fixed, refs: Inputs, saved: Saved, here: _Here, by_query:
         key, value = (_read(fixed, x, columns) for x in (refs.key, refs.value))
         asked = _row(refs, here, columns)
         _, by_scores = _gradients(fixed, (query, key, value), back, asking, asked)
-        return total + _dot(by_scores, key, (1, 0))
+        return total + dot(by_scores, key, (1, 0))
 
     total = _loop(refs.spans, 0, here, fixed.counts[1], body, jnp.zeros(query.shape, jnp.float32))
     by_query[rows, :] = (total * query.shape[1] ** -0.5).astype(by_query.dtype)
@@ -239,7 +239,7 @@ def _gradients(
     (query, key, value), (grads, means, logs) = parts, back
     seen = _seen(fixed, asking, asked)
     probs = jnp.where(seen, jnp.exp(_scores(query, key) - logs), 0.0)
-    by_probs = _dropped(fixed, asking, asked, _dot(grads, value, (1, 1)))
+    by_probs = _dropped(fixed, asking, asked, dot(grads, value, (1, 1)))
     kept = _dropped(fixed, asking, asked, probs)
     return kept.astype(fixed.dtype), (probs * (by_probs - means)).astype(fixed.dtype)
 
@@ -251,7 +251,7 @@ def _means(saved: Saved, rows: Any) -> Float[Array, "q 1"]:
 
 
 def _scores(query: Float[Array, "q k"], key: Float[Array, "s k"]) -> Float[Array, "q s"]:
-    return _dot(query, key, (1, 1)) * query.shape[1] ** -0.5
+    return dot(query, key, (1, 1)) * query.shape[1] ** -0.5
 
 
 def _seen(fixed: Fixed, asking: Known, asked: Known) -> Bool[Array, "q s"]:
@@ -299,8 +299,19 @@ def _read(fixed: Fixed, ref: Any, rows: Any) -> Float[Array, "block k"]:
     return ref[rows, :].astype(fixed.dtype)
 
 
-def _dot(a: Array, b: Array, axes: tuple[int, int]) -> Float[Array, "m n"]:
-    """A product over one axis of each, with float32 sums."""
+def dot(
+    a: Float[Array, "..."], b: Float[Array, "..."], axes: tuple[int, int]
+) -> Float[Array, "..."]:
+    """A product of two tiles over one axis of each, with float32 sums.
+
+    Args:
+      a: [m k] or [k m].
+      b: [k n] or [n k], in the dtype of a.
+      axes: that of k in each.
+
+    Returns:
+      [m n], float32.
+    """
     dims = (((axes[0],), (axes[1],)), ((), ()))
     return jax.lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
 

@@ -54,10 +54,12 @@ def own_output(
       noise_ids: of the tokens.
       ending: what is done.
     """
-    layer, norm = _own_leaves(module, ending.dtype)
-    if layer is None:
+    if module.is_initializing() or activation_dtype(ending.dtype) != jnp.bfloat16:
         return None
-    lowering = _kernels_for(residual, ending.dtype)
+    leaves = _leaves_of(module.variables["params"])
+    if leaves is None:
+        return None
+    (layer, norm), lowering = leaves, _kernels_for(residual, ending.dtype)
     if lowering is None:
         assert not isinstance(x, Widening)
         y = ending.dropout(_product(x, layer, ending, is_whole=True), noise_ids)
@@ -99,14 +101,8 @@ def own_widening(
     return Widening(x, kernel, bias) if has_tiles(x.size // d, d, f) else None
 
 
-def _own_leaves(module: nn.Module, dtype: Any) -> tuple[Any, Any]:
-    """The parameters of `dense` and `LayerNorm`; None twice where they are not to be taken."""
-    if module.is_initializing() or activation_dtype(dtype) != jnp.bfloat16:
-        return None, None
-    return _leaves_of(module.variables["params"]) or (None, None)
-
-
 def _leaves_of(params: Any) -> tuple[Any, Any] | None:
+    """Those of `dense` and `LayerNorm`; None where something stands beside the model's own."""
     layer, norm = params["dense"], params["LayerNorm"]
     is_own = layer.keys() == _AFFINE and norm.keys() == {"scale", "bias"}
     return (layer, norm) if is_own else None

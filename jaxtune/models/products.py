@@ -76,7 +76,16 @@ def affine(
 def narrow_affine(
     x: Float[Array, "... k"], kernel: Float[Array, "k *n"], bias: Float[Array, "*n"]
 ) -> Float[Array, "..."]:
-    """`affine` of what is bfloat16 already, and gives it."""
+    """`affine` of x and W that are bfloat16 already, as what it gives is.
+
+    Args:
+      x: features of tokens.
+      kernel: W.
+      bias: b, in any float dtype.
+
+    Returns:
+      [... *n].
+    """
     dims = (((x.ndim - 1,), (0,)), ((), ()))
     if is_shared():  # the sums are sent, and a matrix that is reshaped is gathered
         y = jax.lax.dot_general(x, kernel, dims)
@@ -103,7 +112,12 @@ def _affine_backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, 
 
 
 def bias_gradient(g: Float[Array, "..."], bias: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """The gradient of a bias, summed in float32, from that of what it was added to."""
+    """The gradient of a bias, summed in float32, from that of what it was added to.
+
+    Args:
+      g: of the sum, [... *n], in any float dtype.
+      bias: whose shape and dtype it has.
+    """
     if bias.ndim == 1:  # or compilers keep a copy in float32, or one before its last operation
         g = jax.lax.optimization_barrier(g)
     return g.reshape(-1, *bias.shape).astype(jnp.float32).sum(axis=0).astype(bias.dtype)

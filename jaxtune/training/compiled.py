@@ -66,7 +66,7 @@ class Compiled:
         rest, reading = iter(batches), threading.Lock()
 
         def compile_all() -> None:
-            while not self._closed.is_set():
+            while True:
                 with reading:
                     batch = next(rest, None)
                 if batch is None or self._closed.is_set():
