@@ -1,5 +1,7 @@
 """Few kernels for all leaves of a tree: the numbers are those of one leaf after the other."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,6 +59,13 @@ def test_the_norm_of_all_and_what_clips_by_it_are_those_of_optax(largest):
     wanted, _ = plain.update(tree, plain.init(tree))
     assert jax.tree.structure(state) == jax.tree.structure(plain.init(tree))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), found, wanted)
+
+
+def test_all_updates_read_the_norm_as_an_array():
+    clip = clip_by_norm_of_all(1.0)
+    tree = [jnp.ones(3), jnp.ones((2, 3))]
+    text = str(jax.make_jaxpr(lambda tree: clip.update(tree, optax.EmptyState())[0])(tree))
+    assert len(re.findall(r":f32\[2\] = optimization_barrier", text)) == 1
 
 
 def test_the_norm_of_bfloat16_is_summed_in_float32():

@@ -1,6 +1,8 @@
 """Products in bfloat16 against float64 products of the rounded operands, gradients too."""
 
+import contextlib
 import dataclasses
+import re
 import types
 
 import jax
@@ -91,6 +93,18 @@ def test_an_affine_map_in_bfloat16_is_rounded_once_and_the_gradient_of_its_bias_
     np.testing.assert_allclose(to_x, wanted_x, rtol=2**-8 * 1.01, atol=1e-6)
     wanted_kernel = np.tensordot(exact, given, ((0, 1), (0, 1)))
     np.testing.assert_allclose(to_kernel, wanted_kernel, rtol=2**-8 * 1.01, atol=1e-4)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_sums_are_rounded_by_the_product_and_before_they_are_sent(shared):
+    """The steps of an affine map: its products, and what stays apart for a compiler."""
+    x, kernel = (jnp.ones(shape, jnp.bfloat16) for shape in ((3, 8), (8, 4)))
+    mesh = jax.sharding.AbstractMesh((2,), ("tensor",)) if shared else None
+    with jax.sharding.use_abstract_mesh(mesh) if mesh else contextlib.nullcontext():
+        text = str(jax.make_jaxpr(products.narrow_affine)(x, kernel, jnp.ones(4)))
+    sums, apart = ("bf16", 0) if shared else ("f32", 1)
+    assert re.search(rf":{sums}\[3,4\](?:\{{[^}}]*\}})? = dot_general", text), text
+    assert len(re.findall(r":bf16\[3,4\] = optimization_barrier", text)) == apart
 
 
 def test_on_a_cpu_no_product_of_bfloat16_is_computed_in_float32():
